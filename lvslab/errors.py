@@ -1,0 +1,100 @@
+"""The errors that lvslab raises, and the exit status each one ends a command with.
+
+::
+
+    LvsLabError                 1
+    ├── CheckFailed             1   the cluster does not do what the how-to says
+    ├── UsageError              2   the command line is wrong
+    │   └── LabFileError        2   lab.yaml or howto.md is wrong: file, line, what would be right
+    ├── MachineError            3   this machine lacks something that the lab needs
+    ├── BootError               4   a guest or a service did not come up
+    ├── StepFailed              5   a step of the how-to did not end as the how-to says
+    ├── StateError              6   the lab is up already, or is not up
+    └── BuildError              7   a package, a kernel or a guest image could not be made
+        └── CommandFailed       7   a program that lvslab started ended badly
+
+A command that the user interrupts (Ctrl-C) ends with 130, as shells have it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+
+class LvsLabError(Exception):
+    """Something that the user is told about in one message, without a traceback.
+
+    ``message`` says what is wrong and where; ``hint`` says what would be right, or what to do next.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class CheckFailed(LvsLabError):
+    """The cluster runs, and does not do what the how-to says."""
+
+
+class UsageError(LvsLabError):
+    """The command line asks for something that does not exist or cannot be."""
+
+    exit_code = 2
+
+
+class LabFileError(UsageError):
+    """A lab's file is wrong. ``line`` counts from 1; 0 where the error belongs to no line."""
+
+    def __init__(self, file: Path, line: int, message: str, hint: str | None = None) -> None:
+        place = f"{file}:{line}" if line else f"{file}"
+        super().__init__(f"{place}: {message}", hint)
+        self.file = file
+        self.line = line
+
+
+class MachineError(LvsLabError):
+    """This machine lacks a program, a device, a privilege or a package."""
+
+    exit_code = 3
+
+
+class BootError(LvsLabError):
+    """A guest or a service did not come up within its deadline, or died."""
+
+    exit_code = 4
+
+
+class StepFailed(LvsLabError):
+    """A step of the how-to did not end as the how-to says it does."""
+
+    exit_code = 5
+
+
+class StateError(LvsLabError):
+    """The lab is up where it must not be, or is not up where it must be."""
+
+    exit_code = 6
+
+
+class BuildError(LvsLabError):
+    """A package, a kernel or a guest image could not be fetched, verified or made."""
+
+    exit_code = 7
+
+
+class CommandFailed(BuildError):
+    """A program that lvslab started ended with a status other than 0.
+
+    ``status`` is the exit status, or minus the signal's number where a signal ended the program.
+    """
+
+    def __init__(self, message: str, status: int, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.status = status

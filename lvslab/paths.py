@@ -1,0 +1,30 @@
+"""Where things are: the project, the cache (may be deleted at any time) and the evidence (kept on purpose)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def labs() -> Path:
+    """The folder that holds one folder for each lab."""
+    return PROJECT / "labs"
+
+
+def cache() -> Path:
+    """Packages, kernels and images: ``$LVSLAB_CACHE``, else ``lvslab`` in the user's XDG cache folder."""
+    return _folder("LVSLAB_CACHE", "XDG_CACHE_HOME", ".cache")
+
+
+def state() -> Path:
+    """Evidence of runs: ``$LVSLAB_STATE``, else ``lvslab`` in the user's XDG state folder."""
+    return _folder("LVSLAB_STATE", "XDG_STATE_HOME", ".local/state")
+
+
+def _folder(own: str, xdg: str, default: str) -> Path:
+    if chosen := os.environ.get(own):
+        return Path(chosen).resolve()
+    base = os.environ.get(xdg)
+    return (Path(base) if base else Path.home() / default) / "lvslab"

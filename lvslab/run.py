@@ -1,0 +1,86 @@
+"""The one gateway through which lvslab starts other programs and waits for them.
+
+Every command is logged so that it can be pasted into a shell; a missing program, an exit status and a
+signal are told apart; a failure is reported once, here, with the last lines of what the program said.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from lvslab.errors import CommandFailed, MachineError
+
+log = logging.getLogger("lvslab.run")
+
+Argument = str | os.PathLike[str]
+
+
+def run(
+    command: Sequence[Argument],
+    *,
+    check: bool = True,
+    input: bytes | None = None,
+    timeout: float | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.CompletedProcess[bytes]:
+    """Run ``command`` to its end and return its exit status and what it printed (bytes).
+
+    ``timeout`` is in seconds; ``env`` is added to the environment. Raises MachineError where the program
+    does not exist, CommandFailed where it ends badly (unless ``check`` is false) or in time never.
+    """
+    log.debug("%s", shlex.join(map(os.fspath, command)))
+    try:
+        done = subprocess.run(
+            list(command),
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=timeout,
+            cwd=cwd,
+            env={**os.environ, **env} if env else None,
+            pass_fds=pass_fds,
+            check=False,
+        )
+    except FileNotFoundError:
+        missing_program(os.fspath(command[0]))
+    except subprocess.TimeoutExpired as expired:
+        raise CommandFailed(
+            f"{command[0]} did not end within {timeout:g} s: {shlex.join(map(os.fspath, command))}",
+            status=-signal.SIGKILL,
+            hint=last_lines(expired.stderr or b""),
+        ) from None
+    if check and done.returncode != 0:
+        raise CommandFailed(
+            f"{ended(os.fspath(command[0]), done.returncode)}: {shlex.join(map(os.fspath, command))}",
+            status=done.returncode,
+            hint=last_lines(done.stderr or done.stdout),
+        )
+    return done
+
+
+def missing_program(program: str) -> NoReturn:
+    """Raise the MachineError that says that ``program`` is not installed."""
+    raise MachineError(f"{program} is not installed", "./run doctor says which package has it")
+
+
+def ended(program: str, status: int) -> str:
+    """How a program ended, in words. ``status`` as in subprocess: a signal is a negative number."""
+    if status < 0:
+        return f"{program} was ended by {signal.Signals(-status).name}"
+    return f"{program} ended with status {status}"
+
+
+def last_lines(output: bytes, count: int = 8) -> str | None:
+    """The last ``count`` lines that say anything, or None."""
+    lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
+    return "\n  ".join(lines[-count:]) or None
