@@ -31,10 +31,12 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
+    executable: str | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run ``command`` to its end and return its exit status and what it printed (bytes).
 
-    ``timeout`` is in seconds; ``env`` is added to the environment. Raises MachineError where the program
+    ``timeout`` is in seconds; ``env`` is added to the environment;
+    ``executable`` is the file to run where it is not ``command[0]``. Raises MachineError where the program
     does not exist, CommandFailed where it ends badly (unless ``check`` is false) or in time never.
     """
     log.debug("%s", shlex.join(map(os.fspath, command)))
@@ -49,6 +51,7 @@ def run(
             cwd=cwd,
             env={**os.environ, **env} if env else None,
             pass_fds=pass_fds,
+            executable=executable,
             check=False,
         )
     except FileNotFoundError:

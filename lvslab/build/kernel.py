@@ -1,0 +1,97 @@
+"""Kernels that a director can run: the distribution's own, taken out of its package, or a file of the user's."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvslab import paths
+from lvslab.build import modules, packages, store
+from lvslab.errors import BuildError, UsageError
+
+# Name in lab.yaml and on the command line -> the distribution's package that depends on the newest one.
+DISTRIBUTION = {"debian-cloud": "linux-image-cloud-amd64", "debian": "linux-image-amd64"}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel to boot. ``image`` is a bzImage, ``release`` what ``uname -r`` says in it.
+
+    ``modules`` is a Debian package or a modules folder; None where the kernel has none.
+    """
+
+    name: str
+    release: str
+    image: Path
+    sha256: str
+    modules: Path | None
+
+    def needed_modules(self) -> tuple[modules.Module, ...]:
+        """The modules that a guest needs."""
+        if self.modules is None:
+            return ()
+        if self.modules.is_dir():
+            return modules.of_folder(self.modules)
+        return modules.of_package(self.modules, self.release)
+
+
+def find(name: str) -> Kernel:
+    """The kernel that ``name`` stands for: a name of DISTRIBUTION, or the path of a bzImage or a ``.deb``.
+
+    Raises UsageError where there is no such kernel or the file is none, MachineError and BuildError where the
+    distribution's package cannot be had.
+    """
+    if name in DISTRIBUTION:
+        return _of_distribution(name)
+    path = Path(name)
+    if path.is_file():
+        path = path.resolve()
+        return _of_package(str(path), path) if path.suffix == ".deb" else _of_file(path)
+    near = difflib.get_close_matches(name, DISTRIBUTION, n=1)
+    known = ", ".join(DISTRIBUTION)
+    raise UsageError(
+        f"no kernel '{name}': it is neither a file nor a known name",
+        f"did you mean {near[0]}?" if near else f"known names: {known}; or give the path of a bzImage or a .deb",
+    )
+
+
+def release_of(path: Path) -> str:
+    """What ``uname -r`` says in the bzImage at ``path``. Raises UsageError where the file is none.
+
+    Offsets are those of the kernel's Documentation/arch/x86/boot.rst: the signature "HdrS" at 0x202, and at
+    0x20e a pointer to the version string, counted from 0x200.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(0x10000)
+    if head[0x1FE:0x200] != b"\x55\xaa" or head[0x202:0x206] != b"HdrS":
+        raise UsageError(f"{path} is not a kernel: it has no Linux boot header", "give a bzImage (vmlinuz) for x86")
+    start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
+    words = head[start : start + 256].split(b"\0")[0].split()
+    if not words:
+        raise UsageError(f"{path} is a damaged kernel: it does not name its version")
+    return words[0].decode(errors="replace")
+
+
+def _of_distribution(name: str) -> Kernel:
+    wanted = packages.depends_on(DISTRIBUTION[name], re.compile(r"linux-image-\d"))
+    (package,) = packages.fetch([wanted], dependencies=False)
+    return _of_package(name, package.path)
+
+
+def _of_package(name: str, package: Path) -> Kernel:
+    image = paths.cache() / "kernels" / f"{package.stem}.vmlinuz"
+    if not image.exists():
+        found = [member for member in packages.members(package, lambda path: path.startswith("boot/vmlinuz-"))]
+        if len(found) != 1:
+            raise BuildError(f"{package} holds {len(found)} kernels where there should be one")
+        store.write(image, found[0].content)
+    return Kernel(name, release_of(image), image, store.sha256(image), package)
+
+
+def _of_file(path: Path) -> Kernel:
+    release = release_of(path)
+    beside = (path.parent / "lib/modules" / release, Path("/lib/modules") / release)
+    folder = next((folder for folder in beside if (folder / "kernel").is_dir()), None)
+    return Kernel(str(path), release, path, store.sha256(path), folder)

@@ -1,0 +1,124 @@
+"""Kernel modules for a guest: which ones it needs, and the tables by which modprobe finds them.
+
+Dependencies and aliases are read from the modules' own ``.modinfo`` strings (what depmod does, without a tree of
+files), so a guest image is put together in memory.
+"""
+
+from __future__ import annotations
+
+import lzma
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from lvslab.build import packages
+from lvslab.errors import BuildError
+from lvslab.run import run
+
+# What a director may be asked to load: IPVS, netfilter with iptables' extensions, tunnels, and its network cards.
+WANTED = re.compile(
+    r"kernel/(?:net/netfilter/(?!nft_flow|nf_flow|ipset|xt_TRACE)"
+    r"|net/ipv[46]/netfilter/"
+    r"|net/ipv4/(?:ipip|ip_gre|gre|ip_tunnel|tunnel4|fou|udp_tunnel)\."
+    r"|net/ipv6/(?:ip6_tunnel|tunnel6|ip6_gre|fou6|ip6_udp_tunnel)\."
+    r"|drivers/net/(?:virtio_net|ethernet/intel/e1000/)"
+    r"|drivers/virtio/virtio_pci)"
+)
+_INFO = re.compile(rb"(?:^|\0)(depends|alias|softdep)=([^\0]*)")
+_SUFFIX = re.compile(r"\.ko(?:\.(?:xz|zst|gz))?$")
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module: its name as in lsmod, its path below the modules folder, and its (uncompressed) content."""
+
+    name: str
+    path: str
+    content: bytes
+    depends: tuple[str, ...]
+    aliases: tuple[str, ...]
+    soft: tuple[str, ...]
+
+
+def of_package(package: Path, release: str) -> tuple[Module, ...]:
+    """The modules that a guest needs of a kernel package, with all they depend on."""
+    inside = re.compile(rf"(?:usr/)?lib/modules/{re.escape(release)}/(kernel/.*\.ko(?:\.\w+)?)$")
+    found = {}
+    for member in packages.members(package, lambda path: bool(inside.match(path))):
+        matched = inside.match(member.path)
+        if matched:
+            found[matched.group(1)] = member.content
+    return _needed(found)
+
+
+def of_folder(folder: Path) -> tuple[Module, ...]:
+    """The same of an installed modules folder (the one that holds ``kernel/``)."""
+    files = {file.relative_to(folder).as_posix(): file for file in (folder / "kernel").rglob("*.ko*")}
+    return _needed({path: file.read_bytes() for path, file in files.items()})
+
+
+def tables(modules: Collection[Module]) -> Mapping[str, bytes]:
+    """``modules.dep`` and ``modules.alias`` as modprobe reads them: file name to content."""
+    by_name = {module.name: module for module in modules}
+    lines = []
+    for module in modules:
+        order = [by_name[name].path for name in _closure([module.name], by_name) if name != module.name]
+        lines.append(f"{module.path}: {' '.join(order)}".rstrip())
+    aliases = [f"alias {alias} {module.name}" for module in modules for alias in module.aliases]
+    return {
+        "modules.dep": ("\n".join(lines) + "\n").encode(),
+        "modules.alias": ("\n".join(aliases) + "\n").encode(),
+    }
+
+
+def _needed(files: Mapping[str, bytes]) -> tuple[Module, ...]:
+    """``files`` maps paths below the modules folder to contents, compressed or not."""
+    paths = {_name(path): path for path in files}
+    known: dict[str, Module] = {}
+    queue = [name for name, path in paths.items() if WANTED.match(path)]
+    while queue:
+        name = queue.pop()
+        if name in known or name not in paths:
+            continue  # built into the kernel, or of another configuration
+        module = known[name] = _parse(paths[name], files[paths[name]])
+        queue.extend((*module.depends, *module.soft))
+    return tuple(sorted(known.values(), key=lambda module: module.path))
+
+
+def _closure(names: Iterable[str], by_name: Mapping[str, Module]) -> list[str]:
+    """All that ``names`` depend on and they themselves, each before what it depends on."""
+    order: list[str] = []
+    for name in names:
+        if name in by_name:
+            order.append(name)
+            order.extend(_closure(by_name[name].depends, by_name))
+    return list(dict.fromkeys(reversed(order)))[::-1]
+
+
+def _parse(path: str, content: bytes) -> Module:
+    content = _plain(path, content)
+    info: dict[bytes, list[str]] = {b"depends": [], b"alias": [], b"softdep": []}
+    for key, value in _INFO.findall(content):
+        info[key].append(value.decode())
+    depends = tuple(name.replace("-", "_") for text in info[b"depends"] for name in text.split(",") if name)
+    soft = tuple(
+        name.replace("-", "_") for text in info[b"softdep"] for name in text.split() if not name.endswith(":")
+    )
+    file = _SUFFIX.sub(".ko", path)
+    return Module(_name(path), file, content, depends, tuple(info[b"alias"]), soft)
+
+
+def _name(path: str) -> str:
+    return _SUFFIX.sub("", PurePosixPath(path).name).replace("-", "_")
+
+
+def _plain(path: str, content: bytes) -> bytes:
+    match PurePosixPath(path).suffix:
+        case ".ko":
+            return content
+        case ".xz":
+            return lzma.decompress(content)
+        case ".zst":
+            return run(["zstd", "-dc"], input=content).stdout
+    raise BuildError(f"{path} is compressed in a way that lvslab does not know")

@@ -1,0 +1,77 @@
+"""The cache: whole files that appear at once or not at all.
+
+A file is written without a name (``O_TMPFILE``) and linked to its place when it is complete and on disk, so a
+process that is killed while it writes leaves nothing behind, and nobody ever reads half a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from lvslab import paths
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the cache's lock ``name`` across processes; the kernel lets go of it however the holder ends."""
+    folder = paths.cache() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("wb") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def appearing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A file to write to, which takes its place at ``path`` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, mode)
+    except OSError as refused:
+        if refused.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+            raise
+        with _renamed(path, mode) as stream:
+            yield stream
+        return
+    with os.fdopen(descriptor, "w+b") as stream:
+        yield stream
+        stream.flush()
+        os.fsync(descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        # Only with a folder's descriptor does Python call linkat(AT_SYMLINK_FOLLOW), which /proc needs.
+        os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
+
+
+@contextlib.contextmanager
+def _renamed(path: Path, mode: int) -> Iterator[BinaryIO]:
+    """The same for file systems without nameless files, such as NFS: a name of its own until it is complete."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as stream:
+        yield cast(BinaryIO, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+        os.fchmod(stream.fileno(), mode)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        os.link(stream.name, path)
+
+
+def write(path: Path, content: bytes, mode: int = 0o644) -> Path:
+    """Make ``path`` hold ``content``, at once or not at all."""
+    with appearing(path, mode) as stream:
+        stream.write(content)
+    return path
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 checksum of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
