@@ -19,7 +19,7 @@ from lvslab.errors import CommandFailed, MachineError
 
 log = logging.getLogger("lvslab.run")
 
-Argument = str | os.PathLike[str]
+Argument = str | Path
 
 
 def run(
@@ -39,7 +39,7 @@ def run(
     ``executable`` is the file to run where it is not ``command[0]``. Raises MachineError where the program
     does not exist, CommandFailed where it ends badly (unless ``check`` is false) or in time never.
     """
-    log.debug("%s", shlex.join(map(os.fspath, command)))
+    log.debug("%s", pasteable(command))
     try:
         done = subprocess.run(
             list(command),
@@ -55,20 +55,25 @@ def run(
             check=False,
         )
     except FileNotFoundError:
-        missing_program(os.fspath(command[0]))
+        missing_program(str(command[0]))
     except subprocess.TimeoutExpired as expired:
         raise CommandFailed(
-            f"{command[0]} did not end within {timeout:g} s: {shlex.join(map(os.fspath, command))}",
+            f"{command[0]} did not end within {timeout:g} s: {pasteable(command)}",
             status=-signal.SIGKILL,
             hint=last_lines(expired.stderr or b""),
         ) from None
     if check and done.returncode != 0:
         raise CommandFailed(
-            f"{ended(os.fspath(command[0]), done.returncode)}: {shlex.join(map(os.fspath, command))}",
+            f"{ended(str(command[0]), done.returncode)}: {pasteable(command)}",
             status=done.returncode,
             hint=last_lines(done.stderr or done.stdout),
         )
     return done
+
+
+def pasteable(command: Sequence[Argument]) -> str:
+    """A command as one would type it into a shell."""
+    return shlex.join(str(word) for word in command)
 
 
 def missing_program(program: str) -> NoReturn:

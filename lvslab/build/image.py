@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import resources
@@ -64,10 +64,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Image:
-    """An initramfs in the cache."""
+    """An initramfs in the cache. ``versions`` maps the programs that how-tos name to their versions."""
 
     path: Path
     key: str
+    versions: Mapping[str, str]
 
 
 def build(kernel: Kernel) -> Image:
@@ -79,7 +80,8 @@ def build(kernel: Kernel) -> Image:
         with store.locked("image"):
             if not path.exists():
                 store.write(path, newc(_entries(kernel, programs)))
-    return Image(path, key)
+    versions = {package.name: package.version.split(":")[-1] for package in programs}
+    return Image(path, key, {"kernel": kernel.release, **{name: versions[name] for name in ("iptables", "ipvsadm")}})
 
 
 def newc(entries: Iterable[Entry]) -> bytes:

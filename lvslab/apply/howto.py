@@ -1,0 +1,243 @@
+"""The how-to as steps: which commands of ``howto.md`` are typed, on which node, and how each one must end.
+
+A fenced block is typed if its info string names a node: ```` ```sh node=director ````. The other attributes:
+
+=====================  ====================================================================================
+``exit=N``             the exit status that the command must have; 0 where none is given
+``prints="text"``      text that must occur in the output (of a known failure: in the output of the failure)
+``known-failure="R"``  the command must fail, for the reason R
+``known-failure-on=``  on which versions it fails, such as ``"iptables>=1.4.3"``; everywhere if not given
+``timeout=SECONDS``    how long the command may take; 30 where none is given
+=====================  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import Version
+
+from lvslab.errors import LabFileError, LvsLabError
+from lvslab.run import run
+from lvslab.spec import read_text, suggest
+
+HOWTO_FILE = "howto.md"
+PROGRAMS = ("kernel", "iptables", "ipvsadm")
+DEFAULT_TIMEOUT = 30.0
+
+_ATTRIBUTES = ("node", "exit", "prints", "known-failure", "known-failure-on", "timeout")
+# These speak of the end of one command, so the block that carries one holds one command.
+_OF_ONE_STEP = ("exit", "prints", "known-failure", "known-failure-on")
+# A plain command: words, variables and redirections, and quotes with nothing special in them.
+_PLAIN = re.compile(r"""(?:[\w./:=@%+,\- >]|\$\w|"[\w./:=@%+,\- ]*"|'[^'\n]*')+""", re.ASCII)
+# Words that open, continue or close a compound command.
+_COMPOUND = re.compile(
+    r"\s*(?:if|then|else|elif|fi|for|while|until|do|done|case|esac|select|function|time|coproc)\b"
+)
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The versions of one program: ``program`` is one of PROGRAMS."""
+
+    program: str
+    specifier: SpecifierSet
+
+    def hold(self, versions: Mapping[str, str]) -> bool:
+        """Whether ``versions`` (program to version string) is among these.
+
+        Of a version string the first number counts: of ``6.1.0-49-cloud-amd64`` it is 6.1.0. Raises
+        LvsLabError where ``versions`` has no number for the program.
+        """
+        number = re.search(r"\d+(?:\.\d+)*", versions.get(self.program, ""))
+        if not number:
+            raise LvsLabError(
+                f"the how-to asks for the version of {self.program}, and it is not known",
+                f"a step has known-failure-on={str(self)!r}",
+            )
+        return self.specifier.contains(Version(number[0]))
+
+    def __str__(self) -> str:
+        return f"{self.program}{self.specifier}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the how-to. ``number`` counts the steps of all nodes, from 1.
+
+    ``command`` may hold several lines; ``line`` is the line of ``howto.md`` that has the first one.
+    ``exit`` is the expected exit status, ``timeout`` is in seconds.
+    """
+
+    number: int
+    node: str
+    command: str
+    line: int
+    exit: int = 0
+    prints: str | None = None
+    known_failure: str | None = None
+    known_failure_on: Versions | None = None
+    timeout: float = DEFAULT_TIMEOUT
+
+    def expects_failure(self, versions: Mapping[str, str]) -> bool:
+        """Whether the step must fail where ``versions`` (of PROGRAMS, as they name themselves) are used.
+
+        Raises LvsLabError where the step depends on a version that is not there.
+        """
+        if self.known_failure is None:
+            return False
+        return self.known_failure_on is None or self.known_failure_on.hold(versions)
+
+    def complaint(self, status: int, output: str, versions: Mapping[str, str]) -> str | None:
+        """What is not as the how-to says, or None: the step ended with ``status`` and printed ``output``."""
+        fails = self.expects_failure(versions)
+        if fails and status == 0:
+            return f"expected to fail here ({self.known_failure}), but it ended with status 0"
+        if not fails and status != self.exit:
+            return f"ended with status {status}, and status {self.exit} was expected"
+        # A text beside a known failure is the failure's own: where the step works, it is not printed.
+        if self.prints and fails == (self.known_failure is not None) and self.prints not in output:
+            return f"did not print {self.prints!r}"
+        return None
+
+
+def load(path: Path, nodes: Collection[str]) -> tuple[Step, ...]:
+    """The steps of the how-to ``path``, in order; ``nodes`` are the names of the lab's nodes.
+
+    Raises LabFileError where the how-to is wrong, MachineError where there is no bash to parse with.
+    """
+    text = read_text(path)
+    steps: list[Step] = []
+    for token in MarkdownIt("commonmark").parse(text):
+        if token.type != "fence" or token.map is None or "=" not in token.info:
+            continue
+        fence, end = token.map[0] + 1, token.map[1]
+        attributes = _attributes(path, fence, token.info)
+        node = attributes["node"]
+        if node not in nodes:
+            raise LabFileError(path, fence, f"no node {node!r} in lab.yaml", suggest(node, nodes))
+        lines = token.content.split("\n")[:-1]
+        # A closed block has a fence above and one below its lines.
+        if end - fence < len(lines) + 1:
+            raise LabFileError(path, fence, "this block has no end", f"close it with a line {token.markup}")
+        commands = list(_commands(path, fence + 1, lines))
+        if not commands:
+            raise LabFileError(path, fence, "this block holds no command", "write one, or take out node=")
+        alone = [name for name in _OF_ONE_STEP if name in attributes]
+        if len(commands) > 1 and alone:
+            raise LabFileError(
+                path,
+                fence,
+                f"{alone[0]}= stands on a block of {len(commands)} commands",
+                "it speaks of the end of one command: give that command a block of its own",
+            )
+        expected = _expectations(path, fence, attributes)
+        for line, command in commands:
+            steps.append(Step(len(steps) + 1, node, command, line, *expected))
+    return tuple(steps)
+
+
+def _attributes(path: Path, line: int, info: str) -> dict[str, str]:
+    """The attributes of an info string; ``node`` is among them."""
+    try:
+        words = shlex.split(info)
+    except ValueError:
+        message = f"a quotation mark has no partner: {info}"
+        raise LabFileError(path, line, message, 'a text with spaces is quoted: prints="a text"') from None
+    # The first word is the language, unless it is an attribute.
+    attributes: dict[str, str] = {}
+    for word in words if "=" in words[0] else words[1:]:
+        name, equals, value = word.partition("=")
+        if name not in _ATTRIBUTES:
+            raise LabFileError(path, line, f"unknown attribute {name!r}", suggest(name, _ATTRIBUTES))
+        if not equals or not value:
+            raise LabFileError(path, line, f"the attribute {name!r} has no value", f"write {name}=VALUE")
+        if name in attributes:
+            raise LabFileError(path, line, f"{name}= stands here twice", "keep one of the two")
+        attributes[name] = value
+    if "node" not in attributes:
+        message = f"{next(iter(attributes))}= stands on a block without node="
+        raise LabFileError(path, line, message, "say on which node the block is typed: node=NAME")
+    return attributes
+
+
+def _expectations(
+    path: Path, line: int, attributes: Mapping[str, str]
+) -> tuple[int, str | None, str | None, Versions | None, float]:
+    """How a block's steps must end: ``exit`` and what follows it in Step."""
+    failure, failure_on = attributes.get("known-failure"), attributes.get("known-failure-on")
+    if failure_on and not failure:
+        hint = 'say why the step fails there: known-failure="the reason"'
+        raise LabFileError(path, line, "known-failure-on= stands without known-failure=", hint)
+    if failure and "exit" in attributes:
+        hint = "a known failure may have any status but 0: take out exit="
+        raise LabFileError(path, line, "exit= and known-failure= exclude each other", hint)
+    status = attributes.get("exit", "0")
+    if not re.fullmatch("[0-9]{1,3}", status) or int(status) > 255:
+        raise LabFileError(path, line, f"exit={status} is not an exit status", "a number from 0 to 255 is")
+    try:
+        timeout = float(attributes.get("timeout", DEFAULT_TIMEOUT))
+    except ValueError:
+        timeout = 0
+    if timeout <= 0 or not math.isfinite(timeout):
+        message = f"timeout={attributes['timeout']} is not a time"
+        raise LabFileError(path, line, message, "it is a number of seconds, such as 30")
+    versions = _versions(path, line, failure_on) if failure_on else None
+    return int(status), attributes.get("prints"), failure, versions, timeout
+
+
+def _versions(path: Path, line: int, text: str) -> Versions:
+    program = re.split(r"[^\w-]", text, maxsplit=1)[0]
+    specifier = text[len(program) :]
+    if program not in PROGRAMS:
+        raise LabFileError(path, line, f"no version is known of {program!r}", suggest(program, PROGRAMS))
+    try:
+        if specifier:
+            return Versions(program, SpecifierSet(specifier))
+    except InvalidSpecifier:
+        pass
+    message = f"known-failure-on={text!r} names no versions"
+    raise LabFileError(path, line, message, 'it is written like "iptables>=1.4.3" or "kernel>=2.6,<5.10"')
+
+
+def _commands(path: Path, first: int, lines: list[str]) -> Iterator[tuple[int, str]]:
+    """Each complete command of a block with its line; ``first`` is the line of the block's first line."""
+    begun, pending = 0, ""
+    for number, line in enumerate(lines, first):
+        if not pending and (not line.strip() or line.lstrip().startswith("#")):
+            continue
+        begun, pending = (begun, f"{pending}\n{line}") if pending else (number, line)
+        if _is_complete(path, begun, pending):
+            yield begun, pending.strip()
+            pending = ""
+    if pending:
+        message = f"the block ends inside a command: {pending.splitlines()[0].strip()}"
+        hint = "close its quotation mark, here-document, loop or condition, or take out the last backslash"
+        raise LabFileError(path, begun, message, hint)
+
+
+def _is_complete(path: Path, line: int, command: str) -> bool:
+    """Whether a shell would run ``command`` now, or would ask for another line of it first."""
+    if _PLAIN.fullmatch(command) and not _COMPOUND.match(command):
+        return True
+    # bash takes a backslash at the end of its input for nothing; a person's shell waits for the next line.
+    if (len(command) - len(command.rstrip("\\"))) % 2:
+        return False
+    done = run(["bash", "-n"], check=False, input=command.encode() + b"\n", timeout=10, env={"LC_ALL": "C"})
+    said = done.stderr.decode(errors="replace")
+    # A here-document without its end is a warning only, with status 0.
+    if "unexpected end of file" in said or "unexpected EOF" in said or "delimited by end-of-file" in said:
+        return False
+    if done.returncode == 0:
+        return True
+    message = f"the shell cannot read this command: {command.splitlines()[0].strip()}"
+    # bash's own first sentence, without its name and the line, which it counts from the command's start.
+    reason = re.sub(r"^bash: (line \d+: )?", "", said.partition("\n")[0])
+    raise LabFileError(path, line, message, reason)

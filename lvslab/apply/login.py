@@ -1,0 +1,30 @@
+"""Interactive logins with the machine's own ssh, so that terminals, escapes and window sizes are as people know."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+
+def ssh_command(name: str, node: str, *, key: Path, host_key: str) -> list[str]:
+    """The ssh command line that logs in to ``node`` of the running lab ``name``.
+
+    There is no address: the connection comes as a descriptor from ``lvslab.boot.proxy``. Nothing of the user's
+    own ssh configuration or known hosts is read or written.
+    """
+    proxy = shlex.join([sys.executable, "-P", "-m", "lvslab.boot.proxy", name, node])
+    algorithm, text = host_key.split()[:2]
+    options = {
+        "ProxyCommand": proxy.replace("%", "%%"),
+        "ProxyUseFdpass": "yes",
+        "HostKeyAlias": "lvslab",
+        "KnownHostsCommand": f"/bin/echo lvslab {algorithm} {text}",
+        "UserKnownHostsFile": "/dev/null",
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "IdentitiesOnly": "yes",
+        "LogLevel": "ERROR",
+    }
+    words = [word for option, value in options.items() for word in ("-o", f"{option}={value}")]
+    return ["ssh", "-F", "/dev/null", "-i", str(key), *words, f"root@{node}"]

@@ -1,0 +1,460 @@
+"""SSH over a socket that somebody else has connected: single commands, and one shell for many of them.
+
+The socket comes from outside, so nothing here knows or cares whether it is a TCP connection to a guest
+or one end of a socketpair whose other end is a ``dropbear -i``.
+
+Importing paramiko costs 0.2 s, so it is imported by the first connection, not by this module.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import io
+import logging
+import os
+import re
+import secrets
+import select
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from lvslab.errors import BootError, StepFailed
+
+if TYPE_CHECKING:
+    import paramiko
+
+log = logging.getLogger("lvslab.ssh")
+
+# The status that OpenSSH's client ends with where a signal ended the remote command.
+SIGNALLED = 255
+# A step that never stops talking must not fill the memory: this many bytes of its output are kept.
+OUTPUT_LIMIT = 1 << 20
+_CHUNK = 1 << 16
+# How long a shell may take to end when we have no more for it, in seconds.
+_FAREWELL = 1.0
+_OPEN_ATTEMPTS = 5
+
+# The guest's processor may be emulated, so these are what costs it least among what both paramiko and
+# dropbear offer. Left to itself, paramiko 5 would pick the post-quantum exchange where dropbear has it.
+_KEY_EXCHANGE = ("curve25519-sha256@libssh.org",)
+_CIPHERS = ("aes128-ctr", "aes256-ctr")
+_DIGESTS = ("hmac-sha2-256", "hmac-sha1")
+_HOST_KEYS = ("ssh-ed25519",)
+
+
+class CommandTimeout(StepFailed):
+    """A command had not ended by its deadline. ``output`` is what it had printed, ``seconds`` its limit."""
+
+    def __init__(self, message: str, output: str, seconds: float, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.output = output
+        self.seconds = seconds
+
+
+class ConnectionLost(BootError):
+    """The connection broke in the middle of a command. ``output`` is what had been printed until then."""
+
+    def __init__(self, message: str, output: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.output = output
+
+
+@dataclass(frozen=True)
+class Executed:
+    """One command's end: what it printed, and its exit status (255 where a signal ended it)."""
+
+    stdout: bytes
+    stderr: bytes
+    status: int
+
+
+@dataclass(frozen=True)
+class ShellResult:
+    """One command's end in a shell that goes on.
+
+    ``output`` holds stdout and stderr as they came, ``status`` the exit status, ``seconds`` the time on our
+    clock. ``ended`` says that the shell itself ended with the command; ``status`` is then the shell's (255
+    where a signal ended it).
+    """
+
+    output: str
+    status: int
+    seconds: float
+    ended: bool = False
+
+
+class Sink(Protocol):
+    """What a command's output is copied to; a binary file will do."""
+
+    def write(self, data: bytes, /) -> object: ...
+    def flush(self) -> object: ...
+
+
+class Connection:
+    """An SSH connection to one node; closes the socket when it is left. Made by ``Connection.open``."""
+
+    def __init__(self, transport: paramiko.Transport, node: str, timeout: float) -> None:
+        self._transport = transport
+        self._node = node
+        self._timeout = timeout
+        self._opening = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        sock: socket.socket,
+        *,
+        key: Path,
+        host_key: Path | str,
+        user: str = "root",
+        timeout: float = 10.0,
+        node: str = "the node",
+    ) -> Connection:
+        """Log in over ``sock``, which is ours from now on and is closed if this fails.
+
+        ``key`` is the file of an ed25519 private key in OpenSSH's format. ``host_key`` is the node's public
+        key, ``ssh-ed25519 AAAA...``: that text, or the file that holds it. ``timeout`` is in seconds, for
+        each of: key exchange, log-in, opening a channel. ``node`` is a name for messages. Raises BootError
+        where nothing answers as an SSH server, where the host key is another, or where ``key`` is refused.
+        """
+        import paramiko
+
+        _quieten()
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport: paramiko.Transport | None = None
+        try:
+            expected = _public_key(host_key)
+            identity = paramiko.Ed25519Key.from_private_key_file(str(key))
+            transport = paramiko.Transport(sock)
+            transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = timeout
+            options = transport.get_security_options()
+            options.kex, options.ciphers = _KEY_EXCHANGE, _CIPHERS
+            options.digests, options.key_types = _DIGESTS, _HOST_KEYS
+            began = time.monotonic()
+            transport.start_client(timeout=timeout)
+            if transport.get_remote_server_key().asbytes() != expected:
+                raise BootError(
+                    f"{node} shows another host key than the one that it was given",
+                    "something else answers in its place; ./run lab.down and ./run lab.up make a new lab",
+                )
+            transport.auth_publickey(user, identity)
+            log.debug("%s: logged in after %.3f s", node, time.monotonic() - began)
+        except BaseException as error:
+            if transport is not None:
+                transport.close()
+            sock.close()
+            if isinstance(error, paramiko.AuthenticationException):
+                raise BootError(f"{node} refuses to log {user} in with the key {key}: {error}") from error
+            if isinstance(error, paramiko.SSHException | OSError | EOFError):
+                raise BootError(f"no SSH connection to {node} within {timeout:g} s: {error}") from error
+            raise
+        return cls(transport, node, timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection and with it every shell and command on it; may be called twice."""
+        self._transport.close()
+
+    def execute(self, command: str, *, timeout: float | None = None) -> Executed:
+        """Run ``command`` in a shell of its own with an empty stdin.
+
+        ``timeout`` is in seconds, None for no limit. Raises CommandTimeout, ConnectionLost.
+        """
+        stdout, stderr = io.BytesIO(), io.BytesIO()
+        status = self.stream(command, stdout=stdout, stderr=stderr, timeout=timeout)
+        return Executed(stdout.getvalue(), stderr.getvalue(), status)
+
+    def stream(
+        self,
+        command: str,
+        *,
+        stdout: Sink,
+        stderr: Sink,
+        stdin: int | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Run ``command`` in a shell of its own, copy what it prints as it comes, return its exit status.
+
+        ``stdin`` is a file descriptor that feeds the command until its end of file; None is an empty stdin.
+        ``timeout`` is in seconds, None for no limit. The status is 255 where a signal ended the command.
+        Raises CommandTimeout, ConnectionLost, and whatever writing to ``stdout`` and ``stderr`` raises.
+        """
+        doing = f"on {self._node}: {command}"
+        deadline = None if timeout is None else time.monotonic() + timeout
+        failures: list[Exception] = []
+        channel = self._channel(command)
+        wake, waker = os.pipe()
+
+        def copy_errors() -> None:
+            try:
+                while data := channel.recv_stderr(_CHUNK):
+                    stderr.write(data)
+                    stderr.flush()
+            except Exception as error:  # raised again below, in the caller's thread
+                failures.append(error)
+                channel.close()
+
+        copier = threading.Thread(target=copy_errors, daemon=True)
+        feeder = threading.Thread(target=_feed, args=(channel, stdin, wake), daemon=True)
+        try:
+            copier.start()
+            feeder.start()
+            while True:
+                channel.settimeout(_left(deadline))
+                if not (data := channel.recv(_CHUNK)):
+                    break
+                stdout.write(data)
+                stdout.flush()
+            copier.join(_left(deadline))
+            ended = not copier.is_alive() and channel.status_event.wait(_left(deadline))
+        except TimeoutError:
+            ended = False
+        finally:
+            channel.close()
+            os.close(waker)
+            copier.join()
+            feeder.join()
+            os.close(wake)
+        if failures:
+            raise failures[0]
+        if not ended:
+            raise CommandTimeout(f"{doing}\n  did not end within {timeout:g} s", "", timeout or 0.0)
+        return self._status(channel, doing)
+
+    def shell(self, program: str = "sh") -> Shell:
+        """Start ``program``, a POSIX shell without a terminal, to run many commands in.
+
+        Raises ConnectionLost (a BootError).
+        """
+        # Descriptor 9 keeps the way back open for the marker, whatever a command does to stdout.
+        return Shell(self, self._channel(f"exec {program} 9>&1 2>&1"), self._node)
+
+    def _channel(self, command: str) -> paramiko.Channel:
+        import paramiko
+
+        # When one of its children ends, dropbear closes each session that has been opened and has no command
+        # yet (check_close in common-channel.c, seen in 2022.83). The command has not been run then: it would
+        # have been acknowledged before the close. So it is safe to ask again.
+        for attempt in range(1, _OPEN_ATTEMPTS + 1):
+            try:
+                with self._opening:
+                    channel = self._transport.open_session(timeout=self._timeout)
+                    channel.exec_command(command)
+                return channel
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                if attempt == _OPEN_ATTEMPTS or not self._transport.is_active():
+                    raise ConnectionLost(f"{self._node} takes no command any more: {error}") from error
+                log.debug("%s: closed before the command: %s", self._node, error)
+        raise AssertionError("unreachable")
+
+    def _status(self, channel: paramiko.Channel, doing: str, output: str = "") -> int:
+        """The exit status of what ran on a ``channel`` that is at its end; tells a signal from a break."""
+        status = channel.recv_exit_status()
+        if status >= 0:
+            return status
+        # paramiko ends the channels first and its thread a moment later: give the thread that moment.
+        self._transport.join(0.2)
+        if self._transport.is_active():
+            return SIGNALLED
+        raise ConnectionLost(f"{doing}\n  the connection broke before it ended", output)
+
+
+class Shell:
+    """One shell on a node, in which commands run one after the other, as a person's do.
+
+    Made by ``Connection.shell``.
+    """
+
+    # printf and return are builtins wherever sh is dash, bash or busybox. The two halves of the marker are
+    # joined by the shell, so that no trace of the command line (set -x, set -v, ps) holds the marker itself.
+    # Returning the status keeps $? for the next command.
+    _PRELUDE = 'lvslab_ended() { printf "%s%s %s\\n" "$1" "$2" "$3" >&9; return "$3"; }\n'
+
+    def __init__(self, connection: Connection, channel: paramiko.Channel, node: str) -> None:
+        self._connection = connection
+        self._channel = channel
+        self._node = node
+        self._unsent = self._PRELUDE
+        self._rest = b""
+        self._gone = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the shell; may be called twice."""
+        if not self._gone:
+            # Waiting for its end keeps it from falling into the opening of the next session (see _channel).
+            self._gone = "has been closed"
+            with contextlib.suppress(OSError):
+                self._channel.shutdown_write()
+                self._channel.status_event.wait(_FAREWELL)
+        self._channel.close()
+
+    def run(self, command: str, timeout: float) -> ShellResult:
+        """Run ``command`` (any number of lines of shell) to its end, at most ``timeout`` seconds.
+
+        Variables, functions, the folder and ``$?`` are those that the commands before it left. A syntax
+        error is a status like any other. Output that is not UTF-8 is decoded with replacement characters,
+        and output beyond 1 MiB is left out with a note. Raises CommandTimeout (the command goes on in the
+        node, this shell is given up), ConnectionLost, and StepFailed where the shell has gone already.
+        """
+        if self._gone:
+            raise StepFailed(f"the shell on {self._node} {self._gone}", f"so this was not run: {command}")
+        if "\0" in command:
+            raise StepFailed(f"a command for {self._node} has a NUL character in it, which no shell takes")
+        first, second = secrets.token_hex(8), secrets.token_hex(8)
+        reader = MarkerReader(first + second, self._rest)
+        began = time.monotonic()
+        deadline = began + timeout
+        status: int | None = None
+        try:
+            with contextlib.suppress(BrokenPipeError, ConnectionError):
+                self._send(self._unsent + wrap(command, first, second), deadline)
+            self._unsent = ""
+            while status is None:
+                self._channel.settimeout(_left(deadline))
+                if not (data := self._channel.recv(_CHUNK)):
+                    break
+                status = reader.feed(data)
+            ended = status is None
+            if ended and not self._channel.status_event.wait(_left(deadline)):
+                raise TimeoutError
+        except TimeoutError:
+            self._gone = f"was given up when a command did not end within {timeout:g} s"
+            self._channel.close()
+            raise CommandTimeout(
+                f"on {self._node}: {command}\n  did not end within {timeout:g} s", reader.text(), timeout
+            ) from None
+        seconds = time.monotonic() - began
+        self._rest = reader.rest
+        if status is None:
+            self._gone = "is gone with its connection"
+            status = self._connection._status(self._channel, f"on {self._node}: {command}", reader.text())
+            self._gone = f"ended with status {status}"
+        return ShellResult(reader.text(), status, seconds, ended)
+
+    def _send(self, text: str, deadline: float) -> None:
+        self._channel.settimeout(_left(deadline))
+        try:
+            self._channel.sendall(text.encode())
+        except TimeoutError:
+            raise
+        except OSError as error:
+            # A shell that has gone is noticed, with its status, by whoever reads from it next.
+            raise BrokenPipeError(str(error)) from error
+
+
+def wrap(command: str, first: str, second: str) -> str:
+    """The text that makes a shell run ``command`` and then print ``first`` + ``second`` and the exit status.
+
+    ``eval`` makes a syntax error the command's own and not the shell's; ``command`` takes away from ``eval``
+    that its errors end the shell (POSIX 2.8.1; seen so in dash, bash and busybox). The shell itself reads
+    what to do from its stdin, so the command gets another one.
+    """
+    # The empty line brings bash 5.2 to its senses after an unclosed quote; else it takes no `{` at once.
+    quoted = command.replace("'", "'\\''")
+    return f"command eval '{quoted}\n' </dev/null\n\n{{ lvslab_ended {first} {second} $?; }} 2>/dev/null\n"
+
+
+class MarkerReader:
+    """Splits what a shell prints into a command's output, its status, and what comes after the marker."""
+
+    def __init__(self, marker: str, before: bytes = b"", limit: int = OUTPUT_LIMIT) -> None:
+        self._pattern = re.compile(re.escape(marker.encode()) + rb" (\d{1,3})\n")
+        self._longest = len(marker) + len(" 255\n")
+        self._limit = limit
+        self._kept = bytearray()
+        self._left_out = 0
+        self._open = bytearray(before)
+        self.rest = b""
+
+    def feed(self, data: bytes) -> int | None:
+        """Take what was read; the status once the marker has been seen, else None."""
+        self._open += data
+        if found := self._pattern.search(self._open):
+            status, start, end = int(found[1]), found.start(), found.end()
+            self.rest = bytes(self._open[end:])
+            del self._open[start:]
+            self._keep(start)
+            return status
+        # Only the last bytes can be the beginning of a marker; nothing before them is looked at again.
+        self._keep(len(self._open) - self._longest)
+        return None
+
+    def text(self) -> str:
+        """The output so far, without the marker."""
+        seen = bytes(self._kept + self._open).decode(errors="replace")
+        return f"{seen}\n[{self._left_out} bytes more]\n" if self._left_out else seen
+
+    def _keep(self, count: int) -> None:
+        count = max(count, 0)
+        room = self._limit - len(self._kept)
+        self._kept += self._open[: min(count, room)]
+        self._left_out += max(count - room, 0)
+        del self._open[:count]
+
+
+def _feed(channel: paramiko.Channel, stdin: int | None, wake: int) -> None:
+    """Copy ``stdin`` into ``channel`` until its end of file, or until ``wake``'s other end is closed."""
+    # The command may well end without reading all that we have for it.
+    with contextlib.suppress(OSError):
+        if stdin is None:
+            channel.shutdown_write()
+            return
+        poll = select.poll()
+        poll.register(stdin, select.POLLIN)
+        poll.register(wake, select.POLLIN)
+        while wake not in dict(poll.poll()):
+            if not (data := os.read(stdin, _CHUNK)):
+                channel.shutdown_write()
+                return
+            channel.sendall(data)
+
+
+def _left(deadline: float | None) -> float | None:
+    """Seconds until ``deadline`` (on the monotonic clock). Raises TimeoutError where it has passed."""
+    if deadline is None:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _public_key(given: Path | str) -> bytes:
+    """The bytes of a public key from its one-line text, or from the file that holds it. Raises BootError."""
+    text = given.read_text() if isinstance(given, Path) else given
+    words = text.split()
+    if len(words) < 2 or words[0] != "ssh-ed25519":
+        raise BootError(f"not an ed25519 public key: {text[:80]!r}")
+    try:
+        return base64.b64decode(words[1], validate=True)
+    except binascii.Error as error:
+        raise BootError(f"not a public key: {text[:80]!r}") from error
+
+
+def _quieten() -> None:
+    """Leave paramiko's own log out unless ours is asked for in full: what it has to say, our errors say."""
+    level = logging.NOTSET if log.isEnabledFor(logging.DEBUG) else logging.CRITICAL + 1
+    logging.getLogger("paramiko").setLevel(level)

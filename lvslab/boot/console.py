@@ -1,0 +1,94 @@
+"""A guest's serial console: written to the evidence, the last of it remembered, and open to whoever attaches."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+from collections import deque
+from pathlib import Path
+
+_REMEMBERED = 16384
+_PANIC = ("Kernel panic", "BUG:", "Oops:", "general protection fault", "Unable to mount root")
+
+
+class Console:
+    """Everything that comes over ``stream`` from now on, read by a thread of its own until the guest ends."""
+
+    def __init__(self, stream: socket.socket, log: Path) -> None:
+        self._stream = stream
+        self._log = log.open("ab", buffering=0)
+        self._tail = deque[bytes](maxlen=_REMEMBERED // 64)
+        self._viewers: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._read, name=f"console {log.stem}", daemon=True)
+        self._thread.start()
+
+    def attach(self) -> socket.socket:
+        """A stream socket that shows what was last on the console and then is connected with it, both ways."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with self._lock:
+            with contextlib.suppress(BlockingIOError):
+                ours.send(b"".join(self._tail))
+            self._viewers.append(ours)
+        threading.Thread(target=self._type, args=(ours,), name="console viewer", daemon=True).start()
+        return theirs
+
+    def ended(self, seconds: float) -> bool:
+        """Wait until the guest has closed its console; whether it has."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def last_lines(self, count: int = 12) -> list[str]:
+        """What was last on the console, without empty lines."""
+        with self._lock:
+            text = b"".join(self._tail).decode(errors="replace")
+        return [line.rstrip() for line in text.replace("\r", "").split("\n") if line.strip()][-count:]
+
+    def panic(self) -> str | None:
+        """The line that says why the kernel gave up, if there is one."""
+        lines = self.last_lines(count=500)
+        return next((line for line in lines if any(mark in line for mark in _PANIC)), None)
+
+    def _read(self) -> None:
+        with self._log:
+            while data := self._receive():
+                self._log.write(data)
+                with self._lock:
+                    self._tail.append(data)
+                    for viewer in list(self._viewers):
+                        self._show(viewer, data)
+        with self._lock:
+            for viewer in self._viewers:
+                viewer.close()
+            self._viewers.clear()
+
+    def _receive(self) -> bytes:
+        try:
+            return self._stream.recv(4096)
+        except OSError:
+            return b""
+
+    def _show(self, viewer: socket.socket, data: bytes) -> None:
+        try:
+            viewer.send(data)
+        except BlockingIOError:
+            pass  # a viewer that does not read loses output, and never holds up the guest
+        except OSError:
+            self._viewers.remove(viewer)
+
+    def _type(self, viewer: socket.socket) -> None:
+        with selectors.DefaultSelector() as selector, contextlib.suppress(OSError, ValueError):
+            selector.register(viewer, selectors.EVENT_READ)
+            while True:
+                selector.select()
+                data = viewer.recv(4096)
+                if not data:
+                    break
+                self._stream.sendall(data)
+        with self._lock:
+            if viewer in self._viewers:
+                self._viewers.remove(viewer)
+        viewer.close()

@@ -1,0 +1,178 @@
+"""How commands find and talk to a running lab: one abstract Unix socket for each, in the machine's namespace.
+
+An abstract socket has no file, and is gone with the last process that holds it, so a lab that was killed leaves no
+name behind and two labs cannot take one name. A request and its answer are one line of JSON each; descriptors
+(a connection to a node, a console, a namespace) travel with the answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lvslab.errors import BootError, LvsLabError, StateError, UsageError
+
+_PREFIX = "lvslab/"
+_DESCRIPTORS = 4
+
+
+def reserve(name: str) -> socket.socket:
+    """Take the lab name ``name`` for as long as the socket is held. Raises StateError where a lab has it."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(f"\0{_PREFIX}{name}")
+    except OSError as refused:
+        listener.close()
+        if refused.errno != errno.EADDRINUSE:
+            raise
+        raise StateError(
+            f"the lab '{name}' is up already",
+            f"look at it with ./run lab.status --name {name}, or end it with ./run lab.down --name {name}",
+        ) from None
+    return listener
+
+
+def running() -> list[str]:
+    """The names of the labs that are up on this machine, sorted."""
+    mark = f"@{_PREFIX}"
+    fields = (line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:])
+    # Flags 00010000 (__SO_ACCEPTCON) tell a listening socket from the connections to it.
+    names = {row[7].removeprefix(mark) for row in fields if len(row) == 8 and row[7].startswith(mark)}
+    return sorted(names)
+
+
+class Control:
+    """A conversation with the supervisor of the lab ``name``. Raises StateError where it is not up."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.connect(f"\0{_PREFIX}{name}")
+        except OSError as refused:
+            self._socket.close()
+            raise _not_up(name, refused) from None
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def ask(self, what: str, **details: Any) -> tuple[Any, list[int]]:
+        """Ask the supervisor for something; its answer, and the descriptors that came with it.
+
+        Raises what the supervisor says went wrong, or BootError where it died meanwhile.
+        """
+        try:
+            self._socket.sendall(json.dumps({"ask": what, **details}).encode() + b"\n")
+            line, descriptors = _receive(self._socket)
+        except OSError:
+            line, descriptors = b"", []
+        if not line:
+            raise BootError(f"the lab '{self.name}' ended while it was asked for {what}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise revived(answer["error"])
+        return answer["ok"], descriptors
+
+    def end(self) -> None:
+        """End the lab, and return when the last of its processes is gone."""
+        _, (process,) = self.ask("end")
+        try:
+            waiting = select.poll()
+            waiting.register(process, select.POLLIN)
+            # A process identifier of process 1 is readable when all processes of its namespace are gone.
+            if not waiting.poll(10_000):
+                raise BootError(f"the lab '{self.name}' does not end", "its supervisor is still there after 10 s")
+        finally:
+            os.close(process)
+
+
+@contextlib.contextmanager
+def process(pid: int) -> Iterator[int]:
+    """A descriptor of the process ``pid``: it is readable when the process is gone. Raises ProcessLookupError."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def serve(connection: socket.socket, answer: Answer) -> None:
+    """Answer the requests of one connection until the other side closes it. Only root is answered."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    if int.from_bytes(credentials[4:8], "little") != 0:
+        return
+    with connection, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        for line in connection.makefile("rb"):
+            descriptors: list[int] = []
+            try:
+                reply: dict[str, Any] = {"ok": answer(json.loads(line), descriptors)}
+            except LvsLabError as error:
+                reply = {"error": told(error)}
+            except Exception as error:  # a fault of ours must reach whoever asked, not end the lab
+                reply = {"error": {"kind": "LvsLabError", "message": f"fault in the supervisor: {error!r}"}}
+            try:
+                socket.send_fds(connection, [json.dumps(reply).encode() + b"\n"], descriptors)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+
+
+class Answer:
+    """The supervisor's side: takes a request, adds descriptors to send along, returns the answer."""
+
+    def __call__(self, request: dict[str, Any], descriptors: list[int]) -> Any:
+        raise NotImplementedError
+
+
+def told(error: LvsLabError) -> dict[str, Any]:
+    """An error as it travels between processes."""
+    return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+
+
+def revived(told_error: dict[str, Any]) -> LvsLabError:
+    """The error that ``told`` was given, on the other side."""
+    kinds = {kind.__name__: kind for kind in (LvsLabError, *_subclasses(LvsLabError))}
+    kind = kinds.get(told_error["kind"], LvsLabError)
+    error = kind.__new__(kind)
+    LvsLabError.__init__(error, told_error["message"], told_error.get("hint"))
+    return error
+
+
+def _subclasses(kind: type[LvsLabError]) -> Iterator[type[LvsLabError]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
+    data, descriptors = b"", list[int]()
+    while not data.endswith(b"\n"):
+        part, more, _, _ = socket.recv_fds(connection, 1 << 16, _DESCRIPTORS)
+        if not part:
+            return b"", descriptors
+        data += part
+        descriptors += more
+    return data, descriptors
+
+
+def _not_up(name: str, refused: OSError) -> LvsLabError:
+    if refused.errno != errno.ECONNREFUSED:
+        return UsageError(f"cannot talk to the lab '{name}': {refused.strerror}")
+    up = running()
+    if name in up:
+        return StateError(f"the lab '{name}' is just starting", "wait for its lab.up to end")
+    hint = f"running: {', '.join(up)} (choose with --name)" if up else "start it with ./run lab.up"
+    return StateError(f"the lab '{name}' is not up", hint)

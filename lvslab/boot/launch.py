@@ -1,0 +1,111 @@
+"""Starting a lab's supervisor in namespaces of its own, and hearing from it until the lab is up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lvslab.boot import control
+from lvslab.boot.plan import Plan
+from lvslab.errors import BootError
+from lvslab.paths import PROJECT
+from lvslab.run import ended, last_lines, missing_program
+
+log = logging.getLogger("lvslab.launch")
+
+_UNSHARE = (
+    "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "--",
+)  # fmt: skip
+
+
+class Launch:
+    """A supervisor on its way up. Unless ``keep`` is called, the lab ends with this object's context, or process."""
+
+    def __init__(self, plan: Plan, listener: socket.socket) -> None:
+        self._plan = plan
+        self._kept = False
+        self._messages = plan.evidence / "supervisor.log"
+        self._stream, theirs = socket.socketpair()
+        supervisor = [sys.executable, "-P", "-m", "lvslab.boot.supervisor"]
+        descriptors = (listener.fileno(), theirs.fileno())
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        if log.isEnabledFor(logging.DEBUG):
+            environment["LVSLAB_DEBUG"] = "1"
+        with theirs, self._messages.open("wb") as messages:
+            try:
+                self._process = subprocess.Popen(
+                    [*_UNSHARE, *supervisor, *map(str, descriptors)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=messages,
+                    stderr=messages,
+                    pass_fds=descriptors,
+                    env=environment,
+                    # Out of reach of the terminal's Ctrl-C: the lab ends when its starter says so, or ends.
+                    start_new_session=True,
+                    cwd="/",
+                )
+            except FileNotFoundError:
+                missing_program("unshare")
+        with contextlib.suppress(BrokenPipeError):
+            self._stream.sendall(pickle.dumps(plan))
+
+    def __enter__(self) -> Launch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._kept:
+            self.end()
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What the supervisor tells, until it says "ready". Raises what went wrong."""
+        with self._stream.makefile("rb") as lines:
+            for line in lines:
+                event = json.loads(line)
+                if event["event"] == "error":
+                    raise control.revived(event["error"])
+                yield event
+                if event["event"] == "ready":
+                    return
+        status = self._process.wait()
+        raise BootError(
+            f"the supervisor of the lab '{self._plan.name}' ended before the lab was up: {ended('it', status)}",
+            last_lines(self._messages.read_bytes()),
+        )
+
+    def keep(self) -> None:
+        """Let the lab live on when this process ends."""
+        self._stream.sendall(b"keep\n")
+        self._stream.close()
+        self._kept = True
+
+    def end(self) -> None:
+        """End the lab, and return when all of it is gone."""
+        self._stream.close()
+        for first in self._children():
+            # Process 1 is waited for, not unshare: it is gone only when all of its namespace is.
+            with contextlib.suppress(ProcessLookupError), control.process(first) as process:
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+                select.select([process], [], [])
+        self._process.kill()
+        self._process.wait()
+
+    def _children(self) -> list[int]:
+        pid = self._process.pid
+        try:
+            return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        except FileNotFoundError:
+            return []

@@ -1,0 +1,205 @@
+"""What the supervisor is to boot, worked out beforehand: names, numbers, command lines. No effects here.
+
+A plan is made from a lab's specification outside and handed to the supervisor, which needs to know nothing of
+YAML, of packages or of the cache.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvslab.spec import Interface, Lab, Node
+
+
+@dataclass(frozen=True)
+class Card:
+    """A network card: its name in the node, its network, MAC and address with prefix length.
+
+    ``port`` is what it is plugged into: a bridge port that holds the network's name, as Mininet asks for.
+    """
+
+    name: str
+    network: str
+    port: str
+    mac: str
+    address: str
+    gateway: str | None
+
+
+@dataclass(frozen=True)
+class Web:
+    """A web server on a node."""
+
+    port: int
+
+
+@dataclass(frozen=True)
+class Host:
+    """A node that is a Mininet host."""
+
+    name: str
+    cards: tuple[Card, ...]
+    services: tuple[Web, ...]
+
+
+@dataclass(frozen=True)
+class Management:
+    """A guest's way in: a tap that is in none of the lab's networks, with an address at each end."""
+
+    tap: str
+    mac: str
+    here: str
+    there: str
+
+    @property
+    def server(self) -> tuple[str, int]:
+        """Where the guest's SSH server listens."""
+        return self.there.split("/")[0], 22
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A node that is a virtual machine. ``memory`` is in MiB; ``kernel`` and ``initrd`` are files."""
+
+    name: str
+    cards: tuple[Card, ...]
+    kernel: Path
+    release: str
+    initrd: Path
+    memory: int
+    management: Management
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One lab to boot under ``name``, with its evidence in ``evidence``."""
+
+    name: str
+    lab: str
+    folder: Path
+    networks: tuple[str, ...]
+    hosts: tuple[Host, ...]
+    guests: tuple[Guest, ...]
+    servers: Path | None
+    host_key: bytes
+    client_key: str
+    evidence: Path
+
+
+@dataclass(frozen=True)
+class Bootable:
+    """A kernel and the image that goes with it."""
+
+    kernel: Path
+    release: str
+    initrd: Path
+
+
+def hosts_of(lab: Lab) -> tuple[Host, ...]:
+    """The Mininet hosts of ``lab``: every node that is no director."""
+    return tuple(
+        Host(name, _cards(lab, name, node), tuple(Web(service.port) for service in node.services))
+        for name, node in lab.nodes.items()
+        if node.role != "director"
+    )
+
+
+def guests_of(lab: Lab, bootables: Mapping[str, Bootable]) -> tuple[Guest, ...]:
+    """The virtual machines of ``lab``; ``bootables`` has a kernel for each director by name."""
+    return tuple(
+        Guest(
+            name=name,
+            cards=_cards(lab, name, node),
+            kernel=bootables[name].kernel,
+            release=bootables[name].release,
+            initrd=bootables[name].initrd,
+            memory=node.memory,
+            management=_management(number),
+        )
+        for number, (name, node) in enumerate(lab.directors.items())
+    )
+
+
+def guest_setup(guest: Guest) -> str:
+    """The shell command that makes a booted guest the node it is meant to be: name, cards, way in.
+
+    The guest's kernel has numbered its cards in the order of QEMU's command line, eth0 and up; the last one is
+    for management.
+    """
+    numbered = [(f"eth{number}", card) for number, card in enumerate(guest.cards)]
+    commands = [f"hostname {guest.name}", f"echo 127.0.1.1 {guest.name} >> /etc/hosts"]
+    manage = f"eth{len(guest.cards)}"
+    commands.append(f"/etc/lvslab/manage {manage} {guest.management.there}")
+    renamed = [(old, card.name) for old, card in numbered if old != card.name]
+    # In two rounds, since one card's new name may be another's old one.
+    commands += [f"ip link set {old} name new-{old}" for old, _ in renamed]
+    commands += [f"ip link set new-{old} name {new}" for old, new in renamed]
+    return " && ".join(commands + [f"ip {line}" for line in ip_lines(guest.cards)])
+
+
+def host_setup(host: Host) -> str:
+    """The shell script that gives a Mininet host its addresses, and a file system of its own to write to.
+
+    The host's processes see the machine's files; what they change goes to a layer in memory, one for each host,
+    and never to the machine. Forwarding is off: a namespace inherits it from the machine, where it may be on.
+    """
+    layers = "/run/lvslab/nodes/" + host.name
+    batch = "\n".join(["link set lo up", *ip_lines(host.cards)])
+    return f"""
+for folder in etc root home var srv opt; do
+    [ -d /$folder ] || continue
+    mkdir -p {layers}/$folder/upper {layers}/$folder/work
+    mount -t overlay -o lowerdir=/$folder,upperdir={layers}/$folder/upper,workdir={layers}/$folder/work \\
+        {shlex.quote(host.name)} /$folder
+done
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mount -o remount,bind,ro / 2>/dev/null || {{ mount --bind / / && mount -o remount,bind,ro /; }}
+echo 0 > /proc/sys/net/ipv4/ip_forward
+ip -batch - <<'END'
+{batch}
+END
+"""
+
+
+def ip_lines(cards: tuple[Card, ...]) -> list[str]:
+    """The arguments of ``ip`` that bring cards up with their addresses and default routes, a line each."""
+    lines = []
+    for card in cards:
+        # IPv6 addresses are usable at once only without duplicate address detection, and a lab has no duplicates.
+        nodad = " nodad" if ":" in card.address else ""
+        lines.append(f"address add {card.address} dev {card.name}{nodad}")
+        lines.append(f"link set {card.name} up")
+    for card in cards:
+        if card.gateway is not None:
+            lines.append(f"route add default via {card.gateway} dev {card.name}")
+    return lines
+
+
+def _cards(lab: Lab, name: str, node: Node) -> tuple[Card, ...]:
+    number = list(lab.nodes).index(name)
+    return tuple(
+        _card(lab, interface, own_name, number, index)
+        for index, (own_name, interface) in enumerate(node.interfaces.items())
+    )
+
+
+def _card(lab: Lab, interface: Interface, own_name: str, number: int, index: int) -> Card:
+    return Card(
+        name=own_name,
+        network=interface.network,
+        port=f"{interface.network}-{number}.{index}",
+        # Locally administered; the middle octets are "LVS" as far as they fit.
+        mac=f"02:4c:56:{number >> 8:02x}:{number & 255:02x}:{index:02x}",
+        address=lab.with_prefix(interface),
+        gateway=str(interface.gateway) if interface.gateway else None,
+    )
+
+
+def _management(number: int) -> Management:
+    block = number * 4
+    subnet = f"169.254.{100 + (block >> 8)}.{block & 255}".rsplit(".", 1)[0]
+    here, there = (f"{subnet}.{(block & 255) + offset}/30" for offset in (1, 2))
+    return Management(f"manage{number}", f"02:4c:56:ff:{number >> 8:02x}:{number & 255:02x}", here, there)

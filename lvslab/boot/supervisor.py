@@ -1,0 +1,286 @@
+"""The process that a lab lives in and dies with.
+
+``lab.up`` starts it as process 1 of new PID, network and mount namespaces. Process 1 only reaps orphans and waits
+for its one child, the supervisor proper; when either ends, however it ends, the kernel ends every process,
+interface and mount of the lab. Until ``lab.up`` says "keep", the end of ``lab.up`` is the end of the lab too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from lvslab.boot import accelerator, control, taps
+from lvslab.boot.plan import Guest, Plan
+from lvslab.boot.qemu import Machine
+from lvslab.errors import BootError, LvsLabError, MachineError, UsageError
+from lvslab.run import run
+
+log = logging.getLogger("lvslab.supervisor")
+
+_RUN = Path("/run/lvslab")
+
+
+class Lifeline:
+    """The stream to the command that started the lab: events go up, and its end ends the lab unless kept."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream = stream
+        self._lines = stream.makefile("rb")
+
+    def plan(self) -> Plan:
+        """What to boot: the first thing that comes down."""
+        return cast(Plan, pickle.load(self._lines))
+
+    def tell(self, event: str, **details: Any) -> None:
+        """Send an event up. Nobody listening is the other thread's business."""
+        try:
+            self._stream.sendall(json.dumps({"event": event, **details}).encode() + b"\n")
+        except OSError:
+            log.debug("nobody hears %s", event)
+
+    def watch(self) -> None:
+        """End the lab when the other side goes without having said "keep"."""
+        threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
+
+    def _watch(self) -> None:
+        if self._lines.readline() != b"keep\n":
+            os._exit(0)
+
+
+class Supervisor(control.Answer):
+    """One lab: boots it, then answers requests until it is told to end."""
+
+    def __init__(self, plan: Plan, lifeline: Lifeline) -> None:
+        self._plan = plan
+        self._lifeline = lifeline
+        self._machines: dict[str, Machine] = {}
+        self._hosts: dict[str, int] = {}
+        self._servers: dict[str, Any] = {}
+        self._notes: dict[str, Any] = {}
+        self._ready = False
+        self._ended = threading.Event()
+        self._started = time.time()
+
+    def boot(self) -> None:
+        """Bring the lab up, guests first since they take longest. Raises BootError, MachineError."""
+        # Mininet takes a moment to import, and so waits until the guests are on their way.
+        plan, begun = self._plan, time.monotonic()
+        _mounts()
+        choice = self._accelerator(plan.guests)
+        with self._phase("guests started"):
+            taps.make(plan.guests)
+            for guest in plan.guests:
+                self._machines[guest.name] = Machine(guest, choice.accelerator, plan.evidence)
+        with self._phase("network"):
+            from lvslab.boot import network
+
+            network.keep_quiet()
+            built = network.build(plan)
+            self._hosts = {host.name: built.get(host.name).pid for host in plan.hosts}
+        with self._phase("services"):
+            self._start_servers()
+        with self._phase("guests booted"):
+            for machine in self._machines.values():
+                machine.await_ready()
+        with self._phase("guests set up"):
+            for machine in self._machines.values():
+                machine.set_up()
+        self._ready = True
+        self._lifeline.tell("ready", seconds=time.monotonic() - begun)
+
+    def serve(self, listener: socket.socket) -> None:
+        """Answer requests, each connection in a thread of its own, until ``await_end`` returns."""
+        listener.listen(64)
+        threading.Thread(target=self._accept, args=(listener,), name="control", daemon=True).start()
+
+    def await_end(self) -> None:
+        """Return when somebody asked for the lab's end."""
+        self._ended.wait()
+
+    def __call__(self, request: dict[str, Any], descriptors: list[int]) -> Any:
+        match request:
+            case {"ask": "end"}:
+                descriptors.append(os.pidfd_open(1))
+                self._ended.set()
+                return None
+            case {"ask": "status"}:
+                return self._status()
+            case {"ask": "note", "notes": dict(notes)}:
+                self._notes.update(notes)
+                return None
+            case {"ask": "console", "node": str(node)}:
+                descriptors.append(self._machine(node).console.attach().detach())
+                return None
+            case {"ask": "connect", "node": str(node)}:
+                descriptors.append(self._connect(node).detach())
+                return None
+            case {"ask": "namespace", "node": str(node)}:
+                descriptors.append(os.open(f"/proc/{self._host(node)}/ns/net", os.O_RDONLY))
+                return None
+            case {"ask": "access log", "node": str(node)}:
+                descriptors.append(os.open(self._server(node).access_log, os.O_RDONLY))
+                return None
+            case {"ask": "service", "node": str(node), "action": "start"}:
+                return self._server(node).start()
+            case {"ask": "service", "node": str(node), "action": "stop"}:
+                return self._server(node).stop()
+        raise UsageError(f"the supervisor does not know what to do with {request}")
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=control.serve, args=(connection, self), name="request", daemon=True).start()
+
+    def _accelerator(self, guests: tuple[Guest, ...]) -> accelerator.Choice:
+        choice = accelerator.known()
+        if choice is None:
+            with self._phase("KVM tried"):
+                choice = accelerator.probe(guests[0])
+        self._notes["accelerator"] = choice.accelerator
+        self._lifeline.tell("accelerator", name=choice.accelerator, reason=choice.reason, means=choice.expectation)
+        return choice
+
+    def _start_servers(self) -> None:
+        from lvslab.boot import services
+
+        if self._plan.servers is None:
+            return
+        services.unpack(self._plan.servers)
+        for host in self._plan.hosts:
+            if host.services:
+                server = self._servers[host.name] = services.WebServer(host, self._hosts[host.name])
+                server.start()
+
+    def _status(self) -> dict[str, Any]:
+        nodes = {}
+        for name, machine in self._machines.items():
+            nodes[name] = {"kind": "guest", "state": machine.ended or ("up" if self._ready else "booting")}
+        for name in self._hosts:
+            nodes[name] = {"kind": "host", "state": "up"}
+            if name in self._servers:
+                nodes[name]["service"] = "up" if self._servers[name].running else "stopped"
+        return {
+            "lab": self._plan.lab,
+            "name": self._plan.name,
+            "folder": str(self._plan.folder),
+            "evidence": str(self._plan.evidence),
+            "started": self._started,
+            "ready": self._ready,
+            "nodes": nodes,
+            **self._notes,
+        }
+
+    def _connect(self, node: str) -> socket.socket:
+        """A stream on which the node's SSH server speaks, over none of the lab's networks."""
+        if node in self._machines:
+            machine = self._machine(node)
+            try:
+                return socket.create_connection(machine.guest.management.server, timeout=10)
+            except OSError as refused:
+                raise BootError(f"{node} does not accept SSH connections: {refused}") from None
+        pid = self._host(node)
+        ours, theirs = socket.socketpair()
+        with ours:
+            subprocess.Popen(_shell_server(node, pid), stdin=ours, stdout=ours, stderr=subprocess.DEVNULL)
+        return theirs
+
+    def _machine(self, node: str) -> Machine:
+        if node not in self._machines:
+            raise self._no_such("virtual machine", node, list(self._machines))
+        machine = self._machines[node]
+        if (how := machine.ended) is not None:
+            raise BootError(f"{node} is down: {how}", "./run lab.down, then ./run lab.up starts it anew")
+        return machine
+
+    def _host(self, node: str) -> int:
+        if node not in self._hosts:
+            raise self._no_such("Mininet host", node, list(self._hosts))
+        return self._hosts[node]
+
+    def _server(self, node: str) -> Any:
+        if node not in self._servers:
+            raise self._no_such("node with a service", node, list(self._servers))
+        return self._servers[node]
+
+    def _no_such(self, what: str, node: str, known: list[str]) -> LvsLabError:
+        everything = [*self._machines, *self._hosts]
+        if node in everything:
+            return UsageError(f"{node} is no {what}", f"those of this lab: {', '.join(known) or 'none'}")
+        return UsageError(f"the lab '{self._plan.name}' has no node '{node}'", f"its nodes: {', '.join(everything)}")
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        begun = time.monotonic()
+        self._lifeline.tell("begins", phase=name)
+        yield
+        self._lifeline.tell("phase", phase=name, seconds=time.monotonic() - begun)
+
+
+def _shell_server(node: str, pid: int) -> list[str]:
+    """The SSH server for one connection to a Mininet host, inside its namespaces and under its name."""
+    enter = ["nsenter", "--target", str(pid), "--net", "--mount", "--", "unshare", "--uts", "--"]
+    begin = 'hostname "$1"; export HOME=/root; cd /root; exec dropbear -i -E -s -j -k -r /run/lvslab/host_key'
+    return [*enter, "sh", "-c", begin, "sh", node]
+
+
+def _mounts() -> None:
+    """A /run, a /proc and a /sys of the lab's own, in its mount namespace."""
+    run(["mount", "-t", "tmpfs", "-o", "mode=755", "lvslab", "/run"])
+    run(["mount", "-t", "proc", "proc", "/proc"])
+    run(["mount", "-t", "sysfs", "sysfs", "/sys"])
+    (_RUN / "nodes").mkdir(parents=True)
+    Path("/run/lock").mkdir()
+
+
+def main() -> int:
+    """``python -m lvslab.boot.supervisor LISTENER LIFELINE``: both are descriptors that were handed down."""
+    listener, stream = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    for inherited in (listener, stream):
+        inherited.set_inheritable(False)
+    if (child := os.fork()) != 0:
+        listener.close()
+        stream.close()
+        return _reap(child)
+    if os.environ.get("LVSLAB_DEBUG"):
+        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
+    lifeline = Lifeline(stream)
+    plan = lifeline.plan()
+    lifeline.watch()
+    supervisor = Supervisor(plan, lifeline)
+    try:
+        supervisor.serve(listener)
+        supervisor.boot()
+    except LvsLabError as error:
+        lifeline.tell("error", error=control.told(error))
+        return error.exit_code
+    except ImportError as missing:
+        lifeline.tell("error", error=control.told(MachineError(f"a Python package is missing: {missing}")))
+        return MachineError.exit_code
+    supervisor.await_end()
+    return 0
+
+
+def _reap(child: int) -> int:
+    """Process 1's whole life: collect whoever ends, until the supervisor does."""
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+if __name__ == "__main__":
+    status = main()
+    # Not through the interpreter's own end, which would wait for threads that wait for ever.
+    os._exit(status)

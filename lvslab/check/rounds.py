@@ -1,0 +1,231 @@
+"""A round of requests to a virtual web service: what should come of it, what came of it, and what the others saw."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lvslab.check import access_log, http, schedulers, verdict
+from lvslab.check.director import Reading, read, table_of_steps
+from lvslab.check.http import Reply, RequestFailed
+from lvslab.check.ipvs_table import Counters, Service, endpoint, scan_order
+from lvslab.check.namespace import NamespaceThread
+from lvslab.check.verdict import ClusterFacts, ServerFacts
+from lvslab.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from lvslab.cluster import Cluster
+
+_ATTEMPTS = 3
+_LOG_SECONDS = 2.0
+_NOTHING = Counters(0, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round. ``forecast`` and ``observed`` are server names in the order of the requests.
+
+    ``director``, ``logged`` count what was added at the director and in the servers' access logs, by server;
+    ``sources`` are the addresses that the servers saw these requests come from.
+    """
+
+    service: str
+    url: str
+    client: str
+    forecast: tuple[str, ...]
+    replies: tuple[Reply, ...]
+    director: Mapping[str, int]
+    logged: Mapping[str, int]
+    sources: frozenset[str]
+    table: str
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """The servers that answered, in the order of the requests."""
+        return tuple(reply.server for reply in self.replies)
+
+    @property
+    def expected_counts(self) -> dict[str, int]:
+        """How many requests each server should have had."""
+        return dict(Counter(self.forecast))
+
+    @property
+    def observed_counts(self) -> dict[str, int]:
+        """How many requests each server answered."""
+        return dict(Counter(self.observed))
+
+
+def web_services(cluster: Cluster, director: str) -> tuple[Service, ...]:
+    """The virtual services that the steps make and behind which every server is a web server of the lab."""
+    web = {
+        endpoint(str(address), service.port)
+        for node in cluster.lab.real_servers.values()
+        for address in node.addresses
+        for service in node.services
+        if service.kind == "http"
+    }
+    return tuple(
+        service
+        for service in table_of_steps(cluster, director)
+        if service.protocol == "tcp" and all(str(server) in web for server in service.destinations)
+    )
+
+
+def take(
+    cluster: Cluster, namespaces: Callable[[str], NamespaceThread], *, client: str, director: str, count: int
+) -> Round:
+    """Send ``count`` requests from ``client``, one after the other, to the first web service of ``director``.
+
+    ``namespaces`` gives the thread that lives in a Mininet host's network namespace. A round during which the
+    director forgot an old connection is taken again, since no model can foresee its sequence. Raises
+    CheckFailed, with the likely causes, where a request is not answered.
+    """
+    service = web_services(cluster, director)[0]
+    for attempt in range(1, _ATTEMPTS + 1):
+        round_, forgotten = _take(cluster, namespaces, service, client, director, count)
+        if not forgotten or attempt == _ATTEMPTS:
+            break
+    return round_
+
+
+def _take(
+    cluster: Cluster,
+    namespaces: Callable[[str], NamespaceThread],
+    service: Service,
+    client: str,
+    director: str,
+    count: int,
+) -> tuple[Round, bool]:
+    before = read(cluster, director)
+    forecast = _forecast(cluster, service, before, count)
+    url = f"http://{endpoint(service.address, service.port)}/"
+    try:
+        replies = http.requests_in_turn(namespaces(client), url, count)
+    except RequestFailed as failure:
+        facts = _facts(cluster, namespaces, service, director, before, read(cluster, director))
+        raise verdict.no_answer(facts, failure) from failure
+    after = read(cluster, director)
+    names = _names(cluster)
+    entries = _logged(cluster, [reply.request_id for reply in replies])
+    added = {
+        names.get(server.address, server.address): _since(before, after, service, str(server)).connections
+        for server in service.destinations
+    }
+    taken = Round(
+        service=str(service),
+        url=url,
+        client=client,
+        forecast=forecast.names,
+        replies=replies,
+        director={name: number for name, number in added.items() if number},
+        logged=access_log.requests_by_server(entries),
+        sources=access_log.client_addresses(entries),
+        table=after.listing,
+    )
+    return taken, _held(_servers(cluster, service, after)) < _held(forecast.servers)
+
+
+def _forecast(cluster: Cluster, service: Service, now: Reading, count: int) -> schedulers.Forecast:
+    """What the scheduler's model makes of ``service`` as the steps describe it, with today's connections."""
+    if service.scheduler not in schedulers.SCHEDULERS:
+        raise CheckFailed(f"there is no model of the scheduler {service.scheduler} to compare {service} with")
+    servers = _servers(cluster, service, now)
+    return schedulers.forecast(schedulers.SCHEDULERS[service.scheduler], servers, count)
+
+
+def _servers(cluster: Cluster, service: Service, now: Reading) -> tuple[schedulers.Server, ...]:
+    """The servers of the steps in the kernel's order, with the connections that the director has for them."""
+    row, names = now.connections_of(service), _names(cluster)
+    found = {str(server): server for server in row.servers} if row else {}
+    return tuple(
+        schedulers.Server(
+            name=names.get(server.address, server.address),
+            weight=server.weight,
+            active=found[str(server)].active if str(server) in found else 0,
+            inactive=found[str(server)].inactive if str(server) in found else 0,
+        )
+        for server in scan_order(service)
+    )
+
+
+def _held(servers: tuple[schedulers.Server, ...]) -> int:
+    return sum(server.active + server.inactive for server in servers)
+
+
+def _names(cluster: Cluster) -> dict[str, str]:
+    return {str(address): name for name, node in cluster.lab.real_servers.items() for address in node.addresses}
+
+
+def _since(before: Reading, after: Reading, service: Service, server: str) -> Counters:
+    key = (str(service), server)
+    return after.by_server.get(key, _NOTHING).since(before.by_server.get(key, _NOTHING))
+
+
+def _logged(cluster: Cluster, request_ids: list[str]) -> tuple[access_log.Entry, ...]:
+    """What the servers logged of these requests; waits a little for the last lines, which come after the answers."""
+    deadline = time.monotonic() + _LOG_SECONDS
+    servers = [name for name, node in cluster.lab.real_servers.items() if node.services]
+    while True:
+        entries = tuple(
+            entry for name in servers for entry in access_log.parse_access_log(cluster.access_log(name))
+        )
+        if not access_log.missing_ids(entries, request_ids) or time.monotonic() > deadline:
+            return access_log.with_ids(entries, request_ids)
+        time.sleep(0.01)
+
+
+def _facts(
+    cluster: Cluster,
+    namespaces: Callable[[str], NamespaceThread],
+    service: Service,
+    director: str,
+    before: Reading,
+    after: Reading,
+) -> ClusterFacts:
+    """What a person would look at when a request is not answered."""
+    reachable = {str(card.address): card for card in cluster.lab.nodes[director].interfaces.values()}
+    servers, gateways = [], set[str]()
+    for name, node in cluster.lab.real_servers.items():
+        for kind in node.services:
+            address = str(node.addresses[0])
+            servers.append(
+                ServerFacts(
+                    name=name,
+                    address=address,
+                    port=kind.port,
+                    probe=_probe(namespaces(name), f"http://{endpoint(address, kind.port)}/"),
+                    gateway=_gateway(cluster, name),
+                )
+            )
+        for card in node.interfaces.values():
+            gateways |= {own for own, theirs in reachable.items() if theirs.network == card.network}
+    totals = after.totals.get(str(service), _NOTHING).since(before.totals.get(str(service), _NOTHING))
+    return ClusterFacts(
+        virtual_service=str(service),
+        director_address=min(gateways, default=""),
+        expected=table_of_steps(cluster, director),
+        observed=after.rules,
+        servers=tuple(servers),
+        ip_forward=after.ip_forward,
+        counters=totals,
+    )
+
+
+def _probe(namespace: NamespaceThread, url: str) -> verdict.Probe:
+    """What a real server says to a request from its own namespace."""
+    try:
+        http.requests_in_turn(namespace, url, 1, connect_timeout=1.0, read_timeout=1.0)
+    except RequestFailed as failure:
+        return "refused" if failure.kind == "refused" else "no-answer"
+    return "answers"
+
+
+def _gateway(cluster: Cluster, node: str) -> str:
+    """The default gateway of a node; "" where it has none."""
+    said = cluster.execute(node, "ip route show default").stdout.decode()
+    found = re.search(r"^default via (\S+)", said, re.MULTILINE)
+    return found.group(1) if found else ""

@@ -1,0 +1,261 @@
+"""The facade: what the tasks call, one function for each command. Booting, applying and checking, put together."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lvslab import cluster, paths, spec
+from lvslab.apply import transcript
+from lvslab.apply.transcript import Entry
+from lvslab.boot import control
+from lvslab.check import rounds
+from lvslab.check.namespace import NamespaceThread
+from lvslab.check.rounds import Round
+from lvslab.cluster import Cluster, Event, nobody
+from lvslab.errors import CheckFailed, StateError, StepFailed
+
+DEFAULT = "web-nat"
+FIRST_ROUND = 12
+"""Requests in the round that ``lab.up`` shows: a multiple of the sum of small weights."""
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Who hears of events of the boot and of steps that were taken."""
+
+    event: Callable[[Event], None] = nobody
+    step: Callable[[Entry], None] = nobody
+
+
+@dataclass(frozen=True)
+class Up:
+    """What came of ``up``, as ``lab.up --json`` prints it. ``phases`` are in seconds."""
+
+    lab: str
+    name: str
+    kernel: str
+    accelerator: str
+    nodes: dict[str, Any]
+    steps: dict[str, int]
+    distribution: dict[str, dict[str, int]]
+    phases: dict[str, float]
+    table: str
+    evidence: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``--json``."""
+        return asdict(self)
+
+
+def up(
+    lab: str,
+    *,
+    name: str = "",
+    kernel: str | None = None,
+    apply: bool = True,
+    listeners: Listeners = Listeners(),  # noqa: B008  # frozen, and holds no state
+) -> Up:
+    """Boot a lab, apply its how-to, take a first round of requests, and leave it running.
+
+    The lab stays up where a step fails (StepFailed) or the round does (CheckFailed), for a look; otherwise an
+    error ends it. Raises every LvsLabError but UsageError's relatives after the lab has been named.
+    """
+    folder = spec.find(lab, paths.labs())
+    phases: dict[str, float] = {}
+
+    def report(event: Event) -> None:
+        if event["event"] == "phase":
+            phases[event["phase"]] = round(event["seconds"], 3)
+        listeners.event(event)
+
+    name = name or folder.resolve().name
+    with cluster.booted(folder, name=name, kernel_name=kernel, report=report) as running:
+        taken: Round | None = None
+        try:
+            if apply:
+                with _phase("steps", report):
+                    running.apply(listeners.step)
+                with _phase("first round", report):
+                    taken = first_round(running)
+                    running.note(distribution=distribution(taken))
+        except (StepFailed, CheckFailed):
+            running.keep()
+            raise
+        result = _result(running, phases, taken)
+        running.note(phases=phases)
+        running.keep()
+    return result
+
+
+def first_round(running: Cluster, count: int = FIRST_ROUND) -> Round | None:
+    """A round of requests from the first client through the first director; None where there is no web service."""
+    director, client = next(iter(running.lab.directors)), next(iter(running.lab.clients), None)
+    if client is None or not rounds.web_services(running, director):
+        return None
+    with namespaces(running) as enter:
+        return rounds.take(running, enter, client=client, director=director, count=count)
+
+
+def distribution(taken: Round | None) -> dict[str, dict[str, int]]:
+    """Requests for each server: ``expected`` by the scheduler's model, and ``observed``."""
+    if taken is None:
+        return {}
+    expected, observed = taken.expected_counts, taken.observed_counts
+    return {
+        server: {"expected": expected.get(server, 0), "observed": observed.get(server, 0)}
+        for server in sorted({*expected, *observed})
+    }
+
+
+@contextmanager
+def namespaces(running: Cluster) -> Iterator[Callable[[str], NamespaceThread]]:
+    """A function that gives the thread in a host's network namespace, the same one every time."""
+    threads: dict[str, NamespaceThread] = {}
+    with ExitStack() as opened:
+
+        def enter(node: str) -> NamespaceThread:
+            if node not in threads:
+                threads[node] = opened.enter_context(namespace(running, node))
+            return threads[node]
+
+        yield enter
+
+
+def namespace(running: Cluster, node: str) -> NamespaceThread:
+    """A thread in the network namespace of the Mininet host ``node``."""
+    import os
+
+    descriptor = running.namespace(node)
+    try:
+        return NamespaceThread(descriptor, node)
+    finally:
+        os.close(descriptor)
+
+
+def apply(name: str, listeners: Listeners) -> Up:
+    """Apply the how-to to a lab that is up without it, and take a first round of requests."""
+    with cluster.attach(name) as running:
+        phases = dict(running.status().get("phases", {}))
+        begun = time.monotonic()
+        running.apply(listeners.step)
+        phases["steps"] = round(time.monotonic() - begun, 3)
+        taken = first_round(running)
+        running.note(distribution=distribution(taken), phases=phases)
+        return _result(running, phases, taken)
+
+
+def status(name: str) -> dict[str, Any]:
+    """What a running lab is doing, as ``lab.status --json`` prints it."""
+    with cluster.attach(name) as running:
+        return _described(running)
+
+
+def execute(name: str, node: str, command: str) -> int:
+    """Run ``command`` on a node with this process's stdin, stdout and stderr; its exit status."""
+    with cluster.attach(name) as running:
+        stdin = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
+        return running.connect(node).stream(
+            command, stdout=sys.stdout.buffer, stderr=sys.stderr.buffer, stdin=stdin
+        )
+
+
+def check(name: str, junit: Path | None, *, quiet: bool) -> int:
+    """Run the checks of a running lab with pytest; pytest's exit status. ``quiet`` sends its words to stderr."""
+    with cluster.attach(name) as running:
+        folder, evidence = running.lab.folder, running.evidence
+    return run_checks(folder, name, junit or evidence / "junit.xml", quiet=quiet)
+
+
+def run_checks(folder: Path, name: str, junit: Path, *, quiet: bool = False) -> int:
+    """Run the checks of the lab in ``folder`` against the running lab ``name``."""
+    pytest = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    done = subprocess.run(
+        [*pytest, f"--rootdir={folder}", f"--junit-xml={junit.resolve()}", f"--lab={name}", str(folder)],
+        stdout=sys.stderr if quiet else None,
+        cwd=paths.PROJECT,
+        check=False,
+    )
+    return done.returncode
+
+
+def steps_taken(name: str) -> list[Entry]:
+    """The transcript of a running lab."""
+    with cluster.attach(name) as running:
+        file = running.evidence / cluster.TRANSCRIPT
+        return transcript.read(file) if file.exists() else []
+
+
+def down(names: list[str]) -> list[str]:
+    """End the labs ``names`` and return when nothing of them is left; the names of those that were up."""
+    cluster.need_root()
+    for name in names:
+        with control.Control(cluster.check_name(name)) as conversation:
+            conversation.end()
+    return names
+
+
+def verify(lab: str, *, kernel: str | None, junit: Path | None, listeners: Listeners) -> tuple[Up, int]:
+    """Up, check, down in one, under a name of its own; what ``up`` gave, and pytest's exit status."""
+    folder = spec.find(lab, paths.labs())
+    name = f"{folder.resolve().name[:20]}-{secrets.token_hex(3)}"
+    try:
+        result = up(lab, name=name, kernel=kernel, listeners=listeners)
+        return result, run_checks(folder, name, junit or Path(result.evidence) / "junit.xml", quiet=True)
+    finally:
+        if name in control.running():
+            down([name])
+
+
+def only_running(name: str) -> str:
+    """``name``, or the one lab that is up where it is "". Raises StateError where it is not clear which."""
+    if name:
+        return name
+    up_now = control.running()
+    if len(up_now) == 1:
+        return up_now[0]
+    if not up_now:
+        raise StateError("no lab is up", "start one with ./run lab.up")
+    raise StateError(f"several labs are up: {', '.join(up_now)}", "say which one with --name")
+
+
+def _result(running: Cluster, phases: dict[str, float], taken: Round | None) -> Up:
+    described = _described(running)
+    return Up(
+        lab=running.lab.name,
+        name=running.name,
+        kernel=str(running.versions.get("kernel", "")),
+        accelerator=described["accelerator"],
+        nodes=described["nodes"],
+        steps=described.get("steps", {"total": len(running.steps), "failed": 0, "expected_failures": 0}),
+        distribution=distribution(taken),
+        phases=phases,
+        table=taken.table if taken else "",
+        evidence=str(running.evidence),
+    )
+
+
+def _described(running: Cluster) -> dict[str, Any]:
+    found = running.status()
+    for name, node in running.lab.nodes.items():
+        found["nodes"][name] |= {
+            "role": node.role,
+            "addresses": {card: str(interface.address) for card, interface in node.interfaces.items()},
+        }
+    found["nodes"] = {name: found["nodes"][name] for name in running.lab.nodes}
+    return found
+
+
+@contextmanager
+def _phase(name: str, report: Callable[[Event], None]) -> Iterator[None]:
+    begun = time.monotonic()
+    report({"event": "begins", "phase": name})
+    yield
+    report({"event": "phase", "phase": name, "seconds": time.monotonic() - begun})

@@ -1,0 +1,377 @@
+"""The program behind ``./run``: Invoke, with the manners of a command-line tool of its own.
+
+What it adds to ``invoke.Program``: optional positional arguments, usage errors that say what would be
+right, an exit status for each kind of failure (``errors.py``), and a help page for people.
+
+``tasks.py`` takes its decorator from here::
+
+    from lvslab.program import task
+
+    @task(positional=["lab"], help={"lab": "a folder in labs/"})
+    def up(c: Context, lab: str = "web-nat", name: str = "", apply: bool = True) -> None: ...
+
+    lab.up   lab.up web-nat   lab.up web-nat --name a --no-apply   lab.up lab.check lab.down
+
+An argument named in ``positional`` may be left out if it has a default (never None: Invoke would then
+demand it), and must be given if it has none. An option without a default must be given too. After an
+optional positional, a word that is a command's name is that command: ``lab.up --lab test`` starts a lab
+called "test", ``lab.up test`` runs two commands.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from importlib import util
+from inspect import cleandoc
+from typing import Any, NoReturn
+
+from invoke import Argument, Collection, Program, Task
+from invoke import task as invoke_task
+from invoke.exceptions import Exit, ParseError, UnexpectedExit
+from invoke.parser import ParserContext
+from invoke.parser.context import to_flag
+from invoke.util import helpline
+
+from lvslab.errors import LvsLabError, UsageError
+from lvslab.paths import PROJECT
+
+BUG = 70
+"""Exit status of a fault in lvslab itself (EX_SOFTWARE in sysexits.h); 1 would claim that a check failed."""
+
+INTRO = """\
+lvslab builds a kernel, boots a Linux Virtual Server cluster around it, applies
+a how-to's own commands over SSH, and checks with real traffic that the cluster
+does what the how-to says."""
+
+BEGIN = (
+    ("./run lab.up", "boot the tutorial's web cluster, see how it balances"),
+    ("./run test", "try everything that lvslab can do on this machine"),
+)
+
+OPTIONS = (
+    ("-h, --help [COMMAND]", "this page, or what one command does and takes"),
+    ("-l, --list [GROUP]", "the commands, or those of one group"),
+    ("-d, --debug", "say on stderr what is done, in detail"),
+    ("-V, --version", "lvslab's version"),
+)
+
+Body = Callable[..., None]
+
+
+def task(**options: Any) -> Callable[[Body], Task[Body]]:
+    """Invoke's ``@task(...)``, typed, without one-letter options: they change as arguments come and go."""
+    decorate: Callable[[Body], Task[Body]] = invoke_task(klass=LabTask, auto_shortflags=False, **options)
+    return decorate
+
+
+class LabTask(Task[Body]):
+    """A task that can tell its arguments more than once: Invoke's own forgets their help texts."""
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        texts = dict(self.help)
+        try:
+            return super().get_arguments(ignore_unknown_help)
+        finally:
+            self.help = texts
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line ``argv`` (without the program's name; default: the process's) and exit."""
+    arguments = sys.argv[1:] if argv is None else argv
+    LabProgram().run(["./run", *arguments])
+    raise AssertionError("run() exits")
+
+
+class LabProgram(Program):
+    """Invoke's program with ``collection`` as its commands: by default, the project's ``tasks.py``."""
+
+    def __init__(self, collection: Collection | None = None) -> None:
+        super().__init__(namespace=collection or Collection(), name="lvslab", binary="./run")
+        self.given = collection is not None
+        self.debugging = False
+
+    def run(self, argv: Any = None, exit: bool = True) -> None:
+        status = self.status_of(argv)
+        if exit:
+            sys.exit(status)
+
+    def status_of(self, argv: Sequence[str]) -> int:
+        """Run ``argv``, report whatever went wrong on stderr, and return the exit status."""
+        try:
+            self.create_config()
+            self.normalize_argv(list(argv))
+            self.parse_core_args()
+            if self.args.version.value:
+                self.print_version()
+                return 0
+            self.parse_collection()
+            self.parse_tasks()
+            self.debugging = bool(self.args.debug.value)
+            log_to_stderr(logging.DEBUG if self.debugging else logging.WARNING)
+            self.parse_cleanup()
+            self.update_config()
+            # The same command twice on one line is meant so: lab.check lab.check.
+            self.config.load_overrides({"tasks": {"dedupe": False}})
+            self.execute()
+            sys.stdout.flush()
+        except Exit as ending:
+            if ending.message:
+                report(ending.message)
+            return ending.code
+        except ParseError as error:
+            report(str(error), "./run --list says what there is")
+            return UsageError.exit_code
+        except UnexpectedExit as failure:
+            return int(failure.result.exited)
+        except LvsLabError as error:
+            report(error.message, error.hint)
+            if self.debugging:
+                print_traceback()
+            return error.exit_code
+        except KeyboardInterrupt:
+            report("interrupted")
+            return 130
+        except BrokenPipeError:
+            if stdout_has_a_reader():
+                print_traceback()
+                return BUG
+            # What is still in the buffer goes nowhere, instead of into an error message at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except Exception as error:
+            print_traceback()
+            report(f"this is a fault in lvslab: {type(error).__name__}")
+            return BUG
+        return 0
+
+    def parse_collection(self) -> None:
+        if not self.given:
+            spec = util.spec_from_file_location("tasks", PROJECT / "tasks.py")
+            assert spec and spec.loader
+            module = sys.modules["tasks"] = util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            self.namespace = Collection.from_module(module)
+        super().parse_collection()
+
+    def parse_tasks(self) -> None:
+        line = CommandLine(self.collection, self.initial_context)
+        self.core.unparsed = line.spell_out(self.core.unparsed)
+        super().parse_tasks()
+        if line.help_on:
+            self.args.help.value = line.help_on
+
+    def parse_cleanup(self) -> None:
+        if isinstance(command := self.args.help.value, str) and command not in self.parser.contexts:
+            no_command(command, self.collection)
+        if isinstance(group := self.args.list.value, str) and group not in self.collection.collections:
+            groups = ", ".join(self.collection.collections)
+            raise UsageError(f"no group of commands {group!r}", f"the groups are: {groups}")
+        super().parse_cleanup()
+
+    def print_version(self) -> None:
+        from importlib.metadata import version
+
+        print(f"lvslab {version('lvslab')}")
+
+    def print_help(self) -> None:
+        self.list_flat()
+        self._section("Options", OPTIONS)
+
+    def list_flat(self) -> None:
+        if not self.list_root:
+            print(f"{INTRO}\n")
+            self._section("Begin with", BEGIN)
+            print(f"{bold('Usage')}: ./run [OPTIONS] COMMAND [ARGUMENTS] [COMMAND [ARGUMENTS]]...\n")
+        for group, rows in self._groups():
+            if rows and self.list_root in (None, group):
+                self._section(group or "The project itself", rows)
+
+    list_nested = list_flat
+
+    def print_task_help(self, name: str) -> None:
+        context = self.parser.contexts[name]
+        arguments = list(context.args.values())
+        words = [name, *map(placeholder, context.positional_args)]
+        options = [argument for argument in arguments if not argument.positional]
+        print(f"{bold('Usage')}: ./run {' '.join(words)}{' [OPTIONS]' if options else ''}\n")
+        print(cleandoc(self.collection[name].__doc__ or "") + "\n")
+        self._section("Arguments", [(placeholder(a), a.help or "") for a in context.positional_args])
+        self._section("Options", [(option(a), a.help or "") for a in options])
+
+    def _groups(self) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+        """Each group of commands with its rows for print_columns, in the order that tasks.py has them in."""
+        contexts = {context.name: context for context in self.collection.to_contexts()}
+        for group, collection in [*self.collection.collections.items(), ("", self.collection)]:
+            rows = []
+            for short, command in collection.tasks.items():
+                name = f"{group}.{short}" if group else short
+                words = [name, *map(placeholder, contexts[name].positional_args)]
+                rows.append((" ".join(words), helpline(command) or ""))
+            yield group, rows
+
+    def _section(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
+        if rows:
+            print(f"{bold(title)}:")
+            self.print_columns(rows)
+
+
+class CommandLine:
+    """Turns what a person types into what Invoke's parser understands, and refuses what nobody can mean."""
+
+    def __init__(self, collection: Collection, core: ParserContext) -> None:
+        self.collection = collection
+        self.core = core
+        self.contexts = {
+            name: context
+            for context in collection.to_contexts()
+            for name in (context.name or "", *context.aliases)
+        }
+        self.help_on: str | None = None
+        """The command before a --help, which Invoke would take for a missing positional argument."""
+
+    def spell_out(self, tokens: Sequence[str]) -> list[str]:
+        """Rewrite positional arguments as options: ``lab.up x`` as ``lab.up --lab=x``. Raises UsageError."""
+        rest, core, spelled = deque(tokens), list[str](), list[str]()
+        context, seen = self.core, set[str | None]()
+        while rest:
+            token = rest.popleft()
+            flag, equals, value = token.partition("=")
+            open_places = [a for a in context.positional_args if a.name not in seen]
+            if token == "--":
+                spelled += [token, *rest]
+                break
+            if argument := flagged(context, context.inverse_flags.get(flag, flag)):
+                if argument.takes_value and not argument.optional:
+                    if not equals and (not rest or rest[0] in {*context.flag_names()}):
+                        raise UsageError(f"{flag} needs a value")
+                    value = value if equals else rest.popleft()
+                    self._check_value(argument, flag, value, seen)
+                    token = f"{flag}={value}"
+                elif equals and not argument.takes_value:
+                    raise UsageError(f"{flag} takes no value, so not {value!r}")
+                spelled.append(token)
+                seen.add(argument.name)
+            elif argument := flagged(self.core, flag):
+                if argument.name == "help":
+                    self.help_on = context.name
+                    return []
+                # To the front, before Invoke can take it for a positional argument.
+                (spelled if argument.takes_value else core).append(token)
+            elif token.startswith("-") and token != "-":
+                self._no_option(flag, context)
+            elif token in self.contexts and not any(a.default is None for a in open_places):
+                self._check_complete(context, seen)
+                context, seen = self.contexts[token], set()
+                spelled.append(token)
+            elif open_places:
+                spelled.append(f"{to_flag(open_places[0].names[0])}={token}")
+                self._check_value(open_places[0], placeholder(open_places[0]), token, seen)
+                seen.add(open_places[0].name)
+            else:
+                no_command(token, self.collection)
+        self._check_complete(context, seen)
+        return core + spelled
+
+    def _check_value(self, argument: Argument, shown: str, value: str, seen: set[str | None]) -> None:
+        if argument.name in seen and argument.kind is not list:
+            raise UsageError(f"{shown} is given twice")
+        if argument.kind is int:
+            try:
+                int(value)
+            except ValueError:
+                raise UsageError(f"{shown} takes a whole number, not {value!r}") from None
+
+    def _check_complete(self, context: ParserContext, seen: set[str | None]) -> None:
+        if context is self.core:
+            return
+        command = self.collection[context.name]
+        for parameter in command.argspec(command.body).parameters.values():
+            if parameter.default is parameter.empty and parameter.name not in seen:
+                argument = context.args[parameter.name]
+                shown = placeholder(argument) if argument.positional else option(argument)
+                raise UsageError(f"{context.name} needs {shown}", f"./run --help {context.name} says more")
+
+    def _no_option(self, flag: str, context: ParserContext) -> NoReturn:
+        shown = ["--help", "--debug", *(("--list", "--version") if context is self.core else ())]
+        near = did_you_mean(flag, [*context.flags, *context.inverse_flags, *shown])
+        if context is self.core:
+            raise UsageError(f"no option {flag!r}{near}", "./run --help says what there is")
+        hint = f"./run --help {context.name} says more"
+        raise UsageError(f"{context.name} has no option {flag!r}{near}", hint)
+
+
+def flagged(context: ParserContext, flag: str) -> Argument | None:
+    """The argument that ``flag`` belongs to, if any."""
+    return context.flags[flag] if flag in context.flags else None  # noqa: SIM401  # get() knows no short names
+
+
+def no_command(word: str, collection: Collection) -> NoReturn:
+    """Raise the UsageError for ``word`` where a command's name is expected."""
+    if word in collection.collections:
+        raise UsageError(f"{word!r} is a group of commands", f"./run --list {word} says which")
+    names = list(collection.task_names)
+    raise UsageError(f"no command {word!r}{did_you_mean(word, names)}", "./run --list says what there is")
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """The end of an error message: those of ``known`` that ``word`` may stand for, or nothing."""
+    from difflib import get_close_matches  # only a mistake has to wait for this import
+
+    near = [name for name in known if name.endswith(f".{word}")] or get_close_matches(word, known, n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def placeholder(argument: Argument) -> str:
+    """How help shows a positional argument: ``LAB``, or ``[LAB]`` where it may be left out."""
+    word = argument.names[0].upper()
+    return word if argument.default is None else f"[{word}]"
+
+
+def option(argument: Argument) -> str:
+    """How help shows an option: ``--json``, ``--no-apply``, ``--name=NAME``."""
+    name = argument.names[0]
+    if argument.takes_value:
+        return f"--{name}={'N' if argument.kind is int else name.upper()}"
+    return f"--no-{name}" if argument.default is True else f"--{name}"
+
+
+def bold(text: str) -> str:
+    """``text``, bold where stdout is a terminal that shows it and nobody objects (NO_COLOR)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
+    return text if plain else f"\x1b[1m{text}\x1b[0m"
+
+
+def report(message: str, hint: str | None = None) -> None:
+    """Print an error and what to do about it on stderr."""
+    print(f"error: {message}" + (f"\n  {hint}" if hint else ""), file=sys.stderr)
+
+
+def log_to_stderr(level: int) -> None:
+    """Show what lvslab logs. Other packages' loggers stay silent, whatever the level."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(relativeCreated)6d ms  %(name)s: %(message)s"))
+    logger = logging.getLogger("lvslab")
+    logger.handlers = [handler]
+    logger.setLevel(level)
+    for noisy in ("invoke", "paramiko"):
+        logging.getLogger(noisy).handlers = [logging.NullHandler()]
+
+
+def print_traceback() -> None:
+    """Print the exception that is being handled as Python does."""
+    import traceback
+
+    traceback.print_exc()
+
+
+def stdout_has_a_reader() -> bool:
+    """Whether a broken pipe was some other pipe than ours to the person or program that reads stdout."""
+    from select import poll
+
+    events = poll()
+    events.register(sys.stdout.fileno(), 0)
+    return not events.poll(0)

@@ -1,0 +1,400 @@
+"""What a lab is: the schema of ``lab.yaml``, and how a lab's folder is found and read.
+
+``load`` reads a folder into a frozen ``Lab``. Whatever is wrong with the file becomes one LabFileError: the
+line, what is wrong there, and what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails, PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from lvslab.errors import LabFileError, UsageError
+
+LAB_FILE = "lab.yaml"
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+Role = Literal["director", "real-server", "client", "name-server"]
+
+
+def _mistake(message: str, hint: str) -> PydanticCustomError:
+    # The text travels as context, because pydantic would take braces in a template for fields of its own.
+    return PydanticCustomError("lab", "{text}", {"text": message, "hint": hint})
+
+
+def _address(value: object) -> Address:
+    try:
+        return ipaddress.ip_address(str(value))  # As text: the number 5 would become 0.0.0.5.
+    except ValueError:
+        hint = "an address looks like 10.0.0.1 or fd00::1, and has no prefix length"
+        raise _mistake(f"{value!r} is not an address", hint) from None
+
+
+def _subnet(value: object) -> Subnet:
+    hint = "a subnet is an address and a prefix length, such as 10.0.0.0/24 or fd00::/64"
+    try:
+        # Without a prefix length ipaddress would make a network of one address.
+        if "/" in str(value):
+            return ipaddress.ip_network(str(value))
+    except ValueError:
+        with suppress(ValueError):
+            hint = f"the subnet that this address is in is {ipaddress.ip_network(str(value), strict=False)}"
+    raise _mistake(f"{value!r} is not a subnet", hint)
+
+
+AddressField = Annotated[Address, BeforeValidator(_address), WithJsonSchema({"type": "string"})]
+SubnetField = Annotated[Subnet, BeforeValidator(_subnet), WithJsonSchema({"type": "string", "pattern": "/"})]
+
+# A network's name and a port's number are the name of a Linux interface, which has at most 15 characters.
+NetworkName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,8}$")]
+NodeName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,14}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Network(_Model):
+    """One Ethernet segment, and the subnet that its addresses are from."""
+
+    subnet: SubnetField = Field(description="The network's addresses, such as 10.0.0.0/24 or fd00::/64")
+
+
+class Interface(_Model):
+    """A network card of a node."""
+
+    network: str = Field(description="The network that the interface is plugged into: a name from networks")
+    address: AddressField = Field(description="The interface's IPv4 or IPv6 address, from its network")
+    gateway: AddressField | None = Field(default=None, description="The default route, in the same network")
+
+    def with_prefix(self, network: Network) -> str:
+        """The address as ``ip address add`` takes it: ``66.199.240.50/24``."""
+        return f"{self.address}/{network.subnet.prefixlen}"
+
+
+class HttpService(_Model):
+    """A web server whose page names the node that served it."""
+
+    kind: Literal["http"] = Field(description="What is served: http")
+    port: int = Field(default=80, ge=1, le=65535, strict=True, description="The TCP port, 1 to 65535")
+
+
+# With a second kind: Annotated[HttpService | FtpService, Field(discriminator="kind")].
+Service = HttpService
+
+
+class Node(_Model):
+    """A machine of the lab: a director is a virtual machine, any other a Mininet host."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"role": {"const": "director"}}},
+            "then": {"required": ["kernel"], "properties": {"services": False}},
+            "else": {"properties": {"kernel": False, "memory": False}},
+        }
+    )
+
+    role: Role = Field(description="What the node is for: director, real-server, client or name-server")
+    kernel: str | None = Field(default=None, min_length=1, description="A director's kernel: debian-cloud")
+    memory: int = Field(
+        default=192, ge=16, le=65536, strict=True, description="A director's memory in MiB, 16 to 65536"
+    )
+    interfaces: Mapping[InterfaceName, Interface] = Field(min_length=1, description="Network cards by name")
+    services: tuple[Service, ...] = Field(default=(), description="The servers that run on the node, a list")
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The addresses of the node's interfaces, in the order of the file."""
+        return tuple(interface.address for interface in self.interfaces.values())
+
+
+class LabFile(_Model):
+    """A lab of lvslab: the networks and nodes of a Linux Virtual Server cluster."""
+
+    title: str = Field(min_length=1, description="What the lab shows, in one line")
+    networks: Mapping[NetworkName, Network] = Field(min_length=1, description="The lab's networks by name")
+    nodes: Mapping[NodeName, Node] = Field(min_length=1, description="The lab's machines by host name")
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab as its folder describes it. Nodes and networks keep the order of the file."""
+
+    name: str
+    folder: Path
+    title: str
+    networks: Mapping[str, Network]
+    nodes: Mapping[str, Node]
+
+    @property
+    def directors(self) -> Mapping[str, Node]:
+        """The directors by host name; at least one."""
+        return self._of("director")
+
+    @property
+    def real_servers(self) -> Mapping[str, Node]:
+        """The real servers by host name."""
+        return self._of("real-server")
+
+    @property
+    def clients(self) -> Mapping[str, Node]:
+        """The clients by host name."""
+        return self._of("client")
+
+    def with_prefix(self, interface: Interface) -> str:
+        """``interface``'s address with its network's prefix length: ``66.199.240.50/24``."""
+        return interface.with_prefix(self.networks[interface.network])
+
+    def _of(self, role: Role) -> Mapping[str, Node]:
+        return {name: node for name, node in self.nodes.items() if node.role == role}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of ``lab.yaml``, for editors. It cannot say all that ``load`` checks."""
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, **LabFile.model_json_schema(), "title": f"lvslab {LAB_FILE}"}
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A hint for a ``word`` that is none of ``known``: the nearest one, if any is near, and all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    listed = f"known here: {', '.join(names) or 'none'}"
+    return f"did you mean {near[0]!r}? ({listed})" if near else listed
+
+
+def list_labs(labs: Path) -> tuple[str, ...]:
+    """The names of the labs in the folder ``labs``, sorted; none where there is no such folder."""
+    return tuple(sorted(file.parent.name for file in labs.glob(f"*/{LAB_FILE}")))
+
+
+def find(name: str, labs: Path) -> Path:
+    """The folder of the lab ``name`` in ``labs``; a ``name`` with a slash is the path of the folder itself.
+
+    Raises UsageError where there is no such lab.
+    """
+    if "/" in name:
+        if (Path(name) / LAB_FILE).is_file():
+            return Path(name)
+        raise UsageError(f"{name} is not a lab: it holds no {LAB_FILE}")
+    known = list_labs(labs)
+    if name in known:
+        return labs / name
+    raise UsageError(f"there is no lab {name!r}", suggest(name, known))
+
+
+def load(folder: Path) -> Lab:
+    """Read and check the ``lab.yaml`` of a lab's folder. Raises LabFileError for the first mistake."""
+    path = folder / LAB_FILE
+    data = _parse(path, read_text(path))
+    try:
+        spec = LabFile.model_validate(data)
+    except ValidationError as error:
+        mistakes = _translated(error.errors(include_url=False))
+    else:
+        mistakes = list(_contradictions(spec))
+        if not mistakes:
+            return Lab(folder.resolve().name, folder.resolve(), spec.title, spec.networks, spec.nodes)
+    place, message, hint = min(mistakes, key=lambda mistake: _line(data, mistake.place))
+    if more := len(mistakes) - 1:
+        hint += f"\n  {more} more mistake{'s' if more > 1 else ''} in this file"
+    raise LabFileError(path, _line(data, place), message, hint)
+
+
+def read_text(path: Path) -> str:
+    """The text of a lab's file. Raises LabFileError where it is not there, or is not UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise LabFileError(path, line, "this is not UTF-8 text", "save the file as UTF-8") from None
+    except OSError as error:
+        raise LabFileError(path, 0, f"cannot be read: {error.strerror}", "every lab has one") from None
+
+
+def _parse(path: Path, text: str) -> CommentedMap:
+    line, hint = 0, "a text with characters that mean something to YAML belongs in quotes"
+    try:
+        data = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        message = f"this is not YAML: {error.problem}"
+        if error.context_mark:
+            hint = f"{error.context}, begun in line {error.context_mark.line + 1}"
+        if isinstance(error, DuplicateKeyError):
+            key = str(error.problem).removeprefix("found duplicate key ").split('"')[1]
+            message, hint = f"the key {key!r} stands here a second time", "rename or remove one of the two"
+        elif "\\t" in str(error.problem):
+            hint = "YAML is indented with spaces, never with tabs"
+    except (YAMLError, ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+        # What ruamel.yaml lets through from a value that contradicts its own tag, such as `!!int x`.
+        message = "this is not YAML: " + str(error).partition("\n")[0]
+    else:
+        if isinstance(data, CommentedMap):
+            return data
+        message = "the file is empty" if data is None else "the file is not a mapping of keys"
+        line, hint = 1, "a lab has the keys title, networks and nodes"
+    raise LabFileError(path, line, message, hint)
+
+
+class _Mistake(NamedTuple):
+    place: tuple[int | str, ...]  # The keys that lead to it from the top of the file.
+    message: str
+    hint: str
+
+
+def _line(data: Any, place: tuple[int | str, ...]) -> int:
+    """The line of the last key of ``place`` that stands in the file, counted from 1."""
+    line = 0
+    for key in place:
+        if isinstance(data, CommentedMap) and key in data:
+            if key not in (data.lc.data or {}):
+                break  # It came by a merge (`<<: *other`), and the line that merges is what is meant.
+            line = data.lc.key(key)[0]
+        elif isinstance(data, CommentedSeq) and isinstance(key, int) and key < len(data):
+            line = data.lc.item(key)[0]
+        else:
+            continue  # Such as a union's tag, which pydantic puts into the place.
+        data = data[key]
+    return line + 1
+
+
+def _shown(place: Iterable[int | str]) -> str:
+    parts = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in place)
+    return "".join(parts).removeprefix(".") or "the lab"
+
+
+def _model(place: tuple[int | str, ...]) -> type[_Model]:
+    """The model of the mapping that stands at ``place``."""
+    if not place:
+        return LabFile
+    models: dict[str, type[_Model]] = {"networks": Network, "interfaces": Interface, "services": Service}
+    return models.get(str(place[2] if len(place) > 2 else place[0]), Node)
+
+
+_NAME_RULES: Mapping[str, tuple[str, str]] = {
+    "networks": ("a network", "at most 9 lower case letters, digits and hyphens, a letter first"),
+    "nodes": ("a node", "at most 32 lower case letters, digits and hyphens, no hyphen at either end"),
+    "interfaces": ("an interface", "at most 15 letters, digits, dots, hyphens, underscores, a letter first"),
+}
+
+
+def _translated(errors: list[ErrorDetails]) -> list[_Mistake]:
+    """What pydantic found, in our words."""
+    # A key that is missing beside an unknown one most likely is that one, misspelt: told once.
+    unknown = {error["loc"][:-1] for error in errors if error["type"] == "extra_forbidden"}
+    told = (error for error in errors if error["type"] != "missing" or error["loc"][:-1] not in unknown)
+    return [_explained(error) for error in told]
+
+
+def _explained(error: ErrorDetails) -> _Mistake:
+    place, value, context = error["loc"], error["input"], error.get("ctx", {})
+    *parent, key = place
+    field = _model(tuple(parent)).model_fields.get(str(key))
+    hint = f"{key}: {field.description}" if field else f"its keys: {', '.join(_model(place).model_fields)}"
+    message = f"{_shown(place)}: {error['msg'].replace('Input', reprlib.repr(value))}"
+    match error["type"]:
+        case "lab":
+            message, hint = f"{_shown(place)}: {context['text']}", context["hint"]
+        case "extra_forbidden":
+            message = f"unknown key {key!r} in {_shown(parent)}"
+            hint = suggest(str(key), _model(tuple(parent)).model_fields)
+        case "missing" | "too_short" if key == "interfaces":
+            message = f"{_shown(parent)} is on no network"
+            hint = "give it an interface: 'interfaces: {eth0: {network: ..., address: ...}}'"
+        case "missing":
+            message = f"{_shown(parent)} has no key {key!r}"
+        case "too_short" | "string_too_short":
+            message = f"{_shown(place)} is empty"
+        case "literal_error" | "union_tag_invalid":
+            message = f"{_shown(parent)}: unknown {key} {value!r}"
+            hint = suggest(str(value), re.findall(r"'([^']*)'", context["expected"]))
+        case _ if key == "[key]":
+            what, hint = _NAME_RULES[str(place[-3])]
+            message = f"{place[-2]!r} cannot be the name of {what}"
+            place = place[:-1]
+        case "int_type" | "string_type" | "tuple_type" | "mapping_type" | "model_type" as kind:
+            names = {"int_type": "a whole number", "string_type": "text", "tuple_type": "a list"}
+            shown = "nothing" if value is None else reprlib.repr(value)
+            message = f"{_shown(place)} must be {names.get(kind, 'a mapping')}, not {shown}"
+    return _Mistake(place, message, hint)
+
+
+def _contradictions(spec: LabFile) -> Iterator[_Mistake]:
+    """What is wrong between the parts of a lab, each of which is well formed."""
+    for (other, earlier), (name, network) in combinations(spec.networks.items(), 2):
+        if network.subnet.overlaps(earlier.subnet):
+            message = f"the subnet {network.subnet} of {name} overlaps {earlier.subnet} of {other}"
+            yield _Mistake(("networks", name, "subnet"), message, "every network needs addresses of its own")
+    if not any(node.role == "director" for node in spec.nodes.values()):
+        yield _Mistake(("nodes",), "the lab has no director", "give one node 'role: director' and a kernel")
+    owners: dict[Address, str] = {}
+    for name, node in spec.nodes.items():
+        yield from _node_mistakes(name, node)
+        for card, interface in node.interfaces.items():
+            place = ("nodes", name, "interfaces", card)
+            yield from _interface_mistakes(place, interface, spec)
+            if interface.address in owners:
+                owner = owners[interface.address]
+                message = f"{name} has the address {interface.address}, which is {owner}'s already"
+                yield _Mistake((*place, "address"), message, "give one of the two another address")
+            owners.setdefault(interface.address, name)
+
+
+def _node_mistakes(name: str, node: Node) -> Iterator[_Mistake]:
+    place = ("nodes", name)
+    if node.role != "director":
+        for key in sorted({"kernel", "memory"} & node.model_fields_set):
+            message = f"{name} is a {node.role}, and only a director has a {key} of its own"
+            yield _Mistake((*place, key), message, f"remove {key!r}: the node runs on the host's kernel")
+    elif node.kernel is None:
+        message = f"{name} is a director without a kernel"
+        yield _Mistake(place, message, "name the one that it is to run, such as 'kernel: debian-cloud'")
+    elif node.services:
+        message = f"{name} is a director, and a director runs no services"
+        yield _Mistake((*place, "services"), message, "give them to a real server")
+    ports = [service.port for service in node.services]
+    for number, port in enumerate(ports):
+        if port in ports[:number]:
+            message = f"{name} has two services on port {port}"
+            yield _Mistake((*place, "services", number), message, "give one of the two another port")
+
+
+def _interface_mistakes(place: tuple[str, ...], interface: Interface, spec: LabFile) -> Iterator[_Mistake]:
+    if interface.network not in spec.networks:
+        message = f"there is no network {interface.network!r}"
+        yield _Mistake((*place, "network"), message, suggest(interface.network, spec.networks))
+        return
+    subnet = spec.networks[interface.network].subnet
+    # IPv6 has no broadcast address, and a link of two machines needs both its addresses (RFC 3021).
+    all_usable = subnet.version == 6 or subnet.prefixlen > 30
+    for key, address in (("address", interface.address), ("gateway", interface.gateway)):
+        if address is not None and address not in subnet:
+            message = f"the {key} {address} is not in the network {interface.network}"
+        elif not all_usable and address in (subnet[0], subnet[-1]):
+            what = "network" if address == subnet[0] else "broadcast"
+            message = f"{address} is the {what} address of {interface.network}, and no machine's"
+        else:
+            continue
+        first, last = (subnet[0], subnet[-1]) if all_usable else (subnet[1], subnet[-2])
+        yield _Mistake((*place, key), message, f"{interface.network} is {subnet}: {first} to {last}")
+    if interface.gateway == interface.address:
+        message = f"the gateway {interface.gateway} is the node's own address"
+        yield _Mistake((*place, "gateway"), message, "a gateway is another machine, usually the director")

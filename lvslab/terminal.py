@@ -1,0 +1,172 @@
+"""Connects the user's terminal with a stream of bytes, such as a guest's serial console."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import termios
+import threading
+import tty
+from collections.abc import Iterator
+from types import FrameType
+from typing import Literal
+
+_CHUNK = 1 << 16
+# Ends of a session that would else leave the user's terminal raw.
+_DEADLY = (signal.SIGTERM, signal.SIGHUP)
+
+Ending = Literal["escape", "closed", "quiet"]
+
+
+class _Signalled(BaseException):
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def attach(
+    sock: socket.socket,
+    escape: bytes = b"\x1d",
+    *,
+    idle: float = 1.0,
+    stdin: int = 0,
+    stdout: int = 1,
+) -> Ending:
+    """Copy bytes between the user and ``sock`` until one of them has had enough; says which.
+
+    Where ``stdin`` (a file descriptor) is a terminal it becomes raw, so that every key goes to the other
+    side, and the key ``escape`` (one control character) ends the session: "escape". The terminal is restored
+    whatever happens; SIGTERM and SIGHUP take their usual effect after that. Where ``stdin`` is no
+    terminal, all of it is sent, and the session ends ("quiet") when after its end nothing moves for
+    ``idle`` seconds. It is "closed" where the peer hangs up first. Leaves ``sock`` open. Raises
+    BrokenPipeError where nobody reads ``stdout``.
+    """
+    if not os.isatty(stdin):
+        return _relay(sock, None, idle, stdin, stdout)
+    print(f"Escape with Ctrl-{chr(escape[0] + 0x40)}", file=sys.stderr, flush=True)
+    try:
+        with _raising_signals(), _raw(stdin):
+            ending = _relay(sock, escape, None, stdin, stdout)
+    except _Signalled as caught:
+        # The terminal and the handlers are as they were, so this ends us as it would have at first.
+        signal.raise_signal(caught.number)
+        return "closed"
+    print(file=sys.stderr)
+    return ending
+
+
+def _relay(sock: socket.socket, escape: bytes | None, idle: float | None, stdin: int, stdout: int) -> Ending:
+    """Copy. ``escape`` None: no byte is special. ``idle`` None: the session ends with stdin."""
+    unsent = bytearray()
+    reading = True
+    timeout_before = sock.gettimeout()
+    # A guest that does not read must not keep us from reading what it prints, or both would wait for ever.
+    sock.setblocking(False)
+    # poll, for it alone takes a terminal, a pipe and a regular file.
+    selector = selectors.PollSelector()
+    try:
+        while True:
+            _watch(selector, sock.fileno(), selectors.EVENT_READ | (selectors.EVENT_WRITE if unsent else 0))
+            _watch(selector, stdin, selectors.EVENT_READ if reading and len(unsent) < _CHUNK else 0)
+            ready = {key.fd for key, _ in selector.select(None if reading else idle)}
+            if not ready:
+                return "quiet"
+            if stdin in ready:
+                data = _typed(stdin)
+                before, escaped, _ = data.partition(escape) if escape else (data, b"", b"")
+                unsent += before
+                reading = bool(data)
+                if escaped or (not reading and idle is None):
+                    _send(sock, unsent)
+                    return "escape"
+            if sock.fileno() in ready:
+                # Reading first: what a peer said before it hung up is worth more than what we had for it.
+                received = _received(sock)
+                if received == b"":
+                    return "closed"
+                _write(stdout, received or b"")
+                _send(sock, unsent)
+    finally:
+        selector.close()
+        sock.settimeout(timeout_before)
+
+
+def _received(sock: socket.socket) -> bytes | None:
+    """What has come; nothing (b"") if the peer has hung up, None if nothing has come."""
+    try:
+        return sock.recv(_CHUNK)
+    except BlockingIOError:
+        return None
+    except ConnectionError:
+        return b""
+
+
+def _send(sock: socket.socket, unsent: bytearray) -> None:
+    """Send as much as goes out now; a peer that has hung up is noticed in reading."""
+    with contextlib.suppress(BlockingIOError, ConnectionError):
+        if unsent:
+            del unsent[: sock.send(unsent)]
+
+
+def _typed(stdin: int) -> bytes:
+    try:
+        return os.read(stdin, _CHUNK)
+    except OSError:
+        # A terminal whose other side has gone says EIO.
+        return b""
+
+
+def _write(stdout: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(stdout, rest) :]
+
+
+def _watch(selector: selectors.BaseSelector, fd: int, events: int) -> None:
+    if fd in selector.get_map():
+        if events:
+            selector.modify(fd, events)
+        else:
+            selector.unregister(fd)
+    elif events:
+        selector.register(fd, events)
+
+
+@contextlib.contextmanager
+def _raw(terminal: int) -> Iterator[None]:
+    before = termios.tcgetattr(terminal)
+    try:
+        tty.setraw(terminal, termios.TCSANOW)
+        yield
+    finally:
+        # A terminal that has gone needs no restoring; one that takes no output must not hold us up.
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(terminal, termios.TCSANOW, before)
+
+
+@contextlib.contextmanager
+def _raising_signals() -> Iterator[None]:
+    """Make the deadly signals exceptions, so that what is open is closed; those that are ignored stay so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def throw(number: int, frame: FrameType | None) -> None:
+        # One is enough: a second one must not interrupt the restoring.
+        for deadly in before:
+            signal.signal(deadly, signal.SIG_IGN)
+        raise _Signalled(number)
+
+    before = {number: signal.getsignal(number) for number in _DEADLY}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, throw)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,121 @@
+"""``run``, the shell script: what can be seen of it without root and without a network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lvslab.paths import PROJECT
+
+RUN = PROJECT / "run"
+SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    return ["busybox", "sh"] if request.param == "busybox" else [str(request.param)]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with a space in its path, all packages, and a .venv whose Python prints its arguments."""
+    root = tmp_path / "a checkout"
+    (root / "lvslab").mkdir(parents=True)
+    shutil.copy(RUN, root / "run")
+    packages = "# comment\n\ncoreutils  ls      lists\nbase-files  /*tc/passwd  a pattern\n"
+    (root / "lvslab/packages.txt").write_text(packages)
+    (root / "pyproject.toml").touch()
+    (root / "requirements.lock").touch()
+    python = root / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf "<%s>" "$PWD" "$@"\n')
+    python.chmod(0o755)
+    (root / ".venv/registered").touch()
+    (root / ".venv/made-for").write_text(f"{root}\n{Path('/usr/bin/python3').resolve()}\n")
+    return root
+
+
+def call(
+    command: list[str], *, cwd: Path = PROJECT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_syntax(shell: list[str]) -> None:
+    assert call([*shell, "-n", str(RUN)]).stderr == ""
+    assert os.access(RUN, os.X_OK)
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="needs shellcheck")
+def test_shellcheck_has_nothing_to_say() -> None:
+    done = call(["shellcheck", str(RUN), str(PROJECT / ".ci/run")])
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="needs the distribution's own python3")
+def test_when_all_is_there_it_only_starts_python(checkout: Path, tmp_path: Path, shell: list[str]) -> None:
+    done = call([*shell, str(checkout / "run"), "lab.up", "a  b", ""], cwd=tmp_path)
+    program = "from lvslab.program import main; main()"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"<{tmp_path}><-P><-c><{program}><lab.up><a  b><>"
+
+
+@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="needs the distribution's own python3")
+def test_it_may_be_called_through_a_link_and_from_its_own_folder(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "lvs").symlink_to(checkout / "run")
+    assert call(["sh", "run", "x"], cwd=checkout).stdout.endswith("<x>")
+    assert call([str(tmp_path / "lvs"), "x"]).stdout.endswith("<x>")
+
+
+def test_another_distribution_is_told_what_to_install(
+    checkout: Path, tmp_path: Path, shell: list[str]
+) -> None:
+    packages = checkout / "lvslab/packages.txt"
+    packages.write_text(packages.read_text() + "ipvs-tool  no-such-program  x\nother  /no/such/*  y")
+    system = tmp_path / "os-release"
+    system.write_text('ID=fedora\nPRETTY_NAME="Fedora Linux 42"\n')
+    done = call([*shell, str(checkout / "run"), "lab.up"], LVSLAB_OS_RELEASE=str(system))
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        "run: this is Fedora Linux 42, and run can install packages only on Debian."
+        " Please install what Debian calls: ipvs-tool other\n"
+    )
+
+
+def test_packages_file_is_complete() -> None:
+    rows = [line.split(maxsplit=2) for line in (PROJECT / "lvslab/packages.txt").read_text().splitlines()]
+    rows = [row for row in rows if not row[0].startswith("#")]
+    assert all(len(row) == 3 for row in rows)
+    assert len({row[0] for row in rows}) == len(rows)
+
+
+def test_lock_file_pins_everything_with_hashes_and_names_no_host() -> None:
+    lock = (PROJECT / "requirements.lock").read_text()
+    entries = [line for line in lock.splitlines() if line and not line.startswith(("#", " "))]
+    assert all("==" in entry for entry in entries)
+    assert lock.count("--hash=sha256:") >= len(entries)
+    assert "://" not in lock
+
+
+def test_continuous_integration_runs_the_tests() -> None:
+    assert os.access(PROJECT / ".ci/run", os.X_OK)
+    assert "./run test" in (PROJECT / ".ci/run").read_text()
+
+
+def test_mininet_can_be_imported() -> None:
+    """It needs distutils, which Python 3.12 and later do not have."""
+    done = call([sys.executable, "-W", "error", "-c", "import mininet.net, mininet.nodelib"])
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,138 @@
+"""What a lab is. Wrong files are in tests/errors, each with its message."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from lvslab import paths, spec
+from lvslab.errors import LabFileError, UsageError
+
+LAB = """title: A lab
+networks:
+  outside: {subnet: 192.0.2.0/24}
+  link: {subnet: 10.0.0.0/31}
+  six: {subnet: fd00::/64}
+nodes:
+  web:
+    role: real-server
+    interfaces:
+      eth0: {network: link, address: 10.0.0.0, gateway: 10.0.0.1}
+    services:
+      - {kind: http}
+      - {kind: http, port: 8080}
+  director:
+    role: director
+    kernel: debian-cloud
+    interfaces:
+      eth0: {network: outside, address: 192.0.2.1}
+      eth1: {network: link, address: 10.0.0.1}
+      eth2: {network: six, address: "fd00::"}
+  client: {role: client, interfaces: {eth0: {network: six, address: fd00::2}}}
+  dns: {role: name-server, interfaces: {eth0: {network: outside, address: 192.0.2.53}}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "lab.yaml").write_text(LAB)
+    return tmp_path / "small"
+
+
+def test_web_nat_is_the_tutorials_cluster() -> None:
+    lab = spec.load(paths.labs() / "web-nat")
+    assert lab.name == "web-nat"
+    addresses = {name: [str(address) for address in node.addresses] for name, node in lab.nodes.items()}
+    assert addresses == {
+        "director": ["66.199.240.50", "10.0.0.1"],
+        "real-server-1": ["10.0.0.100"],
+        "real-server-2": ["10.0.0.101"],
+        "client": ["66.199.240.10"],
+        "client-2": ["66.199.240.11"],
+    }
+    assert lab.nodes["director"].kernel == "debian-cloud"
+    for server in lab.real_servers.values():
+        assert server.interfaces["eth0"].gateway == lab.nodes["director"].interfaces["eth1"].address
+        assert [service.port for service in server.services] == [80]
+
+
+def test_load(folder: Path) -> None:
+    lab = spec.load(folder)
+    assert (lab.name, lab.folder, lab.title) == ("small", folder, "A lab")
+    assert list(lab.nodes) == ["web", "director", "client", "dns"]
+    assert (list(lab.directors), list(lab.real_servers)) == (["director"], ["web"])
+    assert list(lab.clients) == ["client"]
+    assert [(one.kind, one.port) for one in lab.nodes["web"].services] == [("http", 80), ("http", 8080)]
+    assert lab.nodes["director"].memory == 192
+
+
+def test_an_address_with_its_prefix(folder: Path) -> None:
+    lab = spec.load(folder)
+    shown = [lab.with_prefix(interface) for interface in lab.nodes["director"].interfaces.values()]
+    assert shown == ["192.0.2.1/24", "10.0.0.1/31", "fd00::/64"]
+    assert lab.nodes["client"].addresses == (ipaddress.IPv6Address("fd00::2"),)
+
+
+def test_a_lab_is_frozen(folder: Path) -> None:
+    lab = spec.load(folder)
+    with pytest.raises(ValidationError):
+        lab.nodes["web"].role = "client"
+
+
+def test_a_merged_key_is_told_by_a_line_that_exists(folder: Path) -> None:
+    text = LAB.replace("client: {role", "client: &c {role") + "  other: {<<: *c}\n"
+    (folder / "lab.yaml").write_text(text)
+    with pytest.raises(LabFileError, match="other has the address fd00::2, which is client's") as caught:
+        spec.load(folder)
+    assert caught.value.line == len(text.splitlines())
+
+
+def test_a_folder_without_lab_yaml(tmp_path: Path) -> None:
+    with pytest.raises(LabFileError, match="No such file") as caught:
+        spec.load(tmp_path)
+    assert (caught.value.file, caught.value.line) == (tmp_path / "lab.yaml", 0)
+
+
+def test_find(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labs = folder.parent
+    (labs / "no-lab").mkdir()
+    assert spec.list_labs(labs) == ("small",)
+    assert spec.list_labs(labs / "nowhere") == ()
+    assert spec.find("small", labs) == folder
+    monkeypatch.chdir(labs)
+    assert spec.find("./small", Path("nowhere")) == Path("small")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("smal", "there is no lab 'smal'\n  did you mean 'small'? (known here: small)"),
+        ("web", "there is no lab 'web'\n  known here: small"),
+        ("..", "there is no lab '..'\n  known here: small"),
+        ("./web", "./web is not a lab: it holds no lab.yaml"),
+    ],
+)
+def test_an_unknown_lab(folder: Path, name: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        spec.find(name, folder.parent)
+    assert str(caught.value) == message
+
+
+def test_the_schema_file_is_up_to_date() -> None:
+    schema = spec.json_schema()
+    written = json.loads((paths.labs() / "lab.schema.json").read_text())
+    assert written == schema, "write it anew: ./run lab.schema > labs/lab.schema.json"
+
+
+def test_the_schema_describes_every_field() -> None:
+    schema = spec.json_schema()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    for model in [schema, *schema["$defs"].values()]:
+        assert model["additionalProperties"] is False
+        for name, field in model["properties"].items():
+            assert field.get("description"), f"{model['title']}.{name}"
