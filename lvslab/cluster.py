@@ -1,6 +1,7 @@
 """A lab that runs: booted here, or found by its name; and what can be done with it.
 
-This stands below the check wing, whose fixtures use it, and above build, boot and apply, which it puts together.
+This stands below the check wing, whose fixtures use it, and above build, boot and apply, which it puts
+together.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def nobody(_: Any) -> None:
 class Cluster:
     """A running lab, spoken to through its supervisor. Connections are made when needed and kept."""
 
-    def __init__(self, name: str, lab: Lab, steps: tuple[Step, ...], evidence: Path, versions: Mapping[str, str]):
+    def __init__(
+        self, name: str, lab: Lab, steps: tuple[Step, ...], evidence: Path, versions: Mapping[str, str]
+    ):
         self.name = name
         self.lab = lab
         self.steps = steps
@@ -95,12 +98,12 @@ class Cluster:
         """An SSH connection to ``node`` over none of the lab's networks, the same one every time."""
         if node not in self._connections:
             opened = Connection.open(
-                self.socket(node), key=keys.client_key(), host_key=keys.host_public_key(), node=node
+                self.stream(node), key=keys.client_key(), host_key=keys.host_public_key(), node=node
             )
             self._connections[node] = self._opened.enter_context(opened)
         return self._connections[node]
 
-    def socket(self, node: str) -> socket.socket:
+    def stream(self, node: str) -> socket.socket:
         """A new stream on which the SSH server of ``node`` speaks."""
         _, (descriptor,) = self._control.ask("connect", node=node)
         return socket.socket(fileno=descriptor)
@@ -136,7 +139,8 @@ class Cluster:
     def apply(
         self, report: Callable[[Entry], None] = nobody, *, without: Sequence[str] = ()
     ) -> runner.Summary:
-        """Type the how-to's steps, each on its node; leave out those whose command holds a text of ``without``.
+        """Type the how-to's steps, each on its node; leave out those whose command holds a text of
+        ``without``.
 
         Raises StepFailed at the first step that does not end as the how-to says.
         """
@@ -157,7 +161,8 @@ class Cluster:
 def booted(
     folder: Path, *, name: str, kernel_name: str | None = None, report: Listener = nobody
 ) -> Iterator[Cluster]:
-    """Boot the lab of ``folder`` as ``name``. It ends with the block, or with this process, unless it is kept.
+    """Boot the lab of ``folder`` as ``name``. It ends with the block, or with this process, unless it is
+    kept.
 
     ``kernel_name`` takes the place of the directors' kernel in lab.yaml. ``report`` hears of phases:
     ``{"event": "begins" | "phase" | "accelerator" | "ready", ...}``, seconds in ``seconds``. Raises
@@ -196,7 +201,8 @@ def check_name(name: str) -> str:
     """``name`` itself, where it can be a lab's name. Raises UsageError."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"'{name}' cannot be a lab's name", "a name has lower-case letters, digits and hyphens, at most 32"
+            f"'{name}' cannot be a lab's name",
+            "a name has lower-case letters, digits and hyphens, at most 32",
         )
     return name
 
@@ -229,8 +235,12 @@ def _plan(lab: Lab, name: str, kernel_name: str | None) -> tuple[plan.Plan, Mapp
         evidence=_evidence(name),
     )
     about = {"lab": lab.name, "name": name, **{f"{who}-version": what for who, what in versions.items()}}
-    files = {director: {"kernel": str(b.kernel), "image": str(b.initrd)} for director, b in bootables.items()}
-    (planned.evidence / "versions.json").write_text(json.dumps({**about, "directors": files}, indent=1) + "\n")
+    files = {
+        director: {"kernel": str(b.kernel), "image": str(b.initrd)} for director, b in bootables.items()
+    }
+    (planned.evidence / "versions.json").write_text(
+        json.dumps({**about, "directors": files}, indent=1) + "\n"
+    )
     return planned, versions
 
 

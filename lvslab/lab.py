@@ -1,26 +1,32 @@
-"""The facade: what the tasks call, one function for each command. Booting, applying and checking, put together."""
+"""The facade: what the tasks call, one function for each command. Booting, applying and checking, put
+together."""
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
-from lvslab import cluster, paths, spec
+from lvslab import cluster, paths, spec, terminal
 from lvslab.apply import transcript
+from lvslab.apply.login import ssh_command
 from lvslab.apply.transcript import Entry
 from lvslab.boot import control
+from lvslab.build import keys
 from lvslab.check import rounds
-from lvslab.check.namespace import NamespaceThread
 from lvslab.check.rounds import Round
+from lvslab.check.testbed import Testbed
 from lvslab.cluster import Cluster, Event, nobody
-from lvslab.errors import CheckFailed, StateError, StepFailed
+from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
 
 DEFAULT = "web-nat"
 FIRST_ROUND = 12
@@ -55,18 +61,72 @@ class Up:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Case:
+    """One test: ``outcome`` is passed, failed, error or skipped; ``message`` says why."""
+
+    name: str
+    outcome: str
+    seconds: float
+    message: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came of ``check``. ``status`` is pytest's own exit status."""
+
+    name: str
+    junit: str
+    cases: tuple[Case, ...]
+    status: int
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every test passed or was skipped, and there was one; else 1."""
+        return 0 if self.status == 0 else CheckFailed.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``--json``."""
+        outcomes = Counter(case.outcome for case in self.cases)
+        counts = {outcome: outcomes[outcome] for outcome in ("passed", "failed", "error", "skipped")}
+        return {
+            "name": self.name,
+            **counts,
+            "junit": self.junit,
+            "cases": [asdict(case) for case in self.cases],
+        }
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What came of ``verify``."""
+
+    up: Up
+    checked: Checked
+
+    @property
+    def exit_code(self) -> int:
+        """As of the checks."""
+        return self.checked.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``--json``."""
+        return {"up": self.up.as_json(), "checks": self.checked.as_json()}
+
+
 def up(
     lab: str,
     *,
     name: str = "",
     kernel: str | None = None,
     apply: bool = True,
-    listeners: Listeners = Listeners(),  # noqa: B008  # frozen, and holds no state
+    listeners: Listeners = Listeners(),  # frozen, and holds no state
 ) -> Up:
     """Boot a lab, apply its how-to, take a first round of requests, and leave it running.
 
-    The lab stays up where a step fails (StepFailed) or the round does (CheckFailed), for a look; otherwise an
-    error ends it. Raises every LvsLabError but UsageError's relatives after the lab has been named.
+    The lab stays up where a step fails (StepFailed) or the round does (CheckFailed), for a look;
+    otherwise an error ends it. Raises every LvsLabError but UsageError's relatives after the lab has
+    been named.
     """
     folder = spec.find(lab, paths.labs())
     phases: dict[str, float] = {}
@@ -96,12 +156,13 @@ def up(
 
 
 def first_round(running: Cluster, count: int = FIRST_ROUND) -> Round | None:
-    """A round of requests from the first client through the first director; None where there is no web service."""
+    """A round of requests from the first client through the first director; None where there is no web
+    service."""
     director, client = next(iter(running.lab.directors)), next(iter(running.lab.clients), None)
     if client is None or not rounds.web_services(running, director):
         return None
-    with namespaces(running) as enter:
-        return rounds.take(running, enter, client=client, director=director, count=count)
+    with Testbed(running) as testbed:
+        return testbed.round(count=count, client=client, director=director)
 
 
 def distribution(taken: Round | None) -> dict[str, dict[str, int]]:
@@ -113,31 +174,6 @@ def distribution(taken: Round | None) -> dict[str, dict[str, int]]:
         server: {"expected": expected.get(server, 0), "observed": observed.get(server, 0)}
         for server in sorted({*expected, *observed})
     }
-
-
-@contextmanager
-def namespaces(running: Cluster) -> Iterator[Callable[[str], NamespaceThread]]:
-    """A function that gives the thread in a host's network namespace, the same one every time."""
-    threads: dict[str, NamespaceThread] = {}
-    with ExitStack() as opened:
-
-        def enter(node: str) -> NamespaceThread:
-            if node not in threads:
-                threads[node] = opened.enter_context(namespace(running, node))
-            return threads[node]
-
-        yield enter
-
-
-def namespace(running: Cluster, node: str) -> NamespaceThread:
-    """A thread in the network namespace of the Mininet host ``node``."""
-    import os
-
-    descriptor = running.namespace(node)
-    try:
-        return NamespaceThread(descriptor, node)
-    finally:
-        os.close(descriptor)
 
 
 def apply(name: str, listeners: Listeners) -> Up:
@@ -167,23 +203,35 @@ def execute(name: str, node: str, command: str) -> int:
         )
 
 
-def check(name: str, junit: Path | None, *, quiet: bool) -> int:
-    """Run the checks of a running lab with pytest; pytest's exit status. ``quiet`` sends its words to stderr."""
+def check(name: str, junit: Path | None, *, quiet: bool) -> Checked:
+    """Run the checks of a running lab with pytest. ``quiet`` sends pytest's words to stderr."""
     with cluster.attach(name) as running:
         folder, evidence = running.lab.folder, running.evidence
-    return run_checks(folder, name, junit or evidence / "junit.xml", quiet=quiet)
+    return _run_checks(folder, name, junit or evidence / "junit.xml", quiet=quiet)
 
 
-def run_checks(folder: Path, name: str, junit: Path, *, quiet: bool = False) -> int:
-    """Run the checks of the lab in ``folder`` against the running lab ``name``."""
-    pytest = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "--import-mode=importlib"]
+def _run_checks(folder: Path, name: str, junit: Path, *, quiet: bool) -> Checked:
+    junit = junit.resolve()
+    junit.unlink(missing_ok=True)
+    pytest = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", f"--junit-xml={junit}"]
     done = subprocess.run(
-        [*pytest, f"--rootdir={folder}", f"--junit-xml={junit.resolve()}", f"--lab={name}", str(folder)],
+        [*pytest, f"--lab={name}", str(folder)],
         stdout=sys.stderr if quiet else None,
+        stdin=subprocess.DEVNULL,
         cwd=paths.PROJECT,
         check=False,
     )
-    return done.returncode
+    if not junit.exists():
+        raise CheckFailed(f"pytest ended with status {done.returncode} and wrote no report")
+    return Checked(name, str(junit), tuple(_cases(junit)), done.returncode)
+
+
+def _cases(junit: Path) -> Iterator[Case]:
+    for case in ElementTree.parse(junit).iter("testcase"):
+        found = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
+        outcome = "passed" if found is None else {"failure": "failed"}.get(found.tag, found.tag)
+        message = "" if found is None else (found.text or found.get("message") or "").strip()
+        yield Case(case.get("name", ""), outcome, float(case.get("time", "0")), message)
 
 
 def steps_taken(name: str) -> list[Entry]:
@@ -191,6 +239,39 @@ def steps_taken(name: str) -> list[Entry]:
     with cluster.attach(name) as running:
         file = running.evidence / cluster.TRANSCRIPT
         return transcript.read(file) if file.exists() else []
+
+
+def listed() -> list[dict[str, Any]]:
+    """Every lab there is: its name, title, number of nodes, and the names under which it is up."""
+    up_as: dict[str, list[str]] = {}
+    if os.geteuid() == 0:
+        for name in control.running():
+            with suppress(LvsLabError), control.Control(name) as conversation:
+                found, _ = conversation.ask("status")
+                up_as.setdefault(found["folder"], []).append(name)
+    labs = [spec.load(paths.labs() / name) for name in spec.list_labs(paths.labs())]
+    return [
+        {"lab": lab.name, "title": lab.title, "nodes": len(lab.nodes), "up": up_as.get(str(lab.folder), [])}
+        for lab in labs
+    ]
+
+
+def running() -> list[str]:
+    """The names of the labs that are up."""
+    return control.running()
+
+
+def login(name: str, node: str) -> list[str]:
+    """The command that logs in to a node interactively, to be executed in this process's place."""
+    with cluster.attach(name) as found:
+        found.stream(node).close()  # says at once where there is no such node
+    return ssh_command(name, node, key=keys.client_key(), host_key=keys.host_public_key())
+
+
+def attach_console(name: str, node: str) -> None:
+    """Connect this process's terminal with the serial console of a director, until it is left."""
+    with cluster.attach(name) as found:
+        terminal.attach(found.console(node))
 
 
 def down(names: list[str]) -> list[str]:
@@ -202,16 +283,17 @@ def down(names: list[str]) -> list[str]:
     return names
 
 
-def verify(lab: str, *, kernel: str | None, junit: Path | None, listeners: Listeners) -> tuple[Up, int]:
-    """Up, check, down in one, under a name of its own; what ``up`` gave, and pytest's exit status."""
+def verify(lab: str, *, kernel: str | None, junit: Path | None, listeners: Listeners) -> Verified:
+    """Up, check and down in one, under a name of its own."""
     folder = spec.find(lab, paths.labs())
     name = f"{folder.resolve().name[:20]}-{secrets.token_hex(3)}"
     try:
         result = up(lab, name=name, kernel=kernel, listeners=listeners)
-        return result, run_checks(folder, name, junit or Path(result.evidence) / "junit.xml", quiet=True)
+        checked = _run_checks(folder, name, junit or Path(result.evidence) / "junit.xml", quiet=True)
     finally:
         if name in control.running():
             down([name])
+    return Verified(result, checked)
 
 
 def only_running(name: str) -> str:

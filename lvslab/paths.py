@@ -1,4 +1,5 @@
-"""Where things are: the project, the cache (may be deleted at any time) and the evidence (kept on purpose)."""
+"""Where things are: the project, the cache (may be deleted at any time) and the evidence (kept on
+purpose)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Interactive logins with the machine's own ssh, so that terminals, escapes and window sizes are as people know."""
+"""Interactive logins with the machine's own ssh, so that terminals, escapes and window sizes are as
+people know."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from pathlib import Path
 def ssh_command(name: str, node: str, *, key: Path, host_key: str) -> list[str]:
     """The ssh command line that logs in to ``node`` of the running lab ``name``.
 
-    There is no address: the connection comes as a descriptor from ``lvslab.boot.proxy``. Nothing of the user's
-    own ssh configuration or known hosts is read or written.
+    There is no address: the connection comes as a descriptor from ``lvslab.boot.proxy``. Nothing of the
+    user's own ssh configuration or known hosts is read or written.
     """
     proxy = shlex.join([sys.executable, "-P", "-m", "lvslab.boot.proxy", name, node])
     algorithm, text = host_key.split()[:2]

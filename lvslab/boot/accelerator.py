@@ -40,7 +40,8 @@ class Choice:
 
 
 def known() -> Choice | None:
-    """The answer without a probe: it is forced, cached, or there is no KVM to try. None where a probe is due."""
+    """The answer without a probe: it is forced, cached, or there is no KVM to try. None where a probe is
+    due."""
     forced = os.environ.get("LVSLAB_ACCELERATOR")
     if forced in ("kvm", "tcg"):
         return Choice("kvm" if forced == "kvm" else "tcg", "chosen by LVSLAB_ACCELERATOR")
@@ -56,7 +57,8 @@ def known() -> Choice | None:
 
 
 def probe(guest: Guest) -> Choice:
-    """Boot ``guest`` with KVM, without network cards, and see whether it answers in time. Keeps the answer."""
+    """Boot ``guest`` with KVM, without network cards, and see whether it answers in time. Keeps the
+    answer."""
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(guest, "kvm", Path(folder), cards=False)
         try:

@@ -1,4 +1,5 @@
-"""The host's side of the guest agent: orders over the second serial port, one line each (see build/guest/agent)."""
+"""The host's side of the guest agent: orders over the second serial port, one line each (see
+build/guest/agent)."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ _GREETING = b"lvslab-agent 1"
 
 
 class AgentSilent(Exception):
-    """The agent did not say what was waited for in time; ``closed`` where it never will, since the guest ended."""
+    """The agent did not say what was waited for in time; ``closed`` where it never will, since the guest
+    ended."""
 
     def __init__(self, closed: bool) -> None:
         super().__init__("the guest ended" if closed else "the guest is silent")
@@ -35,7 +37,8 @@ class Agent:
             pass
 
     def run(self, command: str, seconds: float = 10.0) -> list[str]:
-        """Run a shell command in the guest; the lines it printed. Raises AgentSilent, BootError where it fails."""
+        """Run a shell command in the guest; the lines it printed. Raises AgentSilent, BootError where it
+        fails."""
         number = f"{next(self._numbers)}".encode()
         self._stream.sendall(number + b" " + command.encode() + b"\n")
         deadline, lines = time.monotonic() + seconds, list[str]()

@@ -1,4 +1,5 @@
-"""A guest's serial console: written to the evidence, the last of it remembered, and open to whoever attaches."""
+"""A guest's serial console: written to the evidence, the last of it remembered, and open to whoever
+attaches."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ _PANIC = ("Kernel panic", "BUG:", "Oops:", "general protection fault", "Unable t
 
 
 class Console:
-    """Everything that comes over ``stream`` from now on, read by a thread of its own until the guest ends."""
+    """Everything that comes over ``stream`` from now on, read by a thread of its own until the guest
+    ends."""
 
     def __init__(self, stream: socket.socket, log: Path) -> None:
         self._stream = stream
@@ -26,7 +28,8 @@ class Console:
         self._thread.start()
 
     def attach(self) -> socket.socket:
-        """A stream socket that shows what was last on the console and then is connected with it, both ways."""
+        """A stream socket that shows what was last on the console and then is connected with it, both
+        ways."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with self._lock:

@@ -1,8 +1,9 @@
-"""How commands find and talk to a running lab: one abstract Unix socket for each, in the machine's namespace.
+"""How commands find and talk to a running lab: one abstract Unix socket for each, in the machine's
+namespace.
 
-An abstract socket has no file, and is gone with the last process that holds it, so a lab that was killed leaves no
-name behind and two labs cannot take one name. A request and its answer are one line of JSON each; descriptors
-(a connection to a node, a console, a namespace) travel with the answer.
+An abstract socket has no file, and is gone with the last process that holds it, so a lab that was killed
+leaves no name behind and two labs cannot take one name. A request and its answer are one line of JSON
+each; descriptors (a connection to a node, a console, a namespace) travel with the answer.
 """
 
 from __future__ import annotations
@@ -94,14 +95,17 @@ class Control:
             waiting.register(process, select.POLLIN)
             # A process identifier of process 1 is readable when all processes of its namespace are gone.
             if not waiting.poll(10_000):
-                raise BootError(f"the lab '{self.name}' does not end", "its supervisor is still there after 10 s")
+                raise BootError(
+                    f"the lab '{self.name}' does not end", "its supervisor is still there after 10 s"
+                )
         finally:
             os.close(process)
 
 
 @contextlib.contextmanager
 def process(pid: int) -> Iterator[int]:
-    """A descriptor of the process ``pid``: it is readable when the process is gone. Raises ProcessLookupError."""
+    """A descriptor of the process ``pid``: it is readable when the process is gone. Raises
+    ProcessLookupError."""
     descriptor = os.pidfd_open(pid)
     try:
         yield descriptor
@@ -128,6 +132,7 @@ def serve(connection: socket.socket, answer: Answer) -> None:
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
+                answer.answered()
 
 
 class Answer:
@@ -135,6 +140,9 @@ class Answer:
 
     def __call__(self, request: dict[str, Any], descriptors: list[int]) -> Any:
         raise NotImplementedError
+
+    def answered(self) -> None:
+        """An answer has been sent."""
 
 
 def told(error: LvsLabError) -> dict[str, Any]:
@@ -144,10 +152,10 @@ def told(error: LvsLabError) -> dict[str, Any]:
 
 def revived(told_error: dict[str, Any]) -> LvsLabError:
     """The error that ``told`` was given, on the other side."""
-    kinds = {kind.__name__: kind for kind in (LvsLabError, *_subclasses(LvsLabError))}
-    kind = kinds.get(told_error["kind"], LvsLabError)
-    error = kind.__new__(kind)
-    LvsLabError.__init__(error, told_error["message"], told_error.get("hint"))
+    kinds = {kind.__name__: kind for kind in _subclasses(LvsLabError)}
+    error = LvsLabError(told_error["message"], told_error.get("hint"))
+    # By class alone: a subclass may want more to be made from than travels between processes.
+    error.__class__ = kinds.get(told_error["kind"], LvsLabError)
     return error
 
 

@@ -31,7 +31,8 @@ _UNSHARE = (
 
 
 class Launch:
-    """A supervisor on its way up. Unless ``keep`` is called, the lab ends with this object's context, or process."""
+    """A supervisor on its way up. Unless ``keep`` is called, the lab ends with this object's context, or
+    process."""
 
     def __init__(self, plan: Plan, listener: socket.socket) -> None:
         self._plan = plan
@@ -80,9 +81,9 @@ class Launch:
                 yield event
                 if event["event"] == "ready":
                     return
-        status = self._process.wait()
+        how = ended("unshare", self._process.wait())
         raise BootError(
-            f"the supervisor of the lab '{self._plan.name}' ended before the lab was up: {ended('it', status)}",
+            f"the supervisor of the lab '{self._plan.name}' ended before the lab was up: {how}",
             last_lines(self._messages.read_bytes()),
         )
 

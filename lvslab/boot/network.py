@@ -25,7 +25,8 @@ class LabNetwork(Mininet):  # type: ignore[misc]  # Mininet has no types
 
 
 class Bridge(LinuxBridge):  # type: ignore[misc]
-    """A LinuxBridge whose ports are told by list and not by name, and which needs one command for all of them."""
+    """A LinuxBridge whose ports are told by list and not by name, and which needs one command for all of
+    them."""
 
     def start(self, _controllers: object) -> None:
         ports = [interface.name for interface in self.intfList() if interface.name != "lo"]
@@ -35,7 +36,8 @@ class Bridge(LinuxBridge):  # type: ignore[misc]
 
 
 def keep_quiet() -> None:
-    """Keep the lab's own namespace from talking on its bridges: no IPv6 of its own, no forwarding, no firewall."""
+    """Keep the lab's own namespace from talking on its bridges: no IPv6 of its own, no forwarding, no
+    firewall."""
     for setting, value in (
         ("net/ipv6/conf/default/disable_ipv6", "1"),
         ("net/ipv4/ip_forward", "0"),
@@ -59,7 +61,9 @@ def build(plan: Plan) -> LabNetwork:
     for host in plan.hosts:
         node = network.addHost(host.name, cls=Node, ip=None)
         for card in host.cards:
-            network.addLink(node, bridges[card.network], intfName1=card.name, intfName2=card.port, addr1=card.mac)
+            network.addLink(
+                node, bridges[card.network], intfName1=card.name, intfName2=card.port, addr1=card.mac
+            )
     for bridge in bridges.values():
         bridge.start([])
     for host in plan.hosts:
@@ -68,10 +72,13 @@ def build(plan: Plan) -> LabNetwork:
 
 
 def _set_up(node: Node, host: Host) -> None:
-    # One shell script in one go, ended by a line of its own; the prompt that Mininet waits for comes after it.
+    # One shell script in one go, ended by a line of its own; the prompt that Mininet waits for comes after
+    # it.
     script = Path(f"/run/lvslab/nodes/{host.name}/setup.sh")
     script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text(f"set -e\n{host_setup(host)}\necho '{_DONE}'\n")
     said = node.cmd(f"sh {script}")
     if _DONE not in said:
-        raise BootError(f"the host {host.name} could not be set up", said.strip() or "its shell said nothing")
+        raise BootError(
+            f"the host {host.name} could not be set up", said.strip() or "its shell said nothing"
+        )

@@ -1,7 +1,7 @@
 """What the supervisor is to boot, worked out beforehand: names, numbers, command lines. No effects here.
 
-A plan is made from a lab's specification outside and handed to the supervisor, which needs to know nothing of
-YAML, of packages or of the cache.
+A plan is made from a lab's specification outside and handed to the supervisor, which needs to know
+nothing of YAML, of packages or of the cache.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def guests_of(lab: Lab, bootables: Mapping[str, Bootable]) -> tuple[Guest, ...]:
 def guest_setup(guest: Guest) -> str:
     """The shell command that makes a booted guest the node it is meant to be: name, cards, way in.
 
-    The guest's kernel has numbered its cards in the order of QEMU's command line, eth0 and up; the last one is
-    for management.
+    The guest's kernel has numbered its cards in the order of QEMU's command line, eth0 and up; the last
+    one is for management.
     """
     numbered = [(f"eth{number}", card) for number, card in enumerate(guest.cards)]
     commands = [f"hostname {guest.name}", f"echo 127.0.1.1 {guest.name} >> /etc/hosts"]
@@ -143,8 +143,9 @@ def guest_setup(guest: Guest) -> str:
 def host_setup(host: Host) -> str:
     """The shell script that gives a Mininet host its addresses, and a file system of its own to write to.
 
-    The host's processes see the machine's files; what they change goes to a layer in memory, one for each host,
-    and never to the machine. Forwarding is off: a namespace inherits it from the machine, where it may be on.
+    The host's processes see the machine's files; what they change goes to a layer in memory, one for
+    each host, and never to the machine. Forwarding is off: a namespace inherits it from the machine,
+    where it may be on.
     """
     layers = "/run/lvslab/nodes/" + host.name
     batch = "\n".join(["link set lo up", *ip_lines(host.cards)])
@@ -157,6 +158,9 @@ for folder in etc root home var srv opt; do
 done
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 mount -o remount,bind,ro / 2>/dev/null || {{ mount --bind / / && mount -o remount,bind,ro /; }}
+mkdir -p ~root/.ssh
+install -m 600 /run/lvslab/authorized_keys ~root/.ssh/authorized_keys
+chmod 700 ~root/.ssh
 echo 0 > /proc/sys/net/ipv4/ip_forward
 ip -batch - <<'END'
 {batch}
@@ -168,7 +172,8 @@ def ip_lines(cards: tuple[Card, ...]) -> list[str]:
     """The arguments of ``ip`` that bring cards up with their addresses and default routes, a line each."""
     lines = []
     for card in cards:
-        # IPv6 addresses are usable at once only without duplicate address detection, and a lab has no duplicates.
+        # IPv6 addresses are usable at once only without duplicate address detection, and a lab has no
+        # duplicates.
         nodad = " nodad" if ":" in card.address else ""
         lines.append(f"address add {card.address} dev {card.name}{nodad}")
         lines.append(f"link set {card.name} up")

@@ -1,6 +1,7 @@
 """``python -m lvslab.boot.proxy LAB NODE``: hands the machine's ssh a connection to a node.
 
-ssh's ProxyUseFdpass wants the connected descriptor itself, sent over standard output, so that not a byte is copied.
+ssh's ProxyUseFdpass wants the connected descriptor itself, sent over standard output, so that not a byte
+is copied.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ log = logging.getLogger("lvslab.qemu")
 QEMU = "qemu-system-x86_64"
 Accelerator = Literal["kvm", "tcg"]
 
-# Generous: a loaded two-core machine needs 5 s for what takes 2.5 s otherwise, and more than that without KVM.
+# Generous: a loaded two-core machine needs 5 s for what takes 2.5 s otherwise, and more than that without
+# KVM.
 DEADLINE: dict[Accelerator, float] = {"kvm": 20.0, "tcg": 60.0}
 
 
@@ -72,9 +73,18 @@ class Machine:
     """One running guest. It ends with the supervisor's namespaces, or when ``end`` is called."""
 
     def __init__(
-        self, guest: Guest, accelerator: Accelerator, evidence: Path, *, cards: bool = True
+        self,
+        guest: Guest,
+        accelerator: Accelerator,
+        evidence: Path,
+        *,
+        cards: bool = True,
+        wrapper: tuple[str, ...] = (),
     ) -> None:
-        """Start QEMU. Its taps must exist. Raises MachineError where there is no QEMU."""
+        """Start QEMU, behind the words of ``wrapper``. Its taps must exist unless it has no ``cards``.
+
+        Raises MachineError where there is no QEMU.
+        """
         self.guest = guest
         self.accelerator: Accelerator = accelerator
         self._messages = evidence / f"qemu-{guest.name}.log"
@@ -82,6 +92,7 @@ class Machine:
         console, console_end = socket.socketpair()
         agent, agent_end = socket.socketpair()
         line = command(guest, accelerator, Ports(console_end.fileno(), agent_end.fileno()), cards=cards)
+        line = [*wrapper, *line]
         log.debug("%s", shlex.join(line))
         with console_end, agent_end, self._messages.open("wb") as messages:
             try:
@@ -141,7 +152,9 @@ class Machine:
             what = self.ended or "QEMU closed its console"
         else:
             what = f"nothing came from it within {seconds:g} s"
-        said = [f"kernel {guest.release} ({guest.kernel}), {self.accelerator}; evidence in {self._log.parent}"]
+        said = [
+            f"kernel {guest.release} ({guest.kernel}), {self.accelerator}; evidence in {self._log.parent}"
+        ]
         if lines := self.console.last_lines():
             said += ["last lines of its console:", *(f"  {line}" for line in lines)]
         elif words := last_lines(self._messages.read_bytes()):

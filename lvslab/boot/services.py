@@ -95,7 +95,10 @@ class WebServer:
         """Start the server and return when it listens: nginx leaves its first process only then."""
         if self.running:
             return
-        loader, libraries = PROGRAMS / "usr/lib64/ld-linux-x86-64.so.2", PROGRAMS / "usr/lib/x86_64-linux-gnu"
+        loader, libraries = (
+            PROGRAMS / "usr/lib64/ld-linux-x86-64.so.2",
+            PROGRAMS / "usr/lib/x86_64-linux-gnu",
+        )
         nginx = [loader, "--library-path", libraries, PROGRAMS / "usr/sbin/nginx"]
         # Into a file: nginx's children keep its descriptors, and a pipe would never end.
         messages = Path(f"/run/lvslab/nodes/{self.host.name}/nginx.out")
@@ -128,4 +131,3 @@ class WebServer:
             return int(pid_file(self.host.name).read_text())
         except (FileNotFoundError, ValueError):
             return None
-

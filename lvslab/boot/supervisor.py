@@ -1,8 +1,9 @@
 """The process that a lab lives in and dies with.
 
-``lab.up`` starts it as process 1 of new PID, network and mount namespaces. Process 1 only reaps orphans and waits
-for its one child, the supervisor proper; when either ends, however it ends, the kernel ends every process,
-interface and mount of the lab. Until ``lab.up`` says "keep", the end of ``lab.up`` is the end of the lab too.
+``lab.up`` starts it as process 1 of new PID, network and mount namespaces. Process 1 only reaps orphans
+and waits for its one child, the supervisor proper; when either ends, however it ends, the kernel ends
+every process, interface and mount of the lab. Until ``lab.up`` says "keep", the end of ``lab.up`` is the
+end of the lab too.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Supervisor(control.Answer):
         self._servers: dict[str, Any] = {}
         self._notes: dict[str, Any] = {}
         self._ready = False
+        self._asked_to_end = False
         self._ended = threading.Event()
         self._started = time.time()
 
@@ -78,6 +80,7 @@ class Supervisor(control.Answer):
         # Mininet takes a moment to import, and so waits until the guests are on their way.
         plan, begun = self._plan, time.monotonic()
         _mounts()
+        _keys(plan)
         choice = self._accelerator(plan.guests)
         with self._phase("guests started"):
             taps.make(plan.guests)
@@ -113,7 +116,7 @@ class Supervisor(control.Answer):
         match request:
             case {"ask": "end"}:
                 descriptors.append(os.pidfd_open(1))
-                self._ended.set()
+                self._asked_to_end = True
                 return None
             case {"ask": "status"}:
                 return self._status()
@@ -138,10 +141,17 @@ class Supervisor(control.Answer):
                 return self._server(node).stop()
         raise UsageError(f"the supervisor does not know what to do with {request}")
 
+    def answered(self) -> None:
+        # Only now: the answer to "end" must have left before the lab does.
+        if self._asked_to_end:
+            self._ended.set()
+
     def _accept(self, listener: socket.socket) -> None:
         while True:
             connection, _ = listener.accept()
-            threading.Thread(target=control.serve, args=(connection, self), name="request", daemon=True).start()
+            threading.Thread(
+                target=control.serve, args=(connection, self), name="request", daemon=True
+            ).start()
 
     def _accelerator(self, guests: tuple[Guest, ...]) -> accelerator.Choice:
         choice = accelerator.known()
@@ -149,7 +159,9 @@ class Supervisor(control.Answer):
             with self._phase("KVM tried"):
                 choice = accelerator.probe(guests[0])
         self._notes["accelerator"] = choice.accelerator
-        self._lifeline.tell("accelerator", name=choice.accelerator, reason=choice.reason, means=choice.expectation)
+        self._lifeline.tell(
+            "accelerator", name=choice.accelerator, reason=choice.reason, means=choice.expectation
+        )
         return choice
 
     def _start_servers(self) -> None:
@@ -192,8 +204,9 @@ class Supervisor(control.Answer):
                 raise BootError(f"{node} does not accept SSH connections: {refused}") from None
         pid = self._host(node)
         ours, theirs = socket.socketpair()
-        with ours:
-            subprocess.Popen(_shell_server(node, pid), stdin=ours, stdout=ours, stderr=subprocess.DEVNULL)
+        with ours, (self._plan.evidence / f"ssh-{node}.log").open("ab") as messages:
+            end = ours.fileno()
+            subprocess.Popen(_shell_server(node, pid), stdin=end, stdout=end, stderr=messages)
         return theirs
 
     def _machine(self, node: str) -> Machine:
@@ -218,7 +231,9 @@ class Supervisor(control.Answer):
         everything = [*self._machines, *self._hosts]
         if node in everything:
             return UsageError(f"{node} is no {what}", f"those of this lab: {', '.join(known) or 'none'}")
-        return UsageError(f"the lab '{self._plan.name}' has no node '{node}'", f"its nodes: {', '.join(everything)}")
+        return UsageError(
+            f"the lab '{self._plan.name}' has no node '{node}'", f"its nodes: {', '.join(everything)}"
+        )
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -231,7 +246,7 @@ class Supervisor(control.Answer):
 def _shell_server(node: str, pid: int) -> list[str]:
     """The SSH server for one connection to a Mininet host, inside its namespaces and under its name."""
     enter = ["nsenter", "--target", str(pid), "--net", "--mount", "--", "unshare", "--uts", "--"]
-    begin = 'hostname "$1"; export HOME=/root; cd /root; exec dropbear -i -E -s -j -k -r /run/lvslab/host_key'
+    begin = 'hostname "$1"; export HOME=/root; cd /root; exec dropbear -i -s -j -k -r /run/lvslab/host_key'
     return [*enter, "sh", "-c", begin, "sh", node]
 
 
@@ -242,6 +257,12 @@ def _mounts() -> None:
     run(["mount", "-t", "sysfs", "sysfs", "/sys"])
     (_RUN / "nodes").mkdir(parents=True)
     Path("/run/lock").mkdir()
+
+
+def _keys(plan: Plan) -> None:
+    """What the SSH servers of Mininet hosts need: the host key, and whom to let in."""
+    (_RUN / "host_key").write_bytes(plan.host_key)
+    (_RUN / "authorized_keys").write_text(plan.client_key + "\n")
 
 
 def main() -> int:

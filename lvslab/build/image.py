@@ -1,7 +1,7 @@
 """Guest images: the distribution's own programs, a kernel's modules and a small init, as one initramfs.
 
-An image is a list of entries put together in memory and written as a cpio archive. It is the same byte for byte
-whenever its inputs are, and its name is a checksum of them.
+An image is a list of entries put together in memory and written as a cpio archive. It is the same byte
+for byte whenever its inputs are, and its name is a checksum of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from lvslab.build import keys, modules, packages, store, userland
 from lvslab.build.kernel import Kernel
 from lvslab.run import run
 
-# The programs of a director, by package. Listed are the files that a guest runs; libraries follow by themselves.
+# The programs of a director, by package. Listed are the files that a guest runs; libraries follow by
+# themselves.
 PACKAGES = ("bash", "busybox-static", "dash", "dropbear-bin", "iproute2", "iptables", "ipvsadm")
 PROGRAMS = (
     "usr/bin/busybox",
@@ -55,7 +56,8 @@ _FILES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One inode of an image. ``mode`` holds the file type too; ``content`` of a symbolic link is its target."""
+    """One inode of an image. ``mode`` holds the file type too; ``content`` of a symbolic link is its
+    target."""
 
     path: str
     mode: int
@@ -81,7 +83,9 @@ def build(kernel: Kernel) -> Image:
             if not path.exists():
                 store.write(path, newc(_entries(kernel, programs)))
     versions = {package.name: package.version.split(":")[-1] for package in programs}
-    return Image(path, key, {"kernel": kernel.release, **{name: versions[name] for name in ("iptables", "ipvsadm")}})
+    return Image(
+        path, key, {"kernel": kernel.release, **{name: versions[name] for name in ("iptables", "ipvsadm")}}
+    )
 
 
 def newc(entries: Iterable[Entry]) -> bytes:
@@ -106,7 +110,12 @@ def newc(entries: Iterable[Entry]) -> bytes:
 
 
 def _key(kernel: Kernel, programs: Sequence[packages.Package]) -> str:
-    parts = [kernel.release, kernel.sha256, keys.client_public_key(), *sorted(package.sha256 for package in programs)]
+    parts = [
+        kernel.release,
+        kernel.sha256,
+        keys.client_public_key(),
+        *sorted(package.sha256 for package in programs),
+    ]
     rooms = (__file__, modules.__file__, userland.__file__)
     recipe = [*(Path(room).read_text() for room in rooms), *_guest_files().values()]
     return sha256("\0".join([*parts, *recipe]).encode()).hexdigest()[:16]
@@ -125,7 +134,9 @@ def _entries(kernel: Kernel, programs: Sequence[packages.Package]) -> list[Entry
     entries += [Entry(f"usr/sbin/{name}", _LINK, target.encode()) for name, target in _IPTABLES.items()]
     for folder in ("bin", "sbin", "lib", "lib64"):
         entries.append(Entry(folder, _LINK, f"usr/{folder}".encode()))
-    entries += [Entry(name, stat.S_IFDIR | 0o755) for name in ("dev", "proc", "sys", "run", "mnt", "var/log")]
+    entries += [
+        Entry(name, stat.S_IFDIR | 0o755) for name in ("dev", "proc", "sys", "run", "mnt", "var/log")
+    ]
     entries += [Entry("tmp", stat.S_IFDIR | 0o1777), Entry("root/.ssh", stat.S_IFDIR | 0o700)]
     entries += [Entry("root", stat.S_IFDIR | 0o700), Entry("var/run", _LINK, b"/run")]
     entries.append(Entry("usr/bin/sh", _LINK, b"dash"))
@@ -133,7 +144,9 @@ def _entries(kernel: Kernel, programs: Sequence[packages.Package]) -> list[Entry
     for name, text in _guest_files().items():
         path = {"init": "init", "inittab": "etc/inittab"}.get(name, f"etc/lvslab/{name}")
         entries.append(Entry(path, _PROGRAM, text.encode()))
-    entries.append(Entry("root/.ssh/authorized_keys", stat.S_IFREG | 0o600, keys.client_public_key().encode()))
+    entries.append(
+        Entry("root/.ssh/authorized_keys", stat.S_IFREG | 0o600, keys.client_public_key().encode())
+    )
     entries.append(
         Entry("etc/dropbear/dropbear_ed25519_host_key", stat.S_IFREG | 0o600, keys.dropbear_host_key())
     )

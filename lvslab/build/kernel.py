@@ -1,4 +1,5 @@
-"""Kernels that a director can run: the distribution's own, taken out of its package, or a file of the user's."""
+"""Kernels that a director can run: the distribution's own, taken out of its package, or a file of the
+user's."""
 
 from __future__ import annotations
 
@@ -19,29 +20,29 @@ DISTRIBUTION = {"debian-cloud": "linux-image-cloud-amd64", "debian": "linux-imag
 class Kernel:
     """A kernel to boot. ``image`` is a bzImage, ``release`` what ``uname -r`` says in it.
 
-    ``modules`` is a Debian package or a modules folder; None where the kernel has none.
+    ``module_source`` is a Debian package or a modules folder; None where the kernel has none.
     """
 
     name: str
     release: str
     image: Path
     sha256: str
-    modules: Path | None
+    module_source: Path | None
 
     def needed_modules(self) -> tuple[modules.Module, ...]:
         """The modules that a guest needs."""
-        if self.modules is None:
+        if self.module_source is None:
             return ()
-        if self.modules.is_dir():
-            return modules.of_folder(self.modules)
-        return modules.of_package(self.modules, self.release)
+        if self.module_source.is_dir():
+            return modules.of_folder(self.module_source)
+        return modules.of_package(self.module_source, self.release)
 
 
 def find(name: str) -> Kernel:
     """The kernel that ``name`` stands for: a name of DISTRIBUTION, or the path of a bzImage or a ``.deb``.
 
-    Raises UsageError where there is no such kernel or the file is none, MachineError and BuildError where the
-    distribution's package cannot be had.
+    Raises UsageError where there is no such kernel or the file is none, MachineError and BuildError
+    where the distribution's package cannot be had.
     """
     if name in DISTRIBUTION:
         return _of_distribution(name)
@@ -53,7 +54,9 @@ def find(name: str) -> Kernel:
     known = ", ".join(DISTRIBUTION)
     raise UsageError(
         f"no kernel '{name}': it is neither a file nor a known name",
-        f"did you mean {near[0]}?" if near else f"known names: {known}; or give the path of a bzImage or a .deb",
+        f"did you mean {near[0]}?"
+        if near
+        else f"known names: {known}; or give the path of a bzImage or a .deb",
     )
 
 
@@ -66,7 +69,9 @@ def release_of(path: Path) -> str:
     with path.open("rb") as stream:
         head = stream.read(0x10000)
     if head[0x1FE:0x200] != b"\x55\xaa" or head[0x202:0x206] != b"HdrS":
-        raise UsageError(f"{path} is not a kernel: it has no Linux boot header", "give a bzImage (vmlinuz) for x86")
+        raise UsageError(
+            f"{path} is not a kernel: it has no Linux boot header", "give a bzImage (vmlinuz) for x86"
+        )
     start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
     words = head[start : start + 256].split(b"\0")[0].split()
     if not words:
@@ -83,7 +88,9 @@ def _of_distribution(name: str) -> Kernel:
 def _of_package(name: str, package: Path) -> Kernel:
     image = paths.cache() / "kernels" / f"{package.stem}.vmlinuz"
     if not image.exists():
-        found = [member for member in packages.members(package, lambda path: path.startswith("boot/vmlinuz-"))]
+        found = [
+            member for member in packages.members(package, lambda path: path.startswith("boot/vmlinuz-"))
+        ]
         if len(found) != 1:
             raise BuildError(f"{package} holds {len(found)} kernels where there should be one")
         store.write(image, found[0].content)

@@ -1,7 +1,7 @@
 """The SSH keys of this user's labs: made once, kept in the cache, good for nothing but lab nodes.
 
-Guests and Mininet hosts trust the client key and all present the one host key; none of them can be reached from
-outside, so the keys tell lab nodes from anything else rather than one node from another.
+Guests and Mininet hosts trust the client key and all present the one host key; none of them can be
+reached from outside, so the keys tell lab nodes from anything else rather than one node from another.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Kernel modules for a guest: which ones it needs, and the tables by which modprobe finds them.
 
-Dependencies and aliases are read from the modules' own ``.modinfo`` strings (what depmod does, without a tree of
-files), so a guest image is put together in memory.
+Dependencies and aliases are read from the modules' own ``.modinfo`` strings (what depmod does, without a
+tree of files), so a guest image is put together in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from lvslab.build import packages
 from lvslab.errors import BuildError
 from lvslab.run import run
 
-# What a director may be asked to load: IPVS, netfilter with iptables' extensions, tunnels, and its network cards.
+# What a director may be asked to load: IPVS, netfilter with iptables' extensions, tunnels, and its network
+# cards.
 WANTED = re.compile(
     r"kernel/(?:net/netfilter/(?!nft_flow|nf_flow|ipset|xt_TRACE)"
     r"|net/ipv[46]/netfilter/"
@@ -31,7 +32,8 @@ _SUFFIX = re.compile(r"\.ko(?:\.(?:xz|zst|gz))?$")
 
 @dataclass(frozen=True)
 class Module:
-    """One module: its name as in lsmod, its path below the modules folder, and its (uncompressed) content."""
+    """One module: its name as in lsmod, its path below the modules folder, and its (uncompressed)
+    content."""
 
     name: str
     path: str
@@ -103,7 +105,10 @@ def _parse(path: str, content: bytes) -> Module:
         info[key].append(value.decode())
     depends = tuple(name.replace("-", "_") for text in info[b"depends"] for name in text.split(",") if name)
     soft = tuple(
-        name.replace("-", "_") for text in info[b"softdep"] for name in text.split() if not name.endswith(":")
+        name.replace("-", "_")
+        for text in info[b"softdep"]
+        for name in text.split()
+        if not name.endswith(":")
     )
     file = _SUFFIX.sub(".ko", path)
     return Module(_name(path), file, content, depends, tuple(info[b"alias"]), soft)

@@ -1,7 +1,8 @@
 """Debian packages as a source of kernels and guest programs: downloaded and read, never installed.
 
-The machine's own apt configuration says where packages come from and verifies their signatures. Packages that
-would start a service on the user's machine (nginx, dropbear, ipvsadm) are read straight from their archives.
+The machine's own apt configuration says where packages come from and verifies their signatures. Packages
+that would start a service on the user's machine (nginx, dropbear, ipvsadm) are read straight from their
+archives.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Package:
 
 @dataclass(frozen=True)
 class Member:
-    """One file of a package: ``path`` without a leading slash, its mode, its content or where it links to."""
+    """One file of a package: ``path`` without a leading slash, its mode, its content or where it links
+    to."""
 
     path: str
     mode: int
@@ -135,7 +137,8 @@ def members(package: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
 
 
 def distribution() -> str:
-    """Which distribution's packages these are, such as ``debian-12``. Raises MachineError where it has no apt."""
+    """Which distribution's packages these are, such as ``debian-12``. Raises MachineError where it has
+    no apt."""
     fields = {}
     for line in Path("/etc/os-release").read_text().splitlines():
         name, separator, value = line.partition("=")
@@ -178,7 +181,9 @@ def _download(action: list[str]) -> tuple[Package, ...]:
             raise BuildError(f"apt did not deliver {package.file}")
         if store.sha256(package.path) != package.sha256:
             package.path.unlink()
-            raise BuildError(f"{package.file} does not have the checksum that its archive names", "try again")
+            raise BuildError(
+                f"{package.file} does not have the checksum that its archive names", "try again"
+            )
     return packages
 
 
@@ -189,7 +194,8 @@ def _listed(line: str) -> Package:
 
 
 def _with_lists(command: list[str]) -> bytes:
-    """Run an apt command; where it fails, once more with new lists: old or missing ones are the usual reason."""
+    """Run an apt command; where it fails, once more with new lists: old or missing ones are the usual
+    reason."""
     try:
         return _apt(command)
     except MachineError:

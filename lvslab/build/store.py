@@ -1,7 +1,7 @@
 """The cache: whole files that appear at once or not at all.
 
-A file is written without a name (``O_TMPFILE``) and linked to its place when it is complete and on disk, so a
-process that is killed while it writes leaves nothing behind, and nobody ever reads half a file.
+A file is written without a name (``O_TMPFILE``) and linked to its place when it is complete and on disk,
+so a process that is killed while it writes leaves nothing behind, and nobody ever reads half a file.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def appearing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _renamed(path: Path, mode: int) -> Iterator[BinaryIO]:
-    """The same for file systems without nameless files, such as NFS: a name of its own until it is complete."""
+    """The same for file systems without nameless files, such as NFS: a name of its own until it is
+    complete."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as stream:
         yield cast(BinaryIO, stream)
         stream.flush()

@@ -20,14 +20,18 @@ LOADER = "usr/lib64/ld-linux-x86-64.so.2"
 def files_of(
     sources: Sequence[packages.Package], wanted: Callable[[str], bool]
 ) -> dict[str, packages.Member]:
-    """The ``wanted`` files of packages, by path as it is where ``/bin``, ``/sbin`` and ``/lib*`` are in ``/usr``."""
+    """The ``wanted`` files of packages, by path as it is where ``/bin``, ``/sbin`` and ``/lib*`` are in
+    ``/usr``."""
     return {
-        merged(member.path): member for package in sources for member in packages.members(package.path, wanted)
+        merged(member.path): member
+        for package in sources
+        for member in packages.members(package.path, wanted)
     }
 
 
 def merged(path: str) -> str:
-    """A path of a package as it is on a Debian of today, where ``/bin``, ``/sbin`` and ``/lib*`` are links."""
+    """A path of a package as it is on a Debian of today, where ``/bin``, ``/sbin`` and ``/lib*`` are
+    links."""
     first = path.split("/")[0]
     return f"usr/{path}" if first in ("bin", "sbin", "lib", "lib64") else path
 
@@ -65,4 +69,4 @@ def needed_libraries(content: bytes) -> tuple[str, ...]:
         return ()
     if not isinstance(dynamic, DynamicSection):
         return ()
-    return tuple(tag.needed for tag in dynamic.iter_tags("DT_NEEDED"))
+    return tuple(str(tag.needed) for tag in dynamic.iter_tags("DT_NEEDED"))  # type: ignore[attr-defined]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,17 +21,33 @@ from lvslab.errors import CheckFailed
 if TYPE_CHECKING:
     from lvslab.cluster import Cluster
 
-_COMMANDS = ("ipvsadm -Sn", "ipvsadm -Ln", "ipvsadm -Ln --stats --exact", "cat /proc/sys/net/ipv4/ip_forward")
+ESTIMATION_PERIOD = 2.2
+"""Seconds after which the kernel has added up its counters once more: every 2 s, and a little for the
+timer."""
+
+_COMMANDS = (
+    "ipvsadm -Sn",
+    "ipvsadm -Ln",
+    "ipvsadm -Ln --stats --exact",
+    "ipvsadm -Lnc",
+    "cat /proc/sys/net/ipv4/ip_forward",
+)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A director at one moment: its table, its connections and counters, and whether it forwards."""
+    """A director at one moment: its table, its connections and counters, and whether it forwards.
+
+    ``entries`` maps the client's end of each connection that it remembers to the real server's, both as
+    ``address:port``. The counters (``totals``, ``by_server``) lag behind: the kernel adds them up every 2 s
+    (``est_reload`` in net/netfilter/ipvs/ip_vs_est.c); connections and entries are of this moment.
+    """
 
     rules: tuple[Service, ...]
     connections: tuple[ServiceConnections, ...]
     totals: dict[str, Counters]
     by_server: dict[tuple[str, str], Counters]
+    entries: dict[str, str]
     ip_forward: int
     listing: str
 
@@ -46,18 +64,47 @@ def read(cluster: Cluster, director: str) -> Reading:
     if done.status != 0 or len(parts) != len(_COMMANDS):
         said = done.stderr.decode(errors="replace").strip()
         raise CheckFailed(f"ipvsadm on {director} ended with status {done.status}", said or None)
-    rules, listing, stats, ip_forward = parts
+    rules, listing, stats, entries, ip_forward = parts
     counters = parse_counters(stats)
     return Reading(
         rules=parse_rules(rules),
         connections=parse_connections(listing),
         totals={str(service): service.counters for service in counters},
         by_server={
-            (str(service), str(server)): server.counters for service in counters for server in service.servers
+            (str(service), str(server)): server.counters
+            for service in counters
+            for server in service.servers
         },
         ip_forward=int(ip_forward),
+        entries=dict(_entries(entries)),
         listing=listing.rstrip(),
     )
+
+
+def settled(cluster: Cluster, director: str, seconds: float = 20.0) -> Reading:
+    """Read the director when its counters have stood still for a whole period of the kernel's adding up.
+
+    Raises CheckFailed where they go on moving: there is other traffic then.
+    """
+    deadline = time.monotonic() + seconds
+    reading, since = read(cluster, director), time.monotonic()
+    while time.monotonic() < deadline:
+        again = read(cluster, director)
+        if (again.totals, again.by_server) != (reading.totals, reading.by_server):
+            reading, since = again, time.monotonic()
+        elif time.monotonic() - since > ESTIMATION_PERIOD:
+            return again
+    raise CheckFailed(
+        f"the counters of {director} do not stand still", "is somebody else using the service?"
+    )
+
+
+def _entries(text: str) -> Iterator[tuple[str, str]]:
+    """The lines of ``ipvsadm -Lnc``: protocol, expiry, state, source, virtual, destination."""
+    for line in text.splitlines():
+        columns = line.split()
+        if len(columns) >= 6 and columns[0] in ("TCP", "UDP", "SCTP"):
+            yield columns[3], columns[5]
 
 
 def table_of_steps(cluster: Cluster, director: str) -> tuple[Service, ...]:

@@ -1,4 +1,5 @@
-"""A round of requests to a virtual web service: what should come of it, what came of it, and what the others saw."""
+"""A round of requests to a virtual web service: what should come of it, what came of it, and what the
+others saw."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lvslab.check import access_log, http, schedulers, verdict
+from lvslab.check import access_log, http, ipvs_table, schedulers, verdict
 from lvslab.check.director import Reading, read, table_of_steps
 from lvslab.check.http import Reply, RequestFailed
-from lvslab.check.ipvs_table import Counters, Service, endpoint, scan_order
+from lvslab.check.ipvs_table import Service, endpoint, scan_order
 from lvslab.check.namespace import NamespaceThread
 from lvslab.check.verdict import ClusterFacts, ServerFacts
 from lvslab.errors import CheckFailed
@@ -22,15 +23,16 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 3
 _LOG_SECONDS = 2.0
-_NOTHING = Counters(0, 0, 0, 0, 0)
+_NOTHING = ipvs_table.Counters(0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Round:
     """One round. ``forecast`` and ``observed`` are server names in the order of the requests.
 
-    ``director``, ``logged`` count what was added at the director and in the servers' access logs, by server;
-    ``sources`` are the addresses that the servers saw these requests come from.
+    ``director`` and ``logged`` count these requests by server, in the director's table of connections
+    and in the servers' access logs; ``sources`` are the addresses that the servers saw these requests
+    come from.
     """
 
     service: str
@@ -78,11 +80,12 @@ def web_services(cluster: Cluster, director: str) -> tuple[Service, ...]:
 def take(
     cluster: Cluster, namespaces: Callable[[str], NamespaceThread], *, client: str, director: str, count: int
 ) -> Round:
-    """Send ``count`` requests from ``client``, one after the other, to the first web service of ``director``.
+    """Send ``count`` requests from ``client``, one after the other, to the first web service of
+    ``director``.
 
-    ``namespaces`` gives the thread that lives in a Mininet host's network namespace. A round during which the
-    director forgot an old connection is taken again, since no model can foresee its sequence. Raises
-    CheckFailed, with the likely causes, where a request is not answered.
+    ``namespaces`` gives the thread that lives in a Mininet host's network namespace. A round during
+    which the director forgot an old connection is taken again, since no model can foresee its sequence.
+    Raises CheckFailed, with the likely causes, where a request is not answered.
     """
     service = web_services(cluster, director)[0]
     for attempt in range(1, _ATTEMPTS + 1):
@@ -111,17 +114,16 @@ def _take(
     after = read(cluster, director)
     names = _names(cluster)
     entries = _logged(cluster, [reply.request_id for reply in replies])
-    added = {
-        names.get(server.address, server.address): _since(before, after, service, str(server)).connections
-        for server in service.destinations
-    }
+    servers = {str(server): names.get(server.address, server.address) for server in service.destinations}
+    sources = [endpoint(reply.source_address, reply.source_port) for reply in replies]
+    remembered = Counter(after.entries[source] for source in sources if source in after.entries)
     taken = Round(
         service=str(service),
         url=url,
         client=client,
         forecast=forecast.names,
         replies=replies,
-        director={name: number for name, number in added.items() if number},
+        director={servers.get(server, server): number for server, number in remembered.items()},
         logged=access_log.requests_by_server(entries),
         sources=access_log.client_addresses(entries),
         table=after.listing,
@@ -132,13 +134,16 @@ def _take(
 def _forecast(cluster: Cluster, service: Service, now: Reading, count: int) -> schedulers.Forecast:
     """What the scheduler's model makes of ``service`` as the steps describe it, with today's connections."""
     if service.scheduler not in schedulers.SCHEDULERS:
-        raise CheckFailed(f"there is no model of the scheduler {service.scheduler} to compare {service} with")
+        raise CheckFailed(
+            f"there is no model of the scheduler {service.scheduler} to compare {service} with"
+        )
     servers = _servers(cluster, service, now)
     return schedulers.forecast(schedulers.SCHEDULERS[service.scheduler], servers, count)
 
 
 def _servers(cluster: Cluster, service: Service, now: Reading) -> tuple[schedulers.Server, ...]:
-    """The servers of the steps in the kernel's order, with the connections that the director has for them."""
+    """The servers of the steps in the kernel's order, with the connections that the director has for
+    them."""
     row, names = now.connections_of(service), _names(cluster)
     found = {str(server): server for server in row.servers} if row else {}
     return tuple(
@@ -157,16 +162,24 @@ def _held(servers: tuple[schedulers.Server, ...]) -> int:
 
 
 def _names(cluster: Cluster) -> dict[str, str]:
-    return {str(address): name for name, node in cluster.lab.real_servers.items() for address in node.addresses}
+    return {
+        str(address): name for name, node in cluster.lab.real_servers.items() for address in node.addresses
+    }
 
 
-def _since(before: Reading, after: Reading, service: Service, server: str) -> Counters:
-    key = (str(service), server)
-    return after.by_server.get(key, _NOTHING).since(before.by_server.get(key, _NOTHING))
+def connections_since(before: Reading, after: Reading, cluster: Cluster) -> dict[str, int]:
+    """How many connections the director's counters have gained for each server, by its name."""
+    names, gained = _names(cluster), Counter[str]()
+    for (service, server), counters in after.by_server.items():
+        more = counters.since(before.by_server.get((service, server), _NOTHING)).connections
+        address = server.rsplit(":", 1)[0].strip("[]")
+        gained[names.get(address, address)] += more
+    return {name: number for name, number in gained.items() if number}
 
 
 def _logged(cluster: Cluster, request_ids: list[str]) -> tuple[access_log.Entry, ...]:
-    """What the servers logged of these requests; waits a little for the last lines, which come after the answers."""
+    """What the servers logged of these requests; waits a little for the last lines, which come after the
+    answers."""
     deadline = time.monotonic() + _LOG_SECONDS
     servers = [name for name, node in cluster.lab.real_servers.items() if node.services]
     while True:

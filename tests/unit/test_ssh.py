@@ -1,4 +1,4 @@
-"""Against a real dropbear, started as the supervisor does it for Mininet hosts: in inetd mode, on a socket."""
+"""Against a real dropbear in inetd mode on a socket, as the supervisor starts one for a Mininet host."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_command_that_reads_gets_nothing_and_eats_no_later_command(shell: Shel
 @pytest.mark.parametrize(
     ("command", "output"),
     [
-        ("cat <<END\nit's \"$((1 + 1))\" \\$x\nEND", "it's \"2\" $x\n"),
+        ('cat <<END\nit\'s "$((1 + 1))" \\$x\nEND', 'it\'s "2" $x\n'),
         ("cat <<'END'\n'$x'\nEND\necho after", "'$x'\nafter\n"),
         ("for i in 1 2\ndo\n  echo $i # not the end\ndone", "1\n2\n"),
         ("echo a \\\n  b", "a b\n"),
@@ -186,6 +186,12 @@ def test_a_trace_of_the_shell_is_not_taken_for_the_end(shell: Shell) -> None:
     assert "traced" in shell.run("echo traced; (exit 4)", TIMEOUT).output
     assert shell.run("set +xv; echo $?", TIMEOUT).output.endswith("\n0\n")
     assert shell.run("echo clean", TIMEOUT).output.endswith("clean\n")
+
+
+def test_what_is_printed_after_the_end_belongs_to_the_next_command(shell: Shell) -> None:
+    # The marker is printed with printf, so this one prints something behind it.
+    assert shell.run('printf() { command printf "$@"; echo late; }', TIMEOUT).output == ""
+    assert shell.run("unset -f printf; echo next", TIMEOUT).output == "late\nnext\n"
 
 
 def test_a_command_may_send_the_output_of_all_later_ones_away(shell: Shell) -> None:
@@ -229,10 +235,14 @@ def test_a_long_command_arrives_whole(shell: Shell) -> None:
     assert shell.run(f"cat <<END\n{text}END", TIMEOUT).output == text
 
 
-def test_shells_may_be_left_and_opened_in_quick_succession(connection: Connection) -> None:
-    for number in range(30):
-        with connection.shell() as shell:
-            assert shell.run(f"echo {number}", TIMEOUT).output == f"{number}\n"
+def test_shells_may_be_left_and_opened_in_quick_succession(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "lvslab.ssh"):
+        for number in range(30):
+            with connection.shell() as shell:
+                assert shell.run(f"echo {number}", TIMEOUT).output == f"{number}\n"
+    assert "closed before the command" not in caplog.text
 
 
 def test_a_shell_that_has_been_left_takes_nothing_more(connection: Connection) -> None:
@@ -365,7 +375,7 @@ def test_paramikos_log_is_there_at_debug(server: Server, caplog: pytest.LogCaptu
 
 
 def test_what_is_not_an_ssh_server_is_an_error_without_noise(
-    server: Server, capfd: pytest.CaptureFixture[str]
+    server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     ours, theirs = socket.socketpair()
     theirs.close()
@@ -374,7 +384,7 @@ def test_what_is_not_an_ssh_server_is_an_error_without_noise(
     ours, theirs = socket.socketpair()
     with theirs, pytest.raises(BootError, match=r"within 0\.1 s"):
         Connection.open(ours, key=server.key, host_key=server.host_key, timeout=0.1)
-    assert capfd.readouterr() == ("", "")
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("host_key", ["", "ssh-rsa AAAA", "ssh-ed25519 what?"])

@@ -1,0 +1,137 @@
+"""A running lab in the hands of a check: its nodes, traffic from inside them, and rounds of requests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+
+from lvslab.apply.runner import Summary
+from lvslab.apply.ssh import Executed
+from lvslab.check import director, http, rounds
+from lvslab.check.http import Reply
+from lvslab.check.ipvs_table import Service
+from lvslab.check.namespace import NamespaceThread
+from lvslab.check.rounds import Round
+from lvslab.cluster import Cluster
+from lvslab.errors import CheckFailed
+
+
+class NodeUnderTest:
+    """One node of the lab."""
+
+    def __init__(self, testbed: Testbed, name: str) -> None:
+        self.name = name
+        self.addresses = tuple(str(address) for address in testbed.cluster.lab.nodes[name].addresses)
+        self._testbed = testbed
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {', '.join(self.addresses)}>"
+
+    @property
+    def address(self) -> str:
+        """The node's first address."""
+        return self.addresses[0]
+
+    @property
+    def namespace(self) -> NamespaceThread:
+        """A thread in the node's network namespace. The node must be a Mininet host."""
+        return self._testbed.enter(self.name)
+
+    def execute(self, command: str, *, check: bool = True) -> Executed:
+        """Run ``command`` on the node over SSH. Raises CheckFailed where it ends with another status
+        than 0."""
+        done = self._testbed.cluster.execute(self.name, command)
+        if check and done.status != 0:
+            said = (done.stderr or done.stdout).decode(errors="replace").strip()
+            raise CheckFailed(f"on {self.name}, `{command}` ended with status {done.status}", said or None)
+        return done
+
+    def output(self, command: str) -> str:
+        """What ``command`` prints on the node, without the last line's end. Raises as ``execute`` does."""
+        return self.execute(command).stdout.decode(errors="replace").rstrip("\n")
+
+    def get(self, url: str, count: int = 1) -> tuple[Reply, ...]:
+        """Ask for ``url`` from inside the node, ``count`` times, one after the other. Raises
+        RequestFailed."""
+        return http.requests_in_turn(self.namespace, url, count)
+
+
+class Testbed:
+    """A running lab and the threads that live in its hosts' network namespaces."""
+
+    __test__ = False  # not a class of tests, whatever its name makes pytest think
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._opened = ExitStack()
+        self._threads: dict[str, NamespaceThread] = {}
+
+    def __enter__(self) -> Testbed:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.close()
+
+    def node(self, name: str) -> NodeUnderTest:
+        """The node ``name``."""
+        return NodeUnderTest(self, name)
+
+    @property
+    def directors(self) -> tuple[NodeUnderTest, ...]:
+        """The directors, in the order of lab.yaml; the same for the other roles."""
+        return tuple(map(self.node, self.cluster.lab.directors))
+
+    @property
+    def real_servers(self) -> tuple[NodeUnderTest, ...]:
+        """The real servers."""
+        return tuple(map(self.node, self.cluster.lab.real_servers))
+
+    @property
+    def clients(self) -> tuple[NodeUnderTest, ...]:
+        """The clients."""
+        return tuple(map(self.node, self.cluster.lab.clients))
+
+    def apply(self, *, without: Sequence[str] = ()) -> Summary:
+        """Type the how-to's steps, leaving out those whose command holds one of the texts of ``without``."""
+        return self.cluster.apply(without=without)
+
+    def table_of_steps(self) -> tuple[Service, ...]:
+        """The table that the how-to's steps make on the first director."""
+        return director.table_of_steps(self.cluster, self.directors[0].name)
+
+    def reading(self) -> director.Reading:
+        """What the first director says now."""
+        return director.read(self.cluster, self.directors[0].name)
+
+    def settled_reading(self) -> director.Reading:
+        """The same when its counters have caught up with all that has happened."""
+        return director.settled(self.cluster, self.directors[0].name)
+
+    def connections_since(self, before: director.Reading) -> dict[str, int]:
+        """What the first director's counters have gained since ``before``, by server, once they have
+        settled."""
+        return rounds.connections_since(before, self.settled_reading(), self.cluster)
+
+    def round(self, *, count: int = 12, client: str = "", director: str = "") -> Round:
+        """A round of requests; from the first client through the first director unless others are named."""
+        return rounds.take(
+            self.cluster,
+            self.enter,
+            client=client or self.clients[0].name,
+            director=director or self.directors[0].name,
+            count=count,
+        )
+
+    def enter(self, node: str) -> NamespaceThread:
+        """The thread in the network namespace of the Mininet host ``node``, the same one every time."""
+        if node not in self._threads:
+            descriptor = self.cluster.namespace(node)
+            try:
+                self._threads[node] = self._opened.enter_context(NamespaceThread(descriptor, node))
+            finally:
+                os.close(descriptor)
+        return self._threads[node]

@@ -1,0 +1,93 @@
+"""What this machine can do, what it lacks, and how to get it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvslab import paths
+from lvslab.boot import accelerator
+from lvslab.build import packages
+from lvslab.errors import MachineError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. ``ok`` is None where it is good to know and nothing is wrong."""
+
+    what: str
+    ok: bool | None
+    found: str
+    remedy: str = ""
+
+
+def examine() -> tuple[Finding, ...]:
+    """Everything that labs need, in the order in which they need it."""
+    return tuple(_findings())
+
+
+def _findings() -> Iterator[Finding]:
+    yield Finding("python", sys.version_info >= (3, 11), platform.python_version())
+    machine = platform.machine()
+    yield Finding(
+        "architecture", machine == "x86_64", machine, "" if machine == "x86_64" else "labs need x86-64"
+    )
+    root = os.geteuid() == 0
+    yield Finding("root", root, "yes" if root else "no", "" if root else "labs need root: sudo ./run ...")
+    yield _distribution()
+    yield from _programs()
+    yield from _devices()
+    yield _own_ipvs()
+    yield Finding("memory", None, f"{_available()} MiB available; a director takes 192")
+    yield Finding("cache", None, f"{paths.cache()} ({_size(paths.cache()) >> 20} MiB)")
+
+
+def _distribution() -> Finding:
+    try:
+        return Finding("distribution", True, packages.distribution())
+    except MachineError as lacking:
+        return Finding("distribution", False, lacking.message, lacking.hint or "")
+
+
+def _programs() -> Iterator[Finding]:
+    for line in (Path(__file__).parent / "packages.txt").read_text().splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        package, provides, purpose = line.split(maxsplit=2)
+        # Of a file, packages.txt may give a pattern.
+        there = any(Path("/").glob(provides[1:])) if provides.startswith("/") else shutil.which(provides)
+        remedy = "" if there else f"apt-get install {package}"
+        yield Finding(provides, bool(there), f"{package}: {purpose}", remedy)
+
+
+def _devices() -> Iterator[Finding]:
+    tun = os.path.exists("/dev/net/tun")
+    yield Finding("/dev/net/tun", tun, "there" if tun else "not there", "" if tun else "modprobe tun")
+    choice = accelerator.known()
+    if choice is None:
+        yield Finding(
+            "accelerator", None, "/dev/kvm is there; the first lab.up tries whether it boots a guest"
+        )
+    else:
+        yield Finding("accelerator", None, f"{choice.accelerator}: {choice.reason}")
+
+
+def _own_ipvs() -> Finding:
+    there = os.path.exists("/proc/net/ip_vs")
+    return Finding("IPVS in this kernel", None, "yes" if there else "no (directors bring their own kernel)")
+
+
+def _available() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) // 1024
+    return 0
+
+
+def _size(folder: Path) -> int:
+    return sum(file.lstat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())

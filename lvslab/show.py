@@ -1,0 +1,206 @@
+"""What people read: progress while something is made, and results as text. Everything else has
+``--json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from lvslab.apply.transcript import Entry
+    from lvslab.lab import Up, Verified
+
+Event = Mapping[str, Any]
+
+_WORDS = {
+    "prepare": "preparing kernel and image",
+    "KVM tried": "trying whether KVM can boot a guest",
+    "guests started": "starting the directors",
+    "network": "building networks and hosts",
+    "services": "starting the servers",
+    "guests booted": "waiting for the directors to boot",
+    "guests set up": "giving the directors their addresses",
+    "steps": "typing the how-to's steps",
+    "first round": "sending a first round of requests",
+}
+
+
+def document(value: object) -> None:
+    """Print one JSON document on stdout."""
+    print(json.dumps(value, indent=2))
+
+
+class Progress:
+    """Says what is going on, on stderr: a line that changes on a terminal, a line for each phase
+    elsewhere."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self._stream = stream
+        self._status: Status | None = None
+
+    def __enter__(self) -> Progress:
+        if self._stream.isatty() and os.environ.get("TERM") != "dumb":
+            from rich.console import Console
+
+            self._status = Console(file=self._stream).status("")
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def event(self, event: Event) -> None:
+        """Take note of an event of ``lvslab.cluster.booted``."""
+        match event:
+            case {"event": "begins", "phase": str(phase)}:
+                self._now(_WORDS.get(phase, phase))
+            case {"event": "phase", "phase": phase, "seconds": seconds} if self._status is None:
+                print(f"{seconds:7.2f} s  {_WORDS.get(phase, phase)}", file=self._stream, flush=True)
+            case {"event": "accelerator", "name": name, "reason": reason, "means": means}:
+                self._line(f"accelerator: {name} ({reason}); {means}")
+
+    def step(self, entry: Entry) -> None:
+        """Take note of a step that was taken."""
+        text = f"{entry.node}# {entry.command}"
+        self._now(text) if entry.outcome == "ok" else self._line(
+            f"{text}\n    {entry.outcome}: {entry.reason}"
+        )
+
+    def _now(self, text: str) -> None:
+        if self._status is not None:
+            from rich.markup import escape
+
+            self._status.update(escape(text))
+
+    def _line(self, text: str) -> None:
+        if self._status is not None:
+            self._status.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self._stream, flush=True)
+
+
+def up(result: Up) -> str:
+    """What ``lab.up`` ends with."""
+    name = f" --name {result.name}" if result.name != result.lab else ""
+    parts = [
+        f"{result.lab} is up: kernel {result.kernel}, {result.accelerator}",
+        nodes(result.nodes),
+    ]
+    if result.table:
+        parts.append(f"the director's table after the first round\n{_indented(result.table)}")
+    if result.distribution:
+        parts.append(_distribution(result.distribution))
+    parts.append(_steps(result.steps))
+    parts.append(
+        "seconds: " + ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in result.phases.items())
+    )
+    first = next(iter(result.nodes))
+    parts.append(
+        f"log in:     ./run lab.ssh {first}{name}\n"
+        f"check:      ./run lab.check{name}\n"
+        f"transcript: ./run lab.transcript{name}\n"
+        f"end:        ./run lab.down{name}\n"
+        f"evidence:   {result.evidence}"
+    )
+    return "\n\n".join(parts)
+
+
+def nodes(found: Mapping[str, Any]) -> str:
+    """A line for each node: name, role, addresses, state."""
+    rows = [("node", "role", "addresses", "state")]
+    for name, node in found.items():
+        addresses = ", ".join(f"{card} {address}" for card, address in node["addresses"].items())
+        state = node["state"] + (f", service {node['service']}" if "service" in node else "")
+        rows.append((name, node["role"], addresses, state))
+    return columns(rows)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text in columns, the first row as a heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def status(found: Mapping[str, Any]) -> str:
+    """What ``lab.status`` prints."""
+    kernel = found.get("versions", {}).get("kernel", "(booting)")
+    about = f"{found['lab']} is up as '{found['name']}', kernel {kernel}, {found.get('accelerator', '')}"
+    steps = found.get("steps")
+    parts = [about, nodes(found["nodes"])]
+    parts.append(_steps(steps) if steps else "the how-to has not been applied: ./run lab.apply")
+    if found.get("distribution"):
+        parts.append(_distribution(found["distribution"]))
+    return "\n\n".join([*parts, f"evidence: {found['evidence']}"])
+
+
+def labs(found: Sequence[Mapping[str, Any]]) -> str:
+    """What ``lab.list`` prints."""
+    rows = [("lab", "nodes", "what it shows", "up as")]
+    rows += [(lab["lab"], str(lab["nodes"]), lab["title"], ", ".join(lab["up"]) or "-") for lab in found]
+    return columns(rows)
+
+
+def doctor(findings: Sequence[Mapping[str, Any]]) -> str:
+    """What ``doctor`` prints."""
+    mark = {True: "ok", False: "MISSING", None: "note"}
+    rows = [("", "what", "found")]
+    rows += [(mark[found["ok"]], found["what"], found["found"]) for found in findings]
+    remedies = [f"  {found['what']}: {found['remedy']}" for found in findings if found.get("remedy")]
+    return columns(rows) + ("\n\nwhat to do\n" + "\n".join(remedies) if remedies else "")
+
+
+def ended(names: Sequence[str]) -> str:
+    """What ``lab.down`` prints."""
+    return f"ended: {', '.join(names)}" if names else "no lab is up"
+
+
+def verified(result: Verified) -> str:
+    """What ``lab.verify`` prints."""
+    rows = [("check", "outcome", "seconds")]
+    rows += [(case.name, case.outcome, f"{case.seconds:.2f}") for case in result.checked.cases]
+    messages = [f"{case.name}\n{_indented(case.message)}" for case in result.checked.cases if case.message]
+    about = f"{result.up.lab}: kernel {result.up.kernel}, {result.up.accelerator}"
+    parts = [about, _steps(result.up.steps), _distribution(result.up.distribution), columns(rows), *messages]
+    return "\n\n".join([*parts, f"evidence: {result.up.evidence}"])
+
+
+def bench(found: Mapping[str, Any]) -> str:
+    """What ``bench`` prints."""
+    rows = [("what", "seconds", "times bare QEMU")]
+    rows += [(row["what"], f"{row['seconds']:.3f}", f"{row['ratio']:.2f}") for row in found["rows"]]
+    return f"{found['about']}\n\n{columns(rows)}"
+
+
+def colourful(stream: TextIO) -> bool:
+    """Whether ``stream`` wants colours."""
+    return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def _distribution(distribution: Mapping[str, Mapping[str, int]]) -> str:
+    total = sum(row["observed"] for row in distribution.values())
+    rows = [("real server", "expected", "observed")]
+    rows += [(name, str(row["expected"]), str(row["observed"])) for name, row in distribution.items()]
+    return f"who answered {total} requests, and who should have\n{columns(rows)}"
+
+
+def _steps(steps: Mapping[str, int]) -> str:
+    text = f"steps: {steps['total']}, failed: {steps['failed']}"
+    expected = steps["expected_failures"]
+    return text + (f", failed as howto.md says they do: {expected}" if expected else "")
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())

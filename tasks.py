@@ -1,0 +1,218 @@
+"""The commands. Each parses its arguments, calls one function, and prints what came of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from invoke import Collection, Context
+from invoke.exceptions import Exit
+
+from lvslab.paths import PROJECT
+from lvslab.program import task
+
+# Everything else is imported where it is used: `./run --list` shall not wait for pydantic and paramiko.
+
+NAME = "the name that the lab is up as; may be left out where only one is up"
+NODE = "a node's name, as in lab.status"
+JSON = "print one JSON document"
+
+
+def _say(value: Any, json: bool, as_text: Callable[[Any], str]) -> None:
+    from lvslab import show
+
+    show.document(value) if json else print(as_text(value))
+
+
+def _end(status: int) -> None:
+    if status != 0:
+        raise Exit(code=status)
+
+
+@task(name="list", help={"json": JSON})
+def list_labs(c: Context, json: bool = False) -> None:
+    """The labs there are, and which of them are up."""
+    from lvslab import lab, show
+
+    _say(lab.listed(), json, show.labs)
+
+
+@task(
+    positional=["lab"],
+    help={
+        "lab": "a lab's name, or the path of its folder",
+        "name": "what to call the running lab (default: the lab's name)",
+        "kernel": "the directors' kernel: debian-cloud, debian, or the path of a bzImage or a kernel's .deb",
+        "apply": "whether to type the how-to's steps",
+        "json": JSON,
+    },
+)
+def up(
+    c: Context,
+    lab: str = "web-nat",
+    name: str = "",
+    kernel: str = "",
+    apply: bool = True,
+    json: bool = False,
+) -> None:
+    """Boot a lab, apply its how-to, and show how it balances."""
+    from lvslab import lab as labs
+    from lvslab import show
+
+    with show.Progress() as progress:
+        listeners = labs.Listeners(progress.event, progress.step)
+        result = labs.up(lab, name=name, kernel=kernel or None, apply=apply, listeners=listeners)
+    show.document(result.as_json()) if json else print(show.up(result))
+
+
+@task(help={"name": NAME, "json": JSON})
+def apply(c: Context, name: str = "", json: bool = False) -> None:
+    """Type the how-to's steps in a lab that is up without them (lab.up --no-apply)."""
+    from lvslab import lab, show
+
+    with show.Progress() as progress:
+        result = lab.apply(lab.only_running(name), lab.Listeners(progress.event, progress.step))
+    show.document(result.as_json()) if json else print(show.up(result))
+
+
+@task(help={"name": NAME, "junit": "where to write JUnit XML (default: with the evidence)", "json": JSON})
+def check(c: Context, name: str = "", junit: str = "", json: bool = False) -> None:
+    """Check with real traffic that the cluster does what the how-to says."""
+    from lvslab import lab, show
+
+    result = lab.check(lab.only_running(name), Path(junit) if junit else None, quiet=json)
+    if json:
+        show.document(result.as_json())
+    _end(result.exit_code)
+
+
+@task(help={"name": NAME, "json": JSON})
+def status(c: Context, name: str = "", json: bool = False) -> None:
+    """What a running lab is doing."""
+    from lvslab import lab, show
+
+    _say(lab.status(lab.only_running(name)), json, show.status)
+
+
+@task(name="exec", positional=["node"], help={"node": NODE, "command": "what to run", "name": NAME})
+def execute(c: Context, node: str, command: str, name: str = "") -> None:
+    """Run a command on a node over SSH; ends with the command's status."""
+    from lvslab import lab
+
+    _end(lab.execute(lab.only_running(name), node, command))
+
+
+@task(positional=["node"], help={"node": NODE, "name": NAME})
+def ssh(c: Context, node: str, name: str = "") -> None:
+    """Log in to a node."""
+    from lvslab import lab
+
+    command = lab.login(lab.only_running(name), node)
+    os.execvp(command[0], command)
+
+
+@task(positional=["node"], help={"node": "a director's name", "name": NAME})
+def console(c: Context, node: str, name: str = "") -> None:
+    """Attach to the serial console of a director."""
+    from lvslab import lab
+
+    lab.attach_console(lab.only_running(name), node)
+
+
+@task(name="transcript", help={"name": NAME, "json": JSON})
+def show_transcript(c: Context, name: str = "", json: bool = False) -> None:
+    """What was typed where, what it printed, and how it ended."""
+    from lvslab import lab, show
+    from lvslab.apply import transcript
+
+    entries = lab.steps_taken(lab.only_running(name))
+    if json:
+        show.document([asdict(entry) for entry in entries])
+    else:
+        print(transcript.render(entries, show.colourful(sys.stdout)), end="")
+
+
+@task(help={"name": NAME, "all": "end every lab of this machine", "json": JSON})
+def down(c: Context, name: str = "", all: bool = False, json: bool = False) -> None:
+    """End a lab; nothing of it is left but its evidence."""
+    from lvslab import lab, show
+
+    ended = lab.down(lab.running() if all else [lab.only_running(name)])
+    _say({"ended": ended}, json, lambda found: show.ended(found["ended"]))
+
+
+@task(
+    positional=["lab"],
+    help={
+        "lab": "a lab's name, or the path of its folder",
+        "kernel": "as in lab.up",
+        "junit": "where to write JUnit XML (default: with the evidence)",
+        "json": JSON,
+    },
+)
+def verify(c: Context, lab: str = "web-nat", kernel: str = "", junit: str = "", json: bool = False) -> None:
+    """Up, check and down in one, under a name of its own: for scripts."""
+    from lvslab import lab as labs
+    from lvslab import show
+
+    with show.Progress() as progress:
+        listeners = labs.Listeners(progress.event, progress.step)
+        result = labs.verify(
+            lab, kernel=kernel or None, junit=Path(junit) if junit else None, listeners=listeners
+        )
+    show.document(result.as_json()) if json else print(show.verified(result))
+    _end(result.exit_code)
+
+
+@task()
+def schema(c: Context) -> None:
+    """The JSON Schema of lab.yaml, for editors."""
+    from lvslab import show, spec
+
+    show.document(spec.json_schema())
+
+
+@task(help={"json": JSON})
+def doctor(c: Context, json: bool = False) -> None:
+    """What this machine can do, what it lacks, and how to get it."""
+    from lvslab import doctor as doctors
+    from lvslab import show
+
+    findings = [asdict(finding) for finding in doctors.examine()]
+    _say(findings, json, show.doctor)
+    _end(3 if any(finding["ok"] is False for finding in findings) else 0)
+
+
+@task(help={"select": "only tests whose names match (pytest -k)"})
+def test(c: Context, select: str = "") -> None:
+    """Run all tests that this machine allows."""
+    command = [sys.executable, "-P", "-m", "pytest", *(["-k", select] if select else [])]
+    _end(subprocess.run(command, cwd=PROJECT, check=False).returncode)
+
+
+@task()
+def lint(c: Context) -> None:
+    """Run the linters: ruff and mypy."""
+    for command in (["ruff", "check"], ["mypy", "lvslab", "tasks.py", "labs"]):
+        _end(subprocess.run([sys.executable, "-P", "-m", *command], cwd=PROJECT, check=False).returncode)
+
+
+@task(help={"rounds": "how often each thing is measured", "json": JSON})
+def bench(c: Context, rounds: int = 3, json: bool = False) -> None:
+    """Measure lab.up against bare QEMU booting the same kernel and image."""
+    from lvslab import bench as benches
+    from lvslab import show
+
+    _say(benches.measure(rounds), json, show.bench)
+
+
+_lab = Collection("lab")
+for _task in (list_labs, up, apply, check, status, execute, ssh, console, show_transcript, down, verify):
+    _lab.add_task(_task)
+_lab.add_task(schema)
+ns = Collection(_lab, doctor, test, lint, bench)
