@@ -18,7 +18,7 @@ from typing import Any
 
 from lvslab import cluster, lab, paths, spec
 from lvslab.boot import accelerator, plan
-from lvslab.boot.qemu import Machine
+from lvslab.boot.qemu import Accelerator, Machine
 from lvslab.build import image, kernel
 from lvslab.errors import BootError, StateError
 
@@ -71,7 +71,7 @@ def _guest() -> plan.Guest:
     return plan.guests_of(found, dict.fromkeys(found.directors, bootable))[0]
 
 
-def _bare(guest: plan.Guest, choice: accelerator.Accelerator) -> float:
+def _bare(guest: plan.Guest, choice: Accelerator) -> float:
     """Seconds from the start of QEMU until the guest's agent speaks."""
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(guest, choice, Path(folder), cards=False, wrapper=_TIED)
