@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -36,6 +37,29 @@ def document(value: object) -> None:
     print(json.dumps(value, indent=2))
 
 
+class _Relay(logging.Handler):
+    """Passes on what a part of lvslab logs for people (INFO), for as long as somebody listens."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(logging.INFO)
+        self._logger = logging.getLogger(name)
+        self._tell: Callable[[str], None] = print
+
+    def listen(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        if self._logger.getEffectiveLevel() > logging.INFO:
+            self._logger.setLevel(logging.INFO)
+        self._logger.addHandler(self)
+
+    def close(self) -> None:
+        self._logger.removeHandler(self)
+        super().close()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.INFO:
+            self._tell(record.getMessage())
+
+
 class Progress:
     """Says what is going on, on stderr: a line that changes on a terminal, a line for each phase
     elsewhere."""
@@ -43,6 +67,7 @@ class Progress:
     def __init__(self, stream: TextIO = sys.stderr) -> None:
         self._stream = stream
         self._status: Status | None = None
+        self._building = _Relay("lvslab.build")
 
     def __enter__(self) -> Progress:
         if self._stream.isatty() and os.environ.get("TERM") != "dumb":
@@ -50,11 +75,13 @@ class Progress:
 
             self._status = Console(file=self._stream).status("")
             self._status.start()
+        self._building.listen(self._line)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._building.close()
         if self._status is not None:
             self._status.stop()
 

@@ -65,8 +65,9 @@ def probe(guest: Guest) -> Choice:
             machine.await_ready(PROBE_SECONDS)
             choice = Choice("kvm", "a guest booted with it", fresh=True)
         except BootError:
-            why = machine.ended or f"hung for {PROBE_SECONDS:g} s"
-            choice = Choice("tcg", f"/dev/kvm is there, but a guest tried with it: {why}", fresh=True)
+            why = machine.ended or f"it hung, and was given up after {PROBE_SECONDS:g} s"
+            reason = f"/dev/kvm is there, but boots no guest: {machine.said or why}"
+            choice = Choice("tcg", reason, fresh=True)
         finally:
             machine.end()
     kept = dataclasses.replace(choice, fresh=False)

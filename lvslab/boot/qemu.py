@@ -126,6 +126,11 @@ class Machine:
         status = self._process.poll()
         return None if status is None else ended(QEMU, status)
 
+    @property
+    def said(self) -> str:
+        """The last line that QEMU itself printed, "" where there is none."""
+        return last_lines(self._messages.read_bytes(), 1) or ""
+
     def end(self) -> None:
         """Stop the guest at once, as if the power had failed."""
         self._process.kill()

@@ -7,6 +7,7 @@ for byte whenever its inputs are, and its name is a checksum of them.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,8 @@ from lvslab import paths
 from lvslab.build import keys, modules, packages, store, userland
 from lvslab.build.kernel import Kernel
 from lvslab.run import run
+
+log = logging.getLogger("lvslab.build.image")
 
 # The programs of a director, by package. Listed are the files that a guest runs; libraries follow by
 # themselves.
@@ -81,6 +84,7 @@ def build(kernel: Kernel) -> Image:
     if not path.exists():
         with store.locked("image"):
             if not path.exists():
+                log.info("making the guest image for kernel %s", kernel.release)
                 store.write(path, newc(_entries(kernel, programs)))
     versions = {package.name: package.version.split(":")[-1] for package in programs}
     return Image(

@@ -8,6 +8,7 @@ archives.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shlex
 import stat
@@ -23,6 +24,8 @@ from lvslab import paths
 from lvslab.build import store
 from lvslab.errors import BuildError, CommandFailed, MachineError
 from lvslab.run import run
+
+log = logging.getLogger("lvslab.build.packages")
 
 # An empty dpkg status makes apt resolve as if nothing were installed: the result depends on the distribution
 # alone. The caches are off because apt would store this other view over the machine's own.
@@ -172,6 +175,7 @@ def _download(action: list[str]) -> tuple[Package, ...]:
     packages = tuple(_listed(line) for line in listed.decode().splitlines() if line.startswith("'"))
     missing = [package for package in packages if not package.path.exists()]
     if missing:
+        log.info("downloading %s", _counted(missing))
         (folder() / "partial").mkdir(exist_ok=True)
         where = ["-o", f"Dir::Cache::archives={folder()}"]
         only = ["--download-only"] if action[0] == "install" else []
@@ -185,6 +189,12 @@ def _download(action: list[str]) -> tuple[Package, ...]:
                 f"{package.file} does not have the checksum that its archive names", "try again"
             )
     return packages
+
+
+def _counted(packages: Sequence[Package]) -> str:
+    if len(packages) == 1:
+        return f"the package {packages[0].name} {packages[0].version}"
+    return f"{len(packages)} packages of {distribution()}, {packages[-1].name} among them"
 
 
 def _listed(line: str) -> Package:
