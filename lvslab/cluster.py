@@ -47,16 +47,27 @@ def nobody(_: Any) -> None:
 
 
 class Cluster:
-    """A running lab, spoken to through its supervisor. Connections are made when needed and kept."""
+    """A running lab, spoken to through its supervisor. Connections are made when needed and kept.
+
+    ``versions`` are those of the director's programs and kernel; ``kernel_name`` is the kernel that took the
+    place of the one in lab.yaml, None where none did.
+    """
 
     def __init__(
-        self, name: str, lab: Lab, steps: tuple[Step, ...], evidence: Path, versions: Mapping[str, str]
-    ):
+        self,
+        name: str,
+        lab: Lab,
+        steps: tuple[Step, ...],
+        evidence: Path,
+        versions: Mapping[str, str],
+        kernel_name: str | None,
+    ) -> None:
         self.name = name
         self.lab = lab
         self.steps = steps
         self.evidence = evidence
         self.versions = versions
+        self.kernel_name = kernel_name
         self._control = control.Control(name)
         self._opened = ExitStack()
         self._connections: dict[str, Connection] = {}
@@ -180,8 +191,8 @@ def booted(
         with Launch(planned, listener) as launch:
             for event in launch.events():
                 report(event)
-            with Cluster(name, lab, steps, planned.evidence, versions) as cluster:
-                cluster.note(versions=dict(versions))
+            with Cluster(name, lab, steps, planned.evidence, versions, kernel_name) as cluster:
+                cluster.note(versions=dict(versions), kernel_name=kernel_name)
                 cluster._launch = launch
                 yield cluster
 
@@ -194,7 +205,8 @@ def attach(name: str) -> Cluster:
     folder = Path(status["folder"])
     lab = spec.load(folder)
     steps = howto.load(folder / howto.HOWTO_FILE, lab.nodes.keys())
-    return Cluster(name, lab, steps, Path(status["evidence"]), status.get("versions", {}))
+    evidence, versions = Path(status["evidence"]), status.get("versions", {})
+    return Cluster(name, lab, steps, evidence, versions, status.get("kernel_name"))
 
 
 def check_name(name: str) -> str:

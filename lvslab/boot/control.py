@@ -14,6 +14,7 @@ import json
 import os
 import select
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -61,6 +62,9 @@ class Control:
         except OSError as refused:
             self._socket.close()
             raise _not_up(name, refused) from None
+        if _user(self._socket) != 0:
+            self._socket.close()
+            raise UsageError(f"the name '{name}' is taken by a process that is not root's, and so is no lab")
 
     def __enter__(self) -> Control:
         return self
@@ -115,8 +119,8 @@ def process(pid: int) -> Iterator[int]:
 
 def serve(connection: socket.socket, answer: Answer) -> None:
     """Answer the requests of one connection until the other side closes it. Only root is answered."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    if int.from_bytes(credentials[4:8], "little") != 0:
+    if _user(connection) != 0:
+        connection.close()
         return
     with connection, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         for line in connection.makefile("rb"):
@@ -163,6 +167,13 @@ def _subclasses(kind: type[LvsLabError]) -> Iterator[type[LvsLabError]]:
     for subclass in kind.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)
+
+
+def _user(connection: socket.socket) -> int:
+    """The user id of the other side (struct ucred: pid, uid, gid)."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, user, _ = struct.unpack("3i", credentials)
+    return int(user)
 
 
 def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:

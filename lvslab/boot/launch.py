@@ -78,6 +78,9 @@ class Launch:
                 event = json.loads(line)
                 if event["event"] == "error":
                     raise control.revived(event["error"])
+                if event["event"] == "log":
+                    logging.getLogger(event["logger"]).debug("%s", event["message"])
+                    continue
                 yield event
                 if event["event"] == "ready":
                     return

@@ -48,7 +48,9 @@ def command(guest: Guest, accelerator: Accelerator, ports: Ports, *, cards: bool
         *("-display", "none"),
         *("-machine", "pc"),
         *("-accel", accelerator),
-        *("-cpu", "host" if accelerator == "kvm" else "qemu64"),
+        # With rdrand the kernel has random numbers at once; without, the first SSH login waits a second
+        # for them.
+        *("-cpu", "host" if accelerator == "kvm" else "qemu64,+rdrand"),
         *("-m", str(guest.memory)),
         *("-kernel", str(guest.kernel)),
         *("-initrd", str(guest.initrd)),
@@ -118,7 +120,13 @@ class Machine:
     def set_up(self) -> None:
         """Make the guest the node of its plan. Raises BootError."""
         with self._explained("set-up", 30.0):
-            self.agent.run(guest_setup(self.guest), 30.0)
+            try:
+                self.agent.run(guest_setup(self.guest), 30.0)
+            except BootError as failed:
+                raise BootError(
+                    f"{self.guest.name} booted {self.guest.release}, but could not be set up: {failed.hint}",
+                    "has this kernel virtio_pci and virtio_net, built in or as modules that lvslab found?",
+                ) from None
 
     @property
     def ended(self) -> str | None:

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,8 +27,6 @@ from lvslab.boot.plan import Guest, Plan
 from lvslab.boot.qemu import Machine
 from lvslab.errors import BootError, LvsLabError, MachineError, UsageError
 from lvslab.run import run
-
-log = logging.getLogger("lvslab.supervisor")
 
 _RUN = Path("/run/lvslab")
 
@@ -45,11 +43,9 @@ class Lifeline:
         return cast(Plan, pickle.load(self._lines))
 
     def tell(self, event: str, **details: Any) -> None:
-        """Send an event up. Nobody listening is the other thread's business."""
-        try:
+        """Send an event up. Where nobody listens any more, ``watch`` ends the lab."""
+        with suppress(OSError):
             self._stream.sendall(json.dumps({"event": event, **details}).encode() + b"\n")
-        except OSError:
-            log.debug("nobody hears %s", event)
 
     def watch(self) -> None:
         """End the lab when the other side goes without having said "keep"."""
@@ -58,6 +54,17 @@ class Lifeline:
     def _watch(self) -> None:
         if self._lines.readline() != b"keep\n":
             os._exit(0)
+
+
+class _Told(logging.Handler):
+    """Sends what is logged here to the command that started the lab, where a person reads it."""
+
+    def __init__(self, lifeline: Lifeline) -> None:
+        super().__init__()
+        self._lifeline = lifeline
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lifeline.tell("log", logger=record.name, message=record.getMessage())
 
 
 class Supervisor(control.Answer):
@@ -274,10 +281,11 @@ def main() -> int:
         listener.close()
         stream.close()
         return _reap(child)
-    if os.environ.get("LVSLAB_DEBUG"):
-        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
     lifeline = Lifeline(stream)
     plan = lifeline.plan()
+    if os.environ.get("LVSLAB_DEBUG"):
+        logging.getLogger("lvslab").setLevel(logging.DEBUG)
+        logging.getLogger("lvslab").addHandler(_Told(lifeline))
     lifeline.watch()
     supervisor = Supervisor(plan, lifeline)
     try:

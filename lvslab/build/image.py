@@ -117,6 +117,7 @@ def _key(kernel: Kernel, programs: Sequence[packages.Package]) -> str:
     parts = [
         kernel.release,
         kernel.sha256,
+        kernel.modules_key,
         keys.client_public_key(),
         *sorted(package.sha256 for package in programs),
     ]

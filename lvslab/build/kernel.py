@@ -29,6 +29,16 @@ class Kernel:
     sha256: str
     module_source: Path | None
 
+    @property
+    def modules_key(self) -> str:
+        """What tells this kernel's modules from another's: the package, or every file's path, size and
+        time."""
+        source = self.module_source
+        if source is None or not source.is_dir():
+            return source.name if source else "none"
+        files = sorted((source / "kernel").rglob("*.ko*"))
+        return "\n".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+
     def needed_modules(self) -> tuple[modules.Module, ...]:
         """The modules that a guest needs."""
         if self.module_source is None:

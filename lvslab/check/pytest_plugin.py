@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ def lab(request: pytest.FixtureRequest, record_testsuite_property: Any) -> Itera
             _record(testbed, record_testsuite_property)
             yield testbed
         return
-    with _booted(request.path.parent) as testbed:
+    with _booted(request.path.parent, None) as testbed:
         testbed.apply()
         _record(testbed, record_testsuite_property)
         yield testbed
@@ -58,8 +58,17 @@ def lab(request: pytest.FixtureRequest, record_testsuite_property: Any) -> Itera
 
 @pytest.fixture
 def bare_lab(request: pytest.FixtureRequest) -> Iterator[Testbed]:
-    """A lab of its own for one test, booted, and without a single step of the how-to."""
-    with _booted(request.path.parent) as testbed:
+    """A lab of its own for one test, booted, and without a single step of the how-to.
+
+    Its directors run the same kernel as those of the lab that ``--lab`` names.
+    """
+    from lvslab.cluster import attach
+
+    kernel_name = None
+    if name := request.config.getoption("--lab"):
+        with attach(name) as running:
+            kernel_name = running.kernel_name
+    with _booted(request.path.parent, kernel_name) as testbed:
         yield testbed
 
 
@@ -89,13 +98,18 @@ def clients(lab: Testbed) -> tuple[NodeUnderTest, ...]:
 
 
 @contextmanager
-def _booted(folder: Path) -> Iterator[Testbed]:
+def _booted(folder: Path, kernel_name: str | None) -> Iterator[Testbed]:
     from lvslab.check.testbed import Testbed
     from lvslab.cluster import booted
+    from lvslab.errors import MachineError
 
     name = f"{folder.name[:20]}-{secrets.token_hex(3)}"
-    with booted(folder, name=name) as running, Testbed(running) as testbed:
-        yield testbed
+    with ExitStack() as opened:
+        try:
+            running = opened.enter_context(booted(folder, name=name, kernel_name=kernel_name))
+        except MachineError as lacking:
+            pytest.skip(str(lacking))
+        yield opened.enter_context(Testbed(running))
 
 
 def _record(testbed: Testbed, record: Any) -> None:
