@@ -8,14 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lvslab.check.ipvs_table import (
-    Counters,
-    Service,
-    ServiceConnections,
-    parse_connections,
-    parse_counters,
-    parse_rules,
-)
+from lvslab.check.ipvs_listing import Counters, ServiceConnections, parse_connections, parse_counters
+from lvslab.check.ipvs_rules import parse_rules
+from lvslab.check.ipvs_table import Service
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:

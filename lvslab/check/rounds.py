@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lvslab.check import access_log, http, ipvs_table, schedulers, verdict
+from lvslab.check import access_log, http, schedulers, verdict
 from lvslab.check.director import Reading, read, table_of_steps
 from lvslab.check.http import Reply, RequestFailed
+from lvslab.check.ipvs_listing import Counters
 from lvslab.check.ipvs_table import Service, endpoint, scan_order
 from lvslab.check.namespace import NamespaceThread
 from lvslab.check.verdict import ClusterFacts, ServerFacts
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 3
 _LOG_SECONDS = 2.0
-_NOTHING = ipvs_table.Counters(0, 0, 0, 0, 0)
+_NOTHING = Counters(0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from lvslab.check.ipvs_table import Service, ServiceConnections, scan_order
+from lvslab.check.ipvs_listing import ServiceConnections
+from lvslab.check.ipvs_table import Service, scan_order
 from lvslab.errors import LvsLabError
 
 NOBODY = "(no destination available)"

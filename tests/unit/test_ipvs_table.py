@@ -2,17 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from lvslab.check.ipvs_table import (
-    Counters,
-    Destination,
-    Service,
-    TableError,
-    compare,
-    parse_connections,
-    parse_counters,
-    parse_rules,
-    scan_order,
-)
+from lvslab.check.ipvs_listing import Counters, parse_connections, parse_counters
+from lvslab.check.ipvs_rules import parse_rules
+from lvslab.check.ipvs_table import Destination, Service, TableError, compare, scan_order
 
 HOWTO = """\
 ipvsadm -A -t 66.199.240.50:80 -s wlc

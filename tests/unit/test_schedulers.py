@@ -4,7 +4,8 @@ from functools import partial
 
 import pytest
 
-from lvslab.check.ipvs_table import parse_connections, parse_rules
+from lvslab.check.ipvs_listing import parse_connections
+from lvslab.check.ipvs_rules import parse_rules
 from lvslab.check.schedulers import (
     NOBODY,
     SCHEDULERS,

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from lvslab.check.ipvs_table import Counters, parse_rules
+from lvslab.check.ipvs_listing import Counters
+from lvslab.check.ipvs_rules import parse_rules
 from lvslab.check.verdict import (
     ClusterFacts,
     ServerFacts,

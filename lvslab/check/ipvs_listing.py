@@ -1,0 +1,198 @@
+"""Listings of ipvsadm read as rows: connections (``ipvsadm -Ln``) and counters (``ipvsadm -Ln --stats``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lvslab.check.ipvs_rules import address_and_port, number
+from lvslab.check.ipvs_table import Forwarding, Protocol, TableError, endpoint, service_name
+
+_SERVICE_LINE = re.compile(r"(TCP|UDP|SCTP|FWM)\s+(\S+)\s*(.*)$")
+_SERVER_LINE = re.compile(r"\s+->\s+(\S+)\s+(\S.*)$")
+_METHODS: Mapping[str, Forwarding] = {
+    "Masq": "masquerading",
+    "Route": "gatewaying",
+    "Tunnel": "tunneling",
+    "Local": "local",
+}
+_PROTOCOLS: Mapping[str, Protocol] = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp", "FWM": "fwmark"}
+
+
+@dataclass(frozen=True)
+class ServerConnections:
+    """A destination's line of ``ipvsadm -Ln``: its connections now, by what the scheduler makes of them."""
+
+    address: str
+    port: int
+    forwarding: Forwarding
+    weight: int
+    active: int
+    inactive: int
+
+    def __str__(self) -> str:
+        return endpoint(self.address, self.port)
+
+
+@dataclass(frozen=True)
+class ServiceConnections:
+    """A virtual service in ``ipvsadm -Ln``; ``servers`` in the order of the listing."""
+
+    protocol: Protocol
+    address: str
+    port: int
+    scheduler: str
+    servers: tuple[ServerConnections, ...] = ()
+    mark: int = 0
+    ipv6: bool = False
+    flags: str = ""
+
+    def __str__(self) -> str:
+        return service_name(self.protocol, self.address, self.port, self.mark, self.ipv6)
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Totals since the entry was made or zeroed. "In" is from the client, "out" what the director saw of the
+    answers: with masquerading all of them, with the other methods none."""
+
+    connections: int
+    packets_in: int
+    packets_out: int
+    bytes_in: int
+    bytes_out: int
+
+    def since(self, earlier: Counters) -> Counters:
+        """What was added after ``earlier`` was read."""
+        return Counters(
+            self.connections - earlier.connections,
+            self.packets_in - earlier.packets_in,
+            self.packets_out - earlier.packets_out,
+            self.bytes_in - earlier.bytes_in,
+            self.bytes_out - earlier.bytes_out,
+        )
+
+
+@dataclass(frozen=True)
+class ServerCounters:
+    """A destination's line of ``ipvsadm -Ln --stats --exact``."""
+
+    address: str
+    port: int
+    counters: Counters
+
+    def __str__(self) -> str:
+        return endpoint(self.address, self.port)
+
+
+@dataclass(frozen=True)
+class ServiceCounters:
+    """A virtual service in ``ipvsadm -Ln --stats --exact``; ``servers`` in the order of the listing."""
+
+    protocol: Protocol
+    address: str
+    port: int
+    counters: Counters
+    servers: tuple[ServerCounters, ...] = ()
+    mark: int = 0
+    ipv6: bool = False
+
+    def __str__(self) -> str:
+        return service_name(self.protocol, self.address, self.port, self.mark, self.ipv6)
+
+
+@dataclass(frozen=True)
+class _Heading:
+    protocol: Protocol
+    address: str
+    port: int
+    mark: int
+    ipv6: bool
+    rest: str
+
+
+def parse_connections(text: str) -> tuple[ServiceConnections, ...]:
+    """The rows of ``ipvsadm -Ln`` (with ``--nosort``: servers in the kernel's order). Raises TableError."""
+    table: list[ServiceConnections] = []
+    for heading, lines in _listing(text):
+        scheduler, _, flags = heading.rest.partition(" ")
+        servers = []
+        for place, columns, line in lines:
+            address, port = address_and_port(place, line)
+            if len(columns) != 4 or columns[0] not in _METHODS:
+                raise TableError(f"not a line of `ipvsadm -Ln`: {line!r}")
+            weight, active, inactive = (_count(column, line) for column in columns[1:])
+            servers.append(
+                ServerConnections(address, port or 0, _METHODS[columns[0]], weight, active, inactive)
+            )
+        table.append(
+            ServiceConnections(
+                heading.protocol,
+                heading.address,
+                heading.port,
+                scheduler,
+                tuple(servers),
+                heading.mark,
+                heading.ipv6,
+                flags.strip(),
+            )
+        )
+    return tuple(table)
+
+
+def parse_counters(text: str) -> tuple[ServiceCounters, ...]:
+    """The rows of ``ipvsadm -Ln --stats --exact``. Raises TableError, also on numbers cut to 12K or 3M."""
+    table: list[ServiceCounters] = []
+    for heading, lines in _listing(text):
+        servers = []
+        for place, columns, line in lines:
+            address, port = address_and_port(place, line)
+            servers.append(ServerCounters(address, port or 0, _counters(columns, line)))
+        table.append(
+            ServiceCounters(
+                heading.protocol,
+                heading.address,
+                heading.port,
+                _counters(heading.rest.split(), str(heading)),
+                tuple(servers),
+                heading.mark,
+                heading.ipv6,
+            )
+        )
+    return tuple(table)
+
+
+def _listing(text: str) -> list[tuple[_Heading, list[tuple[str, list[str], str]]]]:
+    found: list[tuple[_Heading, list[tuple[str, list[str], str]]]] = []
+    for line in text.splitlines():
+        titles = ("IP Virtual Server version", "Prot LocalAddress:Port")
+        if not line.strip() or line.startswith(titles) or "RemoteAddress:Port" in line:
+            continue
+        if service := _SERVICE_LINE.match(line):
+            protocol, rest = _PROTOCOLS[service[1]], service[3].strip()
+            if protocol == "fwmark":
+                ipv6 = rest.startswith("IPv6")
+                mark = number(service[2], line, 1, 2**31 - 1)
+                found.append((_Heading(protocol, "", 0, mark, ipv6, rest.removeprefix("IPv6").strip()), []))
+            else:
+                address, port = address_and_port(service[2], line)
+                found.append((_Heading(protocol, address, port or 0, 0, ":" in address, rest), []))
+        elif found and (server := _SERVER_LINE.match(line)):
+            found[-1][1].append((server[1], server[2].split(), line))
+        else:
+            raise TableError(f"not a line of `ipvsadm -Ln`: {line!r}")
+    return found
+
+
+def _counters(columns: Sequence[str], line: str) -> Counters:
+    if len(columns) != 5:
+        raise TableError(f"not a line of `ipvsadm -Ln --stats`: {line!r}")
+    return Counters(*(_count(column, line) for column in columns))
+
+
+def _count(text: str, line: str) -> int:
+    if not text.isdecimal():
+        hint = "read them with --exact" if text[-1:] in "KMGT" else None
+        raise TableError(f"{text!r} is no count, in {line!r}", hint)
+    return int(text)
