@@ -212,8 +212,8 @@ def bench(found: Mapping[str, Any]) -> str:
 
 
 def colourful(stream: TextIO) -> bool:
-    """Whether ``stream`` wants colours."""
-    return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    """Whether ``stream`` is a terminal that shows colours and nobody objects (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _distribution(distribution: Mapping[str, Mapping[str, int]]) -> str:

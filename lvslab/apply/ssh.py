@@ -14,7 +14,6 @@ import contextlib
 import io
 import logging
 import os
-import re
 import secrets
 import select
 import socket
@@ -25,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from lvslab.apply.marker import MarkerReader, wrap
 from lvslab.errors import BootError, StepFailed
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ log = logging.getLogger("lvslab.ssh")
 
 # The status that OpenSSH's client ends with where a signal ended the remote command.
 SIGNALLED = 255
-# A step that never stops talking must not fill the memory: this many bytes of its output are kept.
-OUTPUT_LIMIT = 1 << 20
 _CHUNK = 1 << 16
 # How long a shell may take to end when we have no more for it, in seconds.
 _FAREWELL = 1.0
@@ -363,56 +361,6 @@ class Shell:
         except OSError as error:
             # A shell that has gone is noticed, with its status, by whoever reads from it next.
             raise BrokenPipeError(str(error)) from error
-
-
-def wrap(command: str, first: str, second: str) -> str:
-    """The text that makes a shell run ``command`` and then print ``first`` + ``second`` and the exit status.
-
-    ``eval`` makes a syntax error the command's own and not the shell's; ``command`` takes away from ``eval``
-    that its errors end the shell (POSIX 2.8.1; seen so in dash, bash and busybox). The shell itself reads
-    what to do from its stdin, so the command gets another one.
-    """
-    # The empty line brings bash 5.2 to its senses after an unclosed quote; else it takes no `{` at once.
-    quoted = command.replace("'", "'\\''")
-    return f"command eval '{quoted}\n' </dev/null\n\n{{ lvslab_ended {first} {second} $?; }} 2>/dev/null\n"
-
-
-class MarkerReader:
-    """Splits what a shell prints into a command's output, its status, and what comes after the marker."""
-
-    def __init__(self, marker: str, before: bytes = b"", limit: int = OUTPUT_LIMIT) -> None:
-        self._pattern = re.compile(re.escape(marker.encode()) + rb" (\d{1,3})\n")
-        self._longest = len(marker) + len(" 255\n")
-        self._limit = limit
-        self._kept = bytearray()
-        self._left_out = 0
-        self._open = bytearray(before)
-        self.rest = b""
-
-    def feed(self, data: bytes) -> int | None:
-        """Take what was read; the status once the marker has been seen, else None."""
-        self._open += data
-        if found := self._pattern.search(self._open):
-            status, start, end = int(found[1]), found.start(), found.end()
-            self.rest = bytes(self._open[end:])
-            del self._open[start:]
-            self._keep(start)
-            return status
-        # Only the last bytes can be the beginning of a marker; nothing before them is looked at again.
-        self._keep(len(self._open) - self._longest)
-        return None
-
-    def text(self) -> str:
-        """The output so far, without the marker."""
-        seen = bytes(self._kept + self._open).decode(errors="replace")
-        return f"{seen}\n[{self._left_out} bytes more]\n" if self._left_out else seen
-
-    def _keep(self, count: int) -> None:
-        count = max(count, 0)
-        room = self._limit - len(self._kept)
-        self._kept += self._open[: min(count, room)]
-        self._left_out += max(count - room, 0)
-        del self._open[:count]
 
 
 def _feed(channel: paramiko.Channel, stdin: int | None, wake: int) -> None:

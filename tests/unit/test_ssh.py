@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.apply.ssh import CommandTimeout, Connection, ConnectionLost, MarkerReader, Shell, wrap
+from lvslab.apply.marker import MarkerReader, wrap
+from lvslab.apply.ssh import CommandTimeout, Connection, ConnectionLost, Shell
 from lvslab.errors import BootError, StepFailed
 
 TIMEOUT = 10.0
