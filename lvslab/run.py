@@ -83,7 +83,11 @@ def missing_program(program: str) -> NoReturn:
 def ended(program: str, status: int) -> str:
     """How a program ended, in words. ``status`` as in subprocess: a signal is a negative number."""
     if status < 0:
-        return f"{program} was ended by {signal.Signals(-status).name}"
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:  # the real-time signals have no names
+            name = f"signal {-status}"
+        return f"{program} was ended by {name}"
     return f"{program} ended with status {status}"
 
 

@@ -63,6 +63,8 @@ SubnetField = Annotated[Subnet, BeforeValidator(_subnet), WithJsonSchema({"type"
 
 # A network's name and a port's number are the name of a Linux interface, which has at most 15 characters.
 NetworkName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,8}$")]
+# Of a bridge these would be the loopback interface's, or stand for all interfaces under /proc/sys/net.
+_TAKEN = frozenset({"lo", "all", "default"})
 NodeName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,14}$")]
 
@@ -339,6 +341,9 @@ def _explained(error: ErrorDetails) -> _Mistake:
 
 def _contradictions(spec: LabFile) -> Iterator[_Mistake]:
     """What is wrong between the parts of a lab, each of which is well formed."""
+    for name in sorted(_TAKEN & spec.networks.keys()):
+        message = f"a network cannot be called {name}: Linux has another use for that name"
+        yield _Mistake(("networks", name), message, "choose another name")
     for (other, earlier), (name, network) in combinations(spec.networks.items(), 2):
         if network.subnet.overlaps(earlier.subnet):
             message = f"the subnet {network.subnet} of {name} overlaps {earlier.subnet} of {other}"

@@ -40,7 +40,10 @@ class Agent:
         """Run a shell command in the guest; the lines it printed. Raises AgentSilent, BootError where it
         fails."""
         number = f"{next(self._numbers)}".encode()
-        self._stream.sendall(number + b" " + command.encode() + b"\n")
+        try:
+            self._stream.sendall(number + b" " + command.encode() + b"\n")
+        except OSError:
+            raise AgentSilent(closed=True) from None
         deadline, lines = time.monotonic() + seconds, list[str]()
         while True:
             line = self._line(deadline)
@@ -51,6 +54,10 @@ class Agent:
                     said = "\n  ".join(lines) or "it printed nothing"
                     raise BootError(f"the guest could not be set up (status {status}): {command}", said)
                 return lines
+
+    def close(self) -> None:
+        """Let go of the serial port."""
+        self._stream.close()
 
     def _line(self, deadline: float) -> bytes:
         while b"\n" not in self._buffer:

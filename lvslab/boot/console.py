@@ -7,7 +7,6 @@ import contextlib
 import selectors
 import socket
 import threading
-from collections import deque
 from pathlib import Path
 
 _REMEMBERED = 16384
@@ -21,7 +20,7 @@ class Console:
     def __init__(self, stream: socket.socket, log: Path) -> None:
         self._stream = stream
         self._log = log.open("ab", buffering=0)
-        self._tail = deque[bytes](maxlen=_REMEMBERED // 64)
+        self._tail = b""
         self._viewers: list[socket.socket] = []
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._read, name=f"console {log.stem}", daemon=True)
@@ -34,7 +33,7 @@ class Console:
         ours.setblocking(False)
         with self._lock:
             with contextlib.suppress(BlockingIOError):
-                ours.send(b"".join(self._tail))
+                ours.send(self._tail)
             self._viewers.append(ours)
         threading.Thread(target=self._type, args=(ours,), name="console viewer", daemon=True).start()
         return theirs
@@ -47,7 +46,7 @@ class Console:
     def last_lines(self, count: int = 12) -> list[str]:
         """What was last on the console, without empty lines."""
         with self._lock:
-            text = b"".join(self._tail).decode(errors="replace")
+            text = self._tail.decode(errors="replace")
         return [line.rstrip() for line in text.replace("\r", "").split("\n") if line.strip()][-count:]
 
     def panic(self) -> str | None:
@@ -60,13 +59,15 @@ class Console:
             while data := self._receive():
                 self._log.write(data)
                 with self._lock:
-                    self._tail.append(data)
+                    self._tail = (self._tail + data)[-_REMEMBERED:]
                     for viewer in list(self._viewers):
                         self._show(viewer, data)
         with self._lock:
             for viewer in self._viewers:
-                viewer.close()
+                # Wakes the thread that waits for what is typed, which closes it.
+                viewer.shutdown(socket.SHUT_RDWR)
             self._viewers.clear()
+        self._stream.close()
 
     def _receive(self) -> bytes:
         try:

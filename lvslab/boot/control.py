@@ -183,6 +183,8 @@ def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
         if not part:
             return b"", descriptors
         data += part
+        for descriptor in more:
+            os.set_inheritable(descriptor, False)
         descriptors += more
     return data, descriptors
 

@@ -209,4 +209,4 @@ def _management(number: int) -> Management:
     block = number * 4
     subnet = f"169.254.{100 + (block >> 8)}.{block & 255}".rsplit(".", 1)[0]
     here, there = (f"{subnet}.{(block & 255) + offset}/30" for offset in (1, 2))
-    return Management(f"manage{number}", f"02:4c:56:ff:{number >> 8:02x}:{number & 255:02x}", here, there)
+    return Management(f"mgmt_{number}", f"02:4c:56:ff:{number >> 8:02x}:{number & 255:02x}", here, there)

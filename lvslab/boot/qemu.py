@@ -143,6 +143,8 @@ class Machine:
         """Stop the guest at once, as if the power had failed."""
         self._process.kill()
         self._process.wait()
+        self.console.ended(5)
+        self.agent.close()
 
     @contextlib.contextmanager
     def _explained(self, phase: str, seconds: float) -> Iterator[None]:

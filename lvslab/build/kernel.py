@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from lvslab import paths
@@ -96,7 +97,10 @@ def _of_distribution(name: str) -> Kernel:
 
 
 def _of_package(name: str, package: Path) -> Kernel:
-    image = paths.cache() / "kernels" / f"{package.stem}.vmlinuz"
+    # By name, size and time: a package of the user's own may be built anew under its old name.
+    about = package.stat()
+    key = sha256(f"{package} {about.st_size} {about.st_mtime_ns}".encode()).hexdigest()[:12]
+    image = paths.cache() / "kernels" / f"{package.stem}-{key}.vmlinuz"
     if not image.exists():
         found = [
             member for member in packages.members(package, lambda path: path.startswith("boot/vmlinuz-"))

@@ -123,7 +123,10 @@ def _plain(path: str, content: bytes) -> bytes:
         case ".ko":
             return content
         case ".xz":
-            return lzma.decompress(content)
+            try:
+                return lzma.decompress(content)
+            except lzma.LZMAError as damaged:
+                raise BuildError(f"the module {path} is damaged: {damaged}") from None
         case ".zst":
             return run(["zstd", "-dc"], input=content).stdout
     raise BuildError(f"{path} is compressed in a way that lvslab does not know")

@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -45,10 +45,8 @@ def appearing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
         yield stream
         stream.flush()
         os.fsync(descriptor)
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
         # Only with a folder's descriptor does Python call linkat(AT_SYMLINK_FOLLOW), which /proc needs.
-        os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
+        _put(lambda: os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor), path)
 
 
 @contextlib.contextmanager
@@ -60,9 +58,16 @@ def _renamed(path: Path, mode: int) -> Iterator[BinaryIO]:
         stream.flush()
         os.fsync(stream.fileno())
         os.fchmod(stream.fileno(), mode)
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        os.link(stream.name, path)
+        _put(lambda: os.link(stream.name, path), path)
+
+
+def _put(link: Callable[[], None], path: Path) -> None:
+    """Link a complete file to ``path`` in the place of what is there; of two writers the last one wins."""
+    while True:
+        try:
+            return link()
+        except FileExistsError:
+            path.unlink(missing_ok=True)
 
 
 def write(path: Path, content: bytes, mode: int = 0o644) -> Path:
