@@ -159,7 +159,12 @@ class Cluster:
         with Transcript(self.evidence / TRANSCRIPT) as transcript:
             try:
                 summary = runner.apply_steps(
-                    steps, lambda node: self.connect(node).shell(), transcript, self.versions, report
+                    steps,
+                    lambda node: self.connect(node).shell(),
+                    transcript,
+                    self.versions,
+                    report,
+                    "" if self.name == self.lab.name else f" --name {self.name}",
                 )
             except runner.UnexpectedEnd as stopped:
                 self.note(steps=asdict(stopped.summary))
@@ -183,6 +188,8 @@ def booted(
     steps = howto.load(folder / howto.HOWTO_FILE, lab.nodes.keys())
     check_name(name)
     need_root()
+    if kernel_name is not None and Path(kernel_name).is_file():
+        kernel_name = str(Path(kernel_name).resolve())
     with control.reserve(name) as listener:
         begun = time.monotonic()
         report({"event": "begins", "phase": "prepare"})
@@ -257,6 +264,9 @@ def _plan(lab: Lab, name: str, kernel_name: str | None) -> tuple[plan.Plan, Mapp
 
 
 def _kernel(lab: Lab, director: str, name: str, from_file: bool) -> kernel.Kernel:
+    # A path in lab.yaml is meant from the lab's folder, one on the command line from where the user is.
+    if from_file and (lab.folder / name).is_file():
+        name = str(lab.folder / name)
     try:
         return kernel.find(name)
     except UsageError as unknown:

@@ -74,7 +74,8 @@ def _devices() -> Iterator[Finding]:
             "accelerator", None, "/dev/kvm is there; the first lab.up tries whether it boots a guest"
         )
     else:
-        yield Finding("accelerator", None, f"{choice.accelerator}: {choice.reason}")
+        detail = f" ({choice.detail})" if choice.detail else ""
+        yield Finding("accelerator", None, f"{choice.accelerator}: {choice.reason}{detail}")
 
 
 def _own_ipvs() -> Finding:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from lvslab.cluster import Cluster, Event, nobody
 from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
 
 DEFAULT = "web-nat"
+_NO_TESTS = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
 FIRST_ROUND = 12
 """Requests in the round that ``lab.up`` shows: a multiple of the sum of small weights."""
 
@@ -129,6 +130,29 @@ def up(
     been named.
     """
     folder = spec.find(lab, paths.labs())
+    with ExitStack() as held:
+        try:
+            running, result = _up(held, folder, name or folder.resolve().name, kernel, apply, listeners)
+        except _Stopped as stopped:
+            stopped.running.keep()
+            raise stopped.why from None
+        running.keep()
+    return result
+
+
+class _Stopped(Exception):
+    """A step or the first round failed in a lab that is up."""
+
+    def __init__(self, running: Cluster, why: LvsLabError) -> None:
+        super().__init__(str(why))
+        self.running = running
+        self.why = why
+
+
+def _up(
+    held: ExitStack, folder: Path, name: str, kernel: str | None, apply: bool, listeners: Listeners
+) -> tuple[Cluster, Up]:
+    """A lab that is up for as long as ``held`` is, unless it is kept. Raises _Stopped for a look at it."""
     phases: dict[str, float] = {}
 
     def report(event: Event) -> None:
@@ -136,33 +160,35 @@ def up(
             phases[event["phase"]] = round(event["seconds"], 3)
         listeners.event(event)
 
-    name = name or folder.resolve().name
-    with cluster.booted(folder, name=name, kernel_name=kernel, report=report) as running:
-        taken: Round | None = None
-        try:
-            if apply:
-                with _phase("steps", report):
-                    running.apply(listeners.step)
+    booted = cluster.booted(folder, name=name, kernel_name=kernel, report=report)
+    running = held.enter_context(booted)
+    taken: Round | None = None
+    try:
+        if apply:
+            with _phase("steps", report):
+                running.apply(listeners.step)
+            if _has_web_service(running):
                 with _phase("first round", report):
                     taken = first_round(running)
-                    running.note(distribution=distribution(taken))
-        except (StepFailed, CheckFailed):
-            running.keep()
-            raise
-        result = _result(running, phases, taken)
-        running.note(phases=phases)
-        running.keep()
-    return result
+            running.note(distribution=distribution(taken))
+    except (StepFailed, CheckFailed) as why:
+        raise _Stopped(running, why) from why
+    running.note(phases=phases)
+    return running, _result(running, phases, taken)
 
 
 def first_round(running: Cluster, count: int = FIRST_ROUND) -> Round | None:
     """A round of requests from the first client through the first director; None where there is no web
     service."""
-    director, client = next(iter(running.lab.directors)), next(iter(running.lab.clients), None)
-    if client is None or not rounds.web_services(running, director):
+    if not _has_web_service(running):
         return None
     with Testbed(running) as testbed:
-        return testbed.round(count=count, client=client, director=director)
+        return testbed.round(count=count)
+
+
+def _has_web_service(running: Cluster) -> bool:
+    director = next(iter(running.lab.directors))
+    return bool(running.lab.clients) and bool(rounds.web_services(running, director))
 
 
 def distribution(taken: Round | None) -> dict[str, dict[str, int]]:
@@ -179,7 +205,13 @@ def distribution(taken: Round | None) -> dict[str, dict[str, int]]:
 def apply(name: str, listeners: Listeners) -> Up:
     """Apply the how-to to a lab that is up without it, and take a first round of requests."""
     with cluster.attach(name) as running:
-        phases = dict(running.status().get("phases", {}))
+        found = running.status()
+        if "steps" in found:
+            raise StateError(
+                f"the how-to has been applied to the lab '{name}' already",
+                "a second time would not be what howto.md says: lab.down, and then lab.up, make a new one",
+            )
+        phases = dict(found.get("phases", {}))
         begun = time.monotonic()
         running.apply(listeners.step)
         phases["steps"] = round(time.monotonic() - begun, 3)
@@ -207,20 +239,30 @@ def check(name: str, junit: Path | None, *, quiet: bool) -> Checked:
     """Run the checks of a running lab with pytest. ``quiet`` sends pytest's words to stderr."""
     with cluster.attach(name) as running:
         folder, evidence = running.lab.folder, running.evidence
+        if "steps" not in running.status():
+            raise StateError(
+                f"the how-to has not been applied to the lab '{name}'", "./run lab.apply does it"
+            )
     return _run_checks(folder, name, junit or evidence / "junit.xml", quiet=quiet)
 
 
 def _run_checks(folder: Path, name: str, junit: Path, *, quiet: bool) -> Checked:
     junit = junit.resolve()
     junit.unlink(missing_ok=True)
-    pytest = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", f"--junit-xml={junit}"]
+    # pytest ends with this process, however this one ends, and the labs that it has booted end with pytest.
+    tied = ["setpriv", "--pdeathsig", "TERM", "--"]
+    pytest = [*tied, sys.executable, "-P", "-m", "pytest", "-v", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*pytest, f"--lab={name}", str(folder)],
+        [*pytest, f"--junit-xml={junit}", f"--lab={name}", str(folder.resolve())],
         stdout=sys.stderr if quiet else None,
         stdin=subprocess.DEVNULL,
         cwd=paths.PROJECT,
         check=False,
     )
+    if done.returncode == _NO_TESTS:
+        raise CheckFailed(
+            f"there are no checks in {folder}", "a check is a function test_... in a test_*.py"
+        )
     if not junit.exists():
         raise CheckFailed(f"pytest ended with status {done.returncode} and wrote no report")
     return Checked(name, str(junit), tuple(_cases(junit)), done.returncode)
@@ -249,7 +291,9 @@ def listed() -> list[dict[str, Any]]:
             with suppress(LvsLabError), control.Control(name) as conversation:
                 found, _ = conversation.ask("status")
                 up_as.setdefault(found["folder"], []).append(name)
-    labs = [spec.load(paths.labs() / name) for name in spec.list_labs(paths.labs())]
+    folders = [paths.labs() / name for name in spec.list_labs(paths.labs())]
+    known = {str(folder.resolve()) for folder in folders}
+    labs = [spec.load(folder) for folder in [*folders, *map(Path, sorted(up_as.keys() - known))]]
     return [
         {"lab": lab.name, "title": lab.title, "nodes": len(lab.nodes), "up": up_as.get(str(lab.folder), [])}
         for lab in labs
@@ -287,12 +331,12 @@ def verify(lab: str, *, kernel: str | None, junit: Path | None, listeners: Liste
     """Up, check and down in one, under a name of its own."""
     folder = spec.find(lab, paths.labs())
     name = f"{folder.resolve().name[:20]}-{secrets.token_hex(3)}"
-    try:
-        result = up(lab, name=name, kernel=kernel, listeners=listeners)
+    with ExitStack() as held:
+        try:
+            _, result = _up(held, folder, name, kernel, True, listeners)
+        except _Stopped as stopped:
+            raise stopped.why from None
         checked = _run_checks(folder, name, junit or Path(result.evidence) / "junit.xml", quiet=True)
-    finally:
-        if name in control.running():
-            down([name])
     return Verified(result, checked)
 
 
@@ -316,7 +360,9 @@ def _result(running: Cluster, phases: dict[str, float], taken: Round | None) -> 
         kernel=str(running.versions.get("kernel", "")),
         accelerator=described["accelerator"],
         nodes=described["nodes"],
-        steps=described.get("steps", {"total": len(running.steps), "failed": 0, "expected_failures": 0}),
+        steps=described.get(
+            "steps", {"total": len(running.steps), "taken": 0, "failed": 0, "expected_failures": 0}
+        ),
         distribution=distribution(taken),
         phases=phases,
         table=taken.table if taken else "",

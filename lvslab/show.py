@@ -47,12 +47,15 @@ class _Relay(logging.Handler):
 
     def listen(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
-        if self._logger.getEffectiveLevel() > logging.INFO:
-            self._logger.setLevel(logging.INFO)
+        if self._logger.isEnabledFor(logging.DEBUG):
+            return  # all of it is shown anyway
+        self._logger.setLevel(logging.INFO)
+        self._logger.propagate = False
         self._logger.addHandler(self)
 
     def close(self) -> None:
         self._logger.removeHandler(self)
+        self._logger.propagate = True
         super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -127,9 +130,8 @@ def up(result: Up) -> str:
     if result.distribution:
         parts.append(_distribution(result.distribution))
     parts.append(_steps(result.steps))
-    parts.append(
-        "seconds: " + ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in result.phases.items())
-    )
+    phases = [*result.phases.items(), ("in all", sum(result.phases.values()))]
+    parts.append("seconds: " + ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in phases))
     first = next(iter(result.nodes))
     parts.append(
         f"log in:     ./run lab.ssh {first}{name}\n"

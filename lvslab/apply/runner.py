@@ -45,9 +45,11 @@ class NodeShell(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """How many steps the how-to has, and how many of those taken failed, by surprise and as expected."""
+    """How many steps there are, how many were taken, and how many of these failed, by surprise and as
+    expected."""
 
     total: int
+    taken: int
     failed: int
     expected_failures: int
 
@@ -67,14 +69,16 @@ def apply_steps(
     transcript: Transcript,
     versions: Mapping[str, str] | Callable[[], Mapping[str, str]],
     report: Callable[[Entry], None],
+    option: str = "",
 ) -> Summary:
     """Take ``steps`` in order and write each to ``transcript`` and ``report`` as soon as it has ended.
 
     ``open_shell`` makes the shell of a node when its first step comes; it stays open until all is done.
-    ``versions`` (name to version, as known failures name them) may be a function: it is called once, at the
-    first step that is a known failure. Raises UnexpectedEnd (a StepFailed) at the first step that ends
-    otherwise than the how-to says, and whatever ``open_shell`` raises. A connection that breaks during a
-    step is written down as that step's failure and raised as ConnectionLost (a BootError).
+    ``versions`` (name to version, as known failures name them) may be a function: it is called once, at
+    the first step that is a known failure. ``option`` follows the commands that hints name. Raises
+    UnexpectedEnd (a StepFailed) at the first step that ends otherwise than the how-to says, and whatever
+    ``open_shell`` raises. A connection that breaks during a step is written down as that step's failure
+    and raised as ConnectionLost (a BootError).
     """
     known: Mapping[str, str] | None = None
     shells: dict[str, NodeShell] = {}
@@ -91,8 +95,9 @@ def apply_steps(
             if entry.outcome == "expected failure":
                 expected_failures += 1
             elif entry.outcome != "ok":
-                _stop(step, entry, error, Summary(len(steps), 1, expected_failures))
-    return Summary(len(steps), 0, expected_failures)
+                summary = Summary(len(steps), entry.number, 1, expected_failures)
+                _stop(step, entry, error, summary, option)
+    return Summary(len(steps), len(steps), 0, expected_failures)
 
 
 def _take(
@@ -153,10 +158,15 @@ def _entry(
 
 
 def _stop(
-    step: Step, entry: Entry, error: LvsLabError | KeyboardInterrupt | None, summary: Summary
+    step: Step,
+    entry: Entry,
+    error: LvsLabError | KeyboardInterrupt | None,
+    summary: Summary,
+    option: str,
 ) -> NoReturn:
     message = describe(entry)
-    hint = f"the lab stays up for a look: ./run lab.ssh {step.node}; all that was done: ./run lab.transcript"
+    look, history = f"./run lab.ssh {step.node}{option}", f"./run lab.transcript{option}"
+    hint = f"the lab stays up for a look: {look}; all that was done: {history}"
     if entry.outcome == "unexpectedly passed":
         hint += "\n  if these versions have mended it, howto.md must not call it a known failure on them"
     if isinstance(error, ConnectionLost):

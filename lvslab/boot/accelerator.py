@@ -16,7 +16,7 @@ from lvslab import paths
 from lvslab.boot.plan import Guest
 from lvslab.boot.qemu import QEMU, Accelerator, Machine
 from lvslab.build import store
-from lvslab.errors import BootError
+from lvslab.errors import BootError, UsageError
 from lvslab.run import run
 
 PROBE_SECONDS = 5.0
@@ -25,11 +25,11 @@ PROBE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Choice:
-    """The accelerator to use and why, in words. ``fresh`` where it was found out just now."""
+    """The accelerator to use and why, in words; ``detail`` is what QEMU said, if anything."""
 
     accelerator: Accelerator
     reason: str
-    fresh: bool = False
+    detail: str = ""
 
     @property
     def expectation(self) -> str:
@@ -45,6 +45,8 @@ def known() -> Choice | None:
     forced = os.environ.get("LVSLAB_ACCELERATOR")
     if forced in ("kvm", "tcg"):
         return Choice("kvm" if forced == "kvm" else "tcg", "chosen by LVSLAB_ACCELERATOR")
+    if forced:
+        raise UsageError(f"LVSLAB_ACCELERATOR is '{forced}'", "it may be kvm or tcg, or be left out")
     if not os.path.exists("/dev/kvm"):
         return Choice("tcg", "this machine has no /dev/kvm")
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
@@ -63,15 +65,14 @@ def probe(guest: Guest) -> Choice:
         machine = Machine(guest, "kvm", Path(folder), cards=False)
         try:
             machine.await_ready(PROBE_SECONDS)
-            choice = Choice("kvm", "a guest booted with it", fresh=True)
+            choice = Choice("kvm", "a guest booted with it")
         except BootError:
-            why = machine.ended or f"it hung, and was given up after {PROBE_SECONDS:g} s"
-            reason = f"/dev/kvm is there, but boots no guest: {machine.said or why}"
-            choice = Choice("tcg", reason, fresh=True)
+            how = "ends at once" if machine.ended else f"hung for {PROBE_SECONDS:g} s"
+            choice = Choice("tcg", f"/dev/kvm is there, but a guest that uses it {how}", machine.said)
         finally:
             machine.end()
-    kept = dataclasses.replace(choice, fresh=False)
-    store.write(_memory(), json.dumps({"machine": _machine(), "choice": dataclasses.asdict(kept)}).encode())
+    kept = {"machine": _machine(), "choice": dataclasses.asdict(choice)}
+    store.write(_memory(), json.dumps(kept).encode())
     return choice
 
 

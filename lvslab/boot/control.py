@@ -24,6 +24,7 @@ from lvslab.errors import BootError, LvsLabError, StateError, UsageError
 
 _PREFIX = "lvslab/"
 _DESCRIPTORS = 4
+_PATIENCE = 60.0
 
 
 def reserve(name: str) -> socket.socket:
@@ -57,6 +58,7 @@ class Control:
     def __init__(self, name: str) -> None:
         self.name = name
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(_PATIENCE)
         try:
             self._socket.connect(f"\0{_PREFIX}{name}")
         except OSError as refused:

@@ -32,7 +32,10 @@ _UNSHARE = (
 
 class Launch:
     """A supervisor on its way up. Unless ``keep`` is called, the lab ends with this object's context, or
-    process."""
+    process.
+
+    ``listener`` holds the lab's name and is handed over.
+    """
 
     def __init__(self, plan: Plan, listener: socket.socket) -> None:
         self._plan = plan
@@ -44,7 +47,8 @@ class Launch:
         environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
         if log.isEnabledFor(logging.DEBUG):
             environment["LVSLAB_DEBUG"] = "1"
-        with theirs, self._messages.open("wb") as messages:
+        # Only the lab itself holds its name from now on, so that the name goes when the lab does.
+        with listener, theirs, self._messages.open("wb") as messages:
             try:
                 self._process = subprocess.Popen(
                     [*_UNSHARE, *supervisor, *map(str, descriptors)],

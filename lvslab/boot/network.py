@@ -16,14 +16,6 @@ from lvslab.errors import BootError
 _DONE = "lvslab: host is set up"
 
 
-class LabNetwork(Mininet):  # type: ignore[misc]  # Mininet has no types
-    """Mininet without its ``init``, which sets limits of the whole machine and does not put them back."""
-
-    @classmethod
-    def init(cls) -> None:
-        cls.inited = True
-
-
 class Bridge(LinuxBridge):  # type: ignore[misc]
     """A LinuxBridge whose ports are told by list and not by name, and which needs one command for all of
     them."""
@@ -50,9 +42,11 @@ def keep_quiet() -> None:
             file.write_text(value)
 
 
-def build(plan: Plan) -> LabNetwork:
+def build(plan: Plan) -> Mininet:
     """Make the bridges and hosts of ``plan`` and connect them, taps included. Raises BootError."""
-    network = LabNetwork(controller=None, switch=Bridge, build=False)
+    # Its ``init`` sets limits of the whole machine, and nothing puts them back.
+    Mininet.inited = True
+    network = Mininet(controller=None, switch=Bridge, build=False)
     # Mininet wants an OpenFlow number for every switch, and derives one only from names such as s1.
     bridges = {name: network.addSwitch(name, dpid=f"{n:x}") for n, name in enumerate(plan.networks, start=1)}
     for guest in plan.guests:

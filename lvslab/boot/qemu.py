@@ -24,6 +24,8 @@ log = logging.getLogger("lvslab.qemu")
 QEMU = "qemu-system-x86_64"
 Accelerator = Literal["kvm", "tcg"]
 
+_COMFORTABLE = 128
+
 # Generous: a loaded two-core machine needs 5 s for what takes 2.5 s otherwise, and more than that without
 # KVM.
 DEADLINE: dict[Accelerator, float] = {"kvm": 20.0, "tcg": 60.0}
@@ -47,7 +49,8 @@ def command(guest: Guest, accelerator: Accelerator, ports: Ports, *, cards: bool
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *("-machine", "pc"),
-        *("-accel", accelerator),
+        # The emulator's cache of translated code grows to 1 GiB if it may, and is not faster for it.
+        *("-accel", "tcg,tb-size=64" if accelerator == "tcg" else accelerator),
         # With rdrand the kernel has random numbers at once; without, the first SSH login waits a second
         # for them.
         *("-cpu", "host" if accelerator == "kvm" else "qemu64,+rdrand"),
@@ -170,6 +173,8 @@ class Machine:
         said = [
             f"kernel {guest.release} ({guest.kernel}), {self.accelerator}; evidence in {self._log.parent}"
         ]
+        if panic and guest.memory < _COMFORTABLE:
+            said.append(f"it has {guest.memory} MiB of memory; kernel and image want some {_COMFORTABLE}")
         if lines := self.console.last_lines():
             said += ["last lines of its console:", *(f"  {line}" for line in lines)]
         elif words := last_lines(self._messages.read_bytes()):

@@ -53,7 +53,11 @@ _FILES = {
     "etc/shells": "/bin/sh\n/etc/lvslab/login\n",
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "etc/sysctl.conf": "# sysctl -p reads the settings in this file.\n",
-    "etc/profile": 'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nPS1="\\h# "\n',
+    # Asked for at every prompt: the console's shell is there before the node has its name.
+    "etc/profile": (
+        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
+        "PS1='$(hostname)# '\n"
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -51,6 +52,25 @@ class NodeUnderTest:
     def output(self, command: str) -> str:
         """What ``command`` prints on the node, without the last line's end. Raises as ``execute`` does."""
         return self.execute(command).stdout.decode(errors="replace").rstrip("\n")
+
+    def seen_by(self, other: NodeUnderTest) -> str:
+        """The address that ``other`` sees when this node connects to it by TCP. Both must be Mininet hosts.
+
+        Raises CheckFailed where the connection does not come about within 5 s.
+        """
+        with other.namespace.call(socket.create_server, (other.address, 0)) as listener:
+            listener.settimeout(5)
+            place = listener.getsockname()[:2]
+            try:
+                with self.namespace.call(socket.create_connection, place, 5):
+                    connection, (seen, *_) = listener.accept()
+                    connection.close()
+            except OSError as failed:
+                raise CheckFailed(
+                    f"{self.name} cannot connect to {other.name} ({other.address}): {failed}",
+                    "does the director forward, and masquerade what leaves on the outer interface?",
+                ) from None
+        return str(seen)
 
     def get(self, url: str, count: int = 1) -> tuple[Reply, ...]:
         """Ask for ``url`` from inside the node, ``count`` times, one after the other. Raises
