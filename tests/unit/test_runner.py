@@ -100,7 +100,7 @@ REFUSED = ShellResult("No chain\n", 2, 0.5)
 def test_each_node_has_one_shell_for_all_its_steps_in_the_order_of_the_howto(run: Run) -> None:
     cluster = Cluster()
     summary = run(cluster, Step(1, "a"), Step(2, "b", node="rs1", timeout=5), Step(3, "c"))
-    assert summary == Summary(total=3, failed=0, expected_failures=0)
+    assert summary == Summary(total=3, taken=3, failed=0, expected_failures=0)
     assert cluster.log == [
         "open director",
         "director: a (30 s)",
@@ -122,7 +122,7 @@ def test_each_node_has_one_shell_for_all_its_steps_in_the_order_of_the_howto(run
 
 def test_a_status_that_the_howto_expects_is_ok(run: Run) -> None:
     cluster = Cluster({"false": ShellResult("", 1, 0.1)})
-    assert run(cluster, Step(1, "false", exit=1)) == Summary(1, 0, 0)
+    assert run(cluster, Step(1, "false", exit=1)) == Summary(1, 1, 0, 0)
     assert (run.reported[0].outcome, run.reported[0].reason) == ("ok", "")
 
 
@@ -141,7 +141,7 @@ def test_an_unexpected_failure_stops_the_run_and_shows_the_step(run: Run) -> Non
     assert "./run lab.ssh director" in (caught.value.hint or "")
     assert "./run lab.transcript" in (caught.value.hint or "")
     assert caught.value.exit_code == 5
-    assert caught.value.summary == Summary(total=3, failed=1, expected_failures=0)
+    assert caught.value.summary == Summary(total=3, taken=2, failed=1, expected_failures=0)
     assert caught.value.entry == read(run.path)[-1] == run.reported[-1]
     assert (run.reported[-1].outcome, run.reported[-1].status) == ("failed", 2)
     assert cluster.log[-1] == "close director"
@@ -159,7 +159,7 @@ def test_of_a_long_output_the_message_has_the_end(run: Run) -> None:
 
 def test_a_known_failure_is_counted_and_the_run_goes_on(run: Run) -> None:
     cluster = Cluster({NAT_DROP.command: REFUSED})
-    assert run(cluster, Step(1, "a"), NAT_DROP, Step(3, "c")) == Summary(3, 0, 1)
+    assert run(cluster, Step(1, "a"), NAT_DROP, Step(3, "c")) == Summary(3, 3, 0, 1)
     assert (run.reported[1].outcome, run.reported[1].reason, run.reported[1].status) == (
         "expected failure",
         "nat is not for filtering",
@@ -183,7 +183,7 @@ def test_another_failure_than_the_known_one_fails_the_run(run: Run) -> None:
 
 
 def test_on_other_versions_a_known_failure_is_a_step_like_any(run: Run) -> None:
-    assert run(Cluster(), NAT_DROP, versions={"iptables": "1.3"}) == Summary(1, 0, 0)
+    assert run(Cluster(), NAT_DROP, versions={"iptables": "1.3"}) == Summary(1, 1, 0, 0)
     with pytest.raises(UnexpectedEnd, match="step 2 failed: ended with status 2"):
         run(Cluster({NAT_DROP.command: REFUSED}), NAT_DROP, versions={"iptables": "1.3"})
 
