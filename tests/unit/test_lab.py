@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lvslab import lab, paths
+from lvslab.boot import control
+from lvslab.errors import MachineError, StateError, UsageError
+from lvslab.lab import Case, Checked
+
+JUNIT = """<?xml version="1.0" encoding="utf-8"?>
+<testsuites><testsuite name="pytest" tests="5">
+<testcase classname="t" name="test_good" time="0.25" />
+<testcase classname="t" name="test_bad" time="1"><failure message="short">rs1 never answered
+  is it up?</failure></testcase>
+<testcase classname="t" name="test_ugly"><error message="only a message" /></testcase>
+<testcase classname="t" name="test_no" time="0"><skipped message="no root">where</skipped></testcase>
+<testcase classname="t" name="test_words" time="0"><system-out>printed</system-out></testcase>
+</testsuite></testsuites>
+"""
+
+LAB = """
+title: for a test
+networks: {lan: {subnet: 10.0.0.0/24}}
+nodes:
+  director:
+    role: director
+    kernel: debian-cloud
+    interfaces: {eth0: {network: lan, address: 10.0.0.1}}
+"""
+
+
+def test_cases_of_a_report(tmp_path: Path) -> None:
+    (tmp_path / "junit.xml").write_text(JUNIT)
+    assert list(lab._cases(tmp_path / "junit.xml")) == [
+        Case("test_good", "passed", 0.25, ""),
+        Case("test_bad", "failed", 1.0, "rs1 never answered\n  is it up?"),
+        Case("test_ugly", "error", 0.0, "only a message"),
+        Case("test_no", "skipped", 0.0, "where"),
+        Case("test_words", "passed", 0.0, ""),
+    ]
+
+
+@pytest.mark.parametrize(("status", "exit_code"), [(0, 0), (1, 1), (2, 1), (4, 1), (5, 1)])
+def test_a_check_is_fine_only_where_pytest_says_so(status: int, exit_code: int) -> None:
+    assert Checked("a", "junit.xml", (), status).exit_code == exit_code
+
+
+def test_a_check_as_json_has_every_count() -> None:
+    case = Case("test_bad", "failed", 1.0, "why")
+    document = json.loads(json.dumps(Checked("a", "/junit.xml", (case,), 1).as_json()))
+    assert document == {
+        "name": "a",
+        "passed": 0,
+        "failed": 1,
+        "error": 0,
+        "skipped": 0,
+        "junit": "/junit.xml",
+        "cases": [{"name": "test_bad", "outcome": "failed", "seconds": 1.0, "message": "why"}],
+    }
+
+
+@dataclass
+class Taken:
+    expected_counts: dict[str, int]
+    observed_counts: dict[str, int]
+
+
+def test_a_distribution_has_everybody_who_should_answer_or_did() -> None:
+    taken = Taken({"rs1": 4, "rs2": 8}, {"rs2": 11, "stranger": 1})
+    assert lab.distribution(taken) == {  # type: ignore[arg-type]
+        "rs1": {"expected": 4, "observed": 0},
+        "rs2": {"expected": 8, "observed": 11},
+        "stranger": {"expected": 0, "observed": 1},
+    }
+    assert lab.distribution(None) == {}
+
+
+def test_the_one_lab_that_is_up_need_not_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "running", lambda: ["a"])
+    assert lab.only_running("") == "a"
+    assert lab.only_running("b") == "b"
+    monkeypatch.setattr(control, "running", lambda: [])
+    with pytest.raises(StateError, match=r"^no lab is up\n  start one with \./run lab\.up$"):
+        lab.only_running("")
+    monkeypatch.setattr(control, "running", lambda: ["a", "b"])
+    with pytest.raises(StateError, match=r"several labs are up: a, b\n.*--name"):
+        lab.only_running("")
+
+
+@pytest.fixture
+def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "web-nat").mkdir()
+    (tmp_path / "web-nat" / "lab.yaml").write_text(LAB)
+    (tmp_path / "web-nat" / "howto.md").write_text("```sh node=director\ntrue\n```\n")
+    monkeypatch.setattr(paths, "labs", lambda: tmp_path)
+    monkeypatch.setattr(control, "running", lambda: [])
+    return tmp_path
+
+
+def test_the_labs_there_are(labs: Path) -> None:
+    assert lab.listed() == [{"lab": "web-nat", "title": "for a test", "nodes": 1, "up": []}]
+
+
+def test_an_unknown_lab(labs: Path) -> None:
+    with pytest.raises(UsageError, match="there is no lab 'web-nta'") as caught:
+        lab.up("web-nta")
+    assert "did you mean 'web-nat'" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match=r"is not a lab: it holds no lab\.yaml"):
+        lab.up(f"{labs}/nowhere")
+
+
+@pytest.mark.parametrize("name", ["Web", "a b", "-"])
+def test_a_name_that_cannot_be(labs: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=f"'{name}' cannot be a lab's name"):
+        lab.up("web-nat", name=name)
+
+
+def test_nothing_is_done_to_labs_without_root(labs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    name = f"unit-{secrets.token_hex(6)}"
+    for attempt in (
+        lambda: lab.up("web-nat", name=name),
+        lambda: lab.status(name),
+        lambda: lab.execute(name, "director", "true"),
+        lambda: lab.steps_taken(name),
+        lambda: lab.login(name, "director"),
+        lambda: lab.down([name]),
+    ):
+        with pytest.raises(MachineError, match="labs need root"):
+            attempt()
+
+
+def test_commands_for_a_lab_that_is_not_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    name = f"unit-{secrets.token_hex(6)}"
+    for attempt in (
+        lambda: lab.status(name),
+        lambda: lab.check(name, None, quiet=True),
+        lambda: lab.attach_console(name, "director"),
+        lambda: lab.down([name]),
+    ):
+        with pytest.raises(StateError, match=f"the lab '{name}' is not up"):
+            attempt()
+    assert lab.down([]) == []
+
+
+def test_checks_are_run_and_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    suite = tmp_path / "lab"
+    suite.mkdir()
+    (suite / "test_it.py").write_text("def test_good(): pass\ndef test_bad(): assert 1 == 2\n")
+    checked = lab._run_checks(suite, "a", tmp_path / "junit.xml", quiet=True)
+    assert [(case.name, case.outcome) for case in checked.cases] == [
+        ("test_good", "passed"),
+        ("test_bad", "failed"),
+    ]
+    assert checked.exit_code == 1
+    printed = capfd.readouterr()
+    # stdout is for the JSON document.
+    assert printed.out == ""
+    assert "1 failed, 1 passed" in printed.err
+    assert "assert 1 == 2" in checked.cases[1].message

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lvslab import spec
+from lvslab.boot import plan
+from lvslab.boot.plan import Bootable, Card, Guest, Host, Web
+
+LAB = """
+title: for a test
+networks:
+  internet: {subnet: 192.0.2.0/24}
+  lan: {subnet: 10.0.0.0/24}
+  six: {subnet: fd00::/64}
+nodes:
+  client:
+    role: client
+    interfaces:
+      eth0: {network: internet, address: 192.0.2.9}
+  director:
+    role: director
+    kernel: debian-cloud
+    memory: 256
+    interfaces:
+      eth0: {network: internet, address: 192.0.2.1, gateway: 192.0.2.254}
+      eth1: {network: lan, address: 10.0.0.1}
+      eth2: {network: six, address: "fd00::1"}
+  spare:
+    role: director
+    kernel: debian-cloud
+    interfaces:
+      outer: {network: internet, address: 192.0.2.2}
+  rs1:
+    role: real-server
+    interfaces:
+      eth0: {network: lan, address: 10.0.0.100, gateway: 10.0.0.1}
+      eth1: {network: six, address: "fd00::100", gateway: "fd00::1"}
+    services: [{kind: http, port: 80}, {kind: http, port: 8080}]
+"""
+BOOTABLE = Bootable(Path("/k/vmlinuz"), "6.1.0", Path("/k/image.cpio"))
+
+
+def read(folder: Path, text: str) -> spec.Lab:
+    (folder / "lab.yaml").write_text(text)
+    return spec.load(folder)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> spec.Lab:
+    return read(tmp_path, LAB)
+
+
+def guests(lab: spec.Lab) -> tuple[Guest, ...]:
+    return plan.guests_of(lab, dict.fromkeys(lab.directors, BOOTABLE))
+
+
+def test_hosts_are_the_nodes_that_are_no_directors(lab: spec.Lab) -> None:
+    client, server = plan.hosts_of(lab)
+    assert client == Host(
+        "client",
+        (Card("eth0", "internet", "internet-0.0", "02:4c:56:00:00:00", "192.0.2.9/24", None),),
+        (),
+    )
+    assert server.services == (Web(80), Web(8080))
+    assert [card.address for card in server.cards] == ["10.0.0.100/24", "fd00::100/64"]
+    assert [card.gateway for card in server.cards] == ["10.0.0.1", "fd00::1"]
+
+
+def test_guests_are_the_directors(lab: spec.Lab) -> None:
+    director, spare = guests(lab)
+    assert (director.name, director.memory, spare.memory) == ("director", 256, 192)
+    assert (director.kernel, director.release, director.initrd) == (
+        BOOTABLE.kernel,
+        BOOTABLE.release,
+        BOOTABLE.initrd,
+    )
+    assert [card.name for card in director.cards] == ["eth0", "eth1", "eth2"]
+    assert director.management.server == ("169.254.100.2", 22)
+    assert spare.management.server == ("169.254.100.6", 22)
+
+
+def test_nothing_has_the_name_or_the_mac_of_something_else(lab: spec.Lab) -> None:
+    nodes = [*plan.hosts_of(lab), *guests(lab)]
+    cards = [card for node in nodes for card in node.cards]
+    ways = [guest.management for guest in guests(lab)]
+    interfaces = [card.port for card in cards] + [way.tap for way in ways] + list(lab.networks)
+    macs = [card.mac for card in cards] + [way.mac for way in ways]
+    assert len(set(interfaces)) == len(interfaces)
+    assert len(set(macs)) == len(macs)
+    # Linux takes at most 15 characters for an interface, and a locally administered unicast MAC ends in 2.
+    assert all(len(name) <= 15 for name in interfaces)
+    assert all(mac.startswith("02:") and len(mac) == 17 for mac in macs)
+
+
+@pytest.mark.parametrize("number", [0, 1, 63, 64, 200])
+def test_the_ends_of_a_management_network_meet(number: int) -> None:
+    way = plan._management(number)
+    here, there = (spec.ipaddress.ip_interface(address) for address in (way.here, way.there))
+    assert here.network == there.network
+    assert here.network.prefixlen == 30
+    assert here.ip + 1 == there.ip
+    # Link-local (RFC 3927): no lab's network, unless it asks for trouble.
+    assert there.ip.is_link_local
+    assert {here.ip, there.ip} == set(here.network.hosts())
+
+
+@pytest.mark.parametrize("name", ["manage0", "lo"])
+def test_a_network_whose_name_the_lab_needs_itself(tmp_path: Path, name: str) -> None:
+    try:
+        lab = read(tmp_path, LAB.replace("lan:", f"{name}:").replace("network: lan", f"network: {name}"))
+    except spec.LabFileError:
+        return
+    assert not {name} & {"lo", *(guest.management.tap for guest in guests(lab))}
+
+
+def test_a_plan_travels_whole(lab: spec.Lab) -> None:
+    whole = (plan.hosts_of(lab), guests(lab))
+    assert pickle.loads(pickle.dumps(whole)) == whole
+
+
+def test_addresses_before_routes(lab: spec.Lab) -> None:
+    _, server = plan.hosts_of(lab)
+    assert plan.ip_lines(server.cards) == [
+        "address add 10.0.0.100/24 dev eth0",
+        "link set eth0 up",
+        "address add fd00::100/64 dev eth1 nodad",
+        "link set eth1 up",
+        "route add default via 10.0.0.1 dev eth0",
+        "route add default via fd00::1 dev eth1",
+    ]
+    assert plan.ip_lines(()) == []
+
+
+RECORD = """#!/bin/sh
+program=${0##*/}
+[ "$program $*" = "ip -batch -" ] && exec sed 's/^/ip /' >> "$ORDERS"
+echo "$program $*" >> "$ORDERS"
+"""
+
+Orders = Callable[[Guest], list[str]]
+
+
+@pytest.fixture
+def orders(tmp_path: Path, program: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch) -> Orders:
+    """Runs a guest's set-up with programs that only note how they were called, a line each."""
+    for name in ("ip", "hostname", "manage"):
+        program(name, RECORD)
+    monkeypatch.setenv("ORDERS", str(tmp_path / "orders"))
+
+    def run(guest: Guest) -> list[str]:
+        (tmp_path / "orders").write_text("")
+        (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
+        order = plan.guest_setup(guest)
+        assert "\n" not in order  # it goes to the agent, which takes one line for one order
+        order = order.replace("/etc/lvslab/manage", "manage").replace("/etc/hosts", str(tmp_path / "hosts"))
+        subprocess.run(["sh", "-c", order], check=True)
+        return (tmp_path / "orders").read_text().splitlines()
+
+    return run
+
+
+def test_a_guest_becomes_its_node(lab: spec.Lab, orders: Orders, tmp_path: Path) -> None:
+    director, _ = guests(lab)
+    given = orders(director)
+    assert "hostname director" in given
+    assert (tmp_path / "hosts").read_text() == "127.0.0.1 localhost\n127.0.1.1 director\n"
+    # The last card is for management; the others bear the names that the kernel gave them already.
+    assert "manage eth3 169.254.100.2/30" in given
+    assert not any("name" in line.split() for line in given)
+    assert [line for line in given if line.startswith("ip ")] == [
+        f"ip {line}" for line in plan.ip_lines(director.cards)
+    ]
+
+
+def card(name: str) -> Card:
+    return Card(name, "lan", f"lan-{name}", "02:4c:56:00:00:00", "10.0.0.1/24", None)
+
+
+@pytest.mark.parametrize(
+    "names", [["eth0"], ["outer"], ["eth1", "eth0"], ["eth1", "eth2", "eth0"], ["eth0", "eth2", "inner"]]
+)
+def test_cards_get_the_names_of_the_lab(names: list[str], orders: Orders) -> None:
+    guest = Guest("d", tuple(map(card, names)), Path("k"), "6.1", Path("i"), 192, plan._management(0))
+    current = [f"eth{number}" for number in range(len(names) + 1)]
+    addressed: list[str] = []
+    for line in orders(guest):
+        match line.split():
+            case ["manage", own, *_]:
+                # That card leaves for a namespace of its own, and its name is free.
+                assert current.pop() == own
+            case ["ip", "link", "set", old, "name", new]:
+                assert new not in current, f"{line}: the name is taken"
+                current[current.index(old)] = new
+            case ["ip", "address", "add", _, "dev", name]:
+                assert name in current
+                addressed.append(name)
+    assert current == addressed == names
+
+
+def test_a_hosts_script_parses_and_says_what_it_must(lab: spec.Lab) -> None:
+    _, server = plan.hosts_of(lab)
+    script = plan.host_setup(server)
+    subprocess.run(["sh", "-n"], input=script.encode(), check=True)
+    # Routes and addresses come in one call, after the file systems are this host's own.
+    assert script.index("mount -t overlay") < script.index("ip -batch")
+    assert script.rstrip().endswith("route add default via fd00::1 dev eth1\nEND")
+    assert "echo 0 > /proc/sys/net/ipv4/ip_forward" in script
+    for line in script.splitlines():
+        if line.startswith("mkdir -p /run"):
+            assert "/nodes/rs1/" in line
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace takes root")
+def test_the_kernel_takes_what_ip_is_told(lab: spec.Lab) -> None:
+    """In a network namespace of its own, with dummies in place of cards."""
+    _, server = plan.hosts_of(lab)
+    links = [f"link add {card.name} type veth peer name peer-{card.name}" for card in server.cards]
+    batch = "\n".join([*links, *plan.ip_lines(server.cards)]) + "\n"
+    script = "ip -batch - && ip -o address show && ip route && ip -6 route"
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", script], input=batch.encode(), capture_output=True, check=False
+    )
+    if b"Operation not permitted" in done.stderr or b"Unknown device type" in done.stderr:
+        pytest.skip("this machine lets nobody make a network namespace with links")
+    said = done.stdout.decode()
+    assert done.returncode == 0, done.stderr.decode()
+    assert "inet 10.0.0.100/24" in said
+    assert "fd00::100/64" in said
+    assert "tentative" not in said
+    assert "default via 10.0.0.1 dev eth0" in said
+    assert "default via fd00::1 dev eth1" in said

@@ -1,0 +1,219 @@
+"""The plugin in a pytest of its own, with labs that are only told of."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from lvslab import cluster, spec
+from lvslab.errors import MachineError, StateError
+
+pytest_plugins = ["pytester"]
+
+LAB = """
+title: for a test
+networks:
+  lan: {subnet: 10.0.0.0/24}
+nodes:
+  director:
+    role: director
+    kernel: debian-cloud
+    interfaces: {eth0: {network: lan, address: 10.0.0.1}}
+  rs1:
+    role: real-server
+    interfaces: {eth0: {network: lan, address: 10.0.0.100}}
+  client:
+    role: client
+    interfaces: {eth0: {network: lan, address: 10.0.0.9}}
+"""
+
+
+class Running:
+    """A lab that is up, and notes what is done with it."""
+
+    kernel_name = "debian"
+
+    def __init__(self, name: str, folder: Path, log: list[str]) -> None:
+        self.name = name
+        self.lab = spec.load(folder)
+        self.versions = {"kernel": "6.1.0", "ipvsadm": "1.31"}
+        self.log = log
+
+    def apply(self, *, without: tuple[str, ...] = ()) -> SimpleNamespace:
+        self.log.append(f"apply without {list(without)}")
+        return SimpleNamespace()
+
+    def __enter__(self) -> Running:
+        self.log.append("enter")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log.append("leave")
+
+
+@pytest.fixture
+def log(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What becomes of labs: attached to by name, or booted from their folder."""
+    pytester.makefile(".yaml", lab=LAB)
+    log: list[str] = []
+
+    def attach(name: str) -> Running:
+        log.append(f"attach {name}")
+        return Running(name, pytester.path, log)
+
+    @contextmanager
+    def booted(folder: Path, *, name: str, kernel_name: str | None = None) -> Iterator[Running]:
+        log.append(f"boot {folder.name} with {kernel_name}")
+        log.append(name)
+        with Running(name, folder, log) as running:
+            yield running
+
+    monkeypatch.setattr(cluster, "attach", attach)
+    monkeypatch.setattr(cluster, "booted", booted)
+    return log
+
+
+def run(pytester: pytest.Pytester, test: str, *options: str) -> pytest.RunResult:
+    """Run a module of tests in this process."""
+    pytester.makepyfile("import pytest\nfrom lvslab import errors\n" + test)
+    # Without what collects garbage five times at every end.
+    plugins = ["-p", "no:cacheprovider", "-p", "no:unraisableexception"]
+    return pytester.runpytest_inprocess(*plugins, "--junit-xml=junit.xml", *options)
+
+
+def properties(pytester: pytest.Pytester) -> dict[str, str]:
+    found = ElementTree.parse(pytester.path / "junit.xml").iter("property")
+    return {each.get("name", ""): each.get("value", "") for each in found}
+
+
+def test_help_has_our_option(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_inprocess("--help")
+    result.stdout.fnmatch_lines(["Linux Virtual Server labs:", "  --lab*NAME*check the lab that is up*"])
+
+
+def test_a_lab_that_is_up_is_attached_to_and_left_up(pytester: pytest.Pytester, log: list[str]) -> None:
+    result = run(
+        pytester,
+        """
+def test_nodes(lab, director, real_servers, clients):
+    assert director.name == "director"
+    assert [node.name for node in real_servers] == ["rs1"]
+    assert [node.address for node in clients] == ["10.0.0.9"]
+def test_again(lab):
+    pass
+""",
+        "--lab=mine",
+    )
+    result.assert_outcomes(passed=2)
+    assert log == ["attach mine", "enter", "leave"]
+    assert properties(pytester) == {
+        "lab": pytester.path.name,
+        "kernel-version": "6.1.0",
+        "ipvsadm-version": "1.31",
+    }
+
+
+def test_without_a_name_one_lab_is_booted_for_the_module(pytester: pytest.Pytester, log: list[str]) -> None:
+    run(pytester, "def test_a(lab): pass\ndef test_b(lab): pass\n").assert_outcomes(passed=2)
+    assert log[0] == f"boot {pytester.path.name} with None"
+    assert cluster.check_name(log[1].lower().replace("_", "-"))
+    assert log[2:] == ["enter", "apply without []", "leave"]
+
+
+def test_a_fresh_lab_for_each_test_that_breaks_it(pytester: pytest.Pytester, log: list[str]) -> None:
+    run(
+        pytester, "def test_a(fresh_lab): pass\ndef test_b(bare_lab): bare_lab.apply(without=['-a'])\n"
+    ).assert_outcomes(passed=2)
+    names = [entry for entry in log if entry.startswith("test") or "-" in entry.split()[0]]
+    assert [entry for entry in log if entry not in names] == [
+        f"boot {pytester.path.name} with None",
+        "enter",
+        "apply without []",
+        "leave",
+        f"boot {pytester.path.name} with None",
+        "enter",
+        "apply without ['-a']",
+        "leave",
+    ]
+    assert len(set(names)) == 2
+
+
+def test_a_fresh_lab_runs_the_kernel_of_the_one_that_is_checked(
+    pytester: pytest.Pytester, log: list[str]
+) -> None:
+    run(pytester, "def test_a(bare_lab): pass\n", "--lab=mine").assert_outcomes(passed=1)
+    assert f"boot {pytester.path.name} with debian" in log
+
+
+@pytest.mark.parametrize("where", ["call", "setup", "teardown"])
+def test_what_a_check_finds_is_shown_without_our_own_code(pytester: pytest.Pytester, where: str) -> None:
+    raising = "raise errors.CheckFailed('rs1 never answered', 'is it up?')"
+    test = {
+        "call": f"def test_a():\n    {raising}\n",
+        "setup": f"@pytest.fixture\ndef it():\n    {raising}\ndef test_a(it): pass\n",
+        "teardown": f"@pytest.fixture\ndef it():\n    yield\n    {raising}\ndef test_a(it): pass\n",
+    }
+    result = run(pytester, test[where])
+    text = result.stdout.str()
+    assert "rs1 never answered\n  is it up?\n" in text
+    assert "raise errors" not in text
+    assert result.ret == 1
+    (found,) = (
+        child
+        for case in ElementTree.parse(pytester.path / "junit.xml").iter("testcase")
+        for child in case
+        if child.tag in ("failure", "error")
+    )
+    assert found.tag == ("failure" if where == "call" else "error")
+    assert "rs1 never answered" in (found.text or "")
+
+
+def test_any_other_failure_is_shown_as_ever(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "def test_a():\n    one = 1\n    assert one == 2\n")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([">*assert one == 2", "E*assert 1 == 2"])
+
+
+def test_an_expected_failure_stays_one(pytester: pytest.Pytester) -> None:
+    test = """
+@pytest.mark.xfail(raises=errors.CheckFailed, strict=True)
+def test_a():
+    raise errors.CheckFailed("as expected")
+def test_b():
+    with pytest.raises(errors.CheckFailed, match="caught"):
+        raise errors.CheckFailed("caught")
+"""
+    run(pytester, test).assert_outcomes(passed=1, xfailed=1)
+
+
+def test_a_lab_that_is_not_up(
+    pytester: pytest.Pytester, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"unit-{secrets.token_hex(6)}"
+
+    def attach(name: str) -> Any:
+        raise StateError(f"the lab '{name}' is not up", "start it")
+
+    monkeypatch.setattr(cluster, "attach", attach)
+    result = run(pytester, "def test_a(lab): pass\n", f"--lab={name}")
+    result.assert_outcomes(errors=1)
+    assert f"the lab '{name}' is not up\n  start it" in result.stdout.str()
+
+
+def test_a_machine_that_cannot_boot_labs_skips_and_says_why(
+    pytester: pytest.Pytester, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def booted(folder: Path, *, name: str, kernel_name: str | None = None) -> Any:
+        raise MachineError("labs need root", "sudo ./run ...")
+
+    monkeypatch.setattr(cluster, "booted", booted)
+    result = run(pytester, "def test_a(lab): pass\n", "-rs")
+    result.assert_outcomes(skipped=1)
+    assert "labs need root" in result.stdout.str()

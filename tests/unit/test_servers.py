@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from lvslab.build import packages, servers, userland
+from lvslab.build.packages import Member, Package
+
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
+FILES = {
+    "usr/sbin/nginx": Member("usr/sbin/nginx", 0o755, b"nginx"),
+    "usr/sbin/nginx-debug": Member("usr/sbin/nginx-debug", 0o755, b"not wanted"),
+    userland.LOADER: Member(userland.LOADER, 0o777, b"", "/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"),
+    f"{LIBRARIES}/ld-linux-x86-64.so.2": Member("ld", 0o755, b"loader"),
+}
+
+
+@pytest.fixture(autouse=True)
+def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LVSLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(packages, "fetch", lambda names: (Package("nginx_1_amd64.deb", "aa"),))
+    monkeypatch.setattr(userland, "files_of", lambda sources, wanted: FILES)
+
+
+def test_the_archive_holds_the_servers_and_what_they_load() -> None:
+    with tarfile.open(servers.bundle()) as archive:
+        found = {entry.name: entry for entry in archive}
+        assert found.keys() == FILES.keys() - {"usr/sbin/nginx-debug"}
+        assert found["usr/sbin/nginx"].mode == 0o755
+        content = archive.extractfile(found["usr/sbin/nginx"])
+        assert content is not None
+        assert content.read() == b"nginx"
+        assert {(entry.uid, entry.gid, entry.mtime) for entry in archive} == {(0, 0, 0)}
+
+
+def test_absolute_links_stay_inside(tmp_path: Path) -> None:
+    subprocess.run(["tar", "--extract", "--file", servers.bundle(), "--directory", tmp_path], check=True)
+    assert not (tmp_path / userland.LOADER).readlink().is_absolute()
+    assert (tmp_path / userland.LOADER).read_bytes() == b"loader"
+
+
+def test_it_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = servers.bundle()
+    before, content = path.stat().st_ino, path.read_bytes()
+    assert servers.bundle() == path
+    assert path.stat().st_ino == before
+    path.unlink()
+    assert servers.bundle().read_bytes() == content
+    monkeypatch.setattr(packages, "fetch", lambda names: (Package("nginx_2_amd64.deb", "bb"),))
+    assert servers.bundle() != path
