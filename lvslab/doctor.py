@@ -13,7 +13,7 @@ from pathlib import Path
 from lvslab import paths
 from lvslab.boot import accelerator
 from lvslab.build import packages
-from lvslab.errors import MachineError
+from lvslab.errors import LvsLabError, MachineError
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,11 @@ def _programs() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     tun = os.path.exists("/dev/net/tun")
     yield Finding("/dev/net/tun", tun, "there" if tun else "not there", "" if tun else "modprobe tun")
-    choice = accelerator.known()
+    try:
+        choice = accelerator.known()
+    except LvsLabError as unknown:
+        yield Finding("accelerator", False, unknown.message, unknown.hint or "")
+        return
     if choice is None:
         yield Finding(
             "accelerator", None, "/dev/kvm is there; the first lab.up tries whether it boots a guest"

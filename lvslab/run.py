@@ -55,6 +55,8 @@ def run(
         )
     except FileNotFoundError:
         missing_program(str(command[0]))
+    except PermissionError:
+        raise MachineError(f"{command[0]} may not be executed", "is it a program in PATH?") from None
     except subprocess.TimeoutExpired as expired:
         raise CommandFailed(
             f"{command[0]} did not end within {timeout:g} s: {pasteable(command)}",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lvslab import paths
 from lvslab.build import modules, packages, store
-from lvslab.errors import BuildError, UsageError
+from lvslab.errors import BuildError, LvsLabError, UsageError
 
 # Name in lab.yaml and on the command line -> the distribution's package that depends on the newest one.
 DISTRIBUTION = {"debian-cloud": "linux-image-cloud-amd64", "debian": "linux-image-amd64"}
@@ -35,9 +35,9 @@ class Kernel:
         """What tells this kernel's modules from another's: the package, or every file's path, size and
         time."""
         source = self.module_source
-        if source is None or not source.is_dir():
-            return source.name if source else "none"
-        files = sorted((source / "kernel").rglob("*.ko*"))
+        if source is None:
+            return "none"
+        files = sorted((source / "kernel").rglob("*.ko*")) if source.is_dir() else [source]
         return "\n".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
 
     def needed_modules(self) -> tuple[modules.Module, ...]:
@@ -92,7 +92,11 @@ def release_of(path: Path) -> str:
 
 def _of_distribution(name: str) -> Kernel:
     wanted = packages.depends_on(DISTRIBUTION[name], re.compile(r"linux-image-\d"))
-    (package,) = packages.fetch([wanted], dependencies=False)
+    try:
+        (package,) = packages.fetch([wanted], dependencies=False)
+    except LvsLabError:
+        packages.forget(DISTRIBUTION[name])
+        raise
     return _of_package(name, package.path)
 
 

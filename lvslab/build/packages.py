@@ -114,6 +114,11 @@ def depends_on(name: str, wanted: re.Pattern[str]) -> str:
     raise MachineError(f"{distribution()} has no package {name} that brings {wanted.pattern}")
 
 
+def forget(name: str) -> None:
+    """Forget what ``depends_on`` remembers of ``name``: the archive may have moved on since."""
+    (folder() / f"meta-{distribution()}-{name}").unlink(missing_ok=True)
+
+
 def members(package: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
     """The files and symbolic links of a package whose path (no leading ``./``) is ``wanted``."""
     command = ["dpkg-deb", "--fsys-tarfile", str(package)]
@@ -128,6 +133,8 @@ def members(package: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
                     mode = stat.S_IMODE(entry.mode)
                     if entry.issym():
                         yield Member(path, mode, b"", entry.linkname)
+                    elif entry.islnk():
+                        yield Member(path, mode, b"", "/" + entry.linkname.removeprefix("./"))
                     elif entry.isfile():
                         content = archive.extractfile(entry)
                         yield Member(path, mode, content.read() if content else b"")

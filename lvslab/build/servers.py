@@ -20,7 +20,9 @@ PROGRAMS = ("usr/sbin/nginx",)
 def bundle() -> Path:
     """A tar archive of the servers and the libraries they load, from the cache or made now."""
     sources = packages.fetch(PACKAGES)
-    key = sha256("\0".join(sorted(source.sha256 for source in sources)).encode()).hexdigest()[:16]
+    recipe = [Path(room).read_text() for room in (__file__, userland.__file__)]
+    parts = [*sorted(source.sha256 for source in sources), *recipe]
+    key = sha256("\0".join(parts).encode()).hexdigest()[:16]
     path = paths.cache() / "servers" / f"{key}.tar"
     if not path.exists():
         with store.locked("servers"):

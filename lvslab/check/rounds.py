@@ -88,7 +88,11 @@ def take(
     which the director forgot an old connection is taken again, since no model can foresee its sequence.
     Raises CheckFailed, with the likely causes, where a request is not answered.
     """
-    service = web_services(cluster, director)[0]
+    service = next(iter(web_services(cluster, director)), None)
+    if service is None:
+        raise CheckFailed(
+            f"the steps make no web service on {director}", "is there an `ipvsadm -A` with servers?"
+        )
     for attempt in range(1, _ATTEMPTS + 1):
         round_, forgotten = _take(cluster, namespaces, service, client, director, count)
         if not forgotten or attempt == _ATTEMPTS:

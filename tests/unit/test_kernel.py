@@ -91,7 +91,6 @@ def test_a_package_that_was_built_anew_under_its_old_name(make_deb: Callable[...
     assert new.image.read_bytes().endswith(b"new one")
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="Kernel.modules_key: knows a package by its name")
 def test_a_package_in_which_only_a_module_is_new(make_deb: Callable[..., Path]) -> None:
     module = f"lib/modules/{RELEASE}/kernel/net/netfilter/ip_vs.ko"
     boot = {f"boot/vmlinuz-{RELEASE}": bzimage()}

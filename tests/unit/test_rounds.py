@@ -286,7 +286,6 @@ def test_which_services_are_for_the_web(cluster: Miniature) -> None:
     assert service.port == cluster.port
 
 
-@pytest.mark.xfail(raises=IndexError, reason="rounds.take: a lab without a web service")
 def test_a_lab_without_a_web_service(cluster: Miniature) -> None:
     cluster.commands.clear()
     with pytest.raises(CheckFailed):
