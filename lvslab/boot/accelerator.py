@@ -61,7 +61,8 @@ def known() -> Choice | None:
 def probe(guest: Guest) -> Choice:
     """Boot ``guest`` with KVM, without network cards, and see whether it answers in time. Keeps the
     answer."""
-    with tempfile.TemporaryDirectory() as folder:
+    # In the lab's own /run, which goes with the lab.
+    with tempfile.TemporaryDirectory(dir="/run") as folder:
         machine = Machine(guest, "kvm", Path(folder), cards=False)
         try:
             machine.await_ready(PROBE_SECONDS)

@@ -25,6 +25,7 @@ from typing import Any, cast
 from lvslab.boot import accelerator, control, taps
 from lvslab.boot.plan import Guest, Plan
 from lvslab.boot.qemu import Machine
+from lvslab.boot.relay import at_arms_length
 from lvslab.errors import BootError, LvsLabError, MachineError, UsageError
 from lvslab.run import run
 
@@ -206,9 +207,12 @@ class Supervisor(control.Answer):
         if node in self._machines:
             machine = self._machine(node)
             try:
-                return socket.create_connection(machine.guest.management.server, timeout=10)
+                far = socket.create_connection(machine.guest.management.server, timeout=10)
             except OSError as refused:
                 raise BootError(f"{node} does not accept SSH connections: {refused}") from None
+            far.settimeout(None)
+            far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return at_arms_length(far)
         pid = self._host(node)
         ours, theirs = socket.socketpair()
         with ours, (self._plan.evidence / f"ssh-{node}.log").open("ab") as messages:

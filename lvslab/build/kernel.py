@@ -38,7 +38,8 @@ class Kernel:
         if source is None:
             return "none"
         files = sorted((source / "kernel").rglob("*.ko*")) if source.is_dir() else [source]
-        return "\n".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+        abouts = ((file.relative_to(source.parent), file.stat()) for file in files)
+        return "\n".join(f"{file} {about.st_size} {about.st_mtime_ns}" for file, about in abouts)
 
     def needed_modules(self) -> tuple[modules.Module, ...]:
         """The modules that a guest needs."""

@@ -1,0 +1,33 @@
+"""A connection of the lab's, handed out at arm's length: who holds the other end holds nothing of the lab.
+
+A socket keeps its network namespace alive, and a TCP connection into a guest that is gone stays open
+without a word. What is handed out is one end of a socketpair instead, which closes when the lab ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+
+def at_arms_length(far: socket.socket) -> socket.socket:
+    """A stream socket that is connected with ``far`` for as long as this process lives. ``far`` is taken
+    over.
+    """
+    ours, theirs = socket.socketpair()
+    done = threading.Barrier(2)
+    for source, target in ((far, ours), (ours, far)):
+        threading.Thread(target=_copy, args=(source, target, done), name="relay", daemon=True).start()
+    return theirs
+
+
+def _copy(source: socket.socket, target: socket.socket, done: threading.Barrier) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+    # The other direction may go on; the last one out closes.
+    done.wait()
+    source.close()
