@@ -285,19 +285,29 @@ def steps_taken(name: str) -> list[Entry]:
 
 def listed() -> list[dict[str, Any]]:
     """Every lab there is: its name, title, number of nodes, and the names under which it is up."""
-    up_as: dict[str, list[str]] = {}
+    up: dict[str, list[dict[str, Any]]] = {}
     if os.geteuid() == 0:
         for name in control.running():
             with suppress(LvsLabError), control.Control(name) as conversation:
                 found, _ = conversation.ask("status")
-                up_as.setdefault(found["folder"], []).append(name)
-    folders = [paths.labs() / name for name in spec.list_labs(paths.labs())]
-    known = {str(folder.resolve()) for folder in folders}
-    labs = [spec.load(folder) for folder in [*folders, *map(Path, sorted(up_as.keys() - known))]]
-    return [
-        {"lab": lab.name, "title": lab.title, "nodes": len(lab.nodes), "up": up_as.get(str(lab.folder), [])}
-        for lab in labs
-    ]
+                up.setdefault(found["folder"], []).append(found)
+    rows = []
+    for folder in map(str, (paths.labs() / name for name in spec.list_labs(paths.labs()))):
+        lab = spec.load(Path(folder))
+        names = [found["name"] for found in up.pop(str(lab.folder), [])]
+        rows.append(_row(lab.name, lab.title, len(lab.nodes), names, str(lab.folder)))
+    for folder, labs in up.items():
+        # A lab of somebody's own. It runs on, whatever has become of its folder.
+        title = f"in {folder}"
+        with suppress(LvsLabError):
+            title = spec.load(Path(folder)).title
+        names = [found["name"] for found in labs]
+        rows.append(_row(labs[0]["lab"], title, len(labs[0]["nodes"]), names, folder))
+    return rows
+
+
+def _row(lab: str, title: str, nodes: int, names: list[str], folder: str) -> dict[str, Any]:
+    return {"lab": lab, "title": title, "nodes": nodes, "up": names, "folder": folder}
 
 
 def running() -> list[str]:

@@ -26,6 +26,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import util
 from inspect import cleandoc
+from signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal
 from typing import Any, NoReturn
 
 from invoke import Argument, Collection, Program, Task
@@ -80,6 +81,8 @@ class LabTask(Task[Body]):
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line ``argv`` (without the program's name; default: the process's) and exit."""
+    if getsignal(SIGINT) == SIG_DFL:  # ./run has it so while Python starts, to end without a traceback
+        signal(SIGINT, default_int_handler)
     arguments = sys.argv[1:] if argv is None else argv
     LabProgram().run(["./run", *arguments])
     raise AssertionError("run() exits")

@@ -63,7 +63,7 @@ class Launch:
                 )
             except FileNotFoundError:
                 missing_program("unshare")
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # ``events`` says why nobody listens
             self._stream.sendall(pickle.dumps(plan))
 
     def __enter__(self) -> Launch:
@@ -77,8 +77,11 @@ class Launch:
 
     def events(self) -> Iterator[dict[str, Any]]:
         """What the supervisor tells, until it says "ready". Raises what went wrong."""
-        with self._stream.makefile("rb") as lines:
+        # A supervisor that is killed before it has read its plan makes a reset of the stream's end.
+        with contextlib.suppress(ConnectionResetError), self._stream.makefile("rb") as lines:
             for line in lines:
+                if not line.endswith(b"\n"):  # killed while it spoke
+                    break
                 event = json.loads(line)
                 if event["event"] == "error":
                     raise control.revived(event["error"])
@@ -95,8 +98,11 @@ class Launch:
         )
 
     def keep(self) -> None:
-        """Let the lab live on when this process ends."""
-        self._stream.sendall(b"keep\n")
+        """Let the lab live on when this process ends. Raises BootError where it has ended meanwhile."""
+        try:
+            self._stream.sendall(b"keep\n")
+        except OSError:
+            raise BootError(f"the lab '{self._plan.name}' ended while it was brought up") from None
         self._stream.close()
         self._kept = True
 

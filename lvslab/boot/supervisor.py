@@ -53,7 +53,11 @@ class Lifeline:
         threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
 
     def _watch(self) -> None:
-        if self._lines.readline() != b"keep\n":
+        said = b""
+        # A starter that was killed with events unread resets the connection instead of closing it.
+        with suppress(OSError):
+            said = self._lines.readline()
+        if said != b"keep\n":
             os._exit(0)
 
 

@@ -214,6 +214,15 @@ def test_an_end_on_the_way_up_leaves_nothing(run: Runner, undisturbed: Undisturb
     try_rounds(run, way, undisturbed.seconds)
 
 
+@pytest.mark.parametrize("way", ["unshare killed", "process 1 killed", "supervisor killed"])
+def test_an_end_at_birth_leaves_nothing(box: Box, run: Runner, way: str) -> None:
+    """Killed as soon as it exists, before it has read what it is to boot."""
+    end, statuses = WAYS[way]
+    command = up(box)
+    end(command, run)
+    assert settle(box, command.end(15), statuses) == "ended with 4"
+
+
 def test_an_end_with_a_cold_cache_leaves_nothing(run: Runner, undisturbed: Undisturbed) -> None:
     """The same while kernel, image and servers are made: half of a file is never in the cache."""
     try_rounds(run, "command killed", undisturbed.seconds / 2, cold=True)

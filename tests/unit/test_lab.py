@@ -104,7 +104,9 @@ def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_labs_there_are(labs: Path) -> None:
-    assert lab.listed() == [{"lab": "web-nat", "title": "for a test", "nodes": 1, "up": []}]
+    (row,) = lab.listed()
+    assert Path(row.pop("folder")).name == "web-nat"
+    assert row == {"lab": "web-nat", "title": "for a test", "nodes": 1, "up": []}
 
 
 def test_an_unknown_lab(labs: Path) -> None:

@@ -68,7 +68,11 @@ def test_shellcheck_has_nothing_to_say() -> None:
 @pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="needs the distribution's own python3")
 def test_when_all_is_there_it_only_starts_python(checkout: Path, tmp_path: Path, shell: list[str]) -> None:
     done = call([*shell, str(checkout / "run"), "lab.up", "a  b", ""], cwd=tmp_path)
-    program = "from lvslab.program import main; main()"
+    program = (
+        "from _signal import SIG_DFL, SIG_IGN, SIGINT, getsignal, signal\n"
+        "if getsignal(SIGINT) != SIG_IGN:\n    signal(SIGINT, SIG_DFL)\n"
+        "from lvslab.program import main\nmain()"
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"<{tmp_path}><-P><-c><{program}><lab.up><a  b><>"
 
