@@ -67,7 +67,7 @@ def measure(rounds: int) -> dict[str, Any]:
 def _guest() -> plan.Guest:
     found = spec.load(paths.labs() / lab.DEFAULT)
     chosen = kernel.find(next(iter(found.directors.values())).kernel or "")
-    bootable = plan.Bootable(chosen.image, chosen.release, image.build(chosen).path)
+    bootable = plan.Bootable(chosen.image, chosen.release, image.build(chosen).path, "")
     return plan.guests_of(found, dict.fromkeys(found.directors, bootable))[0]
 
 

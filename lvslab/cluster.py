@@ -175,12 +175,13 @@ class Cluster:
 
 @contextlib.contextmanager
 def booted(
-    folder: Path, *, name: str, kernel_name: str | None = None, report: Listener = nobody
+    folder: Path, *, name: str, kernel_name: str | None = None, cold: bool = False, report: Listener = nobody
 ) -> Iterator[Cluster]:
     """Boot the lab of ``folder`` as ``name``. It ends with the block, or with this process, unless it is
     kept.
 
-    ``kernel_name`` takes the place of the directors' kernel in lab.yaml. ``report`` hears of phases:
+    ``kernel_name`` takes the place of the directors' kernel in lab.yaml; ``cold`` boots it even where a memory
+    snapshot could be resumed. ``report`` hears of phases:
     ``{"event": "begins" | "phase" | "accelerator" | "ready", ...}``, seconds in ``seconds``. Raises
     LabFileError, UsageError, StateError, MachineError, BuildError, BootError.
     """
@@ -193,7 +194,7 @@ def booted(
     with control.reserve(name) as listener:
         begun = time.monotonic()
         report({"event": "begins", "phase": "prepare"})
-        planned, versions = _plan(lab, name, kernel_name)
+        planned, versions = _plan(lab, name, kernel_name, cold)
         report({"event": "phase", "phase": "prepare", "seconds": time.monotonic() - begun})
         with Launch(planned, listener) as launch:
             for event in launch.events():
@@ -232,13 +233,13 @@ def need_root() -> None:
         raise MachineError("labs need root: they make namespaces, bridges and taps", "sudo ./run ...")
 
 
-def _plan(lab: Lab, name: str, kernel_name: str | None) -> tuple[plan.Plan, Mapping[str, str]]:
+def _plan(lab: Lab, name: str, kernel_name: str | None, cold: bool) -> tuple[plan.Plan, Mapping[str, str]]:
     """Fetch and make all that the lab needs, and say how to boot it."""
     bootables, versions = {}, {}
     for director, node in lab.directors.items():
         found = _kernel(lab, director, kernel_name or node.kernel or "", kernel_name is None)
         built = image.build(found)
-        bootables[director] = plan.Bootable(found.image, found.release, built.path)
+        bootables[director] = plan.Bootable(found.image, found.release, built.path, f"{found.sha256} {built.key}")
         versions = {**built.versions}
     hosts = plan.hosts_of(lab)
     planned = plan.Plan(
@@ -252,6 +253,7 @@ def _plan(lab: Lab, name: str, kernel_name: str | None) -> tuple[plan.Plan, Mapp
         host_key=keys.dropbear_host_key(),
         client_key=keys.client_public_key(),
         evidence=_evidence(name),
+        cold=cold,
     )
     about = {"lab": lab.name, "name": name, **{f"{who}-version": what for who, what in versions.items()}}
     files = {

@@ -62,13 +62,17 @@ class Management:
 
 @dataclass(frozen=True)
 class Guest:
-    """A node that is a virtual machine. ``memory`` is in MiB; ``kernel`` and ``initrd`` are files."""
+    """A node that is a virtual machine. ``memory`` is in MiB; ``kernel`` and ``initrd`` are files.
+
+    ``identity`` changes whenever the content of one of the two does.
+    """
 
     name: str
     cards: tuple[Card, ...]
     kernel: Path
     release: str
     initrd: Path
+    identity: str
     memory: int
     management: Management
 
@@ -87,6 +91,7 @@ class Plan:
     host_key: bytes
     client_key: str
     evidence: Path
+    cold: bool
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class Bootable:
     kernel: Path
     release: str
     initrd: Path
+    identity: str
 
 
 def hosts_of(lab: Lab) -> tuple[Host, ...]:
@@ -116,6 +122,7 @@ def guests_of(lab: Lab, bootables: Mapping[str, Bootable]) -> tuple[Guest, ...]:
             kernel=bootables[name].kernel,
             release=bootables[name].release,
             initrd=bootables[name].initrd,
+            identity=bootables[name].identity,
             memory=node.memory,
             management=_management(number),
         )
@@ -123,20 +130,22 @@ def guests_of(lab: Lab, bootables: Mapping[str, Bootable]) -> tuple[Guest, ...]:
     )
 
 
-def guest_setup(guest: Guest) -> str:
-    """The shell command that makes a booted guest the node it is meant to be: name, cards, way in.
+def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
+    """The shell command that makes a booted guest the node it is meant to be, whatever it was resumed from.
 
-    The guest's kernel has numbered its cards in the order of QEMU's command line, eth0 and up; the last
+    That is its clock (``seconds`` since 1970), random numbers of its own (``seed``, hexadecimal), its name, its
+    network cards with their MACs and addresses, and the way in. The guest's kernel has numbered its cards in the order of QEMU's command line, eth0 and up; the last
     one is for management.
     """
     numbered = [(f"eth{number}", card) for number, card in enumerate(guest.cards)]
-    commands = [f"hostname {guest.name}", f"echo 127.0.1.1 {guest.name} >> /etc/hosts"]
+    commands = [f"date -u -s @{seconds}", f"echo {seed} > /dev/urandom", f"hostname {guest.name}", f"echo 127.0.1.1 {guest.name} >> /etc/hosts"]
     manage = f"eth{len(guest.cards)}"
-    commands.append(f"/etc/lvslab/manage {manage} {guest.management.there}")
+    commands.append(f"/etc/lvslab/manage {manage} {guest.management.there} {guest.management.mac}")
     renamed = [(old, card.name) for old, card in numbered if old != card.name]
     # In two rounds, since one card's new name may be another's old one.
     lines = [f"link set {old} name new-{old}" for old, _ in renamed]
     lines += [f"link set new-{old} name {new}" for old, new in renamed]
+    lines += [f"link set {card.name} address {card.mac}" for card in guest.cards]
     batch = shlex.join([*lines, *ip_lines(guest.cards)])
     # One ip for all lines: starting a program is what costs most in an emulated guest.
     return " && ".join([*commands, f"printf '%s\\n' {batch} | ip -batch -"])

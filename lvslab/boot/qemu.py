@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import shlex
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from typing import Literal
 from lvslab.boot.agent import Agent, AgentSilent
 from lvslab.boot.console import Console
 from lvslab.boot.plan import Guest, guest_setup
+from lvslab.boot.qmp import Qmp, QmpError
 from lvslab.errors import BootError
 from lvslab.run import ended, last_lines, missing_program
 
@@ -33,14 +35,35 @@ DEADLINE: dict[Accelerator, float] = {"kvm": 20.0, "tcg": 60.0}
 
 @dataclass(frozen=True)
 class Ports:
-    """The descriptors that QEMU inherits as the guest's serial ports: the console and the agent's."""
+    """The descriptors that QEMU inherits: the guest's serial ports (console and agent), and QEMU's monitor."""
 
     console: int
     agent: int
+    monitor: int
 
 
-def command(guest: Guest, accelerator: Accelerator, ports: Ports, *, cards: bool = True) -> list[str]:
-    """The QEMU command line for ``guest``, as for ``subprocess``; without ``cards`` it needs no taps."""
+@dataclass(frozen=True)
+class Memory:
+    """A file that is the guest's memory. ``shared``: what the guest writes goes to the file, for a snapshot to
+    be made of it; else the file is a snapshot's, to be resumed, and what the guest writes is the guest's alone.
+    """
+
+    file: Path
+    shared: bool
+
+
+def command(
+    guest: Guest,
+    accelerator: Accelerator,
+    ports: Ports,
+    *,
+    cards: bool = True,
+    memory: Memory | None = None,
+) -> list[str]:
+    """The QEMU command line for ``guest``, as for ``subprocess``; without ``cards`` it needs no taps.
+
+    With ``memory`` that is not shared the guest waits for the state that belongs to that memory.
+    """
     plugged = [(card.port, card.mac) for card in guest.cards]
     plugged.append((guest.management.tap, guest.management.mac))
     return [
@@ -48,13 +71,14 @@ def command(guest: Guest, accelerator: Accelerator, ports: Ports, *, cards: bool
         *("-name", guest.name),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
-        *("-machine", "pc"),
+        *("-machine", "pc,memory-backend=memory" if memory else "pc"),
         # The emulator's cache of translated code grows to 1 GiB if it may, and is not faster for it.
         *("-accel", "tcg,tb-size=64" if accelerator == "tcg" else accelerator),
         # With rdrand the kernel has random numbers at once; without, the first SSH login waits a second
         # for them.
         *("-cpu", "host" if accelerator == "kvm" else "qemu64,+rdrand"),
         *("-m", str(guest.memory)),
+        *(_backend(guest, memory) if memory else ()),
         *("-kernel", str(guest.kernel)),
         *("-initrd", str(guest.initrd)),
         # panic=-1 restarts at once, and -no-reboot turns that into QEMU's end, which is noticed at once.
@@ -63,8 +87,17 @@ def command(guest: Guest, accelerator: Accelerator, ports: Ports, *, cards: bool
         *("-serial", "chardev:console"),
         *("-chardev", f"socket,id=agent,fd={ports.agent}"),
         *("-serial", "chardev:agent"),
+        *("-chardev", f"socket,id=monitor,fd={ports.monitor}"),
+        *("-mon", "chardev=monitor,mode=control"),
         *(word for number, card in enumerate(plugged if cards else ()) for word in _card(number, *card)),
     ]
+
+
+def _backend(guest: Guest, memory: Memory) -> list[str]:
+    # A comma in a value of QEMU's is written twice.
+    file, share = str(memory.file).replace(",", ",,"), "on" if memory.shared else "off"
+    backend = f"memory-backend-file,id=memory,size={guest.memory}M,mem-path={file},share={share}"
+    return ["-object", backend, *(() if memory.shared else ("-incoming", "defer"))]
 
 
 def _card(number: int, tap: str, mac: str) -> list[str]:
@@ -85,8 +118,11 @@ class Machine:
         *,
         cards: bool = True,
         wrapper: tuple[str, ...] = (),
+        memory: Memory | None = None,
     ) -> None:
         """Start QEMU, behind the words of ``wrapper``. Its taps must exist unless it has no ``cards``.
+
+        With ``memory`` of a snapshot it stands still until ``resume``.
 
         Raises MachineError where there is no QEMU.
         """
@@ -96,23 +132,54 @@ class Machine:
         self._log = evidence / f"console-{guest.name}.log"
         console, console_end = socket.socketpair()
         agent, agent_end = socket.socketpair()
-        line = command(guest, accelerator, Ports(console_end.fileno(), agent_end.fileno()), cards=cards)
-        line = [*wrapper, *line]
+        monitor, monitor_end = socket.socketpair()
+        ends = (console_end.fileno(), agent_end.fileno(), monitor_end.fileno())
+        line = [*wrapper, *command(guest, accelerator, Ports(*ends), cards=cards, memory=memory)]
         log.debug("%s", shlex.join(line))
-        with console_end, agent_end, self._messages.open("wb") as messages:
+        with console_end, agent_end, monitor_end, self._messages.open("wb") as messages:
             try:
                 self._process = subprocess.Popen(
                     line,
                     stdin=subprocess.DEVNULL,
                     stdout=messages,
                     stderr=messages,
-                    pass_fds=(console_end.fileno(), agent_end.fileno()),
+                    pass_fds=ends,
                 )
             except FileNotFoundError:
                 missing_program(QEMU)
         self.started = time.monotonic()
         self.console = Console(console, self._log)
         self.agent = Agent(agent)
+        self._monitor = Qmp(monitor)
+
+    def save(self, state: Path) -> None:
+        """Stop the guest for a moment and write the state of its devices to ``state``; its memory is in the file.
+
+        Raises QmpError.
+        """
+        self._monitor.execute("stop")
+        self._migrate("migrate", f"exec:cat > {shlex.quote(str(state))}")
+
+    def go_on(self) -> None:
+        """Let a guest that ``save`` stopped run on. Raises QmpError."""
+        self._monitor.execute("cont")
+
+    def resume(self, state: Path) -> None:
+        """Give a guest that was started with a snapshot's memory the state that belongs to it, and let it run.
+
+        Raises QmpError.
+        """
+        self._migrate("migrate-incoming", f"exec:cat {shlex.quote(str(state))}")
+        self._monitor.execute("cont")
+
+    def _migrate(self, command: str, uri: str) -> None:
+        # Memory that is a file stays where it is: only the state of the devices travels.
+        wanted = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
+        self._monitor.execute("migrate-set-capabilities", capabilities=wanted)
+        self._monitor.execute(command, uri=uri)
+        while (status := self._monitor.await_event("MIGRATION", 30.0).get("status")) != "completed":
+            if status in ("failed", "cancelled"):
+                raise QmpError(f"{command} {status}")
 
     def await_ready(self, seconds: float | None = None) -> None:
         """Return when the guest's agent answers. Raises BootError with the console's last words."""
@@ -120,11 +187,17 @@ class Machine:
         with self._explained("boot", seconds):
             self.agent.await_greeting(seconds - (time.monotonic() - self.started))
 
+    def await_answer(self, seconds: float = 10.0) -> None:
+        """Return when the agent of a resumed guest answers. Raises BootError."""
+        with self._explained("resume", seconds):
+            self.agent.run("true", seconds)
+
     def set_up(self) -> None:
         """Make the guest the node of its plan. Raises BootError."""
         with self._explained("set-up", 30.0):
             try:
-                self.agent.run(guest_setup(self.guest), 30.0)
+                order = guest_setup(self.guest, seconds=int(time.time()), seed=secrets.token_hex(32))
+                self.agent.run(order, 30.0)
             except BootError as failed:
                 raise BootError(
                     f"{self.guest.name} booted {self.guest.release}, but could not be set up: {failed.hint}",
@@ -148,6 +221,7 @@ class Machine:
         self._process.wait()
         self.console.ended(5)
         self.agent.close()
+        self._monitor.close()
 
     @contextlib.contextmanager
     def _explained(self, phase: str, seconds: float) -> Iterator[None]:

@@ -22,9 +22,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from lvslab.boot import accelerator, control, taps
+from lvslab.boot import accelerator, control, taps, warm
 from lvslab.boot.plan import Guest, Plan
-from lvslab.boot.qemu import Machine
+from lvslab.boot.qemu import Accelerator, Machine
 from lvslab.boot.relay import at_arms_length
 from lvslab.errors import BootError, LvsLabError, MachineError, UsageError
 from lvslab.run import run
@@ -79,6 +79,7 @@ class Supervisor(control.Answer):
         self._plan = plan
         self._lifeline = lifeline
         self._machines: dict[str, Machine] = {}
+        self._starters: dict[str, warm.Starter] = {}
         self._hosts: dict[str, int] = {}
         self._servers: dict[str, Any] = {}
         self._notes: dict[str, Any] = {}
@@ -96,8 +97,7 @@ class Supervisor(control.Answer):
         choice = self._accelerator(plan.guests)
         with self._phase("guests started"):
             taps.make(plan.guests)
-            for guest in plan.guests:
-                self._machines[guest.name] = Machine(guest, choice.accelerator, plan.evidence)
+            self._start_guests(choice.accelerator)
         with self._phase("network"):
             from lvslab.boot import network
 
@@ -107,8 +107,10 @@ class Supervisor(control.Answer):
         with self._phase("services"):
             self._start_servers()
         with self._phase("guests booted"):
-            for machine in self._machines.values():
-                machine.await_ready()
+            for name, starter in self._starters.items():
+                starter.await_ready()
+                self._machines[name] = starter.machine
+                self._lifeline.tell("guest", node=name, way=starter.way)
         with self._phase("guests set up"):
             for machine in self._machines.values():
                 machine.set_up()
@@ -175,6 +177,14 @@ class Supervisor(control.Answer):
             "accelerator", name=choice.accelerator, reason=choice.reason, means=choice.expectation
         )
         return choice
+
+    def _start_guests(self, choice: Accelerator) -> None:
+        """Resume those guests that there is a snapshot of, boot the others."""
+        making = set[str]()
+        for guest in self._plan.guests:
+            self._starters[guest.name] = warm.Starter(
+                guest, choice, self._plan.evidence, cold=self._plan.cold, making=making
+            )
 
     def _start_servers(self) -> None:
         from lvslab.boot import services

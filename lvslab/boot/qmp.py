@@ -1,0 +1,73 @@
+"""QEMU's machine protocol over a connected socket: commands, their answers, and events that are waited for.
+
+Source: QEMU's docs/interop/qmp-spec.rst. One JSON document a line; answers come in the order of the commands.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import time
+from collections import deque
+from typing import Any
+
+
+class QmpError(Exception):
+    """QEMU refused a command, or does not answer any more."""
+
+
+class Qmp:
+    """One QEMU's monitor. Not for several threads at once."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream = stream
+        self._buffer = b""
+        self._events = deque[dict[str, Any]]()
+        self._ready = False
+
+    def execute(self, command: str, *, seconds: float = 10.0, **arguments: Any) -> Any:
+        """Run a command and return its answer. Raises QmpError."""
+        deadline = time.monotonic() + seconds
+        if not self._ready:
+            self._ready = True
+            self._message(deadline)  # the greeting
+            self.execute("qmp_capabilities", seconds=seconds)
+        words = {name.replace("_", "-"): value for name, value in arguments.items()}
+        try:
+            self._stream.sendall(json.dumps({"execute": command, "arguments": words}).encode() + b"\n")
+        except OSError as broken:
+            raise QmpError(f"{command}: {broken}") from None
+        while True:
+            message = self._message(deadline)
+            if "event" in message:
+                self._events.append(message)
+            elif "error" in message:
+                raise QmpError(f"{command}: {message['error']['desc']}")
+            elif "return" in message:
+                return message["return"]
+
+    def await_event(self, name: str, seconds: float) -> dict[str, Any]:
+        """The data of the next event ``name``; others are forgotten. Raises QmpError."""
+        deadline = time.monotonic() + seconds
+        while True:
+            message = self._events.popleft() if self._events else self._message(deadline)
+            if message.get("event") == name:
+                return dict(message.get("data", {}))
+
+    def close(self) -> None:
+        """Let go of the monitor."""
+        self._stream.close()
+
+    def _message(self, deadline: float) -> dict[str, Any]:
+        while b"\n" not in self._buffer:
+            readable, _, _ = select.select([self._stream], [], [], max(0.0, deadline - time.monotonic()))
+            try:
+                data = self._stream.recv(65536) if readable else b""
+            except OSError:
+                data = b""
+            if not data:
+                raise QmpError("QEMU closed its monitor" if readable else "QEMU does not answer in time")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return dict(json.loads(line))

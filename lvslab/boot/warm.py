@@ -1,0 +1,101 @@
+"""Bringing a guest up by the shortest way: resumed from a snapshot, or booted, and a snapshot made of it then."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+
+from lvslab.boot import snapshot
+from lvslab.boot.plan import Guest
+from lvslab.boot.qemu import Accelerator, Machine, Memory
+from lvslab.boot.qmp import QmpError
+from lvslab.boot.snapshot import Snapshot
+from lvslab.errors import BootError
+
+log = logging.getLogger("lvslab.warm")
+
+_RUN = Path("/run/lvslab/memory")
+
+
+class Starter:
+    """One guest on its way up. ``machine`` is there at once; ``await_ready`` returns when its agent answers.
+
+    ``way`` says how it comes up: "resumed", "booted" (and a snapshot made), or "booted cold" (none made).
+    ``making`` are the keys of the snapshots that this lab is about to make; a second guest of one does not
+    wait for the first, but boots beside it.
+    """
+
+    def __init__(
+        self, guest: Guest, accelerator: Accelerator, evidence: Path, *, cold: bool, making: set[str]
+    ) -> None:
+        self.guest = guest
+        self._accelerator: Accelerator = accelerator
+        self._evidence = evidence
+        self._held = ExitStack()
+        self._key = snapshot.key(guest, accelerator)
+        self._snapshot: Snapshot | None = None
+        self.way = "booted cold"
+        if not cold:
+            self._choose(making)
+        self.machine = self._start()
+
+    def await_ready(self) -> None:
+        """Return when the guest's agent answers. Raises BootError."""
+        with self._held:
+            if self._snapshot is not None:
+                self._resume(self._snapshot)
+                return
+            self.machine.await_ready()
+            if self.way == "booted":
+                self._keep()
+
+    def _choose(self, making: set[str]) -> None:
+        self._snapshot = snapshot.find(self._key)
+        if self._snapshot is None and self._key in making:
+            return
+        if self._snapshot is None:
+            # Whoever makes this snapshot now is waited for, and then it is there.
+            self._held.enter_context(snapshot.making(self._key))
+            self._snapshot = snapshot.find(self._key)
+        if self._snapshot is not None:
+            self._held.close()
+        self.way = "booted" if self._snapshot is None else "resumed"
+        if self._snapshot is None:
+            making.add(self._key)
+
+    def _start(self) -> Machine:
+        memory = None
+        if self._snapshot is not None:
+            memory = Memory(self._snapshot.memory, shared=False)
+        elif self.way == "booted":
+            _RUN.mkdir(parents=True, exist_ok=True)
+            memory = Memory(_RUN / self.guest.name, shared=True)
+        return Machine(self.guest, self._accelerator, self._evidence, memory=memory)
+
+    def _resume(self, found: Snapshot) -> None:
+        try:
+            self.machine.resume(found.state)
+            self.machine.await_answer()
+        except (QmpError, BootError) as failed:
+            # A snapshot that this QEMU does not take is no reason to have no lab.
+            log.warning("%s: the snapshot %s cannot be resumed (%s)", self.guest.name, self._key, failed)
+            snapshot.discard(found)
+            self.machine.end()
+            self._snapshot, self.way = None, "booted cold"
+            self.machine = self._start()
+            self.machine.await_ready()
+
+    def _keep(self) -> None:
+        state = _RUN / f"{self.guest.name}.state"
+        try:
+            self.machine.save(state)
+            about = {
+                "kernel": self.guest.release,
+                "accelerator": self._accelerator,
+                "mib": self.guest.memory,
+            }
+            snapshot.keep(self._key, _RUN / self.guest.name, state, about)
+        finally:
+            self.machine.go_on()
+            state.unlink(missing_ok=True)
