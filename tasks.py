@@ -49,6 +49,7 @@ def list_labs(c: Context, json: bool = False) -> None:
         "name": "what to call the running lab (default: the lab's name)",
         "kernel": "the directors' kernel: debian-cloud, debian, or the path of a bzImage or a kernel's .deb",
         "apply": "whether to type the how-to's steps",
+        "cold": "boot the directors instead of resuming a snapshot of them",
         "json": JSON,
     },
 )
@@ -58,6 +59,7 @@ def up(
     name: str = "",
     kernel: str = "",
     apply: bool = True,
+    cold: bool = False,
     json: bool = False,
 ) -> None:
     """Boot a lab, apply its how-to, and show how it balances."""
@@ -66,7 +68,7 @@ def up(
 
     with show.Progress() as progress:
         listeners = labs.Listeners(progress.event, progress.step)
-        result = labs.up(lab, name=name, kernel=kernel or None, apply=apply, listeners=listeners)
+        result = labs.up(lab, name=name, kernel=kernel or None, apply=apply, cold=cold, listeners=listeners)
     show.document(result.as_json()) if json else print(show.up(result))
 
 
@@ -177,6 +179,30 @@ def schema(c: Context) -> None:
     show.document(spec.json_schema())
 
 
+@task(name="list", help={"json": JSON})
+def list_snapshots(c: Context, json: bool = False) -> None:
+    """The memory snapshots of booted directors."""
+    from lvslab import show
+    from lvslab.boot import snapshot
+
+    _say(snapshot.listed(), json, show.snapshots)
+
+
+@task(
+    help={
+        "days": "delete what was made more days ago than this",
+        "mebibytes": "delete the oldest until the rest takes no more MiB on disk than this",
+        "json": JSON,
+    }
+)
+def prune(c: Context, days: int = 30, mebibytes: int = 2048, json: bool = False) -> None:
+    """Delete old memory snapshots; running labs keep what they use."""
+    from lvslab import show
+    from lvslab.boot import snapshot
+
+    _say({"deleted": snapshot.prune(days, mebibytes)}, json, show.pruned)
+
+
 @task(help={"json": JSON})
 def doctor(c: Context, json: bool = False) -> None:
     """What this machine can do, what it lacks, and how to get it."""
@@ -215,4 +241,7 @@ _lab = Collection("lab")
 for _task in (list_labs, up, apply, check, status, execute, ssh, console, show_transcript, down, verify):
     _lab.add_task(_task)
 _lab.add_task(schema)
-ns = Collection(_lab, doctor, test, lint, bench)
+_snapshot = Collection("snapshot")
+for _task in (list_snapshots, prune):
+    _snapshot.add_task(_task)
+ns = Collection(_lab, _snapshot, doctor, test, lint, bench)

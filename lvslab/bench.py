@@ -33,27 +33,30 @@ def measure(rounds: int) -> dict[str, Any]:
     """
     cluster.need_root()
     guest = _guest()
-    # The first one fills the cache and finds out about KVM; it is not counted.
+    # The first one fills the cache, makes the snapshot and finds out about KVM; it is not counted.
     _lab_up()
     choice = accelerator.known()
     if choice is None:
         raise StateError("lab.up did not find out which accelerator works")
     bare: list[float] = []
-    whole: list[float] = []
+    whole: dict[str, list[float]] = {"cold": [], "warm": []}
     down: list[float] = []
-    phases: dict[str, list[float]] = {}
+    phases: dict[str, dict[str, list[float]]] = {}
     for _ in range(rounds):
         bare.append(_bare(guest, choice.accelerator))
-        up_seconds, down_seconds, document = _lab_up()
-        whole.append(up_seconds)
-        down.append(down_seconds)
-        for phase, seconds in document["phases"].items():
-            phases.setdefault(phase, []).append(seconds)
+        for kind, options in (("cold", ["--cold"]), ("warm", list[str]())):
+            up_seconds, down_seconds, document = _lab_up(*options)
+            whole[kind].append(up_seconds)
+            down.append(down_seconds)
+            for phase, seconds in document["phases"].items():
+                phases.setdefault(kind, {}).setdefault(phase, []).append(seconds)
     base = statistics.median(bare)
     measured = {
         "bare QEMU, until its agent speaks": bare,
-        "lab.up web-nat, cold, whole command": whole,
-        **{f"  {phase}": seconds for phase, seconds in phases.items()},
+        "lab.up web-nat, cold, whole command": whole["cold"],
+        **{f"  cold: {phase}": seconds for phase, seconds in phases["cold"].items()},
+        "lab.up web-nat, warm, whole command": whole["warm"],
+        **{f"  warm: {phase}": seconds for phase, seconds in phases["warm"].items()},
         "lab.down, whole command": down,
     }
     rows = [
@@ -82,10 +85,10 @@ def _bare(guest: plan.Guest, choice: Accelerator) -> float:
             machine.end()
 
 
-def _lab_up() -> tuple[float, float, dict[str, Any]]:
+def _lab_up(*options: str) -> tuple[float, float, dict[str, Any]]:
     """Seconds of one whole ``lab.up`` and of the ``lab.down`` after it, and what ``--json`` says."""
     name = f"bench-{secrets.token_hex(3)}"
-    up_seconds, document = _command("lab.up", "--name", name, "--json")
+    up_seconds, document = _command("lab.up", "--name", name, "--json", *options)
     down_seconds, _ = _command("lab.down", "--name", name, "--json")
     return up_seconds, down_seconds, document
 

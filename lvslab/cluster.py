@@ -180,10 +180,10 @@ def booted(
     """Boot the lab of ``folder`` as ``name``. It ends with the block, or with this process, unless it is
     kept.
 
-    ``kernel_name`` takes the place of the directors' kernel in lab.yaml; ``cold`` boots it even where a memory
-    snapshot could be resumed. ``report`` hears of phases:
-    ``{"event": "begins" | "phase" | "accelerator" | "ready", ...}``, seconds in ``seconds``. Raises
-    LabFileError, UsageError, StateError, MachineError, BuildError, BootError.
+    ``kernel_name`` takes the place of the directors' kernel in lab.yaml; ``cold`` boots it even where a
+    memory snapshot could be resumed. ``report`` hears of phases: ``{"event": "begins" | "phase" |
+    "accelerator" | "ready", ...}``, seconds in ``seconds``. Raises LabFileError, UsageError, StateError,
+    MachineError, BuildError, BootError.
     """
     lab = spec.load(folder)
     steps = howto.load(folder / howto.HOWTO_FILE, lab.nodes.keys())
@@ -239,7 +239,9 @@ def _plan(lab: Lab, name: str, kernel_name: str | None, cold: bool) -> tuple[pla
     for director, node in lab.directors.items():
         found = _kernel(lab, director, kernel_name or node.kernel or "", kernel_name is None)
         built = image.build(found)
-        bootables[director] = plan.Bootable(found.image, found.release, built.path, f"{found.sha256} {built.key}")
+        bootables[director] = plan.Bootable(
+            found.image, found.release, built.path, f"{found.sha256} {built.key}"
+        )
         versions = {**built.versions}
     hosts = plan.hosts_of(lab)
     planned = plan.Plan(

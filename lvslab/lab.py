@@ -121,9 +121,12 @@ def up(
     name: str = "",
     kernel: str | None = None,
     apply: bool = True,
+    cold: bool = False,
     listeners: Listeners = Listeners(),  # frozen, and holds no state
 ) -> Up:
     """Boot a lab, apply its how-to, take a first round of requests, and leave it running.
+
+    ``cold`` boots its directors even where a memory snapshot of them could be resumed, and makes none.
 
     The lab stays up where a step fails (StepFailed) or the round does (CheckFailed), for a look;
     otherwise an error ends it. Raises every LvsLabError but UsageError's relatives after the lab has
@@ -132,7 +135,9 @@ def up(
     folder = spec.find(lab, paths.labs())
     with ExitStack() as held:
         try:
-            running, result = _up(held, folder, name or folder.resolve().name, kernel, apply, listeners)
+            running, result = _up(
+                held, folder, name or folder.resolve().name, kernel, apply, cold, listeners
+            )
         except _Stopped as stopped:
             stopped.running.keep()
             raise stopped.why from None
@@ -150,7 +155,13 @@ class _Stopped(Exception):
 
 
 def _up(
-    held: ExitStack, folder: Path, name: str, kernel: str | None, apply: bool, listeners: Listeners
+    held: ExitStack,
+    folder: Path,
+    name: str,
+    kernel: str | None,
+    apply: bool,
+    cold: bool,
+    listeners: Listeners,
 ) -> tuple[Cluster, Up]:
     """A lab that is up for as long as ``held`` is, unless it is kept. Raises _Stopped for a look at it."""
     phases: dict[str, float] = {}
@@ -160,7 +171,7 @@ def _up(
             phases[event["phase"]] = round(event["seconds"], 3)
         listeners.event(event)
 
-    booted = cluster.booted(folder, name=name, kernel_name=kernel, report=report)
+    booted = cluster.booted(folder, name=name, kernel_name=kernel, cold=cold, report=report)
     running = held.enter_context(booted)
     taken: Round | None = None
     try:
@@ -343,7 +354,7 @@ def verify(lab: str, *, kernel: str | None, junit: Path | None, listeners: Liste
     name = f"{folder.resolve().name[:20]}-{secrets.token_hex(3)}"
     with ExitStack() as held:
         try:
-            _, result = _up(held, folder, name, kernel, True, listeners)
+            _, result = _up(held, folder, name, kernel, True, False, listeners)
         except _Stopped as stopped:
             raise stopped.why from None
         checked = _run_checks(folder, name, junit or Path(result.evidence) / "junit.xml", quiet=True)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -29,6 +30,13 @@ _WORDS = {
     "guests set up": "giving the directors their addresses",
     "steps": "typing the how-to's steps",
     "first round": "sending a first round of requests",
+}
+
+
+_WAYS = {
+    "resumed": "resumed from a memory snapshot",
+    "booted": "booted, and a memory snapshot made for the next time",
+    "booted cold": "booted",
 }
 
 
@@ -95,6 +103,8 @@ class Progress:
                 self._now(_WORDS.get(phase, phase))
             case {"event": "phase", "phase": phase, "seconds": seconds} if self._status is None:
                 print(f"{seconds:7.2f} s  {_WORDS.get(phase, phase)}", file=self._stream, flush=True)
+            case {"event": "guest", "node": node, "way": way}:
+                self._line(f"{node}: {_WAYS.get(way, way)}")
             case {"event": "accelerator", "name": name, "reason": reason, "means": means}:
                 self._line(f"accelerator: {name} ({reason}); {means}")
 
@@ -189,6 +199,21 @@ def doctor(findings: Sequence[Mapping[str, Any]]) -> str:
     rows += [(mark[found["ok"]], found["what"], found["found"]) for found in findings]
     remedies = [f"  {found['what']}: {found['remedy']}" for found in findings if found.get("remedy")]
     return columns(rows) + ("\n\nwhat to do\n" + "\n".join(remedies) if remedies else "")
+
+
+def snapshots(found: Sequence[Mapping[str, Any]]) -> str:
+    """What ``snapshot.list`` prints."""
+    rows = [("snapshot", "kernel", "accelerator", "memory", "on disk", "made")]
+    for row in found:
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["made"]))
+        sizes = f"{row['mib']} MiB", f"{row['disk'] >> 20} MiB"
+        rows.append((row["key"], row["kernel"], row["accelerator"], *sizes, made))
+    return columns(rows) if found else "there are no snapshots"
+
+
+def pruned(found: Mapping[str, Any]) -> str:
+    """What ``snapshot.prune`` prints."""
+    return f"deleted: {', '.join(found['deleted'])}" if found["deleted"] else "nothing to delete"
 
 
 def ended(names: Sequence[str]) -> str:

@@ -35,7 +35,9 @@ DEADLINE: dict[Accelerator, float] = {"kvm": 20.0, "tcg": 60.0}
 
 @dataclass(frozen=True)
 class Ports:
-    """The descriptors that QEMU inherits: the guest's serial ports (console and agent), and QEMU's monitor."""
+    """The descriptors that QEMU inherits: the guest's serial ports (console and agent), and QEMU's
+    monitor.
+    """
 
     console: int
     agent: int
@@ -44,8 +46,9 @@ class Ports:
 
 @dataclass(frozen=True)
 class Memory:
-    """A file that is the guest's memory. ``shared``: what the guest writes goes to the file, for a snapshot to
-    be made of it; else the file is a snapshot's, to be resumed, and what the guest writes is the guest's alone.
+    """A file that is the guest's memory. ``shared``: what the guest writes goes to the file, for a
+    snapshot to be made of it; else the file is a snapshot's, to be resumed, and what the guest writes is
+    the guest's alone.
     """
 
     file: Path
@@ -153,7 +156,8 @@ class Machine:
         self._monitor = Qmp(monitor)
 
     def save(self, state: Path) -> None:
-        """Stop the guest for a moment and write the state of its devices to ``state``; its memory is in the file.
+        """Stop the guest for a moment and write the state of its devices to ``state``; its memory is in
+        the file.
 
         Raises QmpError.
         """
@@ -165,7 +169,8 @@ class Machine:
         self._monitor.execute("cont")
 
     def resume(self, state: Path) -> None:
-        """Give a guest that was started with a snapshot's memory the state that belongs to it, and let it run.
+        """Give a guest that was started with a snapshot's memory the state that belongs to it, and let
+        it run.
 
         Raises QmpError.
         """

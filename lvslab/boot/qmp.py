@@ -1,6 +1,7 @@
 """QEMU's machine protocol over a connected socket: commands, their answers, and events that are waited for.
 
-Source: QEMU's docs/interop/qmp-spec.rst. One JSON document a line; answers come in the order of the commands.
+Source: QEMU's docs/interop/qmp-spec.rst. One JSON document a line; answers come in the order of the
+commands.
 """
 
 from __future__ import annotations

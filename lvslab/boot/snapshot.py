@@ -1,9 +1,10 @@
 """Memory snapshots of booted guests: made by the first boot of a combination, resumed by every later start.
 
-A snapshot is a guest's memory, which QEMU maps privately (several guests share its pages until they write to
-them), and the state of its devices. It is kept under a key of everything that matters, and believed only while
-both files are the very ones that were written: same inode, size and times. A write to a file changes its ctime,
-which no program can set back, so whatever altered a snapshot is noticed without reading it.
+A snapshot is a guest's memory, which QEMU maps privately (several guests share its pages until they
+write to them), and the state of its devices. It is kept under a key of everything that matters, and
+believed only while both files are the very ones that were written: same inode, size and times. A write
+to a file changes its ctime, which no program can set back, so whatever altered a snapshot is noticed
+without reading it.
 """
 
 from __future__ import annotations
@@ -62,7 +63,10 @@ def key(guest: Guest, accelerator: qemu.Accelerator) -> str:
     about = program.stat()
     cards = tuple(replace(card, port=f"tap{n}", mac="") for n, card in enumerate(guest.cards))
     plain = replace(
-        guest, name="", cards=cards, management=replace(guest.management, tap="tap", mac="", here="", there="")
+        guest,
+        name="",
+        cards=cards,
+        management=replace(guest.management, tap="tap", mac="", here="", there=""),
     )
     line = qemu.command(plain, accelerator, qemu.Ports(0, 0, 0))
     parts = [_FORMAT, guest.identity, str(program), about.st_size, about.st_mtime_ns, line]
@@ -70,7 +74,9 @@ def key(guest: Guest, accelerator: qemu.Accelerator) -> str:
 
 
 def find(key: str) -> Snapshot | None:
-    """The snapshot of ``key``, None where there is none. One that is not as it was written is thrown away."""
+    """The snapshot of ``key``, None where there is none. One that is not as it was written is thrown
+    away.
+    """
     found = Snapshot(folder() / key)
     try:
         manifest = json.loads((found.folder / "manifest.json").read_bytes())
@@ -116,7 +122,9 @@ def making(key: str) -> Iterator[None]:
 
 
 def listed() -> list[dict[str, Any]]:
-    """Every whole snapshot: ``key``, ``kernel``, ``memory`` (MiB), ``disk`` (bytes), ``made``, ``used`` (epoch)."""
+    """Every whole snapshot: ``key``, ``kernel``, ``memory`` (MiB), ``disk`` (bytes), ``made``, ``used``
+    (epoch).
+    """
     found = []
     for place in sorted(folder().glob("*/manifest.json")):
         snapshot = find(place.parent.name)

@@ -1,4 +1,6 @@
-"""Bringing a guest up by the shortest way: resumed from a snapshot, or booted, and a snapshot made of it then."""
+"""Bringing a guest up by the shortest way: resumed from a snapshot, or booted, and a snapshot made of it
+then.
+"""
 
 from __future__ import annotations
 

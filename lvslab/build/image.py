@@ -55,8 +55,7 @@ _FILES = {
     "etc/sysctl.conf": "# sysctl -p reads the settings in this file.\n",
     # Asked for at every prompt: the console's shell is there before the node has its name.
     "etc/profile": (
-        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
-        "PS1='$(hostname)# '\n"
+        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nPS1='$(hostname)# '\n"
     ),
 }
 
