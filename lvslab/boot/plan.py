@@ -133,14 +133,15 @@ def guests_of(lab: Lab, bootables: Mapping[str, Bootable]) -> tuple[Guest, ...]:
 def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
     """The shell command that makes a booted guest the node it is meant to be, whatever it was resumed from.
 
-    That is its clock (``seconds`` since 1970), random numbers of its own (``seed``, hexadecimal), its
-    name, its network cards with their MACs and addresses, and the way in. The guest's kernel has
+    That is its clock (``seconds`` since 1970), random numbers of its own (``seed``, 64 hexadecimal digits),
+    its name, its network cards with their MACs and addresses, and the way in. The guest's kernel has
     numbered its cards in the order of QEMU's command line, eth0 and up; the last one is for management.
     """
     numbered = [(f"eth{number}", card) for number, card in enumerate(guest.cards)]
     commands = [
         f"date -u -s @{seconds}",
-        f"echo {seed} > /dev/urandom",
+        # Status 22, EINVAL: a kernel before 4.17 has no such request, and needs none.
+        f"{{ /etc/lvslab/reseed {seed} > /dev/urandom || [ $? = 22 ]; }}",
         f"hostname {guest.name}",
         f"echo 127.0.1.1 {guest.name} >> /etc/hosts",
     ]

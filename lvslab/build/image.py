@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 
 from lvslab import paths
-from lvslab.build import keys, modules, packages, store, userland
+from lvslab.build import keys, modules, packages, reseed, store, userland
 from lvslab.build.kernel import Kernel
 from lvslab.run import run
 
@@ -124,7 +124,7 @@ def _key(kernel: Kernel, programs: Sequence[packages.Package]) -> str:
         keys.client_public_key(),
         *sorted(package.sha256 for package in programs),
     ]
-    rooms = (__file__, modules.__file__, userland.__file__)
+    rooms = (__file__, modules.__file__, reseed.__file__, userland.__file__)
     recipe = [*(Path(room).read_text() for room in rooms), *_guest_files().values()]
     return sha256("\0".join([*parts, *recipe]).encode()).hexdigest()[:16]
 
@@ -152,6 +152,7 @@ def _entries(kernel: Kernel, programs: Sequence[packages.Package]) -> list[Entry
     for name, text in _guest_files().items():
         path = {"init": "init", "inittab": "etc/inittab"}.get(name, f"etc/lvslab/{name}")
         entries.append(Entry(path, _PROGRAM, text.encode()))
+    entries.append(Entry("etc/lvslab/reseed", _PROGRAM, reseed.program()))
     entries.append(
         Entry("root/.ssh/authorized_keys", stat.S_IFREG | 0o600, keys.client_public_key().encode())
     )
