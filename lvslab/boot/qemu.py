@@ -139,7 +139,7 @@ class Machine:
         ends = (console_end.fileno(), agent_end.fileno(), monitor_end.fileno())
         line = [*wrapper, *command(guest, accelerator, Ports(*ends), cards=cards, memory=memory)]
         log.debug("%s", shlex.join(line))
-        with console_end, agent_end, monitor_end, self._messages.open("wb") as messages:
+        with console_end, agent_end, monitor_end, self._messages.open("ab") as messages:
             try:
                 self._process = subprocess.Popen(
                     line,
@@ -159,14 +159,34 @@ class Machine:
         """Stop the guest for a moment and write the state of its devices to ``state``; its memory is in
         the file.
 
-        Raises QmpError.
+        Raises QmpError, OSError.
         """
         self._monitor.execute("stop")
-        self._migrate("migrate", f"exec:cat > {shlex.quote(str(state))}")
+        place = state.with_suffix(".socket")
+        with socket.socket(socket.AF_UNIX) as listener, state.open("wb") as file:
+            listener.settimeout(10.0)
+            listener.bind(str(place))
+            try:
+                listener.listen(1)
+                self._migrate("migrate", f"unix:{place}")
+                stream, _ = listener.accept()
+            finally:
+                place.unlink()
+            # QEMU says "completed" before all is written, and refuses "cont" for a moment then. Its end of
+            # the stream comes after both.
+            with stream:
+                stream.settimeout(30.0)
+                while data := stream.recv(1 << 20):
+                    file.write(data)
+        self._await_migrated("migrate")
 
     def go_on(self) -> None:
-        """Let a guest that ``save`` stopped run on. Raises QmpError."""
-        self._monitor.execute("cont")
+        """Let a guest that ``save`` stopped run on. Raises BootError."""
+        try:
+            self._monitor.execute("cont")
+        except QmpError as refused:
+            what = f"{self.guest.name} does not run on after it was stopped for a snapshot: {refused}"
+            raise BootError(what, self.ended or last_lines(self._messages.read_bytes())) from None
 
     def resume(self, state: Path) -> None:
         """Give a guest that was started with a snapshot's memory the state that belongs to it, and let
@@ -175,6 +195,7 @@ class Machine:
         Raises QmpError.
         """
         self._migrate("migrate-incoming", f"exec:cat {shlex.quote(str(state))}")
+        self._await_migrated("migrate-incoming")
         self._monitor.execute("cont")
 
     def _migrate(self, command: str, uri: str) -> None:
@@ -182,6 +203,8 @@ class Machine:
         wanted = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
         self._monitor.execute("migrate-set-capabilities", capabilities=wanted)
         self._monitor.execute(command, uri=uri)
+
+    def _await_migrated(self, command: str) -> None:
         while (status := self._monitor.await_event("MIGRATION", 30.0).get("status")) != "completed":
             if status in ("failed", "cancelled"):
                 raise QmpError(f"{command} {status}")

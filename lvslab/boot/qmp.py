@@ -11,6 +11,7 @@ import select
 import socket
 import time
 from collections import deque
+from itertools import count
 from typing import Any
 
 
@@ -26,23 +27,28 @@ class Qmp:
         self._buffer = b""
         self._events = deque[dict[str, Any]]()
         self._ready = False
+        self._numbers = count(1)
 
     def execute(self, command: str, *, seconds: float = 10.0, **arguments: Any) -> Any:
         """Run a command and return its answer. Raises QmpError."""
         deadline = time.monotonic() + seconds
         if not self._ready:
-            self._ready = True
             self._message(deadline)  # the greeting
+            self._ready = True
             self.execute("qmp_capabilities", seconds=seconds)
         words = {name.replace("_", "-"): value for name, value in arguments.items()}
+        number = next(self._numbers)
+        order = {"execute": command, "arguments": words, "id": number}
         try:
-            self._stream.sendall(json.dumps({"execute": command, "arguments": words}).encode() + b"\n")
+            self._stream.sendall(json.dumps(order).encode() + b"\n")
         except OSError as broken:
             raise QmpError(f"{command}: {broken}") from None
         while True:
             message = self._message(deadline)
             if "event" in message:
                 self._events.append(message)
+            elif message.get("id", number) != number:
+                continue  # a late answer to a command that was given up
             elif "error" in message:
                 raise QmpError(f"{command}: {message['error']['desc']}")
             elif "return" in message:
