@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lvslab import paths
 from lvslab.boot import control
 from lvslab.boot.plan import Plan
 from lvslab.errors import BootError
@@ -44,7 +45,8 @@ class Launch:
         self._stream, theirs = socket.socketpair()
         supervisor = [sys.executable, "-P", "-m", "lvslab.boot.supervisor"]
         descriptors = (listener.fileno(), theirs.fileno())
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        # The supervisor's working folder is another, and the cache may be given relative to ours.
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT), "LVSLAB_CACHE": str(paths.cache())}
         if log.isEnabledFor(logging.DEBUG):
             environment["LVSLAB_DEBUG"] = "1"
         # Only the lab itself holds its name from now on, so that the name goes when the lab does.

@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +25,7 @@ from lvslab import paths
 from lvslab.boot import qemu
 from lvslab.boot.plan import Guest
 from lvslab.build import store
+from lvslab.run import missing_program
 
 log = logging.getLogger("lvslab.snapshot")
 
@@ -34,9 +35,12 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A whole snapshot in the cache; ``folder`` is named by its key."""
+    """A whole snapshot in the cache; ``folder`` is named by its key. ``stamps`` tell its files from any
+    others.
+    """
 
     folder: Path
+    stamps: tuple[Any, ...] = ()
 
     @property
     def memory(self) -> Path:
@@ -57,9 +61,13 @@ def folder() -> Path:
 def key(guest: Guest, accelerator: qemu.Accelerator) -> str:
     """What tells this guest's snapshot from any other: kernel, image, QEMU and its whole command line.
 
-    Names, MACs and taps do not matter: they are told to the guest after it was resumed.
+    Names, MACs and taps do not matter: they are told to the guest after it was resumed. Raises
+    MachineError where there is no QEMU.
     """
-    program = Path(shutil.which(qemu.QEMU) or qemu.QEMU)
+    place = shutil.which(qemu.QEMU)
+    if place is None:
+        missing_program(qemu.QEMU)
+    program = Path(place)
     about = program.stat()
     cards = tuple(replace(card, port=f"tap{n}", mac="") for n, card in enumerate(guest.cards))
     plain = replace(
@@ -78,19 +86,21 @@ def find(key: str) -> Snapshot | None:
     away.
     """
     found = Snapshot(folder() / key)
-    try:
-        manifest = json.loads((found.folder / "manifest.json").read_bytes())
-        whole = manifest == {**manifest, "memory": _stamp(found.memory), "state": _stamp(found.state)}
-    except FileNotFoundError:
+    manifest = _manifest(found)
+    if manifest is None:
         return None
-    except (ValueError, TypeError):
-        whole = False
-    if whole:
-        os.utime(found.folder)  # for `prune`: when it was last used
-        return found
+    if stamps := _believed(found, manifest):
+        with suppress(OSError):
+            os.utime(found.folder)  # for `prune`: when it was last used
+        return replace(found, stamps=stamps)
     log.info("the snapshot %s is not as it was written; it is thrown away", key)
     discard(found)
     return None
+
+
+def unchanged(snapshot: Snapshot) -> bool:
+    """Whether the files of a snapshot that was found are still the very same."""
+    return bool(snapshot.stamps) and _stamps(snapshot) == snapshot.stamps
 
 
 def discard(snapshot: Snapshot) -> None:
@@ -103,15 +113,20 @@ def keep(key: str, memory: Path, state: Path, about: dict[str, Any]) -> Snapshot
     """Put a guest's saved memory and state into the cache under ``key``; the manifest comes last."""
     made = Snapshot(folder() / key)
     discard(made)
-    for source, place in ((memory, made.memory), (state, made.state)):
-        with source.open("rb") as reader, store.appearing(place, mode=0o600) as writer:
-            for offset, block in _filled(reader.fileno()):
-                writer.seek(offset)
-                writer.write(block)
-            writer.truncate(source.stat().st_size)
-    manifest = {**about, "memory": _stamp(made.memory), "state": _stamp(made.state), "made": time.time()}
-    store.write(made.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
-    return made
+    try:
+        for source, place in ((memory, made.memory), (state, made.state)):
+            with source.open("rb") as reader, store.appearing(place, mode=0o600) as writer:
+                for offset, block in _filled(reader.fileno()):
+                    writer.seek(offset)
+                    writer.write(block)
+                writer.truncate(source.stat().st_size)
+        stamps = (_stamp(made.memory), _stamp(made.state))
+        manifest = {**about, "memory": stamps[0], "state": stamps[1], "made": time.time()}
+        store.write(made.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    except OSError:
+        discard(made)  # a full disk is not to stay full
+        raise
+    return replace(made, stamps=stamps)
 
 
 @contextmanager
@@ -122,38 +137,83 @@ def making(key: str) -> Iterator[None]:
 
 
 def listed() -> list[dict[str, Any]]:
-    """Every whole snapshot: ``key``, ``kernel``, ``memory`` (MiB), ``disk`` (bytes), ``made``, ``used``
-    (epoch).
+    """Every whole snapshot: ``key``, ``kernel``, ``accelerator``, ``mib`` (memory), ``made`` and ``used``
+    (seconds since 1970), ``disk`` (bytes).
     """
     found = []
     for place in sorted(folder().glob("*/manifest.json")):
-        snapshot = find(place.parent.name)
-        if snapshot is None:
+        snapshot = Snapshot(place.parent)
+        manifest = _manifest(snapshot) or {}
+        if not _believed(snapshot, manifest):
             continue
-        manifest = json.loads(place.read_bytes())
-        disk = sum(file.stat().st_blocks * 512 for file in (snapshot.memory, snapshot.state))
-        found.append(
-            {
-                "key": place.parent.name,
-                **{name: manifest.get(name) for name in ("kernel", "accelerator", "mib", "made")},
-                "disk": disk,
-            }
-        )
+        with suppress(FileNotFoundError):  # another process may throw it away now
+            disk = sum(file.stat().st_blocks * 512 for file in (snapshot.memory, snapshot.state))
+            found.append(
+                {
+                    "key": place.parent.name,
+                    **{name: manifest.get(name) for name in ("kernel", "accelerator", "mib", "made")},
+                    "used": place.parent.stat().st_mtime,
+                    "disk": disk,
+                }
+            )
     return found
 
 
 def prune(days: float, mebibytes: float) -> list[str]:
-    """Delete snapshots older than ``days``, then the oldest until all take no more than ``mebibytes``."""
-    kept = sorted(listed(), key=lambda row: float(row["made"]))
-    gone = []
+    """Delete snapshots that were not used for ``days``, then those least lately used until all take no more
+    than ``mebibytes``; and what is left of those that were never finished. The keys of all that went.
+    """
+    gone = _prune_unfinished()
+    kept = sorted(listed(), key=lambda row: float(row["used"]))
     total = sum(row["disk"] for row in kept)
     for row in kept:
-        if time.time() - row["made"] > days * 86400 or total > mebibytes * (1 << 20):
-            discard(Snapshot(folder() / row["key"]))
-            (folder() / row["key"]).rmdir()
+        if time.time() - row["used"] > days * 86400 or total > mebibytes * (1 << 20):
+            _remove(Snapshot(folder() / row["key"]))
             gone.append(row["key"])
             total -= row["disk"]
     return gone
+
+
+def _prune_unfinished() -> list[str]:
+    """Delete what is no whole snapshot, unless somebody is making one of it now."""
+    gone = []
+    for place in sorted(folder().glob("*/")):
+        found = Snapshot(place)
+        with store.locked_if_free(f"snapshot-{place.name}") as ours:
+            if ours and not _believed(found, _manifest(found) or {}):
+                _remove(found)
+                gone.append(place.name)
+    return gone
+
+
+def _remove(snapshot: Snapshot) -> None:
+    discard(snapshot)
+    with suppress(OSError):  # the next one may be on its way already
+        snapshot.folder.rmdir()
+
+
+def _manifest(snapshot: Snapshot) -> dict[str, Any] | None:
+    """What a snapshot's manifest says; None where there is none, nothing where it is not one of ours."""
+    try:
+        found = json.loads((snapshot.folder / "manifest.json").read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("made"), float) else {}
+
+
+def _believed(snapshot: Snapshot, manifest: dict[str, Any]) -> tuple[Any, ...]:
+    """The stamps of a snapshot's files where they are those of its manifest, else nothing."""
+    stamps = _stamps(snapshot)
+    return stamps if stamps == (manifest.get("memory"), manifest.get("state")) else ()
+
+
+def _stamps(snapshot: Snapshot) -> tuple[Any, ...]:
+    try:
+        return _stamp(snapshot.memory), _stamp(snapshot.state)
+    except FileNotFoundError:
+        return ()
 
 
 def _stamp(file: Path) -> list[int]:

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from lvslab.boot import accelerator, control, taps, warm
+from lvslab.boot import accelerator, control, snapshot, taps, warm
 from lvslab.boot.plan import Guest, Plan
 from lvslab.boot.qemu import Accelerator, Machine
 from lvslab.boot.relay import at_arms_length
@@ -180,11 +180,13 @@ class Supervisor(control.Answer):
 
     def _start_guests(self, choice: Accelerator) -> None:
         """Resume those guests that there is a snapshot of, boot the others."""
-        making = set[str]()
-        for guest in self._plan.guests:
-            self._starters[guest.name] = warm.Starter(
+        making, starters = set[str](), dict[str, warm.Starter]()
+        # In the same order in every lab: two that wait for one another's snapshots would wait for ever.
+        for guest in sorted(self._plan.guests, key=lambda guest: snapshot.key(guest, choice)):
+            starters[guest.name] = warm.Starter(
                 guest, choice, self._plan.evidence, cold=self._plan.cold, making=making
             )
+        self._starters = {guest.name: starters[guest.name] for guest in self._plan.guests}
 
     def _start_servers(self) -> None:
         from lvslab.boot import services

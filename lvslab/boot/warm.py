@@ -78,6 +78,9 @@ class Starter:
     def _resume(self, found: Snapshot) -> None:
         try:
             self.machine.resume(found.state)
+            if not snapshot.unchanged(found):
+                # Its memory and its state may be of two different guests.
+                raise QmpError("it was replaced meanwhile")
             self.machine.await_answer()
         except (QmpError, BootError) as failed:
             # A snapshot that this QEMU does not take is no reason to have no lab.
@@ -98,6 +101,10 @@ class Starter:
                 "mib": self.guest.memory,
             }
             snapshot.keep(self._key, _RUN / self.guest.name, state, about)
+        except (QmpError, OSError) as failed:
+            # A full disk, say, is no reason to have no lab.
+            log.warning("%s: no snapshot can be made of it (%s)", self.guest.name, failed)
+            self.way = "booted cold"
         finally:
-            self.machine.go_on()
             state.unlink(missing_ok=True)
+            self.machine.go_on()

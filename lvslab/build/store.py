@@ -30,6 +30,20 @@ def locked(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def locked_if_free(name: str) -> Iterator[bool]:
+    """The same without waiting: whether nobody else holds it, and it is ours."""
+    folder = paths.cache() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("wb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+@contextlib.contextmanager
 def appearing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     """A file to write to, which takes its place at ``path`` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
