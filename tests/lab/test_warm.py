@@ -56,13 +56,13 @@ PORTS = (40001, 40002, 40003, 40004)
 SEQUENCE_NUMBERS = """
 import socket, struct, sys, time
 s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
-s.settimeout(10)
+s.settimeout(5)
 print("ready", flush=True)
 wanted = set(map(int, sys.argv[1:]))
 while wanted:
     p = s.recv(2048)
     t = p[(p[0] & 15) * 4:]
-    if p[9] == 6 and t[13] == 2 and t[2:4] == b"\\0\\x09" and int.from_bytes(t[:2], "big") in wanted:
+    if p[9] == 6 and t[13] & 0x3f == 2 and t[2:4] == b"\\0\\x09" and int.from_bytes(t[:2], "big") in wanted:
         wanted.remove(int.from_bytes(t[:2], "big"))
         print(time.time_ns(), int.from_bytes(t[4:8], "big"), flush=True)
 """
@@ -323,7 +323,9 @@ def sequence_secrets(running: Cluster) -> list[int]:
         assert listener.stdout is not None
         try:
             assert listener.stdout.readline() == "ready\n"
-            tries = "; ".join(f"nc -p {port} 10.0.0.100 9 </dev/null" for port in PORTS)
+            # busybox nc cannot choose its own port.
+            choose = "echo {0} {0} > /proc/sys/net/ipv4/ip_local_port_range; nc 10.0.0.100 9 </dev/null"
+            tries = "; ".join(choose.format(port) for port in PORTS)
             said = running.execute("director-1", tries)
             rows = [line.split() for line in listener.stdout]
         finally:
