@@ -43,7 +43,7 @@ nodes:
       eth1: {network: six, address: "fd00::100", gateway: "fd00::1"}
     services: [{kind: http, port: 80}, {kind: http, port: 8080}]
 """
-BOOTABLE = Bootable(Path("/k/vmlinuz"), "6.1.0", Path("/k/image.cpio"))
+BOOTABLE = Bootable(Path("/k/vmlinuz"), "6.1.0", Path("/k/image.cpio"), "identity")
 
 
 def read(folder: Path, text: str) -> spec.Lab:
