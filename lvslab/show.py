@@ -26,8 +26,7 @@ _WORDS = {
     "guests started": "starting the directors",
     "network": "building networks and hosts",
     "services": "starting the servers",
-    "guests booted": "waiting for the directors to boot",
-    "guests set up": "giving the directors their addresses",
+    "guests up": "waiting for the directors",
     "steps": "typing the how-to's steps",
     "first round": "sending a first round of requests",
 }

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import select
 import socket
+import threading
 import time
+from dataclasses import dataclass
 from itertools import count
-
-from lvslab.errors import BootError
 
 _GREETING = b"lvslab-agent 1"
 
@@ -22,13 +22,22 @@ class AgentSilent(Exception):
         self.closed = closed
 
 
+@dataclass(frozen=True)
+class Done:
+    """How an order ended: its exit status, and the lines it printed (stdout and stderr as they came)."""
+
+    status: int
+    lines: tuple[str, ...]
+
+
 class Agent:
-    """One guest's agent. Not for several threads at once."""
+    """One guest's agent. It takes one order at a time; ``run`` waits for its turn."""
 
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
         self._buffer = b""
         self._numbers = count(1)
+        self._turn = threading.Lock()
 
     def await_greeting(self, seconds: float) -> None:
         """Return when the agent says that it is ready. Raises AgentSilent."""
@@ -36,24 +45,24 @@ class Agent:
         while self._line(deadline) != _GREETING:
             pass
 
-    def run(self, command: str, seconds: float = 10.0) -> list[str]:
-        """Run a shell command in the guest; the lines it printed. Raises AgentSilent, BootError where it
-        fails."""
-        number = f"{next(self._numbers)}".encode()
-        try:
-            self._stream.sendall(number + b" " + command.encode() + b"\n")
-        except OSError:
-            raise AgentSilent(closed=True) from None
-        deadline, lines = time.monotonic() + seconds, list[str]()
-        while True:
-            line = self._line(deadline)
-            if line.startswith(number + b": "):
-                lines.append(line.removeprefix(number + b": ").decode(errors="replace"))
-            elif line.startswith(number + b" = "):
-                if (status := int(line.split()[-1])) != 0:
-                    said = "\n  ".join(lines) or "it printed nothing"
-                    raise BootError(f"the guest could not be set up (status {status}): {command}", said)
-                return lines
+    def run(self, command: str, seconds: float = 10.0) -> Done:
+        """Run a shell command in the guest, in the shell that all orders share. Raises AgentSilent.
+
+        The command must be whole: the shell would not survive a syntax error.
+        """
+        with self._turn:
+            number = f"{next(self._numbers)}".encode()
+            try:
+                self._stream.sendall(number + b" " + command.encode() + b"\n")
+            except OSError:
+                raise AgentSilent(closed=True) from None
+            deadline, lines = time.monotonic() + seconds, list[str]()
+            while True:
+                line = self._line(deadline)
+                if line.startswith(number + b": "):
+                    lines.append(line.removeprefix(number + b": ").decode(errors="replace"))
+                elif line.startswith(number + b" = "):
+                    return Done(int(line.split()[-1]), tuple(lines))
 
     def close(self) -> None:
         """Let go of the serial port."""

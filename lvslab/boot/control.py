@@ -15,6 +15,7 @@ import os
 import select
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -53,10 +54,13 @@ def running() -> list[str]:
 
 
 class Control:
-    """A conversation with the supervisor of the lab ``name``. Raises StateError where it is not up."""
+    """A conversation with the supervisor of the lab ``name``, one question at a time. Raises StateError
+    where it is not up.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._turn = threading.Lock()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(_PATIENCE)
         try:
@@ -82,8 +86,9 @@ class Control:
         Raises what the supervisor says went wrong, or BootError where it died meanwhile.
         """
         try:
-            self._socket.sendall(json.dumps({"ask": what, **details}).encode() + b"\n")
-            line, descriptors = _receive(self._socket)
+            with self._turn:
+                self._socket.sendall(json.dumps({"ask": what, **details}).encode() + b"\n")
+                line, descriptors = _receive(self._socket)
         except OSError:
             line, descriptors = b"", []
         if not line:

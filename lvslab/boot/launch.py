@@ -49,6 +49,8 @@ class Launch:
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), "LVSLAB_CACHE": str(paths.cache())}
         if log.isEnabledFor(logging.DEBUG):
             environment["LVSLAB_DEBUG"] = "1"
+        # From now on whoever asks for the lab is heard, if not answered at once.
+        listener.listen(64)
         # Only the lab itself holds its name from now on, so that the name goes when the lab does.
         with listener, theirs, self._messages.open("wb") as messages:
             try:

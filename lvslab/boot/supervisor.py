@@ -22,11 +22,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from lvslab.boot import accelerator, control, snapshot, taps, warm
+from lvslab.boot import accelerator, control
+from lvslab.boot.guests import Guests
 from lvslab.boot.plan import Guest, Plan
-from lvslab.boot.qemu import Accelerator, Machine
+from lvslab.boot.qemu import Machine
 from lvslab.boot.relay import at_arms_length
-from lvslab.errors import BootError, LvsLabError, MachineError, UsageError
+from lvslab.errors import BootError, LvsLabError, MachineError, StateError, UsageError
 from lvslab.run import run
 
 _RUN = Path("/run/lvslab")
@@ -38,6 +39,7 @@ class Lifeline:
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
         self._lines = stream.makefile("rb")
+        self._telling = threading.Lock()
 
     def plan(self) -> Plan:
         """What to boot: the first thing that comes down."""
@@ -45,7 +47,7 @@ class Lifeline:
 
     def tell(self, event: str, **details: Any) -> None:
         """Send an event up. Where nobody listens any more, ``watch`` ends the lab."""
-        with suppress(OSError):
+        with suppress(OSError), self._telling:
             self._stream.sendall(json.dumps({"event": event, **details}).encode() + b"\n")
 
     def watch(self) -> None:
@@ -78,8 +80,7 @@ class Supervisor(control.Answer):
     def __init__(self, plan: Plan, lifeline: Lifeline) -> None:
         self._plan = plan
         self._lifeline = lifeline
-        self._machines: dict[str, Machine] = {}
-        self._starters: dict[str, warm.Starter] = {}
+        self._guests = Guests(plan.guests, plan.evidence, cold=plan.cold, tell=lifeline.tell)
         self._hosts: dict[str, int] = {}
         self._servers: dict[str, Any] = {}
         self._notes: dict[str, Any] = {}
@@ -89,15 +90,14 @@ class Supervisor(control.Answer):
         self._started = time.time()
 
     def boot(self) -> None:
-        """Bring the lab up, guests first since they take longest. Raises BootError, MachineError."""
+        """Bring the lab up, the guests beside all the rest. Raises BootError, MachineError."""
         # Mininet takes a moment to import, and so waits until the guests are on their way.
         plan, begun = self._plan, time.monotonic()
         _mounts()
         _keys(plan)
         choice = self._accelerator(plan.guests)
         with self._phase("guests started"):
-            taps.make(plan.guests)
-            self._start_guests(choice.accelerator)
+            self._guests.start(choice.accelerator)
         with self._phase("network"):
             from lvslab.boot import network
 
@@ -106,20 +106,13 @@ class Supervisor(control.Answer):
             self._hosts = {host.name: built.get(host.name).pid for host in plan.hosts}
         with self._phase("services"):
             self._start_servers()
-        with self._phase("guests booted"):
-            for name, starter in self._starters.items():
-                starter.await_ready()
-                self._machines[name] = starter.machine
-                self._lifeline.tell("guest", node=name, way=starter.way)
-        with self._phase("guests set up"):
-            for machine in self._machines.values():
-                machine.set_up()
+        with self._phase("guests up"):
+            self._guests.await_up()
         self._ready = True
         self._lifeline.tell("ready", seconds=time.monotonic() - begun)
 
     def serve(self, listener: socket.socket) -> None:
         """Answer requests, each connection in a thread of its own, until ``await_end`` returns."""
-        listener.listen(64)
         threading.Thread(target=self._accept, args=(listener,), name="control", daemon=True).start()
 
     def await_end(self) -> None:
@@ -143,6 +136,8 @@ class Supervisor(control.Answer):
             case {"ask": "connect", "node": str(node)}:
                 descriptors.append(self._connect(node).detach())
                 return None
+            case {"ask": "observe", "node": str(node), "command": str(command)}:
+                return self._observe(node, command)
             case {"ask": "namespace", "node": str(node)}:
                 descriptors.append(os.open(f"/proc/{self._host(node)}/ns/net", os.O_RDONLY))
                 return None
@@ -178,16 +173,6 @@ class Supervisor(control.Answer):
         )
         return choice
 
-    def _start_guests(self, choice: Accelerator) -> None:
-        """Resume those guests that there is a snapshot of, boot the others."""
-        making, starters = set[str](), dict[str, warm.Starter]()
-        # In the same order in every lab: two that wait for one another's snapshots would wait for ever.
-        for guest in sorted(self._plan.guests, key=lambda guest: snapshot.key(guest, choice)):
-            starters[guest.name] = warm.Starter(
-                guest, choice, self._plan.evidence, cold=self._plan.cold, making=making
-            )
-        self._starters = {guest.name: starters[guest.name] for guest in self._plan.guests}
-
     def _start_servers(self) -> None:
         from lvslab.boot import services
 
@@ -200,9 +185,7 @@ class Supervisor(control.Answer):
                 server.start()
 
     def _status(self) -> dict[str, Any]:
-        nodes = {}
-        for name, machine in self._machines.items():
-            nodes[name] = {"kind": "guest", "state": machine.ended or ("up" if self._ready else "booting")}
+        nodes = {name: {"kind": "guest", "state": state} for name, state in self._guests.states().items()}
         for name in self._hosts:
             nodes[name] = {"kind": "host", "state": "up"}
             if name in self._servers:
@@ -220,8 +203,10 @@ class Supervisor(control.Answer):
 
     def _connect(self, node: str) -> socket.socket:
         """A stream on which the node's SSH server speaks, over none of the lab's networks."""
-        if node in self._machines:
+        if node in self._guests.names:
             machine = self._machine(node)
+            if (what := machine.trouble) is not None:
+                raise machine.failure("running", what)
             try:
                 far = socket.create_connection(machine.guest.management.server, timeout=10)
             except OSError as refused:
@@ -236,12 +221,25 @@ class Supervisor(control.Answer):
             subprocess.Popen(_shell_server(node, pid), stdin=end, stdout=end, stderr=messages)
         return theirs
 
+    def _observe(self, node: str, command: str) -> dict[str, Any]:
+        """What a command prints on a node, and its status, without a login: see ``Cluster.observe``."""
+        if node in self._guests.names:
+            done = self._machine(node).observe(command)
+            return {"status": done.status, "output": "".join(f"{line}\n" for line in done.lines)}
+        enter = ["nsenter", "--target", str(self._host(node)), "--net", "--mount", "--", "sh", "-c", command]
+        ended = subprocess.run(
+            enter, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+        return {"status": ended.returncode, "output": ended.stdout.decode(errors="replace")}
+
     def _machine(self, node: str) -> Machine:
-        if node not in self._machines:
-            raise self._no_such("virtual machine", node, list(self._machines))
-        machine = self._machines[node]
+        if node not in self._guests.names:
+            raise self._no_such("virtual machine", node, self._guests.names)
+        machine = self._guests.get(node)
+        if machine is None:
+            raise StateError(f"{node} is just coming up", "wait for lab.up to end")
         if (how := machine.ended) is not None:
-            raise BootError(f"{node} is down: {how}", "./run lab.down, then ./run lab.up starts it anew")
+            raise machine.failure("running", how)
         return machine
 
     def _host(self, node: str) -> int:
@@ -255,7 +253,7 @@ class Supervisor(control.Answer):
         return self._servers[node]
 
     def _no_such(self, what: str, node: str, known: list[str]) -> LvsLabError:
-        everything = [*self._machines, *self._hosts]
+        everything = [*self._guests.names, *(host.name for host in self._plan.hosts)]
         if node in everything:
             return UsageError(f"{node} is no {what}", f"those of this lab: {', '.join(known) or 'none'}")
         return UsageError(

@@ -5,6 +5,7 @@ then.
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,6 +23,7 @@ _RUN = Path("/run/lvslab/memory")
 
 class Starter:
     """One guest on its way up. ``machine`` is there at once; ``await_ready`` returns when its agent answers.
+    ``began`` is the time on the monotonic clock when it was begun with.
 
     ``way`` says how it comes up: "resumed", "booted" (and a snapshot made), or "booted cold" (none made).
     ``making`` are the keys of the snapshots that this lab is about to make; a second guest of one does not
@@ -32,6 +34,7 @@ class Starter:
         self, guest: Guest, accelerator: Accelerator, evidence: Path, *, cold: bool, making: set[str]
     ) -> None:
         self.guest = guest
+        self.began = time.monotonic()
         self._accelerator: Accelerator = accelerator
         self._evidence = evidence
         self._held = ExitStack()

@@ -108,7 +108,7 @@ def _take(
     director: str,
     count: int,
 ) -> tuple[Round, bool]:
-    before = read(cluster, director)
+    before = read(cluster, director, ("listing", "counters"))
     forecast = _forecast(cluster, service, before, count)
     url = f"http://{endpoint(service.address, service.port)}/"
     try:
@@ -116,7 +116,7 @@ def _take(
     except RequestFailed as failure:
         facts = _facts(cluster, namespaces, service, director, before, read(cluster, director))
         raise verdict.no_answer(facts, failure) from failure
-    after = read(cluster, director)
+    after = read(cluster, director, ("listing", "entries"))
     names = _names(cluster)
     entries = _logged(cluster, [reply.request_id for reply in replies])
     servers = {str(server): names.get(server.address, server.address) for server in service.destinations}
