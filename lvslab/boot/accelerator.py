@@ -11,13 +11,14 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lvslab import paths
+from lvslab.boot import qemu
 from lvslab.boot.plan import Guest
-from lvslab.boot.qemu import QEMU, Accelerator, Machine
+from lvslab.boot.qemu import Accelerator, Machine
 from lvslab.build import store
 from lvslab.errors import BootError, UsageError
-from lvslab.run import run
 
 PROBE_SECONDS = 5.0
 """A guest boots in under a second with KVM; one that has not in five hangs."""
@@ -81,6 +82,5 @@ def _memory() -> Path:
     return paths.cache() / "kvm.json"
 
 
-def _machine() -> list[str]:
-    version = run([QEMU, "--version"]).stdout.decode().splitlines()[0]
-    return [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), version]
+def _machine() -> list[Any]:
+    return [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), *qemu.which()]

@@ -6,13 +6,14 @@ import contextlib
 import logging
 import secrets
 import shlex
+import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lvslab.boot.agent import Agent, AgentSilent, Done
 from lvslab.boot.console import Console
@@ -38,7 +39,7 @@ DEADLINE: dict[Accelerator, float] = {"kvm": 20.0, "tcg": 60.0}
 
 
 PULSE = 10.0
-"""Seconds in which the agent of a guest must give a sign of life. A loaded machine makes one wait for 1 s."""
+"""Seconds in which a guest's agent must give a sign of life. A loaded machine makes it wait for 1 s."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,17 @@ class Memory:
 
     file: Path
     shared: bool
+
+
+def which() -> list[Any]:
+    """Which QEMU this machine has: its path, size and time of change (JSON). Raises MachineError where
+    none.
+    """
+    place = shutil.which(QEMU)
+    if place is None:
+        missing_program(QEMU)
+    about = Path(place).stat()
+    return [place, about.st_size, about.st_mtime_ns]
 
 
 def command(
@@ -262,7 +274,9 @@ class Machine:
         """What is the matter with the guest, in words; None where it runs, as far as is known."""
         if (how := self.ended) is not None:
             return how
-        return f"it hangs: no sign of life from its agent within {self._silent:g} s" if self._silent else None
+        if not self._silent:
+            return None
+        return f"it hangs: no sign of life from its agent within {self._silent:g} s"
 
     @property
     def ended(self) -> str | None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +24,6 @@ from lvslab import paths
 from lvslab.boot import qemu
 from lvslab.boot.plan import Guest
 from lvslab.build import store
-from lvslab.run import missing_program
 
 log = logging.getLogger("lvslab.snapshot")
 
@@ -64,11 +62,6 @@ def key(guest: Guest, accelerator: qemu.Accelerator) -> str:
     Names, MACs and taps do not matter: they are told to the guest after it was resumed. Raises
     MachineError where there is no QEMU.
     """
-    place = shutil.which(qemu.QEMU)
-    if place is None:
-        missing_program(qemu.QEMU)
-    program = Path(place)
-    about = program.stat()
     cards = tuple(replace(card, port=f"tap{n}", mac="") for n, card in enumerate(guest.cards))
     plain = replace(
         guest,
@@ -77,8 +70,17 @@ def key(guest: Guest, accelerator: qemu.Accelerator) -> str:
         management=replace(guest.management, tap="tap", mac="", here="", there=""),
     )
     line = qemu.command(plain, accelerator, qemu.Ports(0, 0, 0))
-    parts = [_FORMAT, guest.identity, str(program), about.st_size, about.st_mtime_ns, line]
+    parts = [_FORMAT, guest.identity, *qemu.which(), line]
+    if accelerator == "kvm":
+        # The guest has seen this very processor and what this kernel makes of it.
+        parts += [os.uname().release, _processor()]
     return sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _processor() -> list[str]:
+    """What the machine's first processor says of itself, without what changes from moment to moment."""
+    first = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    return [line for line in first if not line.startswith(("cpu MHz", "bogomips"))]
 
 
 def find(key: str) -> Snapshot | None:
