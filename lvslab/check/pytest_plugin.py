@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from lvslab.check.spares import Spares
     from lvslab.check.testbed import NodeUnderTest, Testbed
+
+_SPARES: pytest.StashKey[Spares] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,21 +65,13 @@ def bare_lab(request: pytest.FixtureRequest) -> Iterator[Testbed]:
 
     Its directors run the same kernel as those of the lab that ``--lab`` names.
     """
-    from lvslab.cluster import attach
-
-    kernel_name = None
-    if name := request.config.getoption("--lab"):
-        with attach(name) as running:
-            kernel_name = running.kernel_name
-    with _booted(request.path.parent, kernel_name) as testbed:
-        yield testbed
+    yield from _own(request, applied=False)
 
 
 @pytest.fixture
-def fresh_lab(bare_lab: Testbed) -> Testbed:
+def fresh_lab(request: pytest.FixtureRequest) -> Iterator[Testbed]:
     """A lab of its own for one test, with the how-to applied. For tests that change or break it."""
-    bare_lab.apply()
-    return bare_lab
+    yield from _own(request, applied=True)
 
 
 @pytest.fixture
@@ -95,6 +90,54 @@ def real_servers(lab: Testbed) -> tuple[NodeUnderTest, ...]:
 def clients(lab: Testbed) -> tuple[NodeUnderTest, ...]:
     """The clients of the lab, in the order of lab.yaml."""
     return lab.clients
+
+
+def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
+    """A lab of the test's own, and those of the next tests begun with."""
+    from lvslab.check.spares import Spares, Wanted
+    from lvslab.errors import MachineError
+
+    config = request.config
+    if _SPARES not in config.stash:
+        config.stash[_SPARES] = Spares()
+    spares, kernel_name = config.stash[_SPARES], _kernel_name(config)
+    own = spares.take(Wanted(request.path.parent, kernel_name, applied))
+    try:
+        try:
+            testbed = own.testbed()
+        except MachineError as lacking:
+            pytest.skip(str(lacking))
+        spares.prepare(
+            Wanted(item.path.parent, kernel_name, fixture == "fresh_lab")
+            for item in _after(request.node)
+            for fixture in ("bare_lab", "fresh_lab")
+            if fixture in item.fixturenames
+        )
+        yield testbed
+    finally:
+        spares.end(own)
+
+
+def _after(node: pytest.Item) -> Iterator[pytest.Function]:
+    """The tests that are still to come after ``node``, itself left out."""
+    items = node.session.items
+    return (item for item in items[items.index(node) + 1 :] if isinstance(item, pytest.Function))
+
+
+def _kernel_name(config: pytest.Config) -> str | None:
+    """The kernel that took the place of the one in lab.yaml in the lab that ``--lab`` names."""
+    from lvslab.cluster import attach
+
+    if not (name := config.getoption("--lab")):
+        return None
+    with attach(name) as running:
+        return running.kernel_name
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the labs that were begun with for tests that did not come."""
+    if _SPARES in session.config.stash:
+        session.config.stash[_SPARES].close()
 
 
 @contextmanager
