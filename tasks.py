@@ -228,13 +228,19 @@ def lint(c: Context) -> None:
         _end(subprocess.run([sys.executable, "-P", "-m", *command], cwd=PROJECT, check=False).returncode)
 
 
-@task(help={"rounds": "how often each thing is measured", "json": JSON})
-def bench(c: Context, rounds: int = 3, json: bool = False) -> None:
-    """Measure lab.up against bare QEMU booting the same kernel and image."""
+@task(
+    help={
+        "rounds": "how often each thing is measured",
+        "tests": "how many tests with a lab of their own are run",
+        "json": JSON,
+    }
+)
+def bench(c: Context, rounds: int = 3, tests: int = 50, json: bool = False) -> None:
+    """Measure how long labs take to come and go, beside bare QEMU with the same kernel and image."""
     from lvslab import bench as benches
     from lvslab import show
 
-    _say(benches.measure(rounds), json, show.bench)
+    _say(benches.measure(rounds, tests), json, show.bench)
 
 
 _lab = Collection("lab")

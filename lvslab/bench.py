@@ -1,4 +1,5 @@
-"""What ``bench`` measures: a cold ``lab.up`` and its phases, beside bare QEMU booting the same guest.
+"""What ``bench`` measures: how long labs take to come and go, beside bare QEMU doing what they cannot do
+without.
 
 All of it happens in one run and in turns, since a shared machine is faster now and slower then: it is the
 ratios that mean something.
@@ -8,28 +9,60 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lvslab import cluster, lab, paths, spec
 from lvslab.boot import accelerator, plan
-from lvslab.boot.qemu import Accelerator, Machine
+from lvslab.boot.qemu import QEMU, Accelerator, Machine, Memory
 from lvslab.build import image, kernel
-from lvslab.errors import BootError, StateError
+from lvslab.errors import BootError, CheckFailed, StateError
 
 # QEMU outside of a lab's namespaces must end with us all the same.
 _TIED = ("unshare", "--pid", "--fork", "--kill-child", "--")
 
+_DIRECTORS = 3
+"""So many directors has the lab that shows what one more costs."""
 
-def measure(rounds: int) -> dict[str, Any]:
-    """Boot bare QEMU and a whole lab ``rounds`` times in turns.
 
-    Returns ``about`` and ``rows`` of ``what``, ``seconds`` (the median) and ``ratio`` (to bare QEMU).
+@dataclass(frozen=True)
+class Row:
+    """One figure: the median of ``value`` in ``unit``, and how it compares to ``base``, another row."""
+
+    what: str
+    value: float
+    unit: Literal["s", "MiB"] = "s"
+    ratio: float | None = None
+    base: str = ""
+
+
+class Figures:
+    """Rows in the order in which they are added, with their ratios."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def add(self, what: str, values: list[float], base: str = "", unit: Literal["s", "MiB"] = "s") -> None:
+        """Add the median of ``values``, compared to the row ``base``, which has been added before."""
+        value = statistics.median(values)
+        ratio = value / next(row.value for row in self.rows if row.what == base) if base else None
+        self.rows.append(Row(what, value, unit, ratio, base))
+
+
+def measure(rounds: int, tests: int) -> dict[str, Any]:
+    """Boot and resume bare QEMU and whole labs ``rounds`` times in turns, and run ``tests`` tests that have
+    a lab of their own each.
+
+    Returns ``about``, ``rounds`` and ``rows`` (`Row`).
     """
     cluster.need_root()
     guest = _guest()
@@ -38,33 +71,146 @@ def measure(rounds: int) -> dict[str, Any]:
     choice = accelerator.known()
     if choice is None:
         raise StateError("lab.up did not find out which accelerator works")
-    bare: list[float] = []
-    whole: dict[str, list[float]] = {"cold": [], "warm": []}
-    down: list[float] = []
-    phases: dict[str, dict[str, list[float]]] = {}
+    figures = Figures()
+    _guests(figures, guest, choice.accelerator, rounds)
+    _labs(figures, rounds)
+    _directors(figures, rounds)
+    _fresh_labs(figures, tests)
+    about = f"medians of {rounds}, kernel {guest.release}, accelerator {choice.accelerator}"
+    return {"about": about, "rounds": rounds, "rows": [asdict(row) for row in figures.rows]}
+
+
+_BOOT = "bare QEMU boots, until its agent answers"
+_RESTORE = "bare QEMU restores the same state and runs"
+_COLD = "lab.up --cold web-nat, whole command"
+_WARM = "lab.up web-nat, whole command"
+
+
+def _guests(figures: Figures, guest: plan.Guest, choice: Accelerator, rounds: int) -> None:
+    """A guest without a lab: booted, and resumed."""
+    boots, restores, answers = list[float](), list[float](), list[float]()
+    # In memory, as a snapshot is that was just used.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        memory, state = Path(folder, "memory"), Path(folder, "state")
+        for _ in range(rounds):
+            with _machine(guest, choice, Memory(memory, shared=True)) as machine:
+                machine.await_ready()
+                boots.append(time.monotonic() - machine.started)
+                machine.save(state)
+            with _machine(guest, choice, Memory(memory, shared=False)) as machine:
+                machine.resume(state)
+                restores.append(time.monotonic() - machine.started)
+                machine.await_answer()
+                answers.append(time.monotonic() - machine.started)
+            memory.unlink()
+    figures.add(_BOOT, boots)
+    figures.add(_RESTORE, restores, _BOOT)
+    figures.add("  the same, until its agent answers", answers, _RESTORE)
+
+
+def _labs(figures: Figures, rounds: int) -> None:
+    """The tutorial's lab, cold and warm, and its end."""
+    ups: dict[str, list[float]] = {"cold": [], "warm": []}
+    downs = list[float]()
+    phases: dict[str, dict[str, list[float]]] = {"cold": {}, "warm": {}}
     for _ in range(rounds):
-        bare.append(_bare(guest, choice.accelerator))
         for kind, options in (("cold", ["--cold"]), ("warm", list[str]())):
             up_seconds, down_seconds, document = _lab_up(*options)
-            whole[kind].append(up_seconds)
-            down.append(down_seconds)
+            ups[kind].append(up_seconds)
+            downs.append(down_seconds)
             for phase, seconds in document["phases"].items():
-                phases.setdefault(kind, {}).setdefault(phase, []).append(seconds)
-    base = statistics.median(bare)
-    measured = {
-        "bare QEMU, until its agent speaks": bare,
-        "lab.up web-nat, cold, whole command": whole["cold"],
-        **{f"  cold: {phase}": seconds for phase, seconds in phases["cold"].items()},
-        "lab.up web-nat, warm, whole command": whole["warm"],
-        **{f"  warm: {phase}": seconds for phase, seconds in phases["warm"].items()},
-        "lab.down, whole command": down,
-    }
-    rows = [
-        {"what": what, "seconds": statistics.median(seconds), "ratio": statistics.median(seconds) / base}
-        for what, seconds in measured.items()
+                phases[kind].setdefault(phase, []).append(seconds)
+    figures.add(_COLD, ups["cold"], _BOOT)
+    for phase, seconds in phases["cold"].items():
+        figures.add(f"  cold: {phase}", seconds, _COLD)
+    figures.add(_WARM, ups["warm"], _COLD)
+    for phase, seconds in phases["warm"].items():
+        figures.add(f"  warm: {phase}", seconds, _WARM)
+    figures.add("lab.down, whole command", downs, _WARM)
+
+
+def _directors(figures: Figures, rounds: int) -> None:
+    """What each further director costs, in time and in memory of its own."""
+    seconds: dict[int, list[float]] = {1: [], _DIRECTORS: []}
+    memory: dict[int, list[float]] = {1: [], _DIRECTORS: []}
+    with tempfile.TemporaryDirectory() as place:
+        for turn in range(rounds + 1):
+            for count in seconds:
+                folder = Path(place, f"directors-{count}")
+                token = secrets.token_hex(3)
+                _write_lab(folder, count, token)
+                name = f"bench-{token}"
+                took, _ = _command("lab.up", str(folder), "--name", name, "--no-apply", "--json")
+                used = _proportional_memory(token)
+                _command("lab.down", "--name", name, "--json")
+                if turn > 0:  # the first one of each may have to make a snapshot
+                    seconds[count].append(took)
+                    memory[count].append(used)
+    one = "lab.up --no-apply, one director, whole command"
+    figures.add(one, seconds[1])
+    further = zip(seconds[_DIRECTORS], seconds[1], strict=True)
+    figures.add("  each further director", [(many - few) / (_DIRECTORS - 1) for many, few in further], one)
+    first = "a director's share of memory (PSS), when it is the only one"
+    figures.add(first, memory[1], unit="MiB")
+    shares = zip(memory[_DIRECTORS], memory[1], strict=True)
+    more = [(many - few) / (_DIRECTORS - 1) for many, few in shares]
+    figures.add("  added by each further director", more, first, "MiB")
+
+
+def _fresh_labs(figures: Figures, tests: int) -> None:
+    """Tests that have a lab of their own each, and look at its table: all of pytest's run."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "fresh")
+        shutil.copytree(paths.labs() / lab.DEFAULT, folder, ignore=shutil.ignore_patterns("*.py"))
+        Path(folder, "test_fresh.py").write_text(
+            "import pytest\n\n\n"
+            f"@pytest.mark.parametrize('number', range({tests}))\n"
+            "def test_fresh(fresh_lab, number):\n"
+            "    assert fresh_lab.reading().rules == fresh_lab.table_of_steps()\n"
+        )
+        begun = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
+            capture_output=True,
+            cwd=paths.PROJECT,
+            check=False,
+        )
+        seconds = time.monotonic() - begun
+    if done.returncode != 0:
+        sys.stderr.buffer.write(done.stdout + done.stderr)
+        raise CheckFailed("a test with a lab of its own failed")
+    figures.add(f"a test with a fresh_lab, each of {tests}, pytest's start and end included",
+                [seconds / tests], _WARM)  # fmt: skip
+
+
+def _write_lab(folder: Path, directors: int, token: str) -> None:
+    """A lab of directors and one client, whose how-to is only looked at."""
+    nodes = [
+        f"  d{number}-{token}:\n    role: director\n    kernel: debian-cloud\n    interfaces:\n"
+        f"      eth0: {{network: lan, address: 10.0.0.{number}}}\n"
+        for number in range(1, directors + 1)
     ]
-    about = f"medians of {rounds}, kernel {guest.release}, accelerator {choice.accelerator}"
-    return {"about": about, "rounds": rounds, "rows": rows}
+    folder.mkdir(exist_ok=True)
+    (folder / "lab.yaml").write_text(
+        "title: Directors side by side\nnetworks:\n  lan: {subnet: 10.0.0.0/24}\nnodes:\n"
+        + "".join(nodes)
+        + "  client:\n    role: client\n    interfaces:\n      eth0: {network: lan, address: 10.0.0.200}\n"
+    )
+    (folder / "howto.md").write_text(f"# Look\n\n```sh node=d1-{token}\nipvsadm -Ln\n```\n")
+
+
+def _proportional_memory(token: str) -> float:
+    """MiB that the QEMU processes of a lab use, what they share with others divided by these (PSS)."""
+    total = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if Path(words[0]).name == QEMU and token in words[2]:
+                lines = (process / "smaps_rollup").read_text().splitlines()
+                total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        except (OSError, IndexError):
+            continue
+    return total / 1024
 
 
 def _guest() -> plan.Guest:
@@ -74,13 +220,12 @@ def _guest() -> plan.Guest:
     return plan.guests_of(found, dict.fromkeys(found.directors, bootable))[0]
 
 
-def _bare(guest: plan.Guest, choice: Accelerator) -> float:
-    """Seconds from the start of QEMU until the guest's agent speaks."""
+@contextmanager
+def _machine(guest: plan.Guest, choice: Accelerator, memory: Memory) -> Iterator[Machine]:
     with tempfile.TemporaryDirectory() as folder:
-        machine = Machine(guest, choice, Path(folder), cards=False, wrapper=_TIED)
+        machine = Machine(guest, choice, Path(folder), cards=False, wrapper=_TIED, memory=memory)
         try:
-            machine.await_ready()
-            return time.monotonic() - machine.started
+            yield machine
         finally:
             machine.end()
 

@@ -232,8 +232,11 @@ def verified(result: Verified) -> str:
 
 def bench(found: Mapping[str, Any]) -> str:
     """What ``bench`` prints."""
-    rows = [("what", "seconds", "times bare QEMU")]
-    rows += [(row["what"], f"{row['seconds']:.3f}", f"{row['ratio']:.2f}") for row in found["rows"]]
+    rows = [("what", "median", "compared")]
+    for row in found["rows"]:
+        value = f"{row['value']:.3f} s" if row["unit"] == "s" else f"{row['value']:.1f} {row['unit']}"
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} times: {row['base'].strip()}"
+        rows.append((row["what"], value, ratio))
     return f"{found['about']}\n\n{columns(rows)}"
 
 
