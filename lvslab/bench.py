@@ -82,6 +82,7 @@ def measure(rounds: int, tests: int) -> dict[str, Any]:
 
 _BOOT = "bare QEMU boots, until its agent answers"
 _RESTORE = "bare QEMU restores the same state and runs"
+_ANSWERS = "  the same, until its agent answers"
 _COLD = "lab.up --cold web-nat, whole command"
 _WARM = "lab.up web-nat, whole command"
 
@@ -105,13 +106,13 @@ def _guests(figures: Figures, guest: plan.Guest, choice: Accelerator, rounds: in
             memory.unlink()
     figures.add(_BOOT, boots)
     figures.add(_RESTORE, restores, _BOOT)
-    figures.add("  the same, until its agent answers", answers, _RESTORE)
+    figures.add(_ANSWERS, answers, _RESTORE)
 
 
 def _labs(figures: Figures, rounds: int) -> None:
     """The tutorial's lab, cold and warm, and its end."""
     ups: dict[str, list[float]] = {"cold": [], "warm": []}
-    downs = list[float]()
+    downs, answers = list[float](), list[float]()
     phases: dict[str, dict[str, list[float]]] = {"cold": {}, "warm": {}}
     for _ in range(rounds):
         for kind, options in (("cold", ["--cold"]), ("warm", list[str]())):
@@ -120,6 +121,8 @@ def _labs(figures: Figures, rounds: int) -> None:
             downs.append(down_seconds)
             for phase, seconds in document["phases"].items():
                 phases[kind].setdefault(phase, []).append(seconds)
+        answers += [node["answered"] for node in document["nodes"].values() if "answered" in node]
+    figures.add("a lab's director resumes, until its agent answers", answers, _ANSWERS)
     figures.add(_COLD, ups["cold"], _BOOT)
     for phase, seconds in phases["cold"].items():
         figures.add(f"  cold: {phase}", seconds, _COLD)

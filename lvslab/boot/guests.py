@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from lvslab.boot import snapshot, taps, warm
 from lvslab.boot.plan import Guest
@@ -27,6 +28,7 @@ class Guests:
         self._cold = cold
         self._tell = tell
         self._machines: dict[str, Machine] = {}
+        self._came_up: dict[str, dict[str, Any]] = {}
         # One more for the thread that starts them all.
         self._pool = ThreadPoolExecutor(len(guests) + 1, thread_name_prefix="guest")
         self._coming: Future[list[Future[None]]] | None = None
@@ -55,13 +57,16 @@ class Guests:
         """The guest ``name`` once it is up, None before that."""
         return self._machines.get(name)
 
-    def states(self) -> dict[str, str]:
-        """How each guest is: "booting", "up", or what is the matter with it."""
-        states = {}
+    def status(self) -> dict[str, dict[str, Any]]:
+        """How each guest is: its ``state`` ("booting", "up", or what is the matter with it), and once it is
+        up the ``way`` it came up and after how many seconds it answered and was set up.
+        """
+        found = {}
         for name in self.names:
             machine = self._machines.get(name)
-            states[name] = "booting" if machine is None else machine.trouble or "up"
-        return states
+            state = "booting" if machine is None else machine.trouble or "up"
+            found[name] = {"state": state, **self._came_up.get(name, {})}
+        return found
 
     def _start_all(self, accelerator: Accelerator) -> list[Future[None]]:
         making, ups = set[str](), []
@@ -73,12 +78,16 @@ class Guests:
 
     def _bring_up(self, starter: warm.Starter) -> None:
         starter.await_ready()
-        machine = starter.machine
+        answered = time.monotonic() - starter.began
+        machine, name = starter.machine, starter.guest.name
         machine.set_up()
-        self._machines[machine.guest.name] = machine
-        threading.Thread(target=_watch, args=(machine,), name="heartbeat", daemon=True).start()
         seconds = time.monotonic() - starter.began
-        self._tell("guest", node=machine.guest.name, way=starter.way, seconds=seconds)
+        self._came_up[name] = {
+            "way": starter.way, "answered": round(answered, 3), "set_up": round(seconds, 3),
+        }  # fmt: skip
+        self._machines[name] = machine
+        threading.Thread(target=_watch, args=(machine,), name="heartbeat", daemon=True).start()
+        self._tell("guest", node=name, way=starter.way, seconds=seconds)
 
 
 def _watch(machine: Machine) -> None:

@@ -185,7 +185,7 @@ class Supervisor(control.Answer):
                 server.start()
 
     def _status(self) -> dict[str, Any]:
-        nodes = {name: {"kind": "guest", "state": state} for name, state in self._guests.states().items()}
+        nodes = {name: {"kind": "guest", **found} for name, found in self._guests.status().items()}
         for name in self._hosts:
             nodes[name] = {"kind": "host", "state": "up"}
             if name in self._servers:
