@@ -121,7 +121,8 @@ def _labs(figures: Figures, rounds: int) -> None:
             downs.append(down_seconds)
             for phase, seconds in document["phases"].items():
                 phases[kind].setdefault(phase, []).append(seconds)
-        answers += [node["answered"] for node in document["nodes"].values() if "answered" in node]
+            if kind == "warm":
+                answers += [node["answered"] for node in document["nodes"].values() if "answered" in node]
     figures.add("a lab's director resumes, until its agent answers", answers, _ANSWERS)
     figures.add(_COLD, ups["cold"], _BOOT)
     for phase, seconds in phases["cold"].items():

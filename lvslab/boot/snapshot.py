@@ -27,6 +27,10 @@ from lvslab.build import store
 
 log = logging.getLogger("lvslab.snapshot")
 
+DAYS = 30
+MEBIBYTES = 2048
+"""The bounds within which snapshots are kept by themselves: see ``prune``."""
+
 _BLOCK = 1 << 16
 _FORMAT = 1
 
@@ -161,7 +165,7 @@ def listed() -> list[dict[str, Any]]:
     return found
 
 
-def prune(days: float, mebibytes: float) -> list[str]:
+def prune(days: float = DAYS, mebibytes: float = MEBIBYTES) -> list[str]:
     """Delete snapshots that were not used for ``days``, then those least lately used until all take no more
     than ``mebibytes``; and what is left of those that were never finished. The keys of all that went.
     """

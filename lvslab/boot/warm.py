@@ -104,6 +104,7 @@ class Starter:
                 "mib": self.guest.memory,
             }
             snapshot.keep(self._key, _RUN / self.guest.name, state, about)
+            snapshot.prune()
         except (QmpError, OSError) as failed:
             # A full disk, say, is no reason to have no lab.
             log.warning("%s: no snapshot can be made of it (%s)", self.guest.name, failed)
