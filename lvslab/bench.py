@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lvslab import cluster, lab, paths, spec
+from lvslab import lab, lab_folder, paths, running
 from lvslab.boot import accelerator, plan
 from lvslab.boot.qemu import Accelerator, Machine
 from lvslab.build import image, kernel
@@ -31,7 +31,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
     Returns ``about`` and ``rows`` of ``what``, ``seconds`` (the median) and ``ratio`` (to bare QEMU).
     """
-    cluster.need_root()
+    running.need_root()
     guest = _guest()
     # The first one fills the cache, makes the snapshot and finds out about KVM; it is not counted.
     _lab_up()
@@ -68,7 +68,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def _guest() -> plan.Guest:
-    found = spec.load(paths.labs() / lab.DEFAULT)
+    found = lab_folder.lab(paths.labs() / lab.DEFAULT)
     chosen = kernel.find(next(iter(found.directors.values())).kernel or "")
     bootable = plan.Bootable(chosen.image, chosen.release, image.build(chosen).path, "")
     return plan.guests_of(found, dict.fromkeys(found.directors, bootable))[0]

@@ -200,11 +200,11 @@ class Supervisor(control.Answer):
                 server.start()
 
     def _status(self) -> dict[str, Any]:
-        nodes = {}
+        nodes = {guest.name: {"kind": "guest", "state": "booting"} for guest in self._plan.guests}
         for name, machine in self._machines.items():
             nodes[name] = {"kind": "guest", "state": machine.ended or ("up" if self._ready else "booting")}
-        for name in self._hosts:
-            nodes[name] = {"kind": "host", "state": "up"}
+        for name in (host.name for host in self._plan.hosts):
+            nodes[name] = {"kind": "host", "state": "up" if name in self._hosts else "booting"}
             if name in self._servers:
                 nodes[name]["service"] = "up" if self._servers[name].running else "stopped"
         return {
@@ -214,7 +214,7 @@ class Supervisor(control.Answer):
             "evidence": str(self._plan.evidence),
             "started": self._started,
             "ready": self._ready,
-            "nodes": nodes,
+            "nodes": {name: {**nodes[name], **about} for name, about in self._plan.nodes.items()},
             **self._notes,
         }
 
