@@ -188,18 +188,18 @@ def booted(
     running.need_root()
     if kernel_name is not None and Path(kernel_name).is_file():
         kernel_name = str(Path(kernel_name).resolve())
-    with control.reserve(name) as listener:
+    with control.reserve(name) as listener, Launch(name, listener) as launch:
         begun = time.monotonic()
         report({"event": "begins", "phase": "prepare"})
         planned, versions = _plan(lab, name, kernel_name, cold)
         report({"event": "phase", "phase": "prepare", "seconds": time.monotonic() - begun})
-        with Launch(planned, listener) as launch:
-            for event in launch.events():
-                report(event)
-            with Cluster(name, lab, steps, planned.evidence, versions, kernel_name) as cluster:
-                cluster.note(versions=dict(versions), kernel_name=kernel_name)
-                cluster._launch = launch
-                yield cluster
+        launch.boot(planned)
+        for event in launch.events():
+            report(event)
+        with Cluster(name, lab, steps, planned.evidence, versions, kernel_name) as cluster:
+            cluster.note(versions=dict(versions), kernel_name=kernel_name)
+            cluster._launch = launch
+            yield cluster
 
 
 def attach(name: str) -> Cluster:

@@ -96,6 +96,11 @@ class Plan:
     cold: bool
     nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def messages(self) -> Path:
+        """Where the supervisor prints to: it speaks in events, so this is of use when something fails."""
+        return self.evidence / "supervisor.log"
+
 
 @dataclass(frozen=True)
 class Bootable:
