@@ -37,9 +37,9 @@ def _end(status: int) -> None:
 @task(name="list", help={"json": JSON})
 def list_labs(c: Context, json: bool = False) -> None:
     """The labs there are, and which of them are up."""
-    from lvslab import lab, show
+    from lvslab import running, show
 
-    _say(lab.listed(), json, show.labs)
+    _say(running.listed(), json, show.labs)
 
 
 @task(
@@ -75,19 +75,19 @@ def up(
 @task(help={"name": NAME, "json": JSON})
 def apply(c: Context, name: str = "", json: bool = False) -> None:
     """Type the how-to's steps in a lab that is up without them (lab.up --no-apply)."""
-    from lvslab import lab, show
+    from lvslab import lab, running, show
 
     with show.Progress() as progress:
-        result = lab.apply(lab.only_running(name), lab.Listeners(progress.event, progress.step))
+        result = lab.apply(running.only(name), lab.Listeners(progress.event, progress.step))
     show.document(result.as_json()) if json else print(show.up(result))
 
 
 @task(help={"name": NAME, "junit": "where to write JUnit XML (default: with the evidence)", "json": JSON})
 def check(c: Context, name: str = "", junit: str = "", json: bool = False) -> None:
     """Check with real traffic that the cluster does what the how-to says."""
-    from lvslab import lab, show
+    from lvslab import lab, running, show
 
-    result = lab.check(lab.only_running(name), Path(junit) if junit else None, quiet=json)
+    result = lab.check(running.only(name), Path(junit) if junit else None, quiet=json)
     if json:
         show.document(result.as_json())
     _end(result.exit_code)
@@ -96,43 +96,43 @@ def check(c: Context, name: str = "", junit: str = "", json: bool = False) -> No
 @task(help={"name": NAME, "json": JSON})
 def status(c: Context, name: str = "", json: bool = False) -> None:
     """What a running lab is doing."""
-    from lvslab import lab, show
+    from lvslab import running, show
 
-    _say(lab.status(lab.only_running(name)), json, show.status)
+    _say(running.status(running.only(name)), json, show.status)
 
 
 @task(name="exec", positional=["node"], help={"node": NODE, "command": "what to run", "name": NAME})
 def execute(c: Context, node: str, command: str, name: str = "") -> None:
     """Run a command on a node over SSH; ends with the command's status."""
-    from lvslab import lab
+    from lvslab import lab, running
 
-    _end(lab.execute(lab.only_running(name), node, command))
+    _end(lab.execute(running.only(name), node, command))
 
 
 @task(positional=["node"], help={"node": NODE, "name": NAME})
 def ssh(c: Context, node: str, name: str = "") -> None:
     """Log in to a node."""
-    from lvslab import lab
+    from lvslab import lab, running
 
-    command = lab.login(lab.only_running(name), node)
+    command = lab.login(running.only(name), node)
     os.execvp(command[0], command)
 
 
 @task(positional=["node"], help={"node": "a director's name", "name": NAME})
 def console(c: Context, node: str, name: str = "") -> None:
     """Attach to the serial console of a director."""
-    from lvslab import lab
+    from lvslab import lab, running
 
-    lab.attach_console(lab.only_running(name), node)
+    lab.attach_console(running.only(name), node)
 
 
 @task(name="transcript", help={"name": NAME, "json": JSON})
 def show_transcript(c: Context, name: str = "", json: bool = False) -> None:
     """What was typed where, what it printed, and how it ended."""
-    from lvslab import lab, show
+    from lvslab import lab, running, show
     from lvslab.apply import transcript
 
-    entries = lab.steps_taken(lab.only_running(name))
+    entries = lab.steps_taken(running.only(name))
     if json:
         show.document([asdict(entry) for entry in entries])
     else:
@@ -142,9 +142,9 @@ def show_transcript(c: Context, name: str = "", json: bool = False) -> None:
 @task(help={"name": NAME, "all": "end every lab of this machine", "json": JSON})
 def down(c: Context, name: str = "", all: bool = False, json: bool = False) -> None:
     """End a lab; nothing of it is left but its evidence."""
-    from lvslab import lab, show
+    from lvslab import running, show
 
-    ended = lab.down(lab.running() if all else [lab.only_running(name)])
+    ended = running.down(running.names() if all else [running.only(name)])
     _say({"ended": ended}, json, lambda found: show.ended(found["ended"]))
 
 

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lvslab import cluster, lab, paths, spec
+from lvslab import lab, lab_folder, paths, running
 from lvslab.boot import accelerator, plan
 from lvslab.boot.qemu import QEMU, Accelerator, Machine, Memory
 from lvslab.build import image, kernel
@@ -64,7 +64,7 @@ def measure(rounds: int, tests: int) -> dict[str, Any]:
 
     Returns ``about``, ``rounds`` and ``rows`` (`Row`).
     """
-    cluster.need_root()
+    running.need_root()
     guest = _guest()
     # The first one fills the cache, makes the snapshot and finds out about KVM; it is not counted.
     _lab_up()
@@ -218,7 +218,7 @@ def _proportional_memory(token: str) -> float:
 
 
 def _guest() -> plan.Guest:
-    found = spec.load(paths.labs() / lab.DEFAULT)
+    found = lab_folder.lab(paths.labs() / lab.DEFAULT)
     chosen = kernel.find(next(iter(found.directors.values())).kernel or "")
     bootable = plan.Bootable(chosen.image, chosen.release, image.build(chosen).path, "")
     return plan.guests_of(found, dict.fromkeys(found.directors, bootable))[0]

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import shutil
 import socket
 import threading
@@ -22,22 +21,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lvslab import paths, spec
-from lvslab.apply import howto, runner
+from lvslab import lab_folder, paths, running
+from lvslab.apply import runner
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import Entry, Transcript
 from lvslab.boot import control, plan
 from lvslab.boot.launch import Launch
 from lvslab.build import image, kernel, keys, servers
-from lvslab.errors import CheckFailed, LabFileError, MachineError, UsageError
-from lvslab.spec import Lab
+from lvslab.errors import CheckFailed, LabFileError, UsageError
+from lvslab.topology import LAB_FILE, Lab
 
 TRANSCRIPT = "transcript.jsonl"
 KEPT_RUNS = 20
 """So many runs' evidence is kept; that of older ones is deleted, except where the lab is still up."""
-
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
@@ -216,23 +213,23 @@ def booted(
     "accelerator" | "ready", ...}``, seconds in ``seconds``. Raises LabFileError, UsageError, StateError,
     MachineError, BuildError, BootError.
     """
-    lab = spec.load(folder)
-    steps = howto.load(folder / howto.HOWTO_FILE, lab.nodes.keys())
-    check_name(name)
-    need_root()
+    lab = lab_folder.lab(folder)
+    steps = lab_folder.steps(folder, lab)
+    running.check_name(name)
+    running.need_root()
     if kernel_name is not None and Path(kernel_name).is_file():
         kernel_name = str(Path(kernel_name).resolve())
-    with control.reserve(name) as listener:
+    with control.reserve(name) as listener, Launch(name, listener) as launch:
         begun = time.monotonic()
         report({"event": "begins", "phase": "prepare"})
         planned, versions = _plan(lab, name, kernel_name, cold)
         report({"event": "phase", "phase": "prepare", "seconds": time.monotonic() - begun})
-        with (
-            Launch(planned, listener) as launch,
-            Cluster(name, lab, steps, planned.evidence, versions, kernel_name, launch) as cluster,
-        ):
+        launch.boot(planned)
+        events = launch.events()
+        report(next(events))  # a supervisor that tells of events takes requests too
+        with Cluster(name, lab, steps, planned.evidence, versions, kernel_name, launch) as cluster:
             typed_on = {step.node for step in steps}
-            for event in launch.events():
+            for event in events:
                 report(event)
                 if event["event"] == "guest" and event["node"] in typed_on:
                     cluster.expect(event["node"])  # while the rest of the lab is on its way
@@ -242,30 +239,12 @@ def booted(
 
 def attach(name: str) -> Cluster:
     """The lab that is up as ``name``. Raises StateError where none is."""
-    need_root()
-    with control.Control(check_name(name)) as conversation:
-        status, _ = conversation.ask("status")
+    status = running.status(name)
     folder = Path(status["folder"])
-    lab = spec.load(folder)
-    steps = howto.load(folder / howto.HOWTO_FILE, lab.nodes.keys())
+    lab = lab_folder.lab(folder)
+    steps = lab_folder.steps(folder, lab)
     evidence, versions = Path(status["evidence"]), status.get("versions", {})
     return Cluster(name, lab, steps, evidence, versions, status.get("kernel_name"))
-
-
-def check_name(name: str) -> str:
-    """``name`` itself, where it can be a lab's name. Raises UsageError."""
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"'{name}' cannot be a lab's name",
-            "a name has lower-case letters, digits and hyphens, at most 32",
-        )
-    return name
-
-
-def need_root() -> None:
-    """Raise MachineError where this process is not root's."""
-    if os.geteuid() != 0:
-        raise MachineError("labs need root: they make namespaces, bridges and taps", "sudo ./run ...")
 
 
 def _plan(lab: Lab, name: str, kernel_name: str | None, cold: bool) -> tuple[plan.Plan, Mapping[str, str]]:
@@ -291,6 +270,7 @@ def _plan(lab: Lab, name: str, kernel_name: str | None, cold: bool) -> tuple[pla
         client_key=keys.client_public_key(),
         evidence=_evidence(name),
         cold=cold,
+        nodes=plan.nodes_of(lab),
     )
     about = {"lab": lab.name, "name": name, **{f"{who}-version": what for who, what in versions.items()}}
     files = {
@@ -311,10 +291,10 @@ def _kernel(lab: Lab, director: str, name: str, from_file: bool) -> kernel.Kerne
     except UsageError as unknown:
         if not from_file:
             raise
-        text = (lab.folder / spec.LAB_FILE).read_text().splitlines()
+        text = (lab.folder / LAB_FILE).read_text().splitlines()
         line = next((number for number, row in enumerate(text, 1) if name in row and "kernel" in row), 0)
         message = f"nodes.{director}.kernel: {unknown.message}"
-        raise LabFileError(lab.folder / spec.LAB_FILE, line, message, unknown.hint) from None
+        raise LabFileError(lab.folder / LAB_FILE, line, message, unknown.hint) from None
 
 
 def _evidence(name: str) -> Path:

@@ -3,30 +3,28 @@ together."""
 
 from __future__ import annotations
 
-import os
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, Any
 
-from lvslab import cluster, paths, spec, terminal
+from lvslab import cluster, paths, topology
 from lvslab.apply import transcript
 from lvslab.apply.login import ssh_command
 from lvslab.apply.transcript import Entry
-from lvslab.boot import control
 from lvslab.build import keys
-from lvslab.check import rounds
-from lvslab.check.rounds import Round
-from lvslab.check.testbed import Testbed
 from lvslab.cluster import Cluster, Event, nobody
 from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
+
+if TYPE_CHECKING:
+    from lvslab.check.rounds import Round
 
 DEFAULT = "web-nat"
 _NO_TESTS = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
@@ -132,7 +130,7 @@ def up(
     otherwise an error ends it. Raises every LvsLabError but UsageError's relatives after the lab has
     been named.
     """
-    folder = spec.find(lab, paths.labs())
+    folder = topology.find(lab, paths.labs())
     with ExitStack() as held:
         try:
             running, result = _up(
@@ -166,9 +164,13 @@ def _up(
     """A lab that is up for as long as ``held`` is, unless it is kept. Raises _Stopped for a look at it."""
     phases: dict[str, float] = {}
 
+    imports = threading.Thread(target=_import_the_rest, name="imports", daemon=True)
+
     def report(event: Event) -> None:
         if event["event"] == "phase":
             phases[event["phase"]] = round(event["seconds"], 3)
+            if event["phase"] == "guests started" and apply:
+                imports.start()
         listeners.event(event)
 
     booted = cluster.booted(folder, name=name, kernel_name=kernel, cold=cold, report=report)
@@ -188,16 +190,28 @@ def _up(
     return running, _result(running, phases, taken)
 
 
+def _import_the_rest() -> None:
+    """Import what steps and rounds need. That takes 0.3 s, in which the guests come up."""
+    with suppress(ImportError):  # whoever needs it says so
+        import paramiko  # noqa: F401
+
+        from lvslab.check import testbed  # noqa: F401
+
+
 def first_round(running: Cluster, count: int = FIRST_ROUND) -> Round | None:
     """A round of requests from the first client through the first director; None where there is no web
     service."""
     if not _has_web_service(running):
         return None
+    from lvslab.check.testbed import Testbed
+
     with Testbed(running) as testbed:
         return testbed.round(count=count)
 
 
 def _has_web_service(running: Cluster) -> bool:
+    from lvslab.check import rounds
+
     director = next(iter(running.lab.directors))
     return bool(running.lab.clients) and bool(rounds.web_services(running, director))
 
@@ -229,12 +243,6 @@ def apply(name: str, listeners: Listeners) -> Up:
         taken = first_round(running)
         running.note(distribution=distribution(taken), phases=phases)
         return _result(running, phases, taken)
-
-
-def status(name: str) -> dict[str, Any]:
-    """What a running lab is doing, as ``lab.status --json`` prints it."""
-    with cluster.attach(name) as running:
-        return _described(running)
 
 
 def execute(name: str, node: str, command: str) -> int:
@@ -280,6 +288,8 @@ def _run_checks(folder: Path, name: str, junit: Path, *, quiet: bool) -> Checked
 
 
 def _cases(junit: Path) -> Iterator[Case]:
+    from xml.etree import ElementTree
+
     for case in ElementTree.parse(junit).iter("testcase"):
         found = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
         outcome = "passed" if found is None else {"failure": "failed"}.get(found.tag, found.tag)
@@ -294,38 +304,6 @@ def steps_taken(name: str) -> list[Entry]:
         return transcript.read(file) if file.exists() else []
 
 
-def listed() -> list[dict[str, Any]]:
-    """Every lab there is: its name, title, number of nodes, and the names under which it is up."""
-    up: dict[str, list[dict[str, Any]]] = {}
-    if os.geteuid() == 0:
-        for name in control.running():
-            with suppress(LvsLabError), control.Control(name) as conversation:
-                found, _ = conversation.ask("status")
-                up.setdefault(found["folder"], []).append(found)
-    rows = []
-    for folder in map(str, (paths.labs() / name for name in spec.list_labs(paths.labs()))):
-        lab = spec.load(Path(folder))
-        names = [found["name"] for found in up.pop(str(lab.folder), [])]
-        rows.append(_row(lab.name, lab.title, len(lab.nodes), names, str(lab.folder)))
-    for folder, labs in up.items():
-        # A lab of somebody's own. It runs on, whatever has become of its folder.
-        title = f"in {folder}"
-        with suppress(LvsLabError):
-            title = spec.load(Path(folder)).title
-        names = [found["name"] for found in labs]
-        rows.append(_row(labs[0]["lab"], title, len(labs[0]["nodes"]), names, folder))
-    return rows
-
-
-def _row(lab: str, title: str, nodes: int, names: list[str], folder: str) -> dict[str, Any]:
-    return {"lab": lab, "title": title, "nodes": nodes, "up": names, "folder": folder}
-
-
-def running() -> list[str]:
-    """The names of the labs that are up."""
-    return control.running()
-
-
 def login(name: str, node: str) -> list[str]:
     """The command that logs in to a node interactively, to be executed in this process's place."""
     with cluster.attach(name) as found:
@@ -335,22 +313,15 @@ def login(name: str, node: str) -> list[str]:
 
 def attach_console(name: str, node: str) -> None:
     """Connect this process's terminal with the serial console of a director, until it is left."""
+    from lvslab import terminal
+
     with cluster.attach(name) as found:
         terminal.attach(found.console(node))
 
 
-def down(names: list[str]) -> list[str]:
-    """End the labs ``names`` and return when nothing of them is left; the names of those that were up."""
-    cluster.need_root()
-    for name in names:
-        with control.Control(cluster.check_name(name)) as conversation:
-            conversation.end()
-    return names
-
-
 def verify(lab: str, *, kernel: str | None, junit: Path | None, listeners: Listeners) -> Verified:
     """Up, check and down in one, under a name of its own."""
-    folder = spec.find(lab, paths.labs())
+    folder = topology.find(lab, paths.labs())
     name = f"{folder.resolve().name[:20]}-{secrets.token_hex(3)}"
     with ExitStack() as held:
         try:
@@ -361,20 +332,8 @@ def verify(lab: str, *, kernel: str | None, junit: Path | None, listeners: Liste
     return Verified(result, checked)
 
 
-def only_running(name: str) -> str:
-    """``name``, or the one lab that is up where it is "". Raises StateError where it is not clear which."""
-    if name:
-        return name
-    up_now = control.running()
-    if len(up_now) == 1:
-        return up_now[0]
-    if not up_now:
-        raise StateError("no lab is up", "start one with ./run lab.up")
-    raise StateError(f"several labs are up: {', '.join(up_now)}", "say which one with --name")
-
-
 def _result(running: Cluster, phases: dict[str, float], taken: Round | None) -> Up:
-    described = _described(running)
+    described = running.status()
     return Up(
         lab=running.lab.name,
         name=running.name,
@@ -389,17 +348,6 @@ def _result(running: Cluster, phases: dict[str, float], taken: Round | None) -> 
         table=taken.table if taken else "",
         evidence=str(running.evidence),
     )
-
-
-def _described(running: Cluster) -> dict[str, Any]:
-    found = running.status()
-    for name, node in running.lab.nodes.items():
-        found["nodes"][name] |= {
-            "role": node.role,
-            "addresses": {card: str(interface.address) for card, interface in node.interfaces.items()},
-        }
-    found["nodes"] = {name: found["nodes"][name] for name in running.lab.nodes}
-    return found
 
 
 @contextmanager

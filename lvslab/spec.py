@@ -1,18 +1,16 @@
-"""What a lab is: the schema of ``lab.yaml``, and how a lab's folder is found and read.
+"""What ``lab.yaml`` may say: its schema, and how it is read and checked.
 
-``load`` reads a folder into a frozen ``Lab``. Whatever is wrong with the file becomes one LabFileError: the
+``load`` turns it into a ``topology.Lab``. Whatever is wrong with the file becomes one LabFileError: the
 line, what is wrong there, and what would be right.
 """
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -24,13 +22,9 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from lvslab.errors import LabFileError, UsageError
-
-LAB_FILE = "lab.yaml"
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
-Role = Literal["director", "real-server", "client", "name-server"]
+from lvslab import topology
+from lvslab.errors import LabFileError
+from lvslab.topology import LAB_FILE, Address, Lab, Role, Subnet, read_text, suggest
 
 
 def _mistake(message: str, hint: str) -> PydanticCustomError:
@@ -86,10 +80,6 @@ class Interface(_Model):
     address: AddressField = Field(description="The interface's IPv4 or IPv6 address, from its network")
     gateway: AddressField | None = Field(default=None, description="The default route, in the same network")
 
-    def with_prefix(self, network: Network) -> str:
-        """The address as ``ip address add`` takes it: ``66.199.240.50/24``."""
-        return f"{self.address}/{network.subnet.prefixlen}"
-
 
 class HttpService(_Model):
     """A web server whose page names the node that served it."""
@@ -121,11 +111,6 @@ class Node(_Model):
     interfaces: Mapping[InterfaceName, Interface] = Field(min_length=1, description="Network cards by name")
     services: tuple[Service, ...] = Field(default=(), description="The servers that run on the node, a list")
 
-    @property
-    def addresses(self) -> tuple[Address, ...]:
-        """The addresses of the node's interfaces, in the order of the file."""
-        return tuple(interface.address for interface in self.interfaces.values())
-
 
 class LabFile(_Model):
     """A lab of lvslab: the networks and nodes of a Linux Virtual Server cluster."""
@@ -135,71 +120,10 @@ class LabFile(_Model):
     nodes: Mapping[NodeName, Node] = Field(min_length=1, description="The lab's machines by host name")
 
 
-@dataclass(frozen=True)
-class Lab:
-    """A lab as its folder describes it. Nodes and networks keep the order of the file."""
-
-    name: str
-    folder: Path
-    title: str
-    networks: Mapping[str, Network]
-    nodes: Mapping[str, Node]
-
-    @property
-    def directors(self) -> Mapping[str, Node]:
-        """The directors by host name; at least one."""
-        return self._of("director")
-
-    @property
-    def real_servers(self) -> Mapping[str, Node]:
-        """The real servers by host name."""
-        return self._of("real-server")
-
-    @property
-    def clients(self) -> Mapping[str, Node]:
-        """The clients by host name."""
-        return self._of("client")
-
-    def with_prefix(self, interface: Interface) -> str:
-        """``interface``'s address with its network's prefix length: ``66.199.240.50/24``."""
-        return interface.with_prefix(self.networks[interface.network])
-
-    def _of(self, role: Role) -> Mapping[str, Node]:
-        return {name: node for name, node in self.nodes.items() if node.role == role}
-
-
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of ``lab.yaml``, for editors. It cannot say all that ``load`` checks."""
     dialect = "https://json-schema.org/draft/2020-12/schema"
     return {"$schema": dialect, **LabFile.model_json_schema(), "title": f"lvslab {LAB_FILE}"}
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """A hint for a ``word`` that is none of ``known``: the nearest one, if any is near, and all of them."""
-    names = list(known)
-    near = difflib.get_close_matches(word, names, n=1)
-    listed = f"known here: {', '.join(names) or 'none'}"
-    return f"did you mean {near[0]!r}? ({listed})" if near else listed
-
-
-def list_labs(labs: Path) -> tuple[str, ...]:
-    """The names of the labs in the folder ``labs``, sorted; none where there is no such folder."""
-    return tuple(sorted(file.parent.name for file in labs.glob(f"*/{LAB_FILE}")))
-
-
-def find(name: str, labs: Path) -> Path:
-    """The folder of the lab ``name`` in ``labs``; a ``name`` with a slash is the path of the folder itself.
-
-    Raises UsageError where there is no such lab.
-    """
-    if "/" in name:
-        if (Path(name) / LAB_FILE).is_file():
-            return Path(name)
-        raise UsageError(f"{name} is not a lab: it holds no {LAB_FILE}")
-    known = list_labs(labs)
-    if name in known:
-        return labs / name
-    raise UsageError(f"there is no lab {name!r}", suggest(name, known))
 
 
 def load(folder: Path) -> Lab:
@@ -213,22 +137,27 @@ def load(folder: Path) -> Lab:
     else:
         mistakes = list(_contradictions(spec))
         if not mistakes:
-            return Lab(folder.resolve().name, folder.resolve(), spec.title, spec.networks, spec.nodes)
+            return _lab(folder.resolve(), spec)
     place, message, hint = min(mistakes, key=lambda mistake: _line(data, mistake.place))
     if more := len(mistakes) - 1:
         hint += f"\n  {more} more mistake{'s' if more > 1 else ''} in this file"
     raise LabFileError(path, _line(data, place), message, hint)
 
 
-def read_text(path: Path) -> str:
-    """The text of a lab's file. Raises LabFileError where it is not there, or is not UTF-8."""
-    try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise LabFileError(path, line, "this is not UTF-8 text", "save the file as UTF-8") from None
-    except OSError as error:
-        raise LabFileError(path, 0, f"cannot be read: {error.strerror}", "every lab has one") from None
+def _lab(folder: Path, spec: LabFile) -> Lab:
+    """``spec`` as plain data."""
+    networks = {name: topology.Network(network.subnet) for name, network in spec.networks.items()}
+    nodes = {name: _node(node) for name, node in spec.nodes.items()}
+    return Lab(folder.name, folder, spec.title, networks, nodes)
+
+
+def _node(node: Node) -> topology.Node:
+    interfaces = {
+        name: topology.Interface(interface.network, interface.address, interface.gateway)
+        for name, interface in node.interfaces.items()
+    }
+    services = tuple(topology.HttpService(service.kind, service.port) for service in node.services)
+    return topology.Node(node.role, node.kernel, node.memory, interfaces, services)
 
 
 def _parse(path: Path, text: str) -> CommentedMap:

@@ -20,13 +20,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from markdown_it import MarkdownIt
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import Version
-
 from lvslab.errors import LabFileError, LvsLabError
 from lvslab.run import run
-from lvslab.spec import read_text, suggest
+from lvslab.topology import read_text, suggest
 
 HOWTO_FILE = "howto.md"
 PROGRAMS = ("kernel", "iptables", "ipvsadm")
@@ -45,10 +41,10 @@ _COMPOUND = re.compile(
 
 @dataclass(frozen=True)
 class Versions:
-    """The versions of one program: ``program`` is one of PROGRAMS."""
+    """The versions of one program: ``program`` is one of PROGRAMS, ``specifier`` such as ``>=2.6,<5.10``."""
 
     program: str
-    specifier: SpecifierSet
+    specifier: str
 
     def hold(self, versions: Mapping[str, str]) -> bool:
         """Whether ``versions`` (program to version string) is among these.
@@ -56,13 +52,16 @@ class Versions:
         Of a version string the first number counts: of ``6.1.0-49-cloud-amd64`` it is 6.1.0. Raises
         LvsLabError where ``versions`` has no number for the program.
         """
+        from packaging.specifiers import SpecifierSet
+        from packaging.version import Version
+
         number = re.search(r"\d+(?:\.\d+)*", versions.get(self.program, ""))
         if not number:
             raise LvsLabError(
                 f"the how-to asks for the version of {self.program}, and it is not known",
                 f"a step has known-failure-on={str(self)!r}",
             )
-        return self.specifier.contains(Version(number[0]))
+        return SpecifierSet(self.specifier).contains(Version(number[0]))
 
     def __str__(self) -> str:
         return f"{self.program}{self.specifier}"
@@ -113,6 +112,8 @@ def load(path: Path, nodes: Collection[str]) -> tuple[Step, ...]:
 
     Raises LabFileError where the how-to is wrong, MachineError where there is no bash to parse with.
     """
+    from markdown_it import MarkdownIt
+
     text = read_text(path)
     steps: list[Step] = []
     for token in MarkdownIt("commonmark").parse(text):
@@ -194,13 +195,15 @@ def _expectations(
 
 
 def _versions(path: Path, line: int, text: str) -> Versions:
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
     program = re.split(r"[^\w-]", text, maxsplit=1)[0]
     specifier = text[len(program) :]
     if program not in PROGRAMS:
         raise LabFileError(path, line, f"no version is known of {program!r}", suggest(program, PROGRAMS))
     try:
         if specifier:
-            return Versions(program, SpecifierSet(specifier))
+            return Versions(program, str(SpecifierSet(specifier)))
     except InvalidSpecifier:
         pass
     message = f"known-failure-on={text!r} names no versions"

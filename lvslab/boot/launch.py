@@ -32,16 +32,17 @@ _UNSHARE = (
 
 
 class Launch:
-    """A supervisor on its way up. Unless ``keep`` is called, the lab ends with this object's context, or
-    process.
+    """A supervisor on its way up, which waits for ``boot``: it takes a moment to start, and so does a plan.
 
-    ``listener`` holds the lab's name and is handed over.
+    Unless ``keep`` is called, the lab ends with this object's context, or process. ``listener`` holds the
+    lab's name and is handed over.
     """
 
-    def __init__(self, plan: Plan, listener: socket.socket) -> None:
-        self._plan = plan
+    def __init__(self, name: str, listener: socket.socket) -> None:
+        self._name = name
+        self._plan: Plan | None = None
         self._kept = False
-        self._messages = plan.evidence / "supervisor.log"
+        self._messages = os.memfd_create("messages")
         self._stream, theirs = socket.socketpair()
         supervisor = [sys.executable, "-P", "-m", "lvslab.boot.supervisor"]
         descriptors = (listener.fileno(), theirs.fileno())
@@ -49,16 +50,14 @@ class Launch:
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), "LVSLAB_CACHE": str(paths.cache())}
         if log.isEnabledFor(logging.DEBUG):
             environment["LVSLAB_DEBUG"] = "1"
-        # From now on whoever asks for the lab is heard, if not answered at once.
-        listener.listen(64)
         # Only the lab itself holds its name from now on, so that the name goes when the lab does.
-        with listener, theirs, self._messages.open("wb") as messages:
+        with listener, theirs:
             try:
                 self._process = subprocess.Popen(
                     [*_UNSHARE, *supervisor, *map(str, descriptors)],
                     stdin=subprocess.DEVNULL,
-                    stdout=messages,
-                    stderr=messages,
+                    stdout=self._messages,
+                    stderr=self._messages,
                     pass_fds=descriptors,
                     env=environment,
                     # Out of reach of the terminal's Ctrl-C: the lab ends when its starter says so, or ends.
@@ -66,9 +65,8 @@ class Launch:
                     cwd="/",
                 )
             except FileNotFoundError:
+                os.close(self._messages)
                 missing_program("unshare")
-        with contextlib.suppress(OSError):  # ``events`` says why nobody listens
-            self._stream.sendall(pickle.dumps(plan))
 
     def __enter__(self) -> Launch:
         return self
@@ -78,6 +76,13 @@ class Launch:
     ) -> None:
         if not self._kept:
             self.end()
+        os.close(self._messages)
+
+    def boot(self, plan: Plan) -> None:
+        """Say what to boot."""
+        self._plan = plan
+        with contextlib.suppress(OSError):  # ``events`` says why nobody listens
+            self._stream.sendall(pickle.dumps(plan))
 
     def events(self) -> Iterator[dict[str, Any]]:
         """What the supervisor tells, until it says "ready". Raises what went wrong."""
@@ -97,8 +102,8 @@ class Launch:
                     return
         how = ended("unshare", self._process.wait())
         raise BootError(
-            f"the supervisor of the lab '{self._plan.name}' ended before the lab was up: {how}",
-            last_lines(self._messages.read_bytes()),
+            f"the supervisor of the lab '{self._name}' ended before the lab was up: {how}",
+            last_lines(self._said()),
         )
 
     def keep(self) -> None:
@@ -106,13 +111,18 @@ class Launch:
         try:
             self._stream.sendall(b"keep\n")
         except OSError:
-            raise BootError(f"the lab '{self._plan.name}' ended while it was brought up") from None
+            raise BootError(f"the lab '{self._name}' ended while it was brought up") from None
         self._stream.close()
         self._kept = True
 
     def end(self) -> None:
         """End the lab, and return when all of it is gone."""
         self._stream.close()
+        if self._plan is None:
+            # It ends by itself where no plan comes. unshare may be making process 1 just now, and to kill
+            # it then would leave that one behind for a moment.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
         for first in self._children():
             # Process 1 is waited for, not unshare: it is gone only when all of its namespace is.
             with contextlib.suppress(ProcessLookupError), control.process(first) as process:
@@ -120,6 +130,11 @@ class Launch:
                 select.select([process], [], [])
         self._process.kill()
         self._process.wait()
+
+    def _said(self) -> bytes:
+        """What the supervisor printed, before it had its plan and after that."""
+        early, late = os.pread(self._messages, 1 << 20, 0), self._plan and self._plan.messages
+        return early + (late.read_bytes() if late and late.exists() else b"")
 
     def _children(self) -> list[int]:
         pid = self._process.pid

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mininet.link import Intf
-from mininet.net import Mininet
-from mininet.node import Node
-from mininet.nodelib import LinuxBridge
-
+from lvslab.boot.light_mininet import Intf, LinuxBridge, Mininet, Node
 from lvslab.boot.plan import Host, Plan, host_setup
 from lvslab.boot.taps import ip_batch
 from lvslab.errors import BootError

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from lvslab.spec import Interface, Lab, Node
+if TYPE_CHECKING:
+    from lvslab.topology import Interface, Lab, Node
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Guest:
 
 @dataclass(frozen=True)
 class Plan:
-    """One lab to boot under ``name``, with its evidence in ``evidence``."""
+    """One lab to boot under ``name``, with its evidence in ``evidence``; ``nodes`` as from ``nodes_of``."""
 
     name: str
     lab: str
@@ -92,6 +94,12 @@ class Plan:
     client_key: str
     evidence: Path
     cold: bool
+    nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def messages(self) -> Path:
+        """Where the supervisor prints to: it speaks in events, so this is of use when something fails."""
+        return self.evidence / "supervisor.log"
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,17 @@ class Bootable:
     release: str
     initrd: Path
     identity: str
+
+
+def nodes_of(lab: Lab) -> dict[str, dict[str, Any]]:
+    """Role and addresses of each node in the order of lab.yaml, as ``lab.status`` shows them."""
+    return {
+        name: {
+            "role": node.role,
+            "addresses": {card: str(interface.address) for card, interface in node.interfaces.items()},
+        }
+        for name, node in lab.nodes.items()
+    }
 
 
 def hosts_of(lab: Lab) -> tuple[Host, ...]:

@@ -42,13 +42,24 @@ class Lifeline:
         self._telling = threading.Lock()
 
     def plan(self) -> Plan:
-        """What to boot: the first thing that comes down."""
-        return cast(Plan, pickle.load(self._lines))
+        """What to boot: the first thing that comes down. Where none does, raises EOFError, ConnectionError
+        or UnpicklingError."""
+        plan = cast(Plan, pickle.load(self._lines))
+        # What is printed from now on belongs to the evidence.
+        with plan.messages.open("ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        return plan
 
     def tell(self, event: str, **details: Any) -> None:
         """Send an event up. Where nobody listens any more, ``watch`` ends the lab."""
         with suppress(OSError), self._telling:
             self._stream.sendall(json.dumps({"event": event, **details}).encode() + b"\n")
+
+    def tell_of(self, error: LvsLabError) -> int:
+        """Send an error up; the status to end with."""
+        self.tell("error", error=control.told(error))
+        return error.exit_code
 
     def watch(self) -> None:
         """End the lab when the other side goes without having said "keep"."""
@@ -93,7 +104,6 @@ class Supervisor(control.Answer):
         """Bring the lab up, the guests beside all the rest. Raises BootError, MachineError."""
         # Mininet takes a moment to import, and so waits until the guests are on their way.
         plan, begun = self._plan, time.monotonic()
-        _mounts()
         _keys(plan)
         choice = self._accelerator(plan.guests)
         with self._phase("guests started"):
@@ -113,6 +123,7 @@ class Supervisor(control.Answer):
 
     def serve(self, listener: socket.socket) -> None:
         """Answer requests, each connection in a thread of its own, until ``await_end`` returns."""
+        listener.listen(64)
         threading.Thread(target=self._accept, args=(listener,), name="control", daemon=True).start()
 
     def await_end(self) -> None:
@@ -186,8 +197,8 @@ class Supervisor(control.Answer):
 
     def _status(self) -> dict[str, Any]:
         nodes = {name: {"kind": "guest", **found} for name, found in self._guests.status().items()}
-        for name in self._hosts:
-            nodes[name] = {"kind": "host", "state": "up"}
+        for name in (host.name for host in self._plan.hosts):
+            nodes[name] = {"kind": "host", "state": "up" if name in self._hosts else "booting"}
             if name in self._servers:
                 nodes[name]["service"] = "up" if self._servers[name].running else "stopped"
         return {
@@ -197,7 +208,7 @@ class Supervisor(control.Answer):
             "evidence": str(self._plan.evidence),
             "started": self._started,
             "ready": self._ready,
-            "nodes": nodes,
+            "nodes": {name: {**nodes[name], **about} for name, about in self._plan.nodes.items()},
             **self._notes,
         }
 
@@ -300,7 +311,13 @@ def main() -> int:
         stream.close()
         return _reap(child)
     lifeline = Lifeline(stream)
-    plan = lifeline.plan()
+    try:
+        _mounts()  # while the plan is on its way
+        plan = lifeline.plan()
+    except LvsLabError as error:
+        return lifeline.tell_of(error)
+    except (EOFError, ConnectionError, pickle.UnpicklingError):
+        return 0  # lab.up has ended without one
     if os.environ.get("LVSLAB_DEBUG"):
         logging.getLogger("lvslab").setLevel(logging.DEBUG)
         logging.getLogger("lvslab").addHandler(_Told(lifeline))
@@ -310,11 +327,9 @@ def main() -> int:
         supervisor.serve(listener)
         supervisor.boot()
     except LvsLabError as error:
-        lifeline.tell("error", error=control.told(error))
-        return error.exit_code
+        return lifeline.tell_of(error)
     except ImportError as missing:
-        lifeline.tell("error", error=control.told(MachineError(f"a Python package is missing: {missing}")))
-        return MachineError.exit_code
+        return lifeline.tell_of(MachineError(f"a Python package is missing: {missing}"))
     supervisor.await_end()
     return 0
 

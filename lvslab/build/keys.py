@@ -6,22 +6,16 @@ reached from outside, so the keys tell lab nodes from anything else rather than 
 
 from __future__ import annotations
 
+import base64
 import struct
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_ssh_private_key,
-)
-
 from lvslab import paths
 from lvslab.build import store
+from lvslab.errors import BuildError
 
 _ALGORITHM = b"ssh-ed25519"
+_MAGIC = b"openssh-key-v1\0"
 
 
 def client_key() -> Path:
@@ -45,10 +39,7 @@ def dropbear_host_key() -> bytes:
     That format is the algorithm's name and the 64 octets of seed and public key, each behind its length
     (dropbear 2022.83, src/ed25519.c, buf_put_ed25519_priv_key).
     """
-    private = _private(_key("host_ed25519"))
-    seed = private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-    public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    return b"".join(struct.pack(">I", len(part)) + part for part in (_ALGORITHM, seed + public))
+    return _packed(_ALGORITHM, _pair(_key("host_ed25519")))
 
 
 def _key(name: str) -> Path:
@@ -56,6 +47,14 @@ def _key(name: str) -> Path:
     if not path.exists():
         with store.locked("keys"):
             if not path.exists():
+                # Only to make keys: importing it takes longer than all that is done with them here.
+                from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+                from cryptography.hazmat.primitives.serialization import (
+                    Encoding,
+                    NoEncryption,
+                    PrivateFormat,
+                )
+
                 text = Ed25519PrivateKey.generate().private_bytes(
                     Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()
                 )
@@ -63,12 +62,40 @@ def _key(name: str) -> Path:
     return path
 
 
-def _private(path: Path) -> Ed25519PrivateKey:
-    private = load_ssh_private_key(path.read_bytes(), password=None)
-    assert isinstance(private, Ed25519PrivateKey)  # made by _key
-    return private
-
-
 def _public(path: Path) -> str:
-    public = _private(path).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    return f"{public.decode()} lvslab"
+    blob = base64.b64encode(_packed(_ALGORITHM, _pair(path)[32:]))
+    return f"{_ALGORITHM.decode()} {blob.decode()} lvslab"
+
+
+def _pair(path: Path) -> bytes:
+    """Seed and public key, 32 octets each, of a private key in OpenSSH's format (its PROTOCOL.key).
+
+    Raises BuildError where the file is not as ``_key`` has made it.
+    """
+    try:
+        body = base64.b64decode("".join(path.read_text().splitlines()[1:-1]))
+        # Cipher, key derivation and its options, all "none"; the number of keys and the public one; the
+        # private part: a check number, twice, the algorithm, the public key, and what is wanted.
+        *_, keys = _unpacked(body.removeprefix(_MAGIC), 3)
+        _, private, _ = _unpacked(keys[4:], 2)
+        kind, _, pair, _ = _unpacked(private[8:], 3)
+    except (ValueError, struct.error):
+        kind = pair = b""
+    if kind != _ALGORITHM or len(pair) != 64:
+        raise BuildError(f"{path} is not the key that lvslab put there", "delete it: another will be made")
+    return pair
+
+
+def _packed(*parts: bytes) -> bytes:
+    """``parts``, each behind its length, as SSH has it."""
+    return b"".join(struct.pack(">I", len(part)) + part for part in parts)
+
+
+def _unpacked(data: bytes, count: int) -> list[bytes]:
+    """The first ``count`` of what ``_packed`` has put together, and the rest. Raises struct.error."""
+    parts = []
+    for _ in range(count):
+        (length,) = struct.unpack_from(">I", data)
+        parts.append(data[4 : 4 + length])
+        data = data[4 + length :]
+    return [*parts, data]

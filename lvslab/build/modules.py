@@ -6,7 +6,6 @@ tree of files), so a guest image is put together in memory.
 
 from __future__ import annotations
 
-import lzma
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -123,6 +122,8 @@ def _plain(path: str, content: bytes) -> bytes:
         case ".ko":
             return content
         case ".xz":
+            import lzma
+
             try:
                 return lzma.decompress(content)
             except lzma.LZMAError as damaged:

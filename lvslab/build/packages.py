@@ -13,7 +13,6 @@ import re
 import shlex
 import stat
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -121,6 +120,8 @@ def forget(name: str) -> None:
 
 def members(package: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
     """The files and symbolic links of a package whose path (no leading ``./``) is ``wanted``."""
+    import tarfile  # only to make what most starts find in the cache
+
     command = ["dpkg-deb", "--fsys-tarfile", str(package)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         stream = cast(IO[bytes], process.stdout)
@@ -151,8 +152,8 @@ def distribution() -> str:
     no apt."""
     fields = {}
     for line in Path("/etc/os-release").read_text().splitlines():
-        name, separator, value = line.partition("=")
-        if separator:
+        name, _, value = line.partition("=")
+        if name in ("ID", "VERSION_ID", "PRETTY_NAME"):
             fields[name] = "".join(shlex.split(value))
     if not Path("/usr/bin/apt-get").exists():
         raise MachineError(
@@ -167,7 +168,8 @@ def _read(manifest: Path) -> tuple[Package, ...] | None:
         packages = tuple(Package(**row) for row in json.loads(manifest.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
-    return packages if all(package.path.exists() for package in packages) else None
+    place = folder()  # once: these are a hundred packages
+    return packages if all((place / package.file).exists() for package in packages) else None
 
 
 def _action(names: Sequence[str], dependencies: bool) -> list[str]:

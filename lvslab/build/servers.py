@@ -6,7 +6,6 @@ They are not installed: Debian's packages would start them on the user's machine
 from __future__ import annotations
 
 import io
-import tarfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -32,6 +31,8 @@ def bundle() -> Path:
 
 
 def _archive(sources: tuple[packages.Package, ...]) -> bytes:
+    import tarfile  # only to make what most starts find in the cache
+
     files = userland.files_of(sources, lambda path: path.startswith("usr/sbin/nginx") or "lib" in path)
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:

@@ -11,12 +11,14 @@ import errno
 import fcntl
 import hashlib
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+import pickle
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 from lvslab import paths
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -67,6 +69,8 @@ def appearing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
 def _renamed(path: Path, mode: int) -> Iterator[BinaryIO]:
     """The same for file systems without nameless files, such as NFS: a name of its own until it is
     complete."""
+    import tempfile
+
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as stream:
         yield cast(BinaryIO, stream)
         stream.flush()
@@ -89,6 +93,24 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> Path:
     with appearing(path, mode) as stream:
         stream.write(content)
     return path
+
+
+def remembered(name: str, sources: Sequence[bytes], make: Callable[[], T]) -> T:
+    """What ``make`` returns, or what it returned the last time if that was made of the same ``sources``.
+
+    One value is kept for each ``name``, as a pickle. What ``make`` raises is not kept.
+    """
+    key = hashlib.sha256(b"".join(hashlib.sha256(source).digest() for source in sources)).digest()
+    path = paths.cache() / "remembered" / name
+    # Whatever is wrong with what is kept, and nothing can be said of that beforehand: it can be made again.
+    with contextlib.suppress(Exception), path.open("rb") as stream:
+        # A pickle can run programs, so it is read only where nobody but us can have written it.
+        if os.fstat(stream.fileno()).st_uid == os.geteuid() and stream.read(len(key)) == key:
+            return cast(T, pickle.load(stream))
+    made = make()
+    with contextlib.suppress(OSError):  # a full disk, say, is no reason to have nothing
+        write(path, key + pickle.dumps(made), mode=0o600)
+    return made
 
 
 def sha256(path: Path) -> str:

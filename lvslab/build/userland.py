@@ -7,10 +7,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.dynamic import DynamicSection
-from elftools.elf.elffile import ELFFile
-
 from lvslab.build import packages
 from lvslab.errors import BuildError
 
@@ -63,6 +59,11 @@ def closure(files: Mapping[str, packages.Member], wanted: Sequence[str]) -> dict
 
 def needed_libraries(content: bytes) -> tuple[str, ...]:
     """The names of the shared libraries that an ELF file asks for; none for anything else."""
+    # Only where an image is made; most starts find it in the cache.
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.dynamic import DynamicSection
+    from elftools.elf.elffile import ELFFile
+
     try:
         dynamic = ELFFile(io.BytesIO(content)).get_section_by_name(".dynamic")
     except ELFError:

@@ -51,20 +51,6 @@ def boot(folder: Path, name: str, kernel_name: str | None = None) -> None:
         pytest.fail("it booted")
 
 
-@pytest.mark.parametrize("name", ["a", "0", "web-nat", "web-nat-2", "a" * 32, "a--b"])
-def test_names(name: str) -> None:
-    assert cluster.check_name(name) == name
-
-
-@pytest.mark.parametrize("name", ["", "A", "a_b", "-a", "a-", "a b", "a/b", "a\n", "ä", "a" * 33, "a.b"])
-def test_what_cannot_be_a_name(name: str) -> None:
-    with pytest.raises(UsageError, match="cannot be a lab's name") as caught:
-        cluster.check_name(name)
-    assert caught.value.exit_code == 2
-    with pytest.raises(UsageError):
-        cluster.attach(name)
-
-
 def test_labs_need_root(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     for attempt in (lambda: boot(folder, name), lambda: cluster.attach(name)):

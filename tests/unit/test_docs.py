@@ -18,7 +18,8 @@ from lvslab.errors import LvsLabError
 from lvslab.lab import Up
 from lvslab.paths import PROJECT
 from lvslab.program import BUG, LabProgram
-from lvslab.spec import LabFile, list_labs
+from lvslab.spec import LabFile
+from lvslab.topology import list_labs
 
 DOCS = PROJECT / "docs"
 PAGES = sorted([PROJECT / "README.md", PROJECT / "CHANGELOG.md", *DOCS.glob("*.md")])

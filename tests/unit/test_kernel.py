@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lvslab.build import kernel, packages
+from lvslab.build import kernel, packages, store
 from lvslab.build.packages import Package
 from lvslab.errors import BuildError, LvsLabError, UsageError
 
@@ -38,6 +40,38 @@ def test_a_bzimage(tmp_path: Path) -> None:
     assert found.sha256 == hashlib.sha256(bzimage()).hexdigest()
     assert found.module_source is None
     assert found.needed_modules() == ()
+
+
+def test_a_kernel_is_read_again_only_where_it_was_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, read = tmp_path / "bzImage", list[Path]()
+    really = store.sha256
+
+    def reads(path: Path) -> str:
+        read.append(path)
+        return really(path)
+
+    def checksum() -> str:
+        return kernel.find(str(file)).sha256
+
+    monkeypatch.setattr(store, "sha256", reads)
+    file.write_bytes(bzimage())
+    now = time.time_ns()
+    # One that was written just now may be written once more before its times change.
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    assert checksum() == checksum() == hashlib.sha256(bzimage()).hexdigest()
+    assert len(read) == 2
+    monkeypatch.setattr(time, "time_ns", lambda: now + 10**10)
+    assert checksum() == checksum() == hashlib.sha256(bzimage()).hexdigest()
+    assert len(read) == 3
+    other = bzimage(code=b"CODE")
+    about = file.stat()
+    file.unlink()
+    file.write_bytes(other)
+    os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert checksum() == checksum() == hashlib.sha256(other).hexdigest()
+    assert len(read) == 4
 
 
 def test_a_path_from_here_is_one_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

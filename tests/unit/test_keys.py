@@ -4,13 +4,20 @@ import base64
 import shutil
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_ssh_private_key,
+    load_ssh_public_key,
+)
 
 from lvslab.build import keys
+from lvslab.errors import BuildError
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +78,29 @@ def test_labs_that_start_together_get_the_same_key() -> None:
         thread.join(10)
     assert len(seen) == 4
     assert len(set(seen)) == 1
+
+
+def test_a_key_is_read_as_others_read_it() -> None:
+    private = load_ssh_private_key(keys.client_key().read_bytes(), password=None)
+    assert isinstance(private, Ed25519PrivateKey)
+    theirs = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    assert keys.client_public_key() == f"{theirs.decode()} lvslab"
+    public = private.public_key().public_bytes_raw()
+    assert keys._pair(keys.client_key()) == private.private_bytes_raw() + public
+
+
+@pytest.mark.parametrize("damage", ["", "no key\n", "-----\nAAAA\n-----\n", "-----\n\xff\n-----\n"])
+def test_a_damaged_key(damage: str) -> None:
+    keys.client_key().write_text(damage)
+    with pytest.raises(BuildError, match="id_ed25519 is not the key that lvslab put there"):
+        keys.client_public_key()
+
+
+def test_a_key_that_was_cut_off() -> None:
+    lines = keys.client_key().read_text().splitlines()
+    whole = keys.client_public_key()
+    for kept in range(len(lines)):
+        keys.client_key().write_text("\n".join([*lines[:kept], lines[-1]]))
+        # Behind the keys stands a comment, which nobody misses.
+        with suppress(BuildError):
+            assert keys.client_public_key() == whole

@@ -81,18 +81,6 @@ def test_a_distribution_has_everybody_who_should_answer_or_did() -> None:
     assert lab.distribution(None) == {}
 
 
-def test_the_one_lab_that_is_up_need_not_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "running", lambda: ["a"])
-    assert lab.only_running("") == "a"
-    assert lab.only_running("b") == "b"
-    monkeypatch.setattr(control, "running", lambda: [])
-    with pytest.raises(StateError, match=r"^no lab is up\n  start one with \./run lab\.up$"):
-        lab.only_running("")
-    monkeypatch.setattr(control, "running", lambda: ["a", "b"])
-    with pytest.raises(StateError, match=r"several labs are up: a, b\n.*--name"):
-        lab.only_running("")
-
-
 @pytest.fixture
 def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "web-nat").mkdir()
@@ -101,12 +89,6 @@ def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(paths, "labs", lambda: tmp_path)
     monkeypatch.setattr(control, "running", lambda: [])
     return tmp_path
-
-
-def test_the_labs_there_are(labs: Path) -> None:
-    (row,) = lab.listed()
-    assert Path(row.pop("folder")).name == "web-nat"
-    assert row == {"lab": "web-nat", "title": "for a test", "nodes": 1, "up": []}
 
 
 def test_an_unknown_lab(labs: Path) -> None:
@@ -128,11 +110,9 @@ def test_nothing_is_done_to_labs_without_root(labs: Path, monkeypatch: pytest.Mo
     name = f"unit-{secrets.token_hex(6)}"
     for attempt in (
         lambda: lab.up("web-nat", name=name),
-        lambda: lab.status(name),
         lambda: lab.execute(name, "director", "true"),
         lambda: lab.steps_taken(name),
         lambda: lab.login(name, "director"),
-        lambda: lab.down([name]),
     ):
         with pytest.raises(MachineError, match="labs need root"):
             attempt()
@@ -142,14 +122,11 @@ def test_commands_for_a_lab_that_is_not_up(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     name = f"unit-{secrets.token_hex(6)}"
     for attempt in (
-        lambda: lab.status(name),
         lambda: lab.check(name, None, quiet=True),
         lambda: lab.attach_console(name, "director"),
-        lambda: lab.down([name]),
     ):
         with pytest.raises(StateError, match=f"the lab '{name}' is not up"):
             attempt()
-    assert lab.down([]) == []
 
 
 def test_checks_are_run_and_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

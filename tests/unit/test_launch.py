@@ -34,7 +34,7 @@ WAIT = 'open(here + "/last", "wb").write(stream.recv(100))'
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    return Plan("a", "web-nat", tmp_path, (), (), (), None, b"key", "key", tmp_path)
+    return Plan("a", "web-nat", tmp_path, (), (), (), None, b"key", "key", tmp_path, False)
 
 
 Starter = Callable[..., Launch]
@@ -46,7 +46,9 @@ def launch(plan: Plan, program: Callable[[str, str], Path]) -> Starter:
         text = UNSHARE.replace("EVENTS", repr([json.dumps(event) for event in events])).replace("END", end)
         program("unshare", text)
         with control.reserve(f"unit-{secrets.token_hex(6)}") as listener:
-            return Launch(plan, listener)
+            launched = Launch("a", listener)
+        launched.boot(plan)
+        return launched
 
     return start
 
@@ -129,14 +131,33 @@ def test_a_lab_that_is_not_kept_ends_with_us(
     assert processes[0].poll() == -9
 
 
-def test_without_unshare(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_printed_after_the_plan_has_come_is_quoted_too(launch: Starter, plan: Plan) -> None:
+    plan.messages.write_text("Traceback\n")
+    with launch(end="sys.exit('first')") as launched, pytest.raises(BootError) as caught:
+        list(launched.events())
+    assert caught.value.hint == "first\n  Traceback"
+
+
+def test_where_no_plan_comes_the_lab_ends_by_itself(program: Callable[[str, str], Path]) -> None:
+    program("unshare", UNSHARE.replace("EVENTS", "()").replace("END", "os._exit(0)"))
+    with (
+        pytest.raises(ZeroDivisionError),
+        control.reserve(f"unit-{secrets.token_hex(6)}") as listener,
+        Launch("a", listener) as launched,
+    ):
+        raise ZeroDivisionError
+    # Not -9: it has seen the stream's end.
+    assert launched._process.returncode == 0
+
+
+def test_without_unshare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("lvslab.boot.launch.socket.socketpair", lambda: (_Stream(), _Stream()))
     with (
         control.reserve(f"unit-{secrets.token_hex(6)}") as listener,
         pytest.raises(MachineError, match="unshare is not installed"),
     ):
-        Launch(plan, listener)
+        Launch("a", listener)
 
 
 class _Stream:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lvslab import cluster, spec
+from lvslab import cluster, running, spec
 from lvslab.errors import MachineError, StateError
 
 pytest_plugins = ["pytester"]
@@ -123,7 +123,7 @@ def test_again(lab):
 def test_without_a_name_one_lab_is_booted_for_the_module(pytester: pytest.Pytester, log: list[str]) -> None:
     run(pytester, "def test_a(lab): pass\ndef test_b(lab): pass\n").assert_outcomes(passed=2)
     assert log[0] == f"boot {pytester.path.name} with None"
-    assert cluster.check_name(log[1].lower().replace("_", "-"))
+    assert running.check_name(log[1].lower().replace("_", "-"))
     assert log[2:] == ["enter", "apply without []", "leave"]
 
 

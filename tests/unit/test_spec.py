@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
-from lvslab import paths, spec
+from lvslab import paths, spec, topology
 from lvslab.errors import LabFileError, UsageError
 
 LAB = """title: A lab
@@ -80,8 +80,19 @@ def test_an_address_with_its_prefix(folder: Path) -> None:
 
 def test_a_lab_is_frozen(folder: Path) -> None:
     lab = spec.load(folder)
-    with pytest.raises(ValidationError):
-        lab.nodes["web"].role = "client"
+    with pytest.raises(FrozenInstanceError):
+        lab.nodes["web"].role = "client"  # type: ignore[misc]
+
+
+def test_all_that_a_file_may_say_is_in_the_lab() -> None:
+    """The schema and the plain data are two lists of the same things."""
+    for plain, model in (
+        (topology.Network, spec.Network),
+        (topology.Interface, spec.Interface),
+        (topology.HttpService, spec.HttpService),
+        (topology.Node, spec.Node),
+    ):
+        assert {field.name for field in fields(plain)} == set(model.model_fields)
 
 
 def test_a_merged_key_is_told_by_a_line_that_exists(folder: Path) -> None:
@@ -101,11 +112,11 @@ def test_a_folder_without_lab_yaml(tmp_path: Path) -> None:
 def test_find(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labs = folder.parent
     (labs / "no-lab").mkdir()
-    assert spec.list_labs(labs) == ("small",)
-    assert spec.list_labs(labs / "nowhere") == ()
-    assert spec.find("small", labs) == folder
+    assert topology.list_labs(labs) == ("small",)
+    assert topology.list_labs(labs / "nowhere") == ()
+    assert topology.find("small", labs) == folder
     monkeypatch.chdir(labs)
-    assert spec.find("./small", Path("nowhere")) == Path("small")
+    assert topology.find("./small", Path("nowhere")) == Path("small")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +130,7 @@ def test_find(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_an_unknown_lab(folder: Path, name: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        spec.find(name, folder.parent)
+        topology.find(name, folder.parent)
     assert str(caught.value) == message
 
 

@@ -152,3 +152,65 @@ def test_two_writers_of_one_file_do_not_disturb_each_other(
     store.write(folder / "file", b"ours")
     assert (folder / "file").read_bytes() == b"ours"
     assert names(folder) == ["file"]
+
+
+class Making:
+    """Makes a value that is another every time, and counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> list[int]:
+        self.count += 1
+        return [self.count]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LVSLAB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_what_was_made_of_the_same_is_not_made_again(cache: Path) -> None:
+    make = Making()
+    assert store.remembered("a", [b"x", b"y"], make) == [1]
+    assert store.remembered("a", [b"x", b"y"], make) == [1]
+    assert store.remembered("b", [b"x", b"y"], make) == [2]
+    # The ends of the sources count too.
+    for sources in ([b"xy"], [b"", b"xy"], [b"y", b"x"], [b"x", b"y"]):
+        before = make.count
+        assert store.remembered("a", sources, make) == [before + 1]
+    assert names(cache / "remembered") == ["a", "b"]
+    assert (cache / "remembered" / "a").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("keep", [0, 10, 32, 40, -1])
+def test_what_is_damaged_is_made_again(cache: Path, keep: int) -> None:
+    make = Making()
+    store.remembered("a", [b"x"], make)
+    file = cache / "remembered" / "a"
+    file.write_bytes(file.read_bytes()[:keep])
+    assert store.remembered("a", [b"x"], make) == [2]
+    assert store.remembered("a", [b"x"], make) == [2]
+
+
+def test_nothing_is_believed_that_another_user_may_have_written(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Making()
+    store.remembered("a", [b"x"], make)
+    ours = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: ours + 1)
+    assert store.remembered("a", [b"x"], make) == [2]
+
+
+def test_a_failure_is_not_remembered(cache: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        store.remembered("a", [b"x"], lambda: 1 / 0)
+    assert store.remembered("a", [b"x"], Making()) == [1]
+
+
+def test_without_a_cache_it_is_made_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("LVSLAB_CACHE", str(tmp_path / "file"))
+    assert store.remembered("a", [b"x"], Making()) == [1]

@@ -1,0 +1,81 @@
+"""Commands on labs that are up, where none is; those that are, are for tests/lab."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import pytest
+
+from lvslab import paths, running
+from lvslab.boot import control
+from lvslab.errors import MachineError, StateError, UsageError
+
+LAB = """
+title: for a test
+networks: {lan: {subnet: 10.0.0.0/24}}
+nodes:
+  director:
+    role: director
+    kernel: debian-cloud
+    interfaces: {eth0: {network: lan, address: 10.0.0.1}}
+"""
+
+
+@pytest.mark.parametrize("name", ["a", "0", "web-nat", "web-nat-2", "a" * 32, "a--b"])
+def test_names(name: str) -> None:
+    assert running.check_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "A", "a_b", "-a", "a-", "a b", "a/b", "a\n", "ä", "a" * 33, "a.b"])
+def test_what_cannot_be_a_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for attempt in (running.check_name, running.status, lambda name: running.down([name])):
+        with pytest.raises(UsageError, match="cannot be a lab's name") as caught:
+            attempt(name)
+        assert caught.value.exit_code == 2
+
+
+def test_the_one_lab_that_is_up_need_not_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "running", lambda: ["a"])
+    assert running.only("") == "a"
+    assert running.only("b") == "b"
+    monkeypatch.setattr(control, "running", lambda: [])
+    with pytest.raises(StateError, match=r"^no lab is up\n  start one with \./run lab\.up$"):
+        running.only("")
+    monkeypatch.setattr(control, "running", lambda: ["a", "b"])
+    with pytest.raises(StateError, match=r"several labs are up: a, b\n.*--name"):
+        running.only("")
+
+
+@pytest.fixture
+def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "web-nat").mkdir()
+    (tmp_path / "web-nat" / "lab.yaml").write_text(LAB)
+    (tmp_path / "web-nat" / "howto.md").write_text("```sh node=director\ntrue\n```\n")
+    monkeypatch.setattr(paths, "labs", lambda: tmp_path)
+    monkeypatch.setattr(control, "running", lambda: [])
+    return tmp_path
+
+
+def test_the_labs_there_are(labs: Path) -> None:
+    (row,) = running.listed()
+    assert Path(row.pop("folder")).name == "web-nat"
+    assert row == {"lab": "web-nat", "title": "for a test", "nodes": 1, "up": []}
+
+
+def test_nothing_is_done_to_labs_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    for attempt in (lambda: running.status("a"), lambda: running.down(["a"]), lambda: running.down([])):
+        with pytest.raises(MachineError, match="labs need root"):
+            attempt()
+
+
+def test_a_lab_that_is_not_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    name = f"unit-{secrets.token_hex(6)}"
+    for attempt in (lambda: running.status(name), lambda: running.down([name])):
+        with pytest.raises(StateError, match=f"the lab '{name}' is not up"):
+            attempt()
+    assert running.down([]) == []
