@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,6 +74,7 @@ def measure(rounds: int, tests: int) -> dict[str, Any]:
     figures = Figures()
     _guests(figures, guest, choice.accelerator, rounds)
     _labs(figures, rounds)
+    _steps(figures, rounds)
     _directors(figures, rounds)
     _fresh_labs(figures, tests)
     about = f"medians of {rounds}, kernel {guest.release}, accelerator {choice.accelerator}"
@@ -133,6 +134,35 @@ def _labs(figures: Figures, rounds: int) -> None:
     figures.add("lab.down, whole command", downs, _WARM)
 
 
+def _steps(figures: Figures, rounds: int) -> None:
+    """What one step costs on a director: over SSH in the node's shell, and beside it what else there is."""
+    name = f"bench-{secrets.token_hex(3)}"
+    _command("lab.up", "--name", name, "--no-apply", "--json")
+    try:
+        with cluster.attach(name) as running:
+            director = next(iter(running.lab.directors))
+            began = time.monotonic()
+            connection = running.connect(director)
+            login = time.monotonic() - began
+            with connection.shell() as shell:
+                shell.run(":", 30)
+                ways: dict[str, Callable[[], object]] = {
+                    "a step over SSH: a builtin of the shell": lambda: shell.run(":", 30),
+                    "  a static program (busybox true)": lambda: shell.run("busybox true", 30),
+                    "  a program with libraries (ipvsadm -Ln)": lambda: shell.run("ipvsadm -Ln", 30),
+                    "  the same in a session of its own": lambda: connection.execute("ipvsadm -Ln"),
+                    "  the same through the agent": lambda: running.observe(director, "ipvsadm -Ln"),
+                }
+                # The first time the emulator translates what it has not seen.
+                took = {what: [_timed(way) for _ in range(5 * rounds + 1)][1:] for what, way in ways.items()}
+    finally:
+        _command("lab.down", "--name", name, "--json")
+    builtin = next(iter(took))
+    for what, seconds in took.items():
+        figures.add(what, seconds, "" if what == builtin else builtin)
+    figures.add("  the login, once for each node", [login], builtin)
+
+
 def _directors(figures: Figures, rounds: int) -> None:
     """What each further director costs, in time and in memory of its own."""
     seconds: dict[int, list[float]] = {1: [], _DIRECTORS: []}
@@ -185,6 +215,12 @@ def _fresh_labs(figures: Figures, tests: int) -> None:
         raise CheckFailed("a test with a lab of its own failed")
     figures.add(f"a test with a fresh_lab, each of {tests}, pytest's start and end included",
                 [seconds / tests], _WARM)  # fmt: skip
+
+
+def _timed(way: Callable[[], object]) -> float:
+    began = time.monotonic()
+    way()
+    return time.monotonic() - began
 
 
 def _write_lab(folder: Path, directors: int, token: str) -> None:
