@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lvslab import lab, lab_folder, paths, running
+from lvslab import cluster, lab, lab_folder, paths, running
 from lvslab.boot import accelerator, plan
 from lvslab.boot.qemu import QEMU, Accelerator, Machine, Memory
 from lvslab.build import image, kernel
@@ -139,10 +139,10 @@ def _steps(figures: Figures, rounds: int) -> None:
     name = f"bench-{secrets.token_hex(3)}"
     _command("lab.up", "--name", name, "--no-apply", "--json")
     try:
-        with cluster.attach(name) as running:
-            director = next(iter(running.lab.directors))
+        with cluster.attach(name) as found:
+            director = next(iter(found.lab.directors))
             began = time.monotonic()
-            connection = running.connect(director)
+            connection = found.connect(director)
             login = time.monotonic() - began
             with connection.shell() as shell:
                 shell.run(":", 30)
@@ -151,7 +151,7 @@ def _steps(figures: Figures, rounds: int) -> None:
                     "  a static program (busybox true)": lambda: shell.run("busybox true", 30),
                     "  a program with libraries (ipvsadm -Ln)": lambda: shell.run("ipvsadm -Ln", 30),
                     "  the same in a session of its own": lambda: connection.execute("ipvsadm -Ln"),
-                    "  the same through the agent": lambda: running.observe(director, "ipvsadm -Ln"),
+                    "  the same through the agent": lambda: found.observe(director, "ipvsadm -Ln"),
                 }
                 # The first time the emulator translates what it has not seen.
                 took = {what: [_timed(way) for _ in range(5 * rounds + 1)][1:] for what, way in ways.items()}
