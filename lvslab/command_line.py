@@ -9,11 +9,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
-from invoke import Argument, Collection
-from invoke.parser import ParserContext
-from invoke.parser.context import to_flag
-
 from lvslab.errors import UsageError
+from lvslab.light_invoke import Argument, Collection, ParserContext, to_flag
 
 
 class CommandLine:

@@ -20,6 +20,7 @@ called "test", ``lab.up test`` runs two commands.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -29,13 +30,19 @@ from inspect import cleandoc
 from signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal
 from typing import Any, NoReturn
 
-from invoke import Argument, Collection, Program, Task
-from invoke import task as invoke_task
-from invoke.exceptions import Exit, ParseError, UnexpectedExit
-from invoke.util import helpline
-
 from lvslab.command_line import CommandLine, no_command, option, placeholder
 from lvslab.errors import LvsLabError, UsageError
+from lvslab.light_invoke import (
+    Argument,
+    Collection,
+    Exit,
+    ParseError,
+    Program,
+    Task,
+    UnexpectedExit,
+    helpline,
+)
+from lvslab.light_invoke import task as invoke_task
 from lvslab.paths import PROJECT
 from lvslab.show import colourful
 
@@ -81,11 +88,20 @@ class LabTask(Task[Body]):
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line ``argv`` (without the program's name; default: the process's) and exit."""
+    # ./run has it off while Python starts, and need not look for garbage in what is loaded until here.
+    gc.freeze()
+    gc.enable()
     if getsignal(SIGINT) == SIG_DFL:  # ./run has it so while Python starts, to end without a traceback
         signal(SIGINT, default_int_handler)
     arguments = sys.argv[1:] if argv is None else argv
-    LabProgram().run(["./run", *arguments])
-    raise AssertionError("run() exits")
+    status = LabProgram().status_of(["./run", *arguments])
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):
+        sys.exit(status)  # Python's own end says what is wrong with them
+    # It would take every module down, one by one, which takes as long as a short command, and is of no use.
+    os._exit(status)
 
 
 class LabProgram(Program):

@@ -7,14 +7,11 @@ Mininet itself, in the middle of a lab's start.
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
-from types import ModuleType
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from lvslab.stand_in import instead_of
 
+if TYPE_CHECKING:
     from packaging.version import Version
 
 
@@ -25,22 +22,7 @@ def strict_version(text: str) -> Version:
     return Version(text)
 
 
-@contextmanager
-def _without_distutils() -> Iterator[None]:
-    name = "distutils.version"
-    if name in sys.modules:
-        yield
-        return
-    stand_in = ModuleType(name)
-    stand_in.StrictVersion = strict_version  # type: ignore[attr-defined]
-    sys.modules[name] = stand_in
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
-with _without_distutils():
+with instead_of("distutils.version", StrictVersion=strict_version):
     from mininet.link import Intf
     from mininet.net import Mininet
     from mininet.node import Node

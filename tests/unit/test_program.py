@@ -15,6 +15,7 @@ from invoke import Collection, Context
 from invoke.exceptions import Exit
 
 from lvslab.errors import BootError, CheckFailed
+from lvslab.paths import PROJECT
 from lvslab.program import LabProgram, task
 
 
@@ -218,3 +219,26 @@ def test_a_reader_that_goes_away_hears_no_complaint(tmp_path: Path) -> None:
     with os.fdopen(writing, "wb") as pipe:
         done = subprocess.run([sys.executable, script], stdout=pipe, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(("words", "status"), [(["--list"], 0), (["lab.dwon"], 2)])
+def test_a_process_ends_with_the_status_and_all_of_its_output(words: list[str], status: int) -> None:
+    """It does so at once, and must have flushed what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"from lvslab.program import main; main({words})"],
+        cwd=PROJECT,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == status
+    assert (b"lab.up" in done.stdout, b"did you mean lab.down" in done.stderr) == (not status, bool(status))
+
+
+def test_output_that_cannot_be_written_is_no_success() -> None:
+    program = "from lvslab.program import LabProgram, main\n"
+    program += "LabProgram.status_of = lambda *_: print('x') or 0\nmain([])"
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-P", "-c", program]
+        done = subprocess.run(command, cwd=PROJECT, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode != 0
+    assert b"No space left on device" in done.stderr

@@ -1,0 +1,106 @@
+"""Nobody waits for the import of what is not used: deterministic, where seconds would not be."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lvslab.paths import PROJECT
+
+# Each takes 10 to 200 ms. setuptools comes with distutils, email with importlib.metadata.
+HEAVY = {
+    "asyncio",
+    "cryptography",
+    "elftools",
+    "email",
+    "invoke.vendor.yaml.reader",
+    "markdown_it",
+    "mininet",
+    "packaging",
+    "paramiko",
+    "pydantic",
+    "pytest",
+    "requests",
+    "rich",
+    "ruamel.yaml",
+    "setuptools",
+    "tarfile",
+    "unittest",
+    "urllib3",
+}
+
+
+def heavy(program: str, cache: Path) -> set[str]:
+    """Those of HEAVY that a Python program imports. What it prints does not matter."""
+    told = "import json, os, sys\nos.write(2, b'\\n' + json.dumps([*sys.modules]).encode())"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"{program}\n{told}"],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "LVSLAB_CACHE": str(cache)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return HEAVY & set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def command(*words: str) -> str:
+    return f"from lvslab.program import LabProgram\nLabProgram().status_of(['./run', *{words}])"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--list",),
+        ("--help", "lab.up"),
+        ("lab.dwon",),
+        ("lab.down", "--name", "no-such-lab"),
+        ("lab.status", "--name", "no-such-lab"),
+        ("lab.down", "--name", "no-such-lab", "--json"),
+        ("lab.console", "director", "--name", "no-such-lab"),
+        ("lab.ssh", "director", "--name", "no-such-lab"),
+        ("lab.transcript", "--name", "no-such-lab"),
+    ],
+    ids=" ".join,
+)
+def test_a_short_command_imports_nothing_heavy(words: tuple[str, ...], tmp_path: Path) -> None:
+    assert heavy(command(*words), tmp_path) == set()
+
+
+def test_labs_that_have_been_read_are_listed_without_their_parsers(tmp_path: Path) -> None:
+    assert "pydantic" in heavy(command("lab.list"), tmp_path)
+    assert heavy(command("lab.list"), tmp_path) == set()
+
+
+READ = """
+from lvslab import lab, lab_folder, paths
+folder = paths.labs() / "web-nat"
+steps = lab_folder.steps(folder, lab_folder.lab(folder))
+assert steps
+"""
+
+
+def test_a_lab_that_has_been_read_is_brought_up_without_its_parsers(tmp_path: Path) -> None:
+    assert {"pydantic", "ruamel.yaml", "markdown_it"} <= heavy(READ, tmp_path)
+    assert heavy(READ, tmp_path) == set()
+
+
+def test_the_supervisor_starts_guests_before_it_imports_mininet(tmp_path: Path) -> None:
+    assert heavy("import lvslab.boot.supervisor", tmp_path) == set()
+
+
+def test_mininet_comes_without_setuptools(tmp_path: Path) -> None:
+    assert heavy("import lvslab.boot.network", tmp_path) == {"mininet"}
+
+
+def test_what_steps_and_rounds_need_is_imported_on_the_way(tmp_path: Path) -> None:
+    """Or the list above has names of packages that nobody uses any more."""
+    assert {"paramiko", "requests"} <= heavy("from lvslab import lab\nlab._import_the_rest()", tmp_path)
