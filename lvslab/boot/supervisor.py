@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lvslab.boot import accelerator, control, snapshot, taps, warm
+from lvslab.boot.namespaces import Namespaces
 from lvslab.boot.plan import Guest, Plan
 from lvslab.boot.qemu import Accelerator, Machine
 from lvslab.boot.relay import at_arms_length
@@ -80,7 +81,7 @@ class Supervisor(control.Answer):
         self._lifeline = lifeline
         self._machines: dict[str, Machine] = {}
         self._starters: dict[str, warm.Starter] = {}
-        self._hosts: dict[str, int] = {}
+        self._hosts: dict[str, Namespaces] = {}
         self._servers: dict[str, Any] = {}
         self._notes: dict[str, Any] = {}
         self._ready = False
@@ -103,7 +104,7 @@ class Supervisor(control.Answer):
 
             network.keep_quiet()
             built = network.build(plan)
-            self._hosts = {host.name: built.get(host.name).pid for host in plan.hosts}
+            self._hosts = {host.name: built[host.name].namespaces for host in plan.hosts}
         with self._phase("services"):
             self._start_servers()
         with self._phase("guests booted"):
@@ -144,10 +145,10 @@ class Supervisor(control.Answer):
                 descriptors.append(self._connect(node).detach())
                 return None
             case {"ask": "namespace", "node": str(node)}:
-                descriptors.append(os.open(f"/proc/{self._host(node)}/ns/net", os.O_RDONLY))
+                descriptors.append(os.dup(self._host(node).network))
                 return None
             case {"ask": "access log", "node": str(node)}:
-                descriptors.append(os.open(self._server(node).access_log, os.O_RDONLY))
+                descriptors.append(self._server(node).access_log())
                 return None
             case {"ask": "service", "node": str(node), "action": "start"}:
                 return self._server(node).start()
@@ -194,10 +195,12 @@ class Supervisor(control.Answer):
         if self._plan.servers is None:
             return
         services.unpack(self._plan.servers)
-        for host in self._plan.hosts:
-            if host.services:
-                server = self._servers[host.name] = services.WebServer(host, self._hosts[host.name])
-                server.start()
+        self._servers = {
+            host.name: services.WebServer(host, self._hosts[host.name])
+            for host in self._plan.hosts
+            if host.services
+        }
+        services.start(self._servers.values())
 
     def _status(self) -> dict[str, Any]:
         nodes = {}
@@ -229,11 +232,11 @@ class Supervisor(control.Answer):
             far.settimeout(None)
             far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return at_arms_length(far)
-        pid = self._host(node)
+        server = _shell_server(node, self._host(node).entrance)
         ours, theirs = socket.socketpair()
         with ours, (self._plan.evidence / f"ssh-{node}.log").open("ab") as messages:
             end = ours.fileno()
-            subprocess.Popen(_shell_server(node, pid), stdin=end, stdout=end, stderr=messages)
+            subprocess.Popen(server, stdin=end, stdout=end, stderr=messages)
         return theirs
 
     def _machine(self, node: str) -> Machine:
@@ -244,7 +247,7 @@ class Supervisor(control.Answer):
             raise BootError(f"{node} is down: {how}", "./run lab.down, then ./run lab.up starts it anew")
         return machine
 
-    def _host(self, node: str) -> int:
+    def _host(self, node: str) -> Namespaces:
         if node not in self._hosts:
             raise self._no_such("Mininet host", node, list(self._hosts))
         return self._hosts[node]
@@ -270,11 +273,10 @@ class Supervisor(control.Answer):
         self._lifeline.tell("phase", phase=name, seconds=time.monotonic() - begun)
 
 
-def _shell_server(node: str, pid: int) -> list[str]:
+def _shell_server(node: str, entrance: list[str]) -> list[str]:
     """The SSH server for one connection to a Mininet host, inside its namespaces and under its name."""
-    enter = ["nsenter", "--target", str(pid), "--net", "--mount", "--", "unshare", "--uts", "--"]
     begin = 'hostname "$1"; export HOME=/root; cd /root; exec dropbear -i -s -j -k -r /run/lvslab/host_key'
-    return [*enter, "sh", "-c", begin, "sh", node]
+    return [*entrance, "unshare", "--uts", "--", "sh", "-c", begin, "sh", node]
 
 
 def _mounts() -> None:
