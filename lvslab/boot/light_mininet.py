@@ -23,9 +23,8 @@ def strict_version(text: str) -> Version:
 
 
 with instead_of("distutils.version", StrictVersion=strict_version):
-    from mininet.link import Intf
+    from mininet.link import Intf, Link
     from mininet.net import Mininet
-    from mininet.node import Node
-    from mininet.nodelib import LinuxBridge
+    from mininet.node import Node, Switch
 
-__all__ = ["Intf", "LinuxBridge", "Mininet", "Node"]
+__all__ = ["Intf", "Link", "Mininet", "Node", "Switch"]

@@ -1,26 +1,80 @@
-"""The lab's networks and hosts, made with Mininet inside the supervisor's own namespaces."""
+"""The lab's networks and hosts: a Mininet network, made inside the supervisor's own namespaces.
+
+Mininet starts a shell for each node, and gives each order to one of these shells. Here the nodes have no
+shells until somebody wants one, and all links and addresses are asked of the kernel in a few messages.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from lvslab.boot.light_mininet import Intf, LinuxBridge, Mininet, Node
-from lvslab.boot.plan import Host, Plan, host_setup
-from lvslab.boot.taps import ip_batch
-from lvslab.errors import BootError
+from lvslab.boot import hosts, rtnetlink
+from lvslab.boot.light_mininet import Intf, Link, Mininet, Node, Switch
+from lvslab.boot.namespaces import Namespaces
+from lvslab.boot.plan import Card, Plan
+from lvslab.boot.rtnetlink import Conversation
 
-_DONE = "lvslab: host is set up"
+
+class _Quiet(Node):  # type: ignore[misc]
+    """A Mininet node whose shell is started by the first command for it."""
+
+    isSetup = True  # the programs that Mininet would look for are needed by shells only
+    entrance: tuple[str, ...] = ()
+
+    def startShell(self, mnopts: str | None = None) -> None:
+        """Mininet's constructor asks for a shell. It gets none."""
+
+    def sendCmd(self, *args: Any, **kwargs: Any) -> None:
+        self._awaken()
+        super().sendCmd(*args, **kwargs)
+
+    def cmd(self, *args: Any, **kwargs: Any) -> Any:
+        self._awaken()
+        return super().cmd(*args, **kwargs)
+
+    def popen(self, *args: Any, **kwargs: Any) -> Any:
+        return super().popen(*args, **{"mncmd": [*self.entrance], **kwargs})
+
+    def _awaken(self) -> None:
+        if self.shell is None:
+            super().startShell()
+
+    def _popen(self, cmd: list[str], **params: Any) -> Any:
+        # The shell itself, and nothing that runs in it.
+        return super()._popen([*(self.entrance if self.shell is None else ()), *cmd], **params)
 
 
-class Bridge(LinuxBridge):  # type: ignore[misc]
-    """A LinuxBridge whose ports are told by list and not by name, and which needs one command for all of
-    them."""
+class Host(_Quiet):
+    """A host. ``namespaces`` are there when the network has been built."""
 
-    def start(self, _controllers: object) -> None:
-        ports = [interface.name for interface in self.intfList() if interface.name != "lo"]
-        lines = [f"link add {self.name} type bridge stp_state 0 forward_delay 0"]
-        lines += [f"link set {port} master {self.name} up" for port in ports]
-        ip_batch([*lines, f"link set {self.name} up"])
+    namespaces: Namespaces
+
+    def __init__(self, name: str, **params: Any) -> None:
+        # Not in a namespace that Mininet is to make for its shell.
+        super().__init__(name, inNamespace=False, **params)
+
+    @property
+    def entrance(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The words before a command that is to run on this host."""
+        return tuple(self.namespaces.entrance)
+
+
+class Bridge(_Quiet, Switch):  # type: ignore[misc]
+    """A Linux bridge in the lab's own namespace."""
+
+    def __init__(self, name: str, **params: Any) -> None:
+        # Past Switch, which wants a number for OpenFlow and has a shell bring lo up.
+        Node.__init__(self, name, **params)
+
+
+class Cable(Link):  # type: ignore[misc]
+    """A link whose two ends are made together with all others."""
+
+    @classmethod
+    def makeIntfPair(cls, *_args: Any, **_kwargs: Any) -> None:
+        """Mininet's constructor asks for the interfaces one by one. They come later."""
 
 
 def keep_quiet() -> None:
@@ -40,35 +94,54 @@ def keep_quiet() -> None:
 
 def build(plan: Plan) -> Mininet:
     """Make the bridges and hosts of ``plan`` and connect them, taps included. Raises BootError."""
-    # Its ``init`` sets limits of the whole machine, and nothing puts them back.
-    Mininet.inited = True
-    network = Mininet(controller=None, switch=Bridge, build=False)
-    # Mininet wants an OpenFlow number for every switch, and derives one only from names such as s1.
-    bridges = {name: network.addSwitch(name, dpid=f"{n:x}") for n, name in enumerate(plan.networks, start=1)}
-    for guest in plan.guests:
-        for card in guest.cards:
-            Intf(card.port, node=bridges[card.network])
-    for host in plan.hosts:
-        node = network.addHost(host.name, cls=Node, ip=None)
-        for card in host.cards:
-            network.addLink(
-                node, bridges[card.network], intfName1=card.name, intfName2=card.port, addr1=card.mac
+    network = _outline(plan)
+    with Conversation() as kernel:
+        taps = [card for guest in plan.guests for card in guest.cards]
+        kernel.ask([rtnetlink.bridge(name) for name in plan.networks])
+        bridges = {name: kernel.index(name) for name in plan.networks}
+        kernel.ask([rtnetlink.plug(card.port, bridges[card.network]) for card in taps])
+        for host, made in zip(plan.hosts, hosts.make(host.name for host in plan.hosts), strict=True):
+            network[host.name].namespaces = made.namespaces
+            there = made.namespaces.network
+            kernel.ask(
+                [
+                    rtnetlink.cable(card.port, bridges[card.network], card.name, card.mac, there)
+                    for card in host.cards
+                ]
             )
-    for bridge in bridges.values():
-        bridge.start([])
-    for host in plan.hosts:
-        _set_up(network.get(host.name), host)
+            with made.kernel:
+                _configure(made.kernel, host.cards)
     return network
 
 
-def _set_up(node: Node, host: Host) -> None:
-    # One shell script in one go, ended by a line of its own; the prompt that Mininet waits for comes after
-    # it.
-    script = Path(f"/run/lvslab/nodes/{host.name}/setup.sh")
-    script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text(f"set -e\n{host_setup(host)}\necho '{_DONE}'\n")
-    said = node.cmd(f"sh {script}")
-    if _DONE not in said:
-        raise BootError(
-            f"the host {host.name} could not be set up", said.strip() or "its shell said nothing"
-        )
+def _outline(plan: Plan) -> Mininet:
+    """The network as Mininet knows it, before any of it exists."""
+    # Its ``init`` sets limits of the whole machine, and nothing puts them back.
+    Mininet.inited = True
+    network = Mininet(controller=None, switch=Bridge, host=Host, link=Cable, build=False)
+    bridges = {name: network.addSwitch(name) for name in plan.networks}
+    for guest in plan.guests:
+        for card in guest.cards:
+            Intf(card.port, node=bridges[card.network], up=None)
+    for host in plan.hosts:
+        node = network.addHost(host.name, ip=None)
+        for card in host.cards:
+            ends = {"intfName1": card.name, "intfName2": card.port, "addr1": card.mac}
+            network.addLink(node, bridges[card.network], up=None, **ends)
+    return network
+
+
+def _configure(kernel: Conversation, cards: Iterable[Card]) -> None:
+    """Bring a host's cards up with their addresses and default routes."""
+    cards = tuple(cards)
+    index = {card.name: kernel.index(card.name) for card in cards}
+    requests = [rtnetlink.up("lo")]
+    for card in cards:
+        if ":" not in card.address and Path("/proc/sys/net/ipv6").exists():
+            # Each of many hosts would tell all the others of addresses that nobody has asked for.
+            requests.append(rtnetlink.no_link_local(card.name))
+        requests += [rtnetlink.address(card.address, index[card.name]), rtnetlink.up(card.name)]
+    for card in cards:
+        if card.gateway is not None:
+            requests.append(rtnetlink.default_route(card.gateway, index[card.name]))
+    kernel.ask(requests)

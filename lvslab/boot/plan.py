@@ -6,7 +6,6 @@ nothing of YAML, of packages or of the cache.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,41 +181,6 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
         if card.gateway is not None:
             commands.append(f"busybox ip route add default via {card.gateway} dev {card.name}")
     return " && ".join(commands)
-
-
-def host_setup(host: Host) -> str:
-    """The shell script that gives a Mininet host its addresses, and a file system of its own to write to.
-
-    The host's processes see the machine's files; what they change goes to a layer in memory, one for
-    each host, and never to the machine; what no layer covers, such as other disks, is read-only.
-    Forwarding is off: a namespace inherits it from the machine, where it may be on.
-    """
-    layers = "/run/lvslab/nodes/" + host.name
-    batch = "\n".join(["link set lo up", *ip_lines(host.cards)])
-    return f"""
-mountpoint -q / || mount --bind / /
-while read -r _ _ _ _ place options _; do
-    case $place,$options, in
-    /proc*,* | /sys*,* | /run*,* | /dev/pts*,* | *,ro,*) ;;
-    *) mount -o remount,bind,ro "$(printf '%b' "$place")" 2>/dev/null || true ;;
-    esac
-done < /proc/self/mountinfo
-for folder in etc root home var srv opt; do
-    [ -d /$folder ] || continue
-    mkdir -p {layers}/$folder/upper {layers}/$folder/work
-    mount -t overlay -o lowerdir=/$folder,upperdir={layers}/$folder/upper,workdir={layers}/$folder/work \\
-        {shlex.quote(host.name)} /$folder
-done
-mount -t tmpfs -o mode=1777 tmpfs /tmp
-mount -t tmpfs -o mode=1777 tmpfs /dev/shm
-mkdir -p ~root/.ssh
-install -m 600 /run/lvslab/authorized_keys ~root/.ssh/authorized_keys
-chmod 700 ~root/.ssh
-echo 0 > /proc/sys/net/ipv4/ip_forward
-ip -batch - <<'END'
-{batch}
-END
-"""
 
 
 def ip_lines(cards: tuple[Card, ...]) -> list[str]:

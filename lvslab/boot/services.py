@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import subprocess
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lvslab.boot import control
+from lvslab.boot.namespaces import Namespaces
 from lvslab.boot.plan import Host, Web
 from lvslab.errors import BootError
 from lvslab.run import last_lines, run
@@ -15,6 +19,8 @@ from lvslab.run import last_lines, run
 PROGRAMS = Path("/run/lvslab/servers")
 ACCESS_LOG = "/var/log/nginx/access.log"
 _CONFIGURATION = "/etc/nginx/lvslab.conf"
+# More than there are processors: each waits for its files now and then.
+_AT_ONCE = 2 * (os.cpu_count() or 1)
 
 
 def pid_file(host: str) -> Path:
@@ -33,6 +39,7 @@ def nginx_configuration(host: str, ports: tuple[int, ...]) -> str:
     listen = "\n".join(f"        listen {port};\n        listen [::]:{port};" for port in ports)
     return f"""user root;
 worker_processes 1;
+
 pid {pid_file(host)};
 error_log /var/log/nginx/error.log;
 events {{ worker_connections 512; }}
@@ -62,26 +69,16 @@ def page(host: str) -> str:
 
 
 class WebServer:
-    """nginx on one Mininet host, whose shell has process id ``pid``."""
+    """nginx on one Mininet host."""
 
-    def __init__(self, host: Host, pid: int) -> None:
+    def __init__(self, host: Host, namespaces: Namespaces) -> None:
         self.host = host
-        self._root = Path(f"/proc/{pid}/root")
-        self._enter = ["nsenter", "--target", str(pid), "--net", "--mount", "--"]
-        ports = tuple(service.port for service in host.services if isinstance(service, Web))
-        for path, text in (
-            (_CONFIGURATION, nginx_configuration(host.name, ports)),
-            ("/var/www/html/index.html", page(host.name)),
-            (ACCESS_LOG, ""),
-        ):
-            file = self._root / path.lstrip("/")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
+        self._namespaces = namespaces
+        self._written = False
 
-    @property
-    def access_log(self) -> Path:
-        """The access log, as seen from the supervisor."""
-        return self._root / ACCESS_LOG.lstrip("/")
+    def access_log(self) -> int:
+        """A descriptor of the access log, open for reading."""
+        return self._namespaces.call(os.open, ACCESS_LOG, os.O_RDONLY | os.O_CLOEXEC)
 
     @property
     def running(self) -> bool:
@@ -93,26 +90,7 @@ class WebServer:
         """Start the server and return when it listens: nginx leaves its first process only then."""
         if self.running:
             return
-        loader, libraries = (
-            PROGRAMS / "usr/lib64/ld-linux-x86-64.so.2",
-            PROGRAMS / "usr/lib/x86_64-linux-gnu",
-        )
-        nginx = [loader, "--library-path", libraries, PROGRAMS / "usr/sbin/nginx"]
-        # Into a file: nginx's children keep its descriptors, and a pipe would never end.
-        messages = Path(f"/run/lvslab/nodes/{self.host.name}/nginx.out")
-        with messages.open("wb") as out:
-            done = subprocess.run(
-                [*self._enter, *map(str, nginx), "-e", "/var/log/nginx/error.log", "-c", _CONFIGURATION],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                check=False,
-            )
-        if done.returncode != 0:
-            raise BootError(
-                f"the web server on {self.host.name} did not start (status {done.returncode})",
-                last_lines(messages.read_bytes()),
-            )
+        self._namespaces.call(self._start)
 
     def stop(self, seconds: float = 5.0) -> None:
         """Stop the server and return when it is gone. Raises BootError where it does not go."""
@@ -124,8 +102,49 @@ class WebServer:
             if not select.select([process], [], [], seconds)[0]:
                 raise BootError(f"the web server on {self.host.name} does not stop within {seconds:g} s")
 
+    def _start(self) -> None:
+        """In the host's namespaces."""
+        if not self._written:
+            self._write()
+        system = PROGRAMS / "usr"
+        nginx = [
+            system / "lib64/ld-linux-x86-64.so.2",
+            *("--library-path", system / "lib/x86_64-linux-gnu"),
+            *(system / "sbin/nginx", "-e", "/var/log/nginx/error.log", "-c", _CONFIGURATION),
+        ]
+        # Into a file: nginx's children keep its descriptors, and a pipe would never end.
+        messages = Path(f"/run/lvslab/nodes/{self.host.name}/nginx.out")
+        with messages.open("wb") as out:
+            done = subprocess.run(
+                [str(word) for word in nginx], stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False
+            )
+        if done.returncode != 0:
+            raise BootError(
+                f"the web server on {self.host.name} did not start (status {done.returncode})",
+                last_lines(messages.read_bytes()),
+            )
+
+    def _write(self) -> None:
+        ports = tuple(service.port for service in self.host.services if isinstance(service, Web))
+        for path, text in (
+            (_CONFIGURATION, nginx_configuration(self.host.name, ports)),
+            ("/var/www/html/index.html", page(self.host.name)),
+            (ACCESS_LOG, ""),
+        ):
+            file = Path(path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        self._written = True
+
     def _pid(self) -> int | None:
         try:
             return int(pid_file(self.host.name).read_text())
         except (FileNotFoundError, ValueError):
             return None
+
+
+def start(servers: Iterable[WebServer]) -> None:
+    """Start many servers, some at a time. Raises BootError where one does not start."""
+    with ThreadPoolExecutor(_AT_ONCE) as workers:
+        for _ in workers.map(WebServer.start, servers):
+            pass

@@ -24,6 +24,7 @@ from typing import Any, cast
 
 from lvslab.boot import accelerator, control
 from lvslab.boot.guests import Guests
+from lvslab.boot.namespaces import Namespaces
 from lvslab.boot.plan import Guest, Plan
 from lvslab.boot.qemu import Machine
 from lvslab.boot.relay import at_arms_length
@@ -92,7 +93,7 @@ class Supervisor(control.Answer):
         self._plan = plan
         self._lifeline = lifeline
         self._guests = Guests(plan.guests, plan.evidence, cold=plan.cold, tell=lifeline.tell)
-        self._hosts: dict[str, int] = {}
+        self._hosts: dict[str, Namespaces] = {}
         self._servers: dict[str, Any] = {}
         self._notes: dict[str, Any] = {}
         self._ready = False
@@ -113,7 +114,7 @@ class Supervisor(control.Answer):
 
             network.keep_quiet()
             built = network.build(plan)
-            self._hosts = {host.name: built.get(host.name).pid for host in plan.hosts}
+            self._hosts = {host.name: built[host.name].namespaces for host in plan.hosts}
         with self._phase("services"):
             self._start_servers()
         with self._phase("guests up"):
@@ -150,10 +151,10 @@ class Supervisor(control.Answer):
             case {"ask": "observe", "node": str(node), "command": str(command)}:
                 return self._observe(node, command)
             case {"ask": "namespace", "node": str(node)}:
-                descriptors.append(os.open(f"/proc/{self._host(node)}/ns/net", os.O_RDONLY))
+                descriptors.append(os.dup(self._host(node).network))
                 return None
             case {"ask": "access log", "node": str(node)}:
-                descriptors.append(os.open(self._server(node).access_log, os.O_RDONLY))
+                descriptors.append(self._server(node).access_log())
                 return None
             case {"ask": "service", "node": str(node), "action": "start"}:
                 return self._server(node).start()
@@ -190,10 +191,12 @@ class Supervisor(control.Answer):
         if self._plan.servers is None:
             return
         services.unpack(self._plan.servers)
-        for host in self._plan.hosts:
-            if host.services:
-                server = self._servers[host.name] = services.WebServer(host, self._hosts[host.name])
-                server.start()
+        self._servers = {
+            host.name: services.WebServer(host, self._hosts[host.name])
+            for host in self._plan.hosts
+            if host.services
+        }
+        services.start(self._servers.values())
 
     def _status(self) -> dict[str, Any]:
         nodes = {name: {"kind": "guest", **found} for name, found in self._guests.status().items()}
@@ -225,11 +228,11 @@ class Supervisor(control.Answer):
             far.settimeout(None)
             far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return at_arms_length(far)
-        pid = self._host(node)
+        server = _shell_server(node, self._host(node).entrance)
         ours, theirs = socket.socketpair()
         with ours, (self._plan.evidence / f"ssh-{node}.log").open("ab") as messages:
             end = ours.fileno()
-            subprocess.Popen(_shell_server(node, pid), stdin=end, stdout=end, stderr=messages)
+            subprocess.Popen(server, stdin=end, stdout=end, stderr=messages)
         return theirs
 
     def _observe(self, node: str, command: str) -> dict[str, Any]:
@@ -237,9 +240,9 @@ class Supervisor(control.Answer):
         if node in self._guests.names:
             done = self._machine(node).observe(command)
             return {"status": done.status, "output": "".join(f"{line}\n" for line in done.lines)}
-        enter = ["nsenter", "--target", str(self._host(node)), "--net", "--mount", "--", "sh", "-c", command]
+        entered = [*self._host(node).entrance, "sh", "-c", command]
         ended = subprocess.run(
-            enter, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            entered, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
         )
         return {"status": ended.returncode, "output": ended.stdout.decode(errors="replace")}
 
@@ -253,7 +256,7 @@ class Supervisor(control.Answer):
             raise machine.failure("running", how)
         return machine
 
-    def _host(self, node: str) -> int:
+    def _host(self, node: str) -> Namespaces:
         if node not in self._hosts:
             raise self._no_such("Mininet host", node, list(self._hosts))
         return self._hosts[node]
@@ -279,11 +282,10 @@ class Supervisor(control.Answer):
         self._lifeline.tell("phase", phase=name, seconds=time.monotonic() - begun)
 
 
-def _shell_server(node: str, pid: int) -> list[str]:
+def _shell_server(node: str, entrance: list[str]) -> list[str]:
     """The SSH server for one connection to a Mininet host, inside its namespaces and under its name."""
-    enter = ["nsenter", "--target", str(pid), "--net", "--mount", "--", "unshare", "--uts", "--"]
     begin = 'hostname "$1"; export HOME=/root; cd /root; exec dropbear -i -s -j -k -r /run/lvslab/host_key'
-    return [*enter, "sh", "-c", begin, "sh", node]
+    return [*entrance, "unshare", "--uts", "--", "sh", "-c", begin, "sh", node]
 
 
 def _mounts() -> None:

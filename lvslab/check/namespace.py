@@ -7,18 +7,14 @@ back), so the rest of the process stays where it is.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
+from lvslab.boot import namespaces
 from lvslab.errors import MachineError, StateError
-
-CLONE_NEWNET = 0x40000000
-"""include/uapi/linux/sched.h; ``os.CLONE_NEWNET`` since Python 3.12."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,21 +62,10 @@ class NamespaceThread:
 
 def _enter(fd: int, name: str) -> int:
     try:
-        _setns(fd)
+        namespaces.setns(fd, namespaces.CLONE_NEWNET)
     except OSError as error:
         raise MachineError(
             f"cannot enter the network namespace of {name}: {error.strerror}",
             "a lab's namespaces can be entered by root only" if error.errno == 1 else None,
         ) from None
     return threading.get_ident()
-
-
-def _setns(fd: int) -> None:
-    setns = getattr(os, "setns", None)  # since Python 3.12
-    if setns is not None:
-        setns(fd, CLONE_NEWNET)
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(ctypes.c_int(fd), ctypes.c_int(CLONE_NEWNET)) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

@@ -203,19 +203,6 @@ def test_cards_get_the_names_of_the_lab(names: list[str], orders: Orders) -> Non
     assert current == addressed == names
 
 
-def test_a_hosts_script_parses_and_says_what_it_must(lab: spec.Lab) -> None:
-    _, server = plan.hosts_of(lab)
-    script = plan.host_setup(server)
-    subprocess.run(["sh", "-n"], input=script.encode(), check=True)
-    # Routes and addresses come in one call, after the file systems are this host's own.
-    assert script.index("mount -t overlay") < script.index("ip -batch")
-    assert script.rstrip().endswith("route add default via fd00::1 dev eth1\nEND")
-    assert "echo 0 > /proc/sys/net/ipv4/ip_forward" in script
-    for line in script.splitlines():
-        if line.startswith("mkdir -p /run"):
-            assert "/nodes/rs1/" in line
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace takes root")
 def test_the_kernel_takes_what_ip_is_told(lab: spec.Lab) -> None:
     """In a network namespace of its own, with dummies in place of cards."""

@@ -1,0 +1,141 @@
+"""Namespaces and mounts by the kernel's own calls, for the one thread that makes them.
+
+A thread of this process that leaves its namespaces takes no other thread along. So a host needs no process
+to hold its namespaces, and no program is started to fill them: two descriptors hold a host.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from lvslab.errors import MachineError
+
+# include/uapi/linux/sched.h; in ``os`` since Python 3.12, as unshare and setns are.
+CLONE_NEWNS = 0x00020000
+CLONE_FS = 0x00000200
+CLONE_NEWNET = 0x40000000
+# include/uapi/linux/mount.h, include/uapi/linux/fcntl.h.
+MS_BIND = 4096
+_MOUNT_ATTR_RDONLY = 1
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
+# arch/x86/entry/syscalls/syscall_64.tbl; the C library has a name for it since glibc 2.36.
+_MOUNT_SETATTR = 442
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _MountAttr(ctypes.Structure):
+    """``struct mount_attr`` of include/uapi/linux/mount.h."""
+
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+def unshare(flags: int) -> None:
+    """Give the calling thread new namespaces, or with CLONE_FS a root and working folder of its own."""
+    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """Move the calling thread into a namespace. For a mount namespace it must have unshared CLONE_FS."""
+    _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), "setns")
+
+
+def own(kind: str) -> int:
+    """A descriptor of the calling thread's namespace: ``net`` or ``mnt``."""
+    return os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def mount(source: Path | str, place: Path | str, kind: str = "", flags: int = 0, options: str = "") -> None:
+    """mount(2) in the calling thread's mount namespace."""
+    words = (os.fsencode(source), os.fsencode(place), kind.encode() or None)
+    done = _libc.mount(*words, ctypes.c_ulong(flags), options.encode() or None)
+    _check(done, f"mount {place}")
+
+
+def bind(source: Path | str, place: Path | str) -> None:
+    """Let what is at ``source`` be seen at ``place`` as well, without the mounts below it."""
+    mount(source, place, flags=MS_BIND)
+
+
+def make_read_only(place: Path | str, *, undo: bool = False) -> None:
+    """Make the mount at ``place`` and all those below it read-only, or with ``undo`` writable again.
+
+    Each mount keeps its other flags, and the file systems, which others may have mounted too, keep all of
+    theirs.
+    """
+    wanted = _MountAttr(0, _MOUNT_ATTR_RDONLY) if undo else _MountAttr(_MOUNT_ATTR_RDONLY, 0)
+    done = _libc.syscall(
+        ctypes.c_long(_MOUNT_SETATTR),
+        ctypes.c_int(_AT_FDCWD),
+        os.fsencode(place),
+        ctypes.c_uint(_AT_RECURSIVE),
+        ctypes.byref(wanted),
+        ctypes.c_size_t(ctypes.sizeof(wanted)),
+    )
+    if done != 0 and ctypes.get_errno() == errno.ENOSYS:
+        raise MachineError(
+            "this machine's kernel cannot make a tree of mounts read-only (mount_setattr)",
+            "Linux can since 5.12; Debian 12 has 6.1",
+        )
+    _check(done, f"mount_setattr {place}")
+
+
+def _check(done: int, what: str) -> None:
+    if done != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+@dataclass(frozen=True)
+class Namespaces:
+    """A network and a mount namespace, by open descriptors; they exist for as long as these are open."""
+
+    network: int
+    mounts: int
+
+    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``function`` in these namespaces, in a thread of its own, and return what it returns.
+
+        What it raises is raised here. Programs that it starts are in these namespaces as well.
+        """
+        outcome: list[T] = []
+        failure: list[BaseException] = []
+
+        def enter() -> None:
+            try:
+                unshare(CLONE_FS)
+                setns(self.network, CLONE_NEWNET)
+                setns(self.mounts, CLONE_NEWNS)
+                outcome.append(function(*args, **kwargs))
+            except BaseException as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=enter, name="in a host")
+        thread.start()
+        thread.join()
+        if failure:
+            raise failure[0]
+        return outcome[0]
+
+    @property
+    def entrance(self) -> list[str]:
+        """The words before a command that is to run in these namespaces, for as long as this process
+        lives."""
+        folder = f"/proc/{os.getpid()}/fd"
+        return ["nsenter", f"--net={folder}/{self.network}", f"--mount={folder}/{self.mounts}", "--"]
