@@ -45,6 +45,7 @@ class Launch:
         self._stream, theirs = socket.socketpair()
         supervisor = [sys.executable, "-P", "-m", "lvslab.boot.supervisor"]
         descriptors = (listener.fileno(), theirs.fileno())
+        copied = [descriptor for pair in plan.copies.values() for descriptor in pair]
         # The supervisor's working folder is another, and the cache may be given relative to ours.
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), "LVSLAB_CACHE": str(paths.cache())}
         if log.isEnabledFor(logging.DEBUG):
@@ -59,7 +60,7 @@ class Launch:
                     stdin=subprocess.DEVNULL,
                     stdout=messages,
                     stderr=messages,
-                    pass_fds=descriptors,
+                    pass_fds=(*descriptors, *copied),
                     env=environment,
                     # Out of reach of the terminal's Ctrl-C: the lab ends when its starter says so, or ends.
                     start_new_session=True,

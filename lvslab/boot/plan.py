@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lvslab.spec import Interface, Lab, Node
@@ -55,6 +55,11 @@ class Management:
     there: str
 
     @property
+    def mac_here(self) -> str:
+        """The MAC of the tap. The same in every lab: a copied guest remembers whom it has talked to."""
+        return self.mac.replace("02:4c:56:ff:", "02:4c:56:fe:")
+
+    @property
     def server(self) -> tuple[str, int]:
         """Where the guest's SSH server listens."""
         return self.there.split("/")[0], 22
@@ -79,7 +84,11 @@ class Guest:
 
 @dataclass(frozen=True)
 class Plan:
-    """One lab to boot under ``name``, with its evidence in ``evidence``."""
+    """One lab to boot under ``name``, with its evidence in ``evidence``.
+
+    ``copyable``: its guests can be copied while they run. ``copies`` are descriptors of the memory and the
+    state from which its guests (by name) are to begin, in place of their set-up.
+    """
 
     name: str
     lab: str
@@ -92,6 +101,8 @@ class Plan:
     client_key: str
     evidence: Path
     cold: bool
+    copyable: bool = False
+    copies: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,9 +152,7 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
     # iproute2's ip with its nine libraries; what the shell does by itself costs next to nothing.
     way_in = guest.management
     commands = [
-        f"date -u -s @{seconds}",
-        # Status 22, EINVAL: a kernel before 4.17 has no such request, and needs none.
-        f"{{ /etc/lvslab/reseed {seed} > /dev/urandom || [ $? = 22 ]; }}",
+        guest_renewal(seconds=seconds, seed=seed),
         f"echo {guest.name} > /proc/sys/kernel/hostname",
         f"echo 127.0.1.1 {guest.name} >> /etc/hosts",
         f"manage eth{len(guest.cards)} {way_in.there} {way_in.mac}",
@@ -163,6 +172,13 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
         if card.gateway is not None:
             commands.append(f"busybox ip route add default via {card.gateway} dev {card.name}")
     return " && ".join(commands)
+
+
+def guest_renewal(*, seconds: int, seed: str) -> str:
+    """The part of it that tells two guests of one snapshot apart: the clock, and random numbers."""
+    # Status 22, EINVAL: a kernel before 4.17 has no such request, and needs none.
+    reseed = f"{{ /etc/lvslab/reseed {seed} > /dev/urandom || [ $? = 22 ]; }}"
+    return f"date -u -s @{seconds} && {reseed}"
 
 
 def host_setup(host: Host) -> str:
