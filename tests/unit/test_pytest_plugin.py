@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from lvslab import cluster, spec
+from lvslab.applied import Applied
 from lvslab.errors import MachineError, StateError
 
 pytest_plugins = ["pytester"]
@@ -39,6 +40,8 @@ class Running:
     """A lab that is up, and notes what is done with it."""
 
     kernel_name = "debian"
+    applied: Applied | None = None
+    copyable: tuple[str, ...] = ()
 
     def __init__(self, name: str, folder: Path, log: list[str]) -> None:
         self.name = name
@@ -49,6 +52,10 @@ class Running:
     def apply(self, *, without: tuple[str, ...] = ()) -> SimpleNamespace:
         self.log.append(f"apply without {list(without)}")
         return SimpleNamespace()
+
+    def copy(self, summary: SimpleNamespace) -> SimpleNamespace:
+        self.log.append("copy")
+        return SimpleNamespace(close=lambda: self.log.append("close"))
 
     def __enter__(self) -> Running:
         self.log.append("enter")
@@ -69,7 +76,9 @@ def log(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[str]
         return Running(name, pytester.path, log)
 
     @contextmanager
-    def booted(folder: Path, *, name: str, kernel_name: str | None = None) -> Iterator[Running]:
+    def booted(
+        folder: Path, *, name: str, kernel_name: str | None = None, **begins: Any
+    ) -> Iterator[Running]:
         log.append(f"boot {folder.name} with {kernel_name}")
         log.append(name)
         with Running(name, folder, log) as running:
@@ -210,7 +219,7 @@ def test_a_lab_that_is_not_up(
 def test_a_machine_that_cannot_boot_labs_skips_and_says_why(
     pytester: pytest.Pytester, log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def booted(folder: Path, *, name: str, kernel_name: str | None = None) -> Any:
+    def booted(folder: Path, **_: Any) -> Any:
         raise MachineError("labs need root", "sudo ./run ...")
 
     monkeypatch.setattr(cluster, "booted", booted)
