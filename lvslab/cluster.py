@@ -16,12 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lvslab import lab_folder, paths, running
+from lvslab import applied, lab_folder, paths, running
+from lvslab.applied import Applied
 from lvslab.apply import runner
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
@@ -36,6 +37,13 @@ TRANSCRIPT = "transcript.jsonl"
 KEPT_RUNS = 20
 """So many runs' evidence is kept; that of older ones is deleted, except where the lab is still up."""
 
+# Ends when dropbear has no sessions (children) any more, or after some seconds: a step may have made one.
+_NO_LOGIN = (
+    "(read -r server < /run/dropbear.pid; n=0; while [ $n -lt 200 ] && { left=;"
+    ' read -r left < /proc/$server/task/$server/children; [ -n "$left" ]; };'
+    " do n=$((n + 1)); busybox usleep 20000; done) 2> /dev/null; :"
+)
+
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 
@@ -48,8 +56,12 @@ class Cluster:
     """A running lab, spoken to through its supervisor. Connections are made when needed and kept.
 
     ``versions`` are those of the director's programs and kernel; ``kernel_name`` is the kernel that took the
-    place of the one in lab.yaml, None where none did.
+    place of the one in lab.yaml, None where none did. ``applied`` is what its directors began with, None
+    where the how-to was not typed on them then; ``copyable`` are the guests that ``copy`` can copy.
     """
+
+    applied: Applied | None = None
+    copyable: tuple[plan.Guest, ...] = ()
 
     def __init__(
         self,
@@ -84,11 +96,14 @@ class Cluster:
     def close(self) -> None:
         """Let go of the lab; it runs on, unless this process booted it and has not called ``keep``."""
         self._workers.shutdown(cancel_futures=True)
+        self._hang_up()
+        self._control.__exit__(None, None, None)
+
+    def _hang_up(self) -> None:
         for coming in self._connections.values():
             if not coming.cancelled() and coming.exception() is None:
                 coming.result().close()
         self._connections.clear()
-        self._control.__exit__(None, None, None)
 
     def keep(self) -> None:
         """Let a lab that this process booted run on when the process ends."""
@@ -200,18 +215,46 @@ class Cluster:
         self.note(steps=asdict(summary))
         return summary
 
+    def copy(self, summary: runner.Summary) -> Applied:
+        """Copy the directors as they are now, with no login on them; ``summary`` is of the steps that were
+        typed.
+
+        Raises MachineError where QEMU or this machine does not allow it; the lab is as it was then.
+        """
+        self._hang_up()
+        copies: dict[str, tuple[int, int]] = {}
+        try:
+            for guest in self.copyable:
+                self.observe(guest.name, _NO_LOGIN)
+                _, (memory, state) = self._control.ask("copy", node=guest.name)
+                copies[guest.name] = memory, state
+        except BaseException:
+            applied.close(copies)
+            raise
+        transcript = (self.evidence / TRANSCRIPT).read_bytes()
+        return Applied(self.copyable, self.steps, copies, self.evidence, transcript, summary)
+
 
 @contextlib.contextmanager
 def booted(
-    folder: Path, *, name: str, kernel_name: str | None = None, cold: bool = False, report: Listener = nobody
+    folder: Path,
+    *,
+    name: str,
+    kernel_name: str | None = None,
+    cold: bool = False,
+    report: Listener = nobody,
+    copyable: bool = False,
+    begin_with: Applied | None = None,
 ) -> Iterator[Cluster]:
     """Boot the lab of ``folder`` as ``name``. It ends with the block, or with this process, unless it is
     kept.
 
     ``kernel_name`` takes the place of the directors' kernel in lab.yaml; ``cold`` boots it even where a
-    memory snapshot could be resumed. ``report`` hears of phases: ``{"event": "begins" | "phase" |
-    "accelerator" | "ready", ...}``, seconds in ``seconds``. Raises LabFileError, UsageError, StateError,
-    MachineError, BuildError, BootError.
+    memory snapshot could be resumed. With ``copyable`` the directors can be copied where the how-to is typed
+    on nothing else, and a lab that is ``begin_with`` such copies has its how-to applied from the beginning;
+    where they are of another kernel or how-to it is booted without. ``report`` hears of phases:
+    ``{"event": "begins" | "phase" | "accelerator" | "ready", ...}``, seconds in ``seconds``. Raises
+    LabFileError, UsageError, StateError, MachineError, BuildError, BootError.
     """
     lab = lab_folder.lab(folder)
     steps = lab_folder.steps(folder, lab)
@@ -219,21 +262,32 @@ def booted(
     running.need_root()
     if kernel_name is not None and Path(kernel_name).is_file():
         kernel_name = str(Path(kernel_name).resolve())
-    with control.reserve(name) as listener, Launch(name, listener) as launch:
+    copies = {} if begin_with is None else begin_with.copies
+    with control.reserve(name) as listener, Launch(name, listener, copies) as launch:
         begun = time.monotonic()
         report({"event": "begins", "phase": "prepare"})
         planned, versions = _plan(lab, name, kernel_name, cold)
         report({"event": "phase", "phase": "prepare", "seconds": time.monotonic() - begun})
+        typed_on = {step.node for step in steps}
+        if begin_with is not None and begin_with.fits(planned.guests, steps):
+            planned, typed_on = replace(planned, copies=begin_with.copies), set()
+        elif copyable and typed_on <= lab.directors.keys():
+            planned = replace(planned, copyable=True)
         launch.boot(planned)
         events = launch.events()
         report(next(events))  # a supervisor that tells of events takes requests too
         with Cluster(name, lab, steps, planned.evidence, versions, kernel_name, launch) as cluster:
-            typed_on = {step.node for step in steps}
             for event in events:
                 report(event)
                 if event["event"] == "guest" and event["node"] in typed_on:
                     cluster.expect(event["node"])  # while the rest of the lab is on its way
             cluster.note(versions=dict(versions), kernel_name=kernel_name)
+            if planned.copyable:
+                cluster.copyable = planned.guests
+            elif planned.copies and begin_with is not None:
+                cluster.applied = begin_with
+                begin_with.tell(planned.evidence / TRANSCRIPT)
+                cluster.note(**begin_with.notes)
             yield cluster
 
 

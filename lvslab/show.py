@@ -34,6 +34,7 @@ _WORDS = {
 
 _WAYS = {
     "resumed": "resumed from a memory snapshot",
+    "copied": "resumed as it was after the how-to's steps",
     "booted": "booted, and a memory snapshot made for the next time",
     "booted cold": "booted",
 }

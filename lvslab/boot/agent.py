@@ -7,6 +7,8 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
@@ -63,6 +65,12 @@ class Agent:
                     lines.append(line.removeprefix(number + b": ").decode(errors="replace"))
                 elif line.startswith(number + b" = "):
                     return Done(int(line.split()[-1]), tuple(lines))
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Have no order under way; whoever has one waits until the block ends."""
+        with self._turn:
+            yield
 
     def close(self) -> None:
         """Let go of the serial port."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from lvslab.boot import snapshot, taps, warm
+from lvslab.boot.copies import inherited
 from lvslab.boot.plan import Guest
 from lvslab.boot.qemu import Accelerator, Machine
 
@@ -19,13 +20,24 @@ HEARTBEAT = 2.0
 
 class Guests:
     """All guests of a lab. ``tell`` hears of each that is up: its ``node``, the ``way`` it came up and the
-    ``seconds`` it took.
+    ``seconds`` it took. ``copyable`` and ``copies`` are as in a plan.
     """
 
-    def __init__(self, guests: tuple[Guest, ...], evidence: Path, *, cold: bool, tell: Callable[..., None]):
+    def __init__(
+        self,
+        guests: tuple[Guest, ...],
+        evidence: Path,
+        *,
+        cold: bool,
+        tell: Callable[..., None],
+        copyable: bool = False,
+        copies: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
         self._guests = guests
         self._evidence = evidence
         self._cold = cold
+        self._copyable = copyable
+        self._copies = {name: inherited(pair) for name, pair in (copies or {}).items()}
         self._tell = tell
         self._machines: dict[str, Machine] = {}
         self._came_up: dict[str, dict[str, Any]] = {}
@@ -72,7 +84,15 @@ class Guests:
         making, ups = set[str](), []
         # In the same order in every lab: two that wait for one another's snapshots would wait for ever.
         for guest in sorted(self._guests, key=lambda guest: snapshot.key(guest, accelerator)):
-            starter = warm.Starter(guest, accelerator, self._evidence, cold=self._cold, making=making)
+            starter = warm.Starter(
+                guest,
+                accelerator,
+                self._evidence,
+                cold=self._cold,
+                making=making,
+                copyable=self._copyable,
+                copy=self._copies.get(guest.name),
+            )
             ups.append(self._pool.submit(self._bring_up, starter))
         return ups
 
@@ -80,7 +100,10 @@ class Guests:
         starter.await_ready()
         answered = time.monotonic() - starter.began
         machine, name = starter.machine, starter.guest.name
-        machine.set_up()
+        if starter.way == "copied":
+            machine.renew()
+        else:
+            machine.set_up()
         seconds = time.monotonic() - starter.began
         self._came_up[name] = {
             "way": starter.way, "answered": round(answered, 3), "set_up": round(seconds, 3),

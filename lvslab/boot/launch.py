@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,10 +35,12 @@ class Launch:
     """A supervisor on its way up, which waits for ``boot``: it takes a moment to start, and so does a plan.
 
     Unless ``keep`` is called, the lab ends with this object's context, or process. ``listener`` holds the
-    lab's name and is handed over.
+    lab's name and is handed over; the descriptors of ``copies`` are those that a plan may name.
     """
 
-    def __init__(self, name: str, listener: socket.socket) -> None:
+    def __init__(
+        self, name: str, listener: socket.socket, copies: Mapping[str, tuple[int, int]] | None = None
+    ) -> None:
         self._name = name
         self._plan: Plan | None = None
         self._kept = False
@@ -46,6 +48,7 @@ class Launch:
         self._stream, theirs = socket.socketpair()
         supervisor = [sys.executable, "-P", "-m", "lvslab.boot.supervisor"]
         descriptors = (listener.fileno(), theirs.fileno())
+        copied = [descriptor for pair in (copies or {}).values() for descriptor in pair]
         # The supervisor's working folder is another, and the cache may be given relative to ours.
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), "LVSLAB_CACHE": str(paths.cache())}
         if log.isEnabledFor(logging.DEBUG):
@@ -58,7 +61,7 @@ class Launch:
                     stdin=subprocess.DEVNULL,
                     stdout=self._messages,
                     stderr=self._messages,
-                    pass_fds=descriptors,
+                    pass_fds=(*descriptors, *copied),
                     env=environment,
                     # Out of reach of the terminal's Ctrl-C: the lab ends when its starter says so, or ends.
                     start_new_session=True,

@@ -56,6 +56,11 @@ class Management:
     there: str
 
     @property
+    def mac_here(self) -> str:
+        """The MAC of the tap. The same in every lab: a copied guest remembers whom it has talked to."""
+        return self.mac.replace("02:4c:56:ff:", "02:4c:56:fe:")
+
+    @property
     def server(self) -> tuple[str, int]:
         """Where the guest's SSH server listens."""
         return self.there.split("/")[0], 22
@@ -80,7 +85,11 @@ class Guest:
 
 @dataclass(frozen=True)
 class Plan:
-    """One lab to boot under ``name``, with its evidence in ``evidence``; ``nodes`` as from ``nodes_of``."""
+    """One lab to boot under ``name``, with its evidence in ``evidence``; ``nodes`` as from ``nodes_of``.
+
+    ``copyable``: its guests can be copied while they run. ``copies`` are descriptors of the memory and the
+    state from which its guests (by name) are to begin, in place of their set-up.
+    """
 
     name: str
     lab: str
@@ -94,6 +103,8 @@ class Plan:
     evidence: Path
     cold: bool
     nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    copyable: bool = False
+    copies: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def messages(self) -> Path:
@@ -159,9 +170,7 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
     # iproute2's ip with its nine libraries; what the shell does by itself costs next to nothing.
     way_in = guest.management
     commands = [
-        f"date -u -s @{seconds}",
-        # Status 22, EINVAL: a kernel before 4.17 has no such request, and needs none.
-        f"{{ /etc/lvslab/reseed {seed} > /dev/urandom || [ $? = 22 ]; }}",
+        guest_renewal(seconds=seconds, seed=seed),
         f"echo {guest.name} > /proc/sys/kernel/hostname",
         f"echo 127.0.1.1 {guest.name} >> /etc/hosts",
         f"manage eth{len(guest.cards)} {way_in.there} {way_in.mac}",
@@ -181,6 +190,13 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
         if card.gateway is not None:
             commands.append(f"busybox ip route add default via {card.gateway} dev {card.name}")
     return " && ".join(commands)
+
+
+def guest_renewal(*, seconds: int, seed: str) -> str:
+    """The part of it that tells two guests of one snapshot apart: the clock, and random numbers."""
+    # Status 22, EINVAL: a kernel before 4.17 has no such request, and needs none.
+    reseed = f"{{ /etc/lvslab/reseed {seed} > /dev/urandom || [ $? = 22 ]; }}"
+    return f"date -u -s @{seconds} && {reseed}"
 
 
 def ip_lines(cards: tuple[Card, ...]) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from lvslab.boot.agent import Agent, AgentSilent, Done
 from lvslab.boot.console import Console
-from lvslab.boot.plan import Guest, guest_setup
+from lvslab.boot.plan import Guest, guest_renewal, guest_setup
 from lvslab.boot.qmp import Qmp, QmpError
 from lvslab.errors import BootError
 from lvslab.run import ended, last_lines, missing_program
@@ -57,11 +57,17 @@ class Ports:
 class Memory:
     """A file that is the guest's memory. ``shared``: what the guest writes goes to the file, for a
     snapshot to be made of it; else the file is a snapshot's, to be resumed, and what the guest writes is
-    the guest's alone.
+    the guest's alone. ``filled``: a shared file that has the memory of a snapshot to be resumed already.
     """
 
     file: Path
     shared: bool
+    filled: bool = False
+
+    @property
+    def incoming(self) -> bool:
+        """Whether the guest waits for the state that belongs to this memory."""
+        return self.filled or not self.shared
 
 
 def which() -> list[Any]:
@@ -85,7 +91,7 @@ def command(
 ) -> list[str]:
     """The QEMU command line for ``guest``, as for ``subprocess``; without ``cards`` it needs no taps.
 
-    With ``memory`` that is not shared the guest waits for the state that belongs to that memory.
+    With ``memory`` of a snapshot the guest waits for the state that belongs to that memory.
     """
     plugged = [(card.port, card.mac) for card in guest.cards]
     plugged.append((guest.management.tap, guest.management.mac))
@@ -120,7 +126,7 @@ def _backend(guest: Guest, memory: Memory) -> list[str]:
     # A comma in a value of QEMU's is written twice.
     file, share = str(memory.file).replace(",", ",,"), "on" if memory.shared else "off"
     backend = f"memory-backend-file,id=memory,size={guest.memory}M,mem-path={file},share={share}"
-    return ["-object", backend, *(() if memory.shared else ("-incoming", "defer"))]
+    return ["-object", backend, *(("-incoming", "defer") if memory.incoming else ())]
 
 
 def _card(number: int, tap: str, mac: str) -> list[str]:
@@ -251,6 +257,14 @@ class Machine:
                 f"{self.guest.name} booted {self.guest.release}, but could not be set up: {said}",
                 "has this kernel virtio_pci and virtio_net, built in or as modules that lvslab found?",
             )
+
+    def renew(self) -> None:
+        """Give a guest that is a copy of this node what must differ from the other's. Raises BootError."""
+        order = guest_renewal(seconds=int(time.time()), seed=secrets.token_hex(32))
+        done = self.observe(order, 30.0, "renewal")
+        if done.status != 0:
+            said = "\n  ".join(done.lines) or "it printed nothing"
+            raise BootError(f"{self.guest.name} was copied, but its clock and seed could not be set: {said}")
 
     def observe(self, command: str, seconds: float = 30.0, doing: str = "reading") -> Done:
         """Run a shell command through the agent, which no network of the guest's is needed for.

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lvslab import paths
 from lvslab.boot import qemu
@@ -33,6 +33,14 @@ MEBIBYTES = 2048
 
 _BLOCK = 1 << 16
 _FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a guest is resumed from: its memory and the state of its devices, as in ``Snapshot``."""
+
+    memory: Path
+    state: Path
 
 
 @dataclass(frozen=True)
@@ -121,11 +129,8 @@ def keep(key: str, memory: Path, state: Path, about: dict[str, Any]) -> Snapshot
     discard(made)
     try:
         for source, place in ((memory, made.memory), (state, made.state)):
-            with source.open("rb") as reader, store.appearing(place, mode=0o600) as writer:
-                for offset, block in _filled(reader.fileno()):
-                    writer.seek(offset)
-                    writer.write(block)
-                writer.truncate(source.stat().st_size)
+            with store.appearing(place, mode=0o600) as writer:
+                copy(source, writer)
         stamps = (_stamp(made.memory), _stamp(made.state))
         manifest = {**about, "memory": stamps[0], "state": stamps[1], "made": time.time()}
         store.write(made.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
@@ -133,6 +138,15 @@ def keep(key: str, memory: Path, state: Path, about: dict[str, Any]) -> Snapshot
         discard(made)  # a full disk is not to stay full
         raise
     return replace(made, stamps=stamps)
+
+
+def copy(source: Path, writer: BinaryIO) -> None:
+    """Write what is in ``source`` to an empty file, with holes where there are only zeros."""
+    with source.open("rb") as reader:
+        for offset, block in _filled(reader.fileno()):
+            writer.seek(offset)
+            writer.write(block)
+        writer.truncate(os.fstat(reader.fileno()).st_size)
 
 
 @contextmanager

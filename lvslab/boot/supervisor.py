@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from lvslab.boot import accelerator, control
+from lvslab.boot import accelerator, control, copies, warm
 from lvslab.boot.guests import Guests
 from lvslab.boot.namespaces import Namespaces
 from lvslab.boot.plan import Guest, Plan
@@ -92,7 +92,14 @@ class Supervisor(control.Answer):
     def __init__(self, plan: Plan, lifeline: Lifeline) -> None:
         self._plan = plan
         self._lifeline = lifeline
-        self._guests = Guests(plan.guests, plan.evidence, cold=plan.cold, tell=lifeline.tell)
+        self._guests = Guests(
+            plan.guests,
+            plan.evidence,
+            cold=plan.cold,
+            tell=lifeline.tell,
+            copyable=plan.copyable,
+            copies=plan.copies,
+        )
         self._hosts: dict[str, Namespaces] = {}
         self._servers: dict[str, Any] = {}
         self._notes: dict[str, Any] = {}
@@ -144,6 +151,10 @@ class Supervisor(control.Answer):
                 return None
             case {"ask": "console", "node": str(node)}:
                 descriptors.append(self._machine(node).console.attach().detach())
+                return None
+            case {"ask": "copy", "node": str(node)} if self._plan.copyable:
+                machine = self._machine(node)
+                descriptors += copies.take(machine, warm.memory_of(machine.guest))
                 return None
             case {"ask": "connect", "node": str(node)}:
                 descriptors.append(self._connect(node).detach())

@@ -16,7 +16,7 @@ def make(guests: Iterable[Guest]) -> None:
         way_in = guest.management
         lines.append(f"tuntap add dev {way_in.tap} mode tap")
         lines.append(f"address add {way_in.here} dev {way_in.tap}")
-        lines.append(f"link set {way_in.tap} up")
+        lines.append(f"link set {way_in.tap} address {way_in.mac_here} up")
     ip_batch(["link set lo up", *lines])
 
 

@@ -13,7 +13,7 @@ from lvslab.boot import snapshot
 from lvslab.boot.plan import Guest
 from lvslab.boot.qemu import Accelerator, Machine, Memory
 from lvslab.boot.qmp import QmpError
-from lvslab.boot.snapshot import Snapshot
+from lvslab.boot.snapshot import Files, Snapshot
 from lvslab.errors import BootError
 
 log = logging.getLogger("lvslab.warm")
@@ -21,17 +21,31 @@ log = logging.getLogger("lvslab.warm")
 _RUN = Path("/run/lvslab/memory")
 
 
+def memory_of(guest: Guest) -> Path:
+    """The file of a guest's memory, where that is shared: as long as it boots, and where it is copyable."""
+    return _RUN / guest.name
+
+
 class Starter:
     """One guest on its way up. ``machine`` is there at once; ``await_ready`` returns when its agent answers.
     ``began`` is the time on the monotonic clock when it was begun with.
 
-    ``way`` says how it comes up: "resumed", "booted" (and a snapshot made), or "booted cold" (none made).
+    ``way`` says how it comes up: "resumed", "booted" (and a snapshot made), "booted cold" (none made), or
+    "copied" (from ``copy``, of another lab's guest). ``copyable``: it is to be copied itself.
     ``making`` are the keys of the snapshots that this lab is about to make; a second guest of one does not
     wait for the first, but boots beside it.
     """
 
     def __init__(
-        self, guest: Guest, accelerator: Accelerator, evidence: Path, *, cold: bool, making: set[str]
+        self,
+        guest: Guest,
+        accelerator: Accelerator,
+        evidence: Path,
+        *,
+        cold: bool,
+        making: set[str],
+        copyable: bool = False,
+        copy: Files | None = None,
     ) -> None:
         self.guest = guest
         self.began = time.monotonic()
@@ -40,14 +54,19 @@ class Starter:
         self._held = ExitStack()
         self._key = snapshot.key(guest, accelerator)
         self._snapshot: Snapshot | None = None
-        self.way = "booted cold"
-        if not cold:
+        self._copyable = copyable
+        self._copy = copy
+        self.way = "booted cold" if copy is None else "copied"
+        if copy is None and not cold:
             self._choose(making)
         self.machine = self._start()
 
     def await_ready(self) -> None:
         """Return when the guest's agent answers. Raises BootError."""
         with self._held:
+            if self._copy is not None:
+                self._begin_from(self._copy)
+                return
             if self._snapshot is not None:
                 self._resume(self._snapshot)
                 return
@@ -71,12 +90,26 @@ class Starter:
 
     def _start(self) -> Machine:
         memory = None
-        if self._snapshot is not None:
+        if self._copy is not None:
+            memory = Memory(self._copy.memory, shared=False)
+        elif self._snapshot is not None and not self._copyable:
             memory = Memory(self._snapshot.memory, shared=False)
-        elif self.way == "booted":
+        elif self._copyable or self.way == "booted":
             _RUN.mkdir(parents=True, exist_ok=True)
-            memory = Memory(_RUN / self.guest.name, shared=True)
+            file = memory_of(self.guest)
+            file.unlink(missing_ok=True)
+            if self._snapshot is not None:
+                with file.open("wb") as writer:
+                    snapshot.copy(self._snapshot.memory, writer)
+            memory = Memory(file, shared=True, filled=self._snapshot is not None)
         return Machine(self.guest, self._accelerator, self._evidence, memory=memory)
+
+    def _begin_from(self, copy: Files) -> None:
+        try:
+            self.machine.resume(copy.state)
+        except QmpError as refused:
+            raise self.machine.failure("copy", f"QEMU refuses the state of the copy: {refused}") from None
+        self.machine.await_answer()
 
     def _resume(self, found: Snapshot) -> None:
         try:
@@ -103,7 +136,7 @@ class Starter:
                 "accelerator": self._accelerator,
                 "mib": self.guest.memory,
             }
-            snapshot.keep(self._key, _RUN / self.guest.name, state, about)
+            snapshot.keep(self._key, memory_of(self.guest), state, about)
             snapshot.prune()
         except (QmpError, OSError) as failed:
             # A full disk, say, is no reason to have no lab.

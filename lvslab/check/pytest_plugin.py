@@ -70,7 +70,11 @@ def bare_lab(request: pytest.FixtureRequest) -> Iterator[Testbed]:
 
 @pytest.fixture
 def fresh_lab(request: pytest.FixtureRequest) -> Iterator[Testbed]:
-    """A lab of its own for one test, with the how-to applied. For tests that change or break it."""
+    """A lab of its own for one test, with the how-to applied. For tests that change or break it.
+
+    The how-to is typed in the first one; where all of it is typed on directors, the directors of the others
+    begin as they were there right after the last step.
+    """
     yield from _own(request, applied=True)
 
 
@@ -101,18 +105,19 @@ def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
     if _SPARES not in config.stash:
         config.stash[_SPARES] = Spares()
     spares, kernel_name = config.stash[_SPARES], _kernel_name(config)
-    own = spares.take(Wanted(request.path.parent, kernel_name, applied))
+    coming = [
+        Wanted(item.path.parent, kernel_name, fixture == "fresh_lab")
+        for item in _after(request.node)
+        for fixture in ("bare_lab", "fresh_lab")
+        if fixture in item.fixturenames
+    ]
+    own = spares.take(Wanted(request.path.parent, kernel_name, applied), coming)
     try:
         try:
             testbed = own.testbed()
         except MachineError as lacking:
             pytest.skip(str(lacking))
-        spares.prepare(
-            Wanted(item.path.parent, kernel_name, fixture == "fresh_lab")
-            for item in _after(request.node)
-            for fixture in ("bare_lab", "fresh_lab")
-            if fixture in item.fixturenames
-        )
+        spares.prepare(coming)
         yield testbed
     finally:
         spares.end(own)

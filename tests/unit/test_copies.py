@@ -1,0 +1,104 @@
+"""Copies of guests: sealed, without a name, and the guest goes on whatever becomes of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lvslab import applied
+from lvslab.applied import Applied
+from lvslab.apply.runner import Summary
+from lvslab.boot import copies
+from lvslab.boot.qmp import QmpError
+from lvslab.errors import MachineError
+
+
+class Guest:
+    """Stands for a running machine."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.guest = SimpleNamespace(name="director.one")
+        self.agent = self
+        self.error = error
+        self.log: list[str] = []
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        self.log.append("quiet")
+        yield
+        self.log.append("no longer quiet")
+
+    def save(self, state: Path) -> None:
+        self.log.append("save")
+        state.write_bytes(b"state")
+        if self.error is not None:
+            raise self.error
+
+    def go_on(self) -> None:
+        self.log.append("go on")
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Path:
+    file = tmp_path / "director.one"
+    with file.open("wb") as writer:
+        writer.seek(1 << 20)
+        writer.write(b"memory")
+        writer.truncate(1 << 21)
+    return file
+
+
+def test_a_copy_is_whole_and_nobody_can_change_it(memory: Path, tmp_path: Path) -> None:
+    guest: Any = Guest()
+    pair = copies.take(guest, memory)
+    try:
+        assert guest.log == ["quiet", "save", "go on", "no longer quiet"]
+        files = copies.inherited(pair)
+        assert files.memory.read_bytes() == memory.read_bytes()
+        assert files.state.read_bytes() == b"state"
+        assert os.fstat(pair[0]).st_blocks * 512 <= 1 << 17
+        assert list(tmp_path.iterdir()) == [memory]
+        for descriptor in pair:
+            assert not os.get_inheritable(descriptor)
+            with pytest.raises(PermissionError):
+                os.pwrite(descriptor, b"other", 0)
+            with pytest.raises(PermissionError):
+                os.truncate(descriptor, 0)
+    finally:
+        applied.close({"director": pair})
+
+
+@pytest.mark.parametrize("error", [QmpError("no"), OSError("no")])
+def test_a_guest_that_cannot_be_saved_goes_on(memory: Path, tmp_path: Path, error: Exception) -> None:
+    guest: Any = Guest(error)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(MachineError, match=r"director\.one cannot be copied: no"):
+        copies.take(guest, memory)
+    assert guest.log == ["quiet", "save", "go on"]
+    assert list(tmp_path.iterdir()) == [memory]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_lab_can_begin_with_the_very_same_guests_and_steps_only(tmp_path: Path) -> None:
+    guest: Any = "guest"
+    step: Any = "step"
+    other: Any = "other"
+    found = Applied((guest,), (step,), {}, tmp_path / "run", b"typed\n", Summary(1, 1, 0, 0))
+    assert found.fits([guest], [step])
+    assert not found.fits([other], [step])
+    assert not found.fits([guest], [step, other])
+    assert not found.fits([], [])
+
+
+def test_the_evidence_says_where_the_steps_were_typed(tmp_path: Path) -> None:
+    found = Applied((), (), {}, tmp_path / "run", b"typed\n", Summary(2, 2, 0, 1))
+    found.tell(tmp_path / "transcript.jsonl")
+    assert (tmp_path / "transcript.jsonl").read_bytes() == b"typed\n"
+    assert f'"typed_in": "{tmp_path}/run"' in (tmp_path / "typed-in.json").read_text()
+    assert found.notes["steps"] == {"total": 2, "taken": 2, "failed": 0, "expected_failures": 1}
