@@ -22,9 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lvslab import applied, paths, spec
-from lvslab.applied import Applied
-from lvslab.apply import howto, runner
+from lvslab import paths, spec
+from lvslab.apply import applied, howto, runner
+from lvslab.apply.applied import Applied
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import Entry, Transcript
