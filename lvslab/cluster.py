@@ -21,9 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lvslab import applied, lab_folder, paths, running
-from lvslab.applied import Applied
-from lvslab.apply import runner
+from lvslab import lab_folder, paths, running
+from lvslab.apply import applied, runner
+from lvslab.apply.applied import Applied
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import Entry, Transcript

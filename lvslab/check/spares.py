@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvslab.applied import Applied
+from lvslab.apply.applied import Applied
 from lvslab.check.testbed import Testbed
 from lvslab.cluster import booted
 from lvslab.errors import BootError, MachineError

@@ -55,6 +55,7 @@ BREAKS = [
     with pytest.raises(LvsLabError):
         lab.cluster.observe('director', 'echo c > /proc/sysrq-trigger')""",
 ]
+ROUND = "taken = lab.round()\n    assert taken.observed == taken.forecast"
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def session(machine: None, tmp_path: Path) -> Session:
 def test_nothing_of_one_test_is_left_in_the_next(session: Session) -> None:
     tests = "".join(
         f"\ndef test_{number}(seen):\n    lab = seen\n    {text}\n"
-        for number, text in enumerate([*BREAKS, "taken = lab.round()\n    assert taken.observed == taken.forecast"])
+        for number, text in enumerate([*BREAKS, ROUND])
     )
     session.run(tests)
     first, *others = session.seen

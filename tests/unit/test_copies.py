@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from lvslab import applied
-from lvslab.applied import Applied
+from lvslab.apply import applied
+from lvslab.apply.applied import Applied
 from lvslab.apply.runner import Summary
-from lvslab.boot import copies
+from lvslab.boot import copies, plan
+from lvslab.boot.agent import Agent
+from lvslab.boot.qemu import Memory
 from lvslab.boot.qmp import QmpError
 from lvslab.errors import MachineError
 
@@ -102,3 +106,39 @@ def test_the_evidence_says_where_the_steps_were_typed(tmp_path: Path) -> None:
     assert (tmp_path / "transcript.jsonl").read_bytes() == b"typed\n"
     assert f'"typed_in": "{tmp_path}/run"' in (tmp_path / "typed-in.json").read_text()
     assert found.notes["steps"] == {"total": 2, "taken": 2, "failed": 0, "expected_failures": 1}
+
+
+def test_an_order_waits_until_the_copy_is_made() -> None:
+    ours, guest = socket.socketpair()
+    with ours, guest:
+        agent = Agent(ours)
+        asking = threading.Thread(target=agent.run, args=("true",))
+        with agent.quiet():
+            asking.start()
+            guest.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                guest.recv(100)
+        guest.settimeout(10)
+        assert guest.recv(100) == b"1 true\n"
+        guest.sendall(b"1 = 0\n")
+        asking.join(10)
+        assert not asking.is_alive()
+
+
+def test_which_memory_waits_for_its_state(tmp_path: Path) -> None:
+    assert not Memory(tmp_path, shared=True).incoming
+    assert Memory(tmp_path, shared=False).incoming
+    assert Memory(tmp_path, shared=True, filled=True).incoming
+
+
+def test_a_copy_gets_only_what_must_differ() -> None:
+    order = plan.guest_renewal(seconds=7, seed="ab" * 32)
+    assert order.startswith("date -u -s @7 && ")
+    assert "reseed " + "ab" * 32 in order
+    assert not any(word in order for word in ("hostname", "address", "manage", "route"))
+
+
+def test_the_tap_of_each_director_has_a_mac_of_its_own() -> None:
+    ends = [plan._management(number) for number in (0, 1, 300)]
+    macs = [mac for end in ends for mac in (end.mac, end.mac_here)]
+    assert len(set(macs)) == 6

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from lvslab import cluster, running, spec
-from lvslab.applied import Applied
+from lvslab.apply.applied import Applied
 from lvslab.check import spares
 from lvslab.errors import MachineError, StateError
 

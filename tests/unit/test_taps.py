@@ -27,10 +27,10 @@ def test_one_call_makes_all_taps(program: Callable[[str, str], Path], tmp_path: 
         "tuntap add dev lan-0.0 mode tap",
         f"tuntap add dev {here.tap} mode tap",
         f"address add {here.here} dev {here.tap}",
-        f"link set {here.tap} up",
+        f"link set {here.tap} address 02:4c:56:fe:00:00 up",
         f"tuntap add dev {there.tap} mode tap",
         f"address add {there.here} dev {there.tap}",
-        f"link set {there.tap} up",
+        f"link set {there.tap} address 02:4c:56:fe:00:01 up",
     ]
 
 
