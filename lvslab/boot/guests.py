@@ -1,4 +1,4 @@
-"""The virtual machines of a lab: brought up side by side while the network is built, and watched after that."""
+"""The virtual machines of a lab: brought up side by side while the network is built, and watched then."""
 
 from __future__ import annotations
 
