@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,7 +31,7 @@ from lvslab.apply.transcript import Entry, Transcript
 from lvslab.boot import control, plan
 from lvslab.boot.launch import Launch
 from lvslab.build import image, kernel, keys, servers
-from lvslab.errors import CheckFailed, LabFileError, MachineError, UsageError
+from lvslab.errors import CheckFailed, LabFileError, MachineError, StateError, UsageError
 from lvslab.spec import Lab
 
 TRANSCRIPT = "transcript.jsonl"
@@ -161,7 +162,8 @@ class Cluster:
         answer, _ = self._control.ask("observe", node=node, command=command)
         output = str(answer["output"])
         if answer["status"] != 0:
-            raise CheckFailed(f"on {node}, `{command}` ended with status {answer['status']}", output or None)
+            said = output.strip() or None
+            raise CheckFailed(f"on {node}, `{command}` ended with status {answer['status']}", said)
         return output
 
     def access_log(self, node: str) -> str:
@@ -227,10 +229,8 @@ def booted(
         report({"event": "begins", "phase": "prepare"})
         planned, versions = _plan(lab, name, kernel_name, cold)
         report({"event": "phase", "phase": "prepare", "seconds": time.monotonic() - begun})
-        with (
-            Launch(planned, listener) as launch,
-            Cluster(name, lab, steps, planned.evidence, versions, kernel_name, launch) as cluster,
-        ):
+        reach = partial(Cluster, name, lab, steps, planned.evidence, versions, kernel_name)
+        with Launch(planned, listener) as launch, _reached(launch, reach) as cluster:
             typed_on = {step.node for step in steps}
             for event in launch.events():
                 report(event)
@@ -238,6 +238,16 @@ def booted(
                     cluster.expect(event["node"])  # while the rest of the lab is on its way
             cluster.note(versions=dict(versions), kernel_name=kernel_name)
             yield cluster
+
+
+def _reached(launch: Launch, reach: Callable[[Launch], Cluster]) -> Cluster:
+    """The lab that is on its way up. Raises BootError where it has ended already."""
+    try:
+        return reach(launch)
+    except StateError:
+        for _ in launch.events():  # says why
+            pass
+        raise
 
 
 def attach(name: str) -> Cluster:
