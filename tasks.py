@@ -190,8 +190,8 @@ def list_snapshots(c: Context, json: bool = False) -> None:
 
 @task(
     help={
-        "days": "delete what was made more days ago than this",
-        "mebibytes": "delete the oldest until the rest takes no more MiB on disk than this",
+        "days": "delete what was not used for so many days",
+        "mebibytes": "delete the least lately used until the rest takes no more MiB on disk",
         "json": JSON,
     }
 )

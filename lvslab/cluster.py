@@ -173,7 +173,8 @@ class Cluster:
         answer, _ = self._control.ask("observe", node=node, command=command)
         output = str(answer["output"])
         if answer["status"] != 0:
-            raise CheckFailed(f"on {node}, `{command}` ended with status {answer['status']}", output or None)
+            said = output.strip() or None
+            raise CheckFailed(f"on {node}, `{command}` ended with status {answer['status']}", said)
         return output
 
     def access_log(self, node: str) -> str:

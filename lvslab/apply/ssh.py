@@ -96,13 +96,19 @@ class Sink(Protocol):
 
 
 class Connection:
-    """An SSH connection to one node; closes the socket when it is left. Made by ``Connection.open``."""
+    """An SSH connection to one node; closes the socket when it is left. Made by ``Connection.open``.
+
+    It takes one command at a time: whoever wants two side by side opens two. A command that ends while the
+    session of another is being opened makes dropbear close that session; and where the other command is on
+    its way already, dropbear ends with all that runs on the connection ("Failed assertion:
+    !channel->sent_close", common-channel.c, 2022.83).
+    """
 
     def __init__(self, transport: paramiko.Transport, node: str, timeout: float) -> None:
         self._transport = transport
         self._node = node
         self._timeout = timeout
-        self._opening = threading.Lock()
+        self._turn = threading.Lock()
 
     @classmethod
     def open(
@@ -192,6 +198,12 @@ class Connection:
         ``timeout`` is in seconds, None for no limit. The status is 255 where a signal ended the command.
         Raises CommandTimeout, ConnectionLost, and whatever writing to ``stdout`` and ``stderr`` raises.
         """
+        with self._turn:
+            return self._stream(command, stdout, stderr, stdin, timeout)
+
+    def _stream(
+        self, command: str, stdout: Sink, stderr: Sink, stdin: int | None, timeout: float | None
+    ) -> int:
         doing = f"on {self._node}: {command}"
         deadline = None if timeout is None else time.monotonic() + timeout
         failures: list[Exception] = []
@@ -240,19 +252,19 @@ class Connection:
         Raises ConnectionLost (a BootError).
         """
         # Descriptor 9 keeps the way back open for the marker, whatever a command does to stdout.
-        return Shell(self, self._channel(f"exec {program} 9>&1 2>&1"), self._node)
+        with self._turn:
+            return Shell(self, self._channel(f"exec {program} 9>&1 2>&1"), self._node)
 
     def _channel(self, command: str) -> paramiko.Channel:
         import paramiko
 
-        # When one of its children ends, dropbear closes each session that has been opened and has no command
-        # yet (check_close in common-channel.c, seen in 2022.83). The command has not been run then: it would
-        # have been acknowledged before the close. So it is safe to ask again.
+        # A shell that was left may end just now, and then dropbear closes each session that has been opened
+        # and has no command yet (check_close in common-channel.c, seen in 2022.83). The command has not been
+        # run: it would have been acknowledged before the close. So it is safe to ask again.
         for attempt in range(1, _OPEN_ATTEMPTS + 1):
             try:
-                with self._opening:
-                    channel = self._transport.open_session(timeout=self._timeout)
-                    channel.exec_command(command)
+                channel = self._transport.open_session(timeout=self._timeout)
+                channel.exec_command(command)
                 return channel
             except (paramiko.SSHException, OSError, EOFError) as error:
                 if attempt == _OPEN_ATTEMPTS or not self._transport.is_active():

@@ -39,7 +39,7 @@ DEADLINE: dict[Accelerator, float] = {"kvm": 20.0, "tcg": 60.0}
 
 
 PULSE = 10.0
-"""Seconds in which a guest's agent must give a sign of life. A loaded machine makes it wait for 1 s."""
+"""Seconds in which the agent of a guest must give a sign of life. On a loaded machine that takes 1 s."""
 
 
 @dataclass(frozen=True)
@@ -288,9 +288,8 @@ class Machine:
         """What is the matter with the guest, in words; None where it runs, as far as is known."""
         if (how := self.ended) is not None:
             return how
-        if not self._silent:
-            return None
-        return f"it hangs: no sign of life from its agent within {self._silent:g} s"
+        silent = f"it hangs: no sign of life from its agent within {self._silent:g} s"
+        return silent if self._silent else None
 
     @property
     def ended(self) -> str | None:

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from lvslab.boot import plan, qemu
+from lvslab.boot.plan import Card, Guest
+from lvslab.boot.qemu import Machine
 
 DebMaker = Callable[..., Path]
 
@@ -54,3 +61,141 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         return folder / name
 
     return put
+
+
+# --- a stand-in for QEMU ----------------------------------------------------------------------------------
+
+# Does what the lines of FOLDER/NAME say, or of FOLDER/NAME-resumed where it was to resume a snapshot; see
+# StandIn.
+_STAND_IN = f"""#!{sys.executable} -SE
+import json, os, re, signal, socket, sys, threading, time
+
+words = " ".join(sys.argv)
+name = re.search(r"-name (\\S+)", words)[1]
+fd = {{name: int(number) for name, number in re.findall(r"id=(console|agent|monitor),fd=(\\d+)", words)}}
+orders = os.fdopen(fd["agent"], "rb", 0, closefd=False)
+number = ""
+def order():
+    return orders.readline().decode().split(" ")[0] or os._exit(0)
+def monitor(refuses, fails):
+    with socket.socket(fileno=os.dup(fd["monitor"])) as stream, stream.makefile("rb") as lines:
+        def say(**message): stream.sendall(json.dumps(message).encode() + b"\\n")
+        def moved(status): say(event="MIGRATION", data={{"status": status}})
+        say(QMP={{}})
+        for line in lines:
+            asked = json.loads(line)
+            command, arguments = asked["execute"], asked["arguments"]
+            with open(FOLDER + name + ".asked", "a") as file: file.write(command + "\\n")
+            if command == refuses:
+                say(id=asked["id"], error={{"class": "GenericError", "desc": "not today"}})
+                continue
+            say(id=asked["id"], **{{"return": {{}}}})
+            if command == fails: moved("failed")
+            elif command == "migrate":
+                with socket.socket(socket.AF_UNIX) as target:
+                    target.connect(arguments["uri"].removeprefix("unix:"))
+                    moved("active")
+                    moved("completed")
+                    target.sendall(b"state of " + name.encode())
+            elif command == "migrate-incoming":
+                moved("active")
+                moved("completed")
+if memory := re.search(r"size=(\\d+)M,mem-path=([^,]+),share=on", words):
+    with open(memory[2], "wb") as file:
+        file.write(b"memory of " + name.encode())
+        file.truncate(int(memory[1]) << 20)
+for line in open(FOLDER + name + ("-resumed" if "-incoming" in words else "")).read().split("\\0"):
+    what, _, rest = line.partition(" ")
+    if what in ("console", "agent"): os.write(fd[what], rest.encode())
+    elif what == "stderr": os.write(2, rest.encode())
+    elif what == "order": number = order()
+    elif what == "answer": os.write(fd["agent"], f"{{number}}{{rest}}\\n".encode())
+    elif what == "serve":
+        while True: os.write(fd["agent"], f"{{order()}} = 0\\n".encode())
+    elif what == "monitor":
+        keys = dict(word.split("=") for word in rest.split())
+        both = keys.get("refuses"), keys.get("fails")
+        threading.Thread(target=monitor, args=both, daemon=True).start()
+    elif what == "await": os.read(os.open(FOLDER + rest, os.O_RDONLY), 1)
+    elif what == "status": os._exit(int(rest))
+    elif what == "signal": os.kill(os.getpid(), int(rest))
+    elif what == "stay": time.sleep(1000)
+"""
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A program in QEMU's place, which speaks on the ports that it is handed. A guest has a script of lines:
+
+    - ``console TEXT``, ``agent TEXT``, ``stderr TEXT``: say it there;
+    - ``order``: wait for one; ``answer TEXT``: say it on the agent's port, behind the order's number;
+    - ``serve``: carry out every order from now on, in words;
+    - ``monitor``: answer on the monitor from now on; with ``refuses=COMMAND`` or ``fails=COMMAND`` (a
+      migration) that one goes wrong;
+    - ``await GATE``: wait until ``open`` opens it;
+    - ``stay``, ``status N``, ``signal N``: how it ends.
+    """
+
+    folder: Path
+    _opened: list[int] = field(default_factory=list)
+
+    def script(self, name: str, *lines: str, resumed: bool = False) -> None:
+        """What the guest ``name`` does when it is started, or when it is to be ``resumed``."""
+        (self.folder / (f"{name}-resumed" if resumed else name)).write_text("\0".join(lines))
+
+    def gate(self, name: str) -> None:
+        """Make a gate that is shut."""
+        os.mkfifo(self.folder / name)
+
+    def open(self, name: str) -> None:
+        """Let one pass who waits at a gate, or who is going to."""
+        # Read and write: does not wait for the other side.
+        self._opened.append(os.open(self.folder / name, os.O_RDWR))
+        os.write(self._opened[-1], b"!")
+
+    def asked(self, name: str) -> list[str]:
+        """The commands that came to the monitor of the guest ``name``."""
+        file = self.folder / f"{name}.asked"
+        return file.read_text().split() if file.exists() else []
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, program: Callable[[str, str], Path]) -> Iterator[StandIn]:
+    """The program in QEMU's place."""
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    program(qemu.QEMU, _STAND_IN.replace("FOLDER", repr(f"{folder}/")))
+    made = StandIn(folder)
+    yield made
+    for descriptor in made._opened:
+        os.close(descriptor)
+
+
+CARDS = (
+    Card("eth0", "internet", "internet-0.0", "02:4c:56:00:00:00", "192.0.2.1/24", None),
+    Card("eth1", "lan", "lan-0.1", "02:4c:56:00:00:01", "10.0.0.1/24", None),
+)
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Guest:
+    """A director with two cards."""
+    kernel, image = tmp_path / "bzImage", tmp_path / "image"
+    return Guest("director", CARDS, kernel, "6.1.0", image, "identity", 192, plan._management(0))
+
+
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Machine]]:
+    """All machines that are started from now on. They end with the test, and leave nothing."""
+    made: list[Machine] = []
+    begin = Machine.__init__
+
+    def note(machine: Machine, *words: object, **more: object) -> None:
+        begin(machine, *words, **more)  # type: ignore[arg-type]
+        made.append(machine)
+
+    monkeypatch.setattr(Machine, "__init__", note)
+    yield made
+    for machine in made:
+        machine.end()
+        assert machine.console.ended(10)

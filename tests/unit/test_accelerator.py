@@ -41,7 +41,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def guest(tmp_path: Path) -> Guest:
-    return Guest("director", (), tmp_path / "k", "6.1", tmp_path / "i", 192, plan._management(0))
+    return Guest("director", (), tmp_path / "k", "6.1", tmp_path / "i", "id", 192, plan._management(0))
 
 
 @pytest.fixture

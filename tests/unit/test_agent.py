@@ -9,15 +9,16 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
-from lvslab.boot.agent import Agent, AgentSilent
-from lvslab.errors import BootError
+from lvslab.boot.agent import Agent, AgentSilent, Done
 
 DEADLINE = 10.0
+THREADS, ORDERS = 6, 30
 
 
 @pytest.fixture
@@ -37,10 +38,13 @@ def guest(
     shell = request.param.split()
     if shutil.which(shell[0]) is None:
         pytest.skip(f"{shell[0]} is not installed")
-    text = (resources.files("lvslab.build") / "guest/agent").read_text()
-    assert "/run/agent.out" in text
+    files = resources.files("lvslab.build") / "guest"
+    text = (files / "agent").read_text()
+    for own, file in (("/run/agent.out", tmp_path / "out"), ("/etc/lvslab/manage", files / "manage")):
+        assert own in text
+        text = text.replace(own, str(file))
     script = tmp_path / "agent"
-    script.write_text(text.replace("/run/agent.out", str(tmp_path / "out")))
+    script.write_text(text)
     ours, other = line
     other.settimeout(None)
     serial, tty = pty.openpty()
@@ -70,33 +74,78 @@ def _copy(source: int, target: int) -> None:
 
 def test_orders_are_carried_out(guest: Agent) -> None:
     guest.await_greeting(DEADLINE)
-    assert guest.run("echo hello") == ["hello"]
-    assert guest.run("true") == []
-    assert guest.run("echo out; echo err >&2") == ["out", "err"]
-    assert guest.run("printf '  two  spaces\\n\\nno end'") == ["  two  spaces", "", "no end"]
-    assert guest.run("printf 'back\\134slash and 100%%'") == ["back\\slash and 100%"]
+    assert guest.run("echo hello") == Done(0, ("hello",))
+    assert guest.run("true") == Done(0, ())
+    assert guest.run("echo out; echo err >&2").lines == ("out", "err")
+    assert guest.run("printf '  two  spaces\\n\\nno end'").lines == ("  two  spaces", "", "no end")
+    assert guest.run("printf 'back\\134slash and 100%%'").lines == ("back\\slash and 100%",)
     # The agent's own words, printed by a command, are nothing to it.
-    assert guest.run("echo '6 = 0'; echo lvslab-agent 1; echo 6: x") == ["6 = 0", "lvslab-agent 1", "6: x"]
-    assert guest.run('read -r x; echo "[$x]"') == ["[]"]
+    said = guest.run("echo '6 = 0'; echo lvslab-agent 1; echo 6: x")
+    assert said.lines == ("6 = 0", "lvslab-agent 1", "6: x")
+    assert guest.run('read -r x; echo "[$x]"').lines == ("[]",)
 
 
 def test_an_order_may_be_long(guest: Agent) -> None:
     """Longer than a terminal's line of 4096 characters may be, were it not raw."""
     guest.await_greeting(DEADLINE)
     words = " ".join(f"word{number}" for number in range(700))
-    assert guest.run(f"echo {words}") == [words]
-    assert guest.run("seq 1200") == [str(number) for number in range(1, 1201)]
+    assert guest.run(f"echo {words}").lines == (words,)
+    assert guest.run("seq 1200").lines == tuple(str(number) for number in range(1, 1201))
 
 
-def test_a_failure_names_the_order_and_what_it_said(guest: Agent) -> None:
+def test_an_order_that_fails_tells_its_status_and_what_it_said(guest: Agent) -> None:
     guest.await_greeting(DEADLINE)
-    with pytest.raises(BootError) as caught:
-        guest.run("echo one; echo two >&2; (exit 3)")
-    assert "(status 3): echo one; echo two >&2; (exit 3)" in caught.value.message
-    assert caught.value.hint == "one\n  two"
-    with pytest.raises(BootError, match="it printed nothing"):
-        guest.run("false && true")
-    assert guest.run("echo it goes on") == ["it goes on"]
+    assert guest.run("echo one; echo two >&2; (exit 3)") == Done(3, ("one", "two"))
+    assert guest.run("false && true") == Done(1, ())
+    assert guest.run("lvslab-has-no-such-program 2>/dev/null") == Done(127, ())
+    assert guest.run("echo it goes on") == Done(0, ("it goes on",))
+
+
+def test_all_orders_share_one_shell(guest: Agent) -> None:
+    guest.await_greeting(DEADLINE)
+    guest.run("kept=yes; cd /usr")
+    assert guest.run("echo $kept $PWD").lines == ("yes /usr",)
+    # `manage` has been read, so that to make a guest its node takes no shell more.
+    assert guest.run("type manage").status == 0
+
+
+# --- several who ask ----------------------------------------------------------------------------
+
+
+def test_one_order_at_a_time_and_each_gets_its_own_answer(
+    line: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, guest = line
+    agent, together = Agent(ours), threading.Barrier(THREADS)
+
+    def ask(who: int) -> None:
+        together.wait(DEADLINE)
+        for number in range(ORDERS):
+            assert agent.run(f"{who} {number}", DEADLINE) == Done(who, (f"{who} {number}", "end"))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        asked = [pool.submit(ask, who) for who in range(THREADS)]
+        for _ in range(THREADS * ORDERS):
+            received = guest.recv(65536)
+            assert received.count(b"\n") == 1, f"a second order came before the answer: {received!r}"
+            number, who, what = received.decode().split()
+            # In two pieces, so that whoever else reads would have half of it.
+            guest.sendall(f"{number}: {who} {what}\n{number}: en".encode())
+            guest.sendall(f"d\n{number} = {who}\n".encode())
+        for done in asked:
+            done.result(DEADLINE)
+
+
+def test_a_guest_that_ends_is_told_to_all_who_ask(line: tuple[socket.socket, socket.socket]) -> None:
+    ours, guest = line
+    agent = Agent(ours)
+    with ThreadPoolExecutor(THREADS) as pool:
+        asked = [pool.submit(agent.run, "true", DEADLINE) for _ in range(THREADS)]
+        assert guest.recv(100).endswith(b" true\n")
+        guest.close()
+        for done in asked:
+            with pytest.raises(AgentSilent, match="the guest ended"):
+                done.result(DEADLINE)
 
 
 # --- a guest that does not do its part ----------------------------------------------------------
@@ -163,5 +212,5 @@ def test_answers_are_told_apart_by_their_numbers(line: tuple[socket.socket, sock
     with pytest.raises(AgentSilent):
         agent.run("first", 0.0)
     guest.sendall(b"1: late\n1 = 7\n12 = 7\n2: right\n2 = 0\n")
-    assert agent.run("second", DEADLINE) == ["right"]
+    assert agent.run("second", DEADLINE) == Done(0, ("right",))
     assert guest.recv(100) == b"1 first\n2 second\n"

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lvslab import cluster, spec
-from lvslab.boot import control
-from lvslab.errors import LabFileError, MachineError, StateError, UsageError
+from lvslab.boot import control, plan
+from lvslab.boot.launch import Launch
+from lvslab.errors import BootError, CheckFailed, LabFileError, MachineError, StateError, UsageError
 
+DEADLINE = 10.0
 LAB = """
 title: for a test
 networks:
@@ -97,6 +105,206 @@ def test_files_are_read_before_anything_is_done(folder: Path, name: str, state: 
         boot(folder, name)
     assert not state.exists()
     assert name not in control.running()
+
+
+class Waited(Launch):
+    """A supervisor that has ended before anybody could talk to it."""
+
+    def __init__(self, planned: plan.Plan, listener: socket.socket) -> None:
+        super().__init__(planned, listener)
+        self._process.wait(DEADLINE)
+
+
+def test_a_supervisor_that_ends_at_once_says_why(
+    folder: Path,
+    name: str,
+    program: Callable[[str, str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That the lab "is not up" would be true, and no help."""
+    program("unshare", "#!/bin/sh\necho no room for a namespace >&2\nexit 1\n")
+    planned = plan.Plan(name, "my-lab", folder, (), (), (), None, b"", "", tmp_path, cold=False)
+    monkeypatch.setattr(cluster, "_plan", lambda *_: (planned, {}))
+    monkeypatch.setattr(cluster, "Launch", Waited)
+    with pytest.raises(BootError, match="ended before the lab was up: unshare ended with") as caught:
+        boot(folder, name)
+    assert caught.value.hint == "no room for a namespace"
+    assert name not in control.running()
+
+
+# --- logins ------------------------------------------------------------------------------------------------
+
+
+class Login:
+    """A connection that is one in name only."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Supervisor:
+    """Answers as the supervisor of a lab would. ``answers`` are called before a login or an observation of a
+    node is answered, one each time; what they raise is the answer.
+    """
+
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    answers: dict[str, list[Callable[[], Any]]] = field(default_factory=dict)
+    logins: list[Login] = field(default_factory=list)
+    closed: bool = False
+
+    def ask(self, what: str, **details: Any) -> tuple[Any, list[int]]:
+        self.asked.append((what, details))
+        answers = self.answers.get(details["node"], [])
+        answer = answers.pop(0)() if answers else None
+        if what != "connect":
+            return answer, []
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        return answer, [ours.detach()]
+
+    def login(self, stream: socket.socket, *, node: str, **_: object) -> Login:
+        stream.close()
+        self.logins.append(Login(node))
+        return self.logins[-1]
+
+    def __exit__(self, *_: object) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+    found = Supervisor()
+    monkeypatch.setattr(control, "Control", lambda name: found)
+    monkeypatch.setattr(cluster.Connection, "open", found.login)
+    for key in ("client_key", "host_public_key"):
+        monkeypatch.setattr(cluster.keys, key, lambda: "a key")
+    return found
+
+
+@pytest.fixture
+def running(supervisor: Supervisor, folder: Path) -> Iterator[cluster.Cluster]:
+    """A lab that is up, as far as anybody can tell."""
+    with cluster.Cluster("a", spec.load(folder), (), folder, {}, None) as found:
+        yield found
+    assert supervisor.closed
+
+
+def refuse() -> None:
+    raise BootError("director does not accept SSH connections")
+
+
+def test_a_connection_is_made_once_and_kept(running: cluster.Cluster, supervisor: Supervisor) -> None:
+    first = running.connect("director")
+    assert running.connect("director") is first
+    assert running.connect("rs1") is not first
+    assert [details["node"] for _, details in supervisor.asked] == ["director", "rs1"]
+    running.close()
+    assert all(login.closed for login in supervisor.logins)
+
+
+def test_a_login_that_is_expected_has_begun_already(
+    running: cluster.Cluster, supervisor: Supervisor
+) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slowly() -> None:
+        begun.set()
+        assert goes_on.wait(DEADLINE)
+
+    supervisor.answers["director"] = [slowly]
+    coming = running.expect("director")
+    assert begun.wait(DEADLINE)  # and nobody has called connect
+    assert not coming.done()
+    assert running.expect("director") is coming
+    goes_on.set()
+    assert running.connect("director") is coming.result(DEADLINE)
+    assert len(supervisor.asked) == 1
+
+
+def test_logins_to_several_nodes_go_on_side_by_side(
+    running: cluster.Cluster, supervisor: Supervisor
+) -> None:
+    nodes = ("director", "rs1", "rs2")
+    together = threading.Barrier(len(nodes))
+    supervisor.answers = {node: [lambda: together.wait(DEADLINE)] for node in nodes}
+    coming = [running.expect(node) for node in nodes]
+    assert [login.result(DEADLINE) for login in coming] == [running.connect(node) for node in nodes]
+
+
+def test_several_threads_share_one_login(running: cluster.Cluster, supervisor: Supervisor) -> None:
+    together = threading.Barrier(4)
+
+    def connect() -> object:
+        together.wait(DEADLINE)
+        return running.connect("director")
+
+    with ThreadPoolExecutor(4) as pool:
+        found = {login.result(DEADLINE) for login in [pool.submit(connect) for _ in range(4)]}
+    assert found == {*supervisor.logins}
+    assert len(found) == len(supervisor.asked) == 1
+
+
+@pytest.mark.parametrize("expected", [False, True])
+def test_a_login_that_failed_is_tried_anew(
+    expected: bool, running: cluster.Cluster, supervisor: Supervisor
+) -> None:
+    supervisor.answers["director"] = [refuse, refuse]
+    if expected:
+        running.expect("director")
+    for _ in range(2):
+        with pytest.raises(BootError, match="director does not accept SSH connections"):
+            running.connect("director")
+    assert running.connect("director") is supervisor.logins[0]
+    assert len(supervisor.asked) == 3
+
+
+def test_what_ends_with_the_lab(running: cluster.Cluster, supervisor: Supervisor) -> None:
+    """Logins that were made, failed, or nobody asked for again."""
+    supervisor.answers["rs1"] = [refuse]
+    made, failed, unasked = (running.expect(node) for node in ("director", "rs1", "rs2"))
+    running.connect("director")
+    assert isinstance(failed.exception(DEADLINE), BootError)
+    running.close()
+    assert made.done()
+    assert all(login.closed for login in supervisor.logins)
+    assert unasked.cancelled() or unasked.result(DEADLINE) in supervisor.logins
+    assert supervisor.closed
+
+
+# --- looking at a node without a login ---------------------------------------------------------------------
+
+
+def test_what_a_node_prints(running: cluster.Cluster, supervisor: Supervisor) -> None:
+    supervisor.answers["director"] = [lambda: {"status": 0, "output": "one\ntwo\n"}]
+    assert running.observe("director", "ipvsadm -Ln") == "one\ntwo\n"
+    assert supervisor.asked == [("observe", {"node": "director", "command": "ipvsadm -Ln"})]
+
+
+@pytest.mark.parametrize(
+    ("output", "hint"), [("ipvsadm: not found\n", "ipvsadm: not found"), ("\n", None)]
+)
+def test_a_command_that_fails_where_lvslab_looks(
+    output: str, hint: str | None, running: cluster.Cluster, supervisor: Supervisor
+) -> None:
+    supervisor.answers["director"] = [lambda: {"status": 127, "output": output}]
+    with pytest.raises(CheckFailed) as caught:
+        running.observe("director", "ipvsadm -Ln")
+    assert caught.value.message == "on director, `ipvsadm -Ln` ended with status 127"
+    assert caught.value.hint == hint
+
+
+def test_a_node_that_does_not_answer_where_lvslab_looks(
+    running: cluster.Cluster, supervisor: Supervisor
+) -> None:
+    supervisor.answers["director"] = [refuse]
+    with pytest.raises(BootError):
+        running.observe("director", "ipvsadm -Ln")
 
 
 # --- evidence ----------------------------------------------------------------------------------------------

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from lvslab.apply.ssh import Executed
 from lvslab.check import director
 from lvslab.check.director import Reading
 from lvslab.cluster import Cluster
@@ -46,10 +46,8 @@ TCP 01:58  TIME_WAIT   [fd00::9]:40000    [fd00::1]:80       [fd00::100]:80
 class Shell:
     """A director whose commands print what they are given; ``said`` are those that it was asked."""
 
-    def __init__(self, *, stats: list[str] | None = None, status: int = 0, stderr: bytes = b"") -> None:
+    def __init__(self, *, stats: list[str] | None = None) -> None:
         self.stats = stats or [STATS.format(conns=9)]
-        self.status = status
-        self.stderr = stderr
         self.asked: list[tuple[str, str]] = []
         self.steps = (
             SimpleNamespace(node="director", command="VIP=192.0.2.1"),
@@ -58,19 +56,27 @@ class Shell:
             SimpleNamespace(node="director", command="ipvsadm -a -t $VIP:80 \\\n  -r 10.0.0.100:80 -m"),
         )
 
-    def execute(self, node: str, command: str) -> Executed:
+    def observe(self, node: str, command: str) -> str:
         self.asked.append((node, command))
-        if self.status:
-            return Executed(RULES.encode(), self.stderr, self.status)
-        stats = self.stats.pop(0) if len(self.stats) > 1 else self.stats[0]
-        answers = [RULES, LISTING, stats, ENTRIES, "1\n"]
-        (mark,) = set(re.findall(r"echo '(-- \w+)'", command))
-        assert command.count(mark) == len(answers) - 1
-        return Executed(f"{mark}\n".join(answers).encode(), b"", 0)
+        answers = {
+            "ipvsadm -Sn": RULES,
+            "ipvsadm -Ln": LISTING,
+            "ipvsadm -Ln --stats --exact": self.stats[0],
+            "ipvsadm -Lnc": ENTRIES,
+            "cat /proc/sys/net/ipv4/ip_forward": "1\n",
+        }
+        if len(self.stats) > 1:
+            self.stats.pop(0)
+        # Each command only runs if the one before it did.
+        parts = command.split(" && ")
+        marks = [part.removeprefix("echo '").removesuffix("'") for part in parts[1::2]]
+        assert len(set(marks)) <= 1
+        assert all(re.fullmatch(r"-- \w{16,}", mark) for mark in marks)
+        return f"{''.join(marks[:1])}\n".join(answers[part] for part in parts[::2])
 
 
-def read(shell: Shell) -> Reading:
-    return director.read(cast(Cluster, shell), "director")
+def read(shell: Shell, *what: str) -> Reading:
+    return director.read(cast(Cluster, shell), "director", what or director.EVERYTHING)
 
 
 def test_a_reading_is_one_command() -> None:
@@ -78,7 +84,6 @@ def test_a_reading_is_one_command() -> None:
     reading = read(shell)
     ((node, command),) = shell.asked
     assert node == "director"
-    # Each command only runs if the one before it did.
     assert command.split(" && ")[::2] == [
         "ipvsadm -Sn",
         "ipvsadm -Ln",
@@ -119,11 +124,55 @@ def test_two_readings_have_two_marks() -> None:
     assert shell.asked[0] != shell.asked[1]
 
 
-def test_an_ipvsadm_that_does_not_answer() -> None:
-    shell = Shell(status=127, stderr=b"ipvsadm: not found\n")
-    with pytest.raises(CheckFailed) as caught:
+NOTHING = Reading((), (), {}, {}, {}, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("what", "commands", "found"),
+    [
+        (["rules"], ["ipvsadm -Sn"], ["rules"]),
+        (["listing"], ["ipvsadm -Ln"], ["connections", "listing"]),
+        (["counters"], ["ipvsadm -Ln --stats --exact"], ["totals", "by_server"]),
+        (["entries"], ["ipvsadm -Lnc"], ["entries"]),
+        (["ip_forward"], ["cat /proc/sys/net/ipv4/ip_forward"], ["ip_forward"]),
+        # In the order asked for, whatever that of the fields is.
+        (
+            ["ip_forward", "rules"],
+            ["cat /proc/sys/net/ipv4/ip_forward", "ipvsadm -Sn"],
+            ["ip_forward", "rules"],
+        ),
+    ],
+)
+def test_only_what_is_asked_for_is_read(what: list[str], commands: list[str], found: list[str]) -> None:
+    shell, whole = Shell(), read(Shell())
+    reading = read(shell, *what)
+    ((_, command),) = shell.asked
+    assert command.split(" && ")[::2] == commands
+    assert reading == replace(NOTHING, **{name: getattr(whole, name) for name in found})
+    assert all(getattr(reading, name) != getattr(NOTHING, name) for name in found)
+
+
+def test_the_parts_make_the_whole() -> None:
+    """Every field of a reading belongs to one of EVERYTHING, so nothing else can be missing from it."""
+    whole = read(Shell())
+    assert director.EVERYTHING == ("rules", "listing", "counters", "entries", "ip_forward")
+    assert all(getattr(whole, field.name) != getattr(NOTHING, field.name) for field in fields(Reading))
+
+
+def test_what_is_not_there_to_be_read() -> None:
+    with pytest.raises(KeyError):
+        read(Shell(), "colour")
+
+
+def test_an_ipvsadm_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Shell()
+
+    def observe(node: str, command: str) -> str:
+        raise CheckFailed(f"on {node}, `{command}` ended with status 127", "ipvsadm: not found")
+
+    monkeypatch.setattr(shell, "observe", observe)
+    with pytest.raises(CheckFailed, match=r"on director, `ipvsadm -Sn && echo .* ended with status 127"):
         read(shell)
-    assert str(caught.value) == "ipvsadm on director ended with status 127\n  ipvsadm: not found"
 
 
 def test_the_table_of_the_steps_is_that_of_one_node_in_the_order_typed() -> None:
@@ -139,9 +188,9 @@ class Busy(Shell):
         super().__init__(stats=[STATS.format(conns=number) for number in range(moving)])
         self.now = 100.0
 
-    def execute(self, node: str, command: str) -> Executed:
+    def observe(self, node: str, command: str) -> str:
         self.now += 0.5
-        return super().execute(node, command)
+        return super().observe(node, command)
 
     def monotonic(self) -> float:
         return self.now

@@ -14,6 +14,8 @@ import pytest
 from invoke import Collection
 from markdown_it import MarkdownIt
 
+from lvslab import show
+from lvslab.boot import snapshot
 from lvslab.errors import LvsLabError
 from lvslab.lab import Up
 from lvslab.paths import PROJECT
@@ -57,7 +59,16 @@ def without_headings_in_blocks(text: str) -> str:
 
 
 def fences(page: Path, language: str) -> Iterator[str]:
-    for token in MarkdownIt("commonmark").parse(page.read_text()):
+    yield from fences_in(page.read_text(), language)
+
+
+def fences_of(title: str, language: str) -> Iterator[str]:
+    """The code blocks of one section of docs/usage.md."""
+    yield from fences_in(sections(DOCS / "usage.md")[title], language)
+
+
+def fences_in(text: str, language: str) -> Iterator[str]:
+    for token in MarkdownIt("commonmark").parse(text):
         if token.type == "fence" and token.info == language:
             yield token.content
 
@@ -90,10 +101,25 @@ def test_command_is_documented_with_its_options(command: str) -> None:
         assert shown in usage[command], f"docs/usage.md says nothing of {shown} under {command}"
 
 
-def test_only_commands_are_documented_as_such() -> None:
-    assert [title for title in sections(DOCS / "usage.md") if title.startswith("lab.")] == [
-        f"lab.{name}" for name in the_commands().collections["lab"].tasks
+@pytest.mark.parametrize("group", the_commands().collections)
+def test_only_commands_are_documented_as_such(group: str) -> None:
+    assert [title for title in sections(DOCS / "usage.md") if title.startswith(f"{group}.")] == [
+        f"{group}.{name}" for name in the_commands().collections[group].tasks
     ]
+
+
+def test_the_document_of_snapshot_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LVSLAB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "saved").write_bytes(b"saved")
+    about = {"kernel": "6.1.0", "accelerator": "tcg", "mib": 1}
+    snapshot.keep("key", tmp_path / "saved", tmp_path / "saved", about)
+    (wanted,) = snapshot.listed()
+    (shown,) = json.loads(next(fences_of("snapshot.list", "json")))
+    assert {key: type(value) for key, value in shown.items()} == {
+        key: type(value) for key, value in wanted.items()
+    }
+    text = sections(DOCS / "usage.md")["snapshot.list"]
+    assert not [key for key in wanted if f"`{key}`" not in text]
 
 
 def test_exit_statuses_are_those_of_the_table() -> None:
@@ -142,8 +168,11 @@ def test_keys_of_lab_up_are_those_of_its_document() -> None:
     wanted = [field.name for field in fields(Up)]
     section = sections(DOCS / "usage.md")["The document of lab.up --json"]
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == wanted
-    (example,) = fences(DOCS / "usage.md", "json")
-    assert list(json.loads(example)) == wanted
+    (example,) = map(json.loads, fences_of("The document of lab.up --json", "json"))
+    assert list(example) == wanted
+    # Each phase has words of its own while it lasts, and is explained.
+    assert set(example["phases"]) <= set(show._WORDS)
+    assert not [phase for phase in show._WORDS if f"`{phase}`" not in section]
 
 
 def test_keys_of_lab_yaml_are_documented() -> None:

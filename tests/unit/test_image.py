@@ -225,5 +225,5 @@ def test_guest_scripts_are_ascii_and_parse(name: str) -> None:
     text = image._guest_files()[name]
     assert text.isascii()
     assert "\r" not in text
-    if text.startswith("#!"):
+    if name != "inittab":
         subprocess.run(["sh", "-n"], input=text.encode(), check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 import secrets
 import sys
@@ -16,13 +17,13 @@ import pytest
 from lvslab.boot import control
 from lvslab.boot.launch import Launch
 from lvslab.boot.plan import Plan
-from lvslab.errors import BootError, MachineError
+from lvslab.errors import BootError, MachineError, StateError
 
-# Notes its arguments and its plan, tells EVENTS, and ends as END says.
+# Notes its arguments and its plan, tells EVENTS, and ends as END says. ``listener`` holds the lab's name.
 UNSHARE = f"""#!{sys.executable} -SE
 import os, socket, sys, time
 here = sys.argv[0].rpartition("/")[0]
-stream = socket.socket(fileno=int(sys.argv[-1]))
+listener, stream = (socket.socket(fileno=int(number)) for number in sys.argv[-2:])
 open(here + "/arguments", "w").write("\\n".join(sys.argv[1:]))
 open(here + "/plan", "wb").write(stream.recv(1 << 20))
 for event in EVENTS:
@@ -34,18 +35,22 @@ WAIT = 'open(here + "/last", "wb").write(stream.recv(100))'
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    return Plan("a", "web-nat", tmp_path, (), (), (), None, b"key", "key", tmp_path, False)
+    return Plan("a", "web-nat", tmp_path, (), (), (), None, b"key", "key", tmp_path, cold=False)
 
 
 Starter = Callable[..., Launch]
 
 
+def new_name() -> str:
+    return f"unit-{secrets.token_hex(6)}"
+
+
 @pytest.fixture
 def launch(plan: Plan, program: Callable[[str, str], Path]) -> Starter:
-    def start(*events: dict[str, Any], end: str = WAIT) -> Launch:
+    def start(*events: dict[str, Any], end: str = WAIT, name: str = "") -> Launch:
         text = UNSHARE.replace("EVENTS", repr([json.dumps(event) for event in events])).replace("END", end)
         program("unshare", text)
-        with control.reserve(f"unit-{secrets.token_hex(6)}") as listener:
+        with control.reserve(name or new_name()) as listener:
             launched = Launch("a", listener)
         launched.boot(plan)
         return launched
@@ -111,6 +116,52 @@ def test_a_lab_that_is_kept_goes_on_when_we_end(launch: Starter, plan: Plan) -> 
     assert (plan.evidence / "programs/last").read_bytes() == b"keep\n"
 
 
+# --- asking for a lab that is on its way up ----------------------------------------------------------------
+
+# Answers one request, only when it has been told to go on.
+ANSWER = """
+stream.recv(100)
+connection, _ = listener.accept()
+asked = connection.makefile("rb").readline()
+connection.sendall(b'{"ok": ' + asked.strip() + b'}\\n')
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's labs are talked to")
+def test_who_asks_for_a_lab_on_its_way_up_is_heard_if_not_at_once(launch: Starter) -> None:
+    name = new_name()
+    with launch(READY, end=ANSWER, name=name) as launched, control.Control(name) as early:
+        assert name in control.running()
+        list(launched.events())
+        launched.keep()
+        answer, descriptors = early.ask("status")
+    assert (answer, descriptors) == ({"ask": "status"}, [])
+    assert launched._process.wait(10) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's labs are talked to")
+def test_who_asks_for_a_lab_that_ends_on_its_way_up_is_told_so(launch: Starter) -> None:
+    name = new_name()
+    with launch(READY, name=name) as launched, control.Control(name) as early:
+        launched.end()
+        with pytest.raises(BootError, match=f"the lab '{name}' ended while it was asked for status"):
+            early.ask("status")
+    assert name not in control.running()
+
+
+def test_only_the_lab_holds_its_name(launch: Starter) -> None:
+    """So that the name goes when the lab does."""
+    name = new_name()
+    with launch(READY, name=name) as launched:
+        with pytest.raises(StateError, match="is up already"):
+            control.reserve(name)
+        launched.end()
+        control.reserve(name).close()
+
+
+# --- the end -----------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("fault", [None, KeyboardInterrupt])
 def test_a_lab_that_is_not_kept_ends_with_us(
     launch: Starter, plan: Plan, fault: type[BaseException] | None
@@ -154,7 +205,7 @@ def test_without_unshare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("lvslab.boot.launch.socket.socketpair", lambda: (_Stream(), _Stream()))
     with (
-        control.reserve(f"unit-{secrets.token_hex(6)}") as listener,
+        control.reserve(new_name()) as listener,
         pytest.raises(MachineError, match="unshare is not installed"),
     ):
         Launch("a", listener)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -138,44 +141,91 @@ def test_addresses_before_routes(lab: spec.Lab) -> None:
 
 
 RECORD = """#!/bin/sh
-program=${0##*/}
-[ "$program $*" = "ip -batch -" ] && exec sed 's/^/ip /' >> "$ORDERS"
-echo "$program $*" >> "$ORDERS"
+echo "${0##*/} $*" >> "$ORDERS"
 """
+SEED = "5eed" * 16
 
-Orders = Callable[[Guest], list[str]]
+
+@dataclass
+class Sandbox:
+    """Runs a guest's set-up on files of its own in ``root``, with programs that only note how they were
+    called. ``reseed`` is the script of the one that is in no PATH.
+    """
+
+    root: Path
+    reseed: str = RECORD
+
+    def run(self, guest: Guest) -> list[str]:
+        """How programs were called, a line each. Raises CalledProcessError."""
+        calls = self.root / "calls"
+        calls.write_text("")
+        (self.root / "etc/hosts").write_text("127.0.0.1 localhost\n")
+        (self.root / "etc/lvslab/reseed").write_text(self.reseed)
+        (self.root / "etc/lvslab/reseed").chmod(0o700)
+        order = plan.guest_setup(guest, seconds=1_700_000_000, seed=SEED)
+        assert "\n" not in order  # it goes to the agent, which takes one line for one order
+        # Its files are those of a guest, and never this machine's.
+        order = re.sub(r"(?<![^ >])/", f"{self.root}/", order)
+        assert not re.search(r"\W/", order.replace(str(self.root), "root")), order
+        subprocess.run(["sh", "-c", order], env={**os.environ, "ORDERS": str(calls)}, check=True)
+        return calls.read_text().splitlines()
+
+    def text(self, file: str) -> str:
+        """What a file holds then."""
+        return (self.root / file).read_text()
 
 
 @pytest.fixture
-def orders(tmp_path: Path, program: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch) -> Orders:
-    """Runs a guest's set-up with programs that only note how they were called, a line each."""
-    for name in ("ip", "hostname", "manage"):
+def sandbox(tmp_path: Path, program: Callable[[str, str], Path]) -> Sandbox:
+    for name in ("busybox", "date", "manage", "ip", "hostname"):
         program(name, RECORD)
-    monkeypatch.setenv("ORDERS", str(tmp_path / "orders"))
-
-    def run(guest: Guest) -> list[str]:
-        (tmp_path / "orders").write_text("")
-        (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
-        order = plan.guest_setup(guest)
-        assert "\n" not in order  # it goes to the agent, which takes one line for one order
-        order = order.replace("/etc/lvslab/manage", "manage").replace("/etc/hosts", str(tmp_path / "hosts"))
-        subprocess.run(["sh", "-c", order], check=True)
-        return (tmp_path / "orders").read_text().splitlines()
-
-    return run
+    root = tmp_path / "root"
+    for folder in ("etc/lvslab", "dev", "proc/sys/kernel", "proc/sys/net/ipv6/conf/eth2"):
+        (root / folder).mkdir(parents=True)
+    return Sandbox(root)
 
 
-def test_a_guest_becomes_its_node(lab: spec.Lab, orders: Orders, tmp_path: Path) -> None:
+def test_a_guest_becomes_its_node(lab: spec.Lab, sandbox: Sandbox) -> None:
     director, _ = guests(lab)
-    given = orders(director)
-    assert "hostname director" in given
-    assert (tmp_path / "hosts").read_text() == "127.0.0.1 localhost\n127.0.1.1 director\n"
-    # The last card is for management; the others bear the names that the kernel gave them already.
-    assert "manage eth3 169.254.100.2/30" in given
-    assert not any("name" in line.split() for line in given)
-    assert [line for line in given if line.startswith("ip ")] == [
-        f"ip {line}" for line in plan.ip_lines(director.cards)
+    assert sandbox.run(director) == [
+        "date -u -s @1700000000",
+        f"reseed {SEED}",
+        # The last card is for management; the others bear the names that the kernel gave them already.
+        "manage eth3 169.254.100.2/30 02:4c:56:ff:00:00",
+        "busybox ip link set eth0 address 02:4c:56:00:01:00",
+        "busybox ip address add 192.0.2.1/24 dev eth0",
+        "busybox ip link set eth0 up",
+        "busybox ip link set eth1 address 02:4c:56:00:01:01",
+        "busybox ip address add 10.0.0.1/24 dev eth1",
+        "busybox ip link set eth1 up",
+        "busybox ip link set eth2 address 02:4c:56:00:01:02",
+        "busybox ip address add fd00::1/64 dev eth2",
+        "busybox ip link set eth2 up",
+        "busybox ip route add default via 192.0.2.254 dev eth0",
     ]
+    assert sandbox.text("proc/sys/kernel/hostname") == "director\n"
+    assert sandbox.text("etc/hosts") == "127.0.0.1 localhost\n127.0.1.1 director\n"
+    # An address for IPv6 is usable at once, and no other card is touched.
+    assert sandbox.text("proc/sys/net/ipv6/conf/eth2/accept_dad") == "0\n"
+
+
+def test_a_new_seed_goes_to_the_kernels_random_numbers(lab: spec.Lab, sandbox: Sandbox) -> None:
+    sandbox.reseed = '#!/bin/sh\nprintf %s "$1"\n'
+    sandbox.run(guests(lab)[0])
+    assert sandbox.text("dev/urandom") == SEED
+
+
+@pytest.mark.parametrize(("status", "goes_on"), [(0, True), (errno.EINVAL, True), (errno.EPERM, False)])
+def test_only_a_kernel_that_knows_no_reseeding_may_go_without(
+    status: int, goes_on: bool, lab: spec.Lab, sandbox: Sandbox
+) -> None:
+    sandbox.reseed = f"#!/bin/sh\nexit {status}\n"
+    if goes_on:
+        assert len(sandbox.run(guests(lab)[0])) > 2
+        return
+    with pytest.raises(subprocess.CalledProcessError):
+        sandbox.run(guests(lab)[0])
+    assert sandbox.text("calls") == "date -u -s @1700000000\n"
 
 
 def card(name: str) -> Card:
@@ -185,12 +235,13 @@ def card(name: str) -> Card:
 @pytest.mark.parametrize(
     "names", [["eth0"], ["outer"], ["eth1", "eth0"], ["eth1", "eth2", "eth0"], ["eth0", "eth2", "inner"]]
 )
-def test_cards_get_the_names_of_the_lab(names: list[str], orders: Orders) -> None:
-    guest = Guest("d", tuple(map(card, names)), Path("k"), "6.1", Path("i"), 192, plan._management(0))
+def test_cards_get_the_names_of_the_lab(names: list[str], sandbox: Sandbox) -> None:
+    cards = tuple(map(card, names))
+    guest = Guest("d", cards, Path("k"), "6.1", Path("i"), "identity", 192, plan._management(0))
     current = [f"eth{number}" for number in range(len(names) + 1)]
     addressed: list[str] = []
-    for line in orders(guest):
-        match line.split():
+    for line in sandbox.run(guest):
+        match line.removeprefix("busybox ").split():
             case ["manage", own, *_]:
                 # That card leaves for a namespace of its own, and its name is free.
                 assert current.pop() == own

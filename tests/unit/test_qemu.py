@@ -7,71 +7,39 @@ import itertools
 import os
 import shutil
 import signal
-import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from lvslab.boot import plan, qemu
-from lvslab.boot.plan import Card, Guest
-from lvslab.boot.qemu import Machine, Ports
+from lvslab.boot import qemu
+from lvslab.boot.agent import Done
+from lvslab.boot.plan import Guest
+from lvslab.boot.qemu import Machine, Memory, Ports
+from lvslab.boot.qmp import QmpError
 from lvslab.errors import BootError, MachineError
 
-CARDS = (
-    Card("eth0", "internet", "internet-0.0", "02:4c:56:00:00:00", "192.0.2.1/24", None),
-    Card("eth1", "lan", "lan-0.1", "02:4c:56:00:00:01", "10.0.0.1/24", None),
-)
+if TYPE_CHECKING:
+    from tests.unit.conftest import StandIn
 
-# Speaks as ``script`` says: "console TEXT", "agent TEXT", "stderr TEXT", "order" (await one), "status N",
-# "signal N", "stay".
-QEMU = f"""#!{sys.executable} -SE
-import os, re, signal, socket, sys, time
-ports = re.findall(r"id=(console|agent),fd=(\\d+)", " ".join(sys.argv))
-fd = {{name: int(number) for name, number in ports}}
-for line in SCRIPT:
-    what, _, rest = line.partition(" ")
-    if what in fd: os.write(fd[what], rest.encode())
-    elif what == "stderr": os.write(2, rest.encode())
-    elif what == "order": number = os.read(fd["agent"], 65536).split()[0].decode()
-    elif what == "answer": os.write(fd["agent"], f"{{number}}{{rest}}\\n".encode())
-    elif what == "status": os._exit(int(rest))
-    elif what == "signal": os.kill(os.getpid(), int(rest))
-    elif what == "stay": time.sleep(1000)
-"""
-
-
-def leave(machine: Machine) -> None:
-    machine.end()
-    assert machine.console.ended(10)
-    machine.console._stream.close()
-    machine.agent._stream.close()
-
-
-@pytest.fixture
-def guest(tmp_path: Path) -> Guest:
-    return Guest(
-        "director", CARDS, tmp_path / "bzImage", "6.1.0", tmp_path / "image", 192, plan._management(0)
-    )
-
+PORTS = Ports(console=5, agent=6, monitor=7)
 
 Starter = Callable[..., Machine]
 
 
 @pytest.fixture
-def start(guest: Guest, tmp_path: Path, program: Callable[[str, str], Path]) -> Iterator[Starter]:
+def start(guest: Guest, tmp_path: Path, stand_in: StandIn, machines: list[Machine]) -> Starter:
     """Starts a machine whose QEMU does what it is told, line for line."""
-    with ExitStack() as ends:
 
-        def started(*script: str) -> Machine:
-            program(qemu.QEMU, QEMU.replace("SCRIPT", repr(script)))
-            machine = Machine(guest, "tcg", tmp_path)
-            ends.callback(leave, machine)
-            return machine
+    def started(*script: str, memory: Memory | None = None) -> Machine:
+        stand_in.script(guest.name, *script)
+        stand_in.script(guest.name, *script, resumed=True)
+        return Machine(guest, "tcg", tmp_path, memory=memory)
 
-        yield started
+    return started
 
 
 # --- the command line ------------------------------------------------------------------------------
@@ -87,7 +55,7 @@ def options(line: list[str]) -> dict[str, list[str]]:
 
 
 def test_a_guest_as_a_command_line(guest: Guest) -> None:
-    line = qemu.command(guest, "tcg", Ports(console=5, agent=6))
+    line = qemu.command(guest, "tcg", PORTS)
     found = options(line)
     assert line[0] == "qemu-system-x86_64"
     assert found["-name"] == ["director"]
@@ -104,33 +72,58 @@ def test_a_guest_as_a_command_line(guest: Guest) -> None:
 
 
 def test_the_first_serial_port_is_the_console_and_the_second_the_agents(guest: Guest) -> None:
-    found = options(qemu.command(guest, "tcg", Ports(console=5, agent=6)))
-    backends = dict(zip(("console", "agent"), found["-chardev"], strict=True))
-    assert backends["console"] == "socket,id=console,fd=5"
-    assert backends["agent"] == "socket,id=agent,fd=6"
+    found = options(qemu.command(guest, "tcg", PORTS))
+    assert found["-chardev"] == [
+        "socket,id=console,fd=5",
+        "socket,id=agent,fd=6",
+        "socket,id=monitor,fd=7",
+    ]
     assert found["-serial"] == ["chardev:console", "chardev:agent"]
+    assert found["-mon"] == ["chardev=monitor,mode=control"]
 
 
 def test_cards_are_plugged_in_order_and_management_last(guest: Guest) -> None:
-    found = options(qemu.command(guest, "tcg", Ports(5, 6)))
+    found = options(qemu.command(guest, "tcg", PORTS))
     taps = [dict(pair.split("=") for pair in value.split(",")[1:]) for value in found["-netdev"]]
     assert [tap["ifname"] for tap in taps] == ["internet-0.0", "lan-0.1", guest.management.tap]
     assert all(tap["script"] == tap["downscript"] == "no" for tap in taps)
     cards = [dict(pair.split("=") for pair in value.split(",")[1:]) for value in found["-device"]]
-    assert [card["mac"] for card in cards] == [*(card.mac for card in CARDS), guest.management.mac]
+    assert [card["mac"] for card in cards] == [*(card.mac for card in guest.cards), guest.management.mac]
     assert [card["netdev"] for card in cards] == [tap["id"] for tap in taps]
 
 
 def test_a_guest_without_cards_needs_no_taps(guest: Guest) -> None:
-    assert not {"-netdev", "-device"} & options(qemu.command(guest, "kvm", Ports(5, 6), cards=False)).keys()
+    assert not {"-netdev", "-device"} & options(qemu.command(guest, "kvm", PORTS, cards=False)).keys()
 
 
 def test_each_accelerator_has_its_processor(guest: Guest) -> None:
     def processor(accelerator: qemu.Accelerator) -> str:
-        return options(qemu.command(guest, accelerator, Ports(5, 6)))["-cpu"][0].split(",")[0]
+        return options(qemu.command(guest, accelerator, PORTS))["-cpu"][0].split(",")[0]
 
     assert (processor("kvm"), processor("tcg")) == ("host", "qemu64")
     assert qemu.DEADLINE["kvm"] < qemu.DEADLINE["tcg"]
+
+
+def test_only_an_emulated_kernel_keeps_its_addresses(guest: Guest) -> None:
+    def words(accelerator: qemu.Accelerator) -> list[str]:
+        return options(qemu.command(guest, accelerator, PORTS))["-append"][0].split()
+
+    assert set(words("tcg")) - set(words("kvm")) == {"norandmaps"}
+
+
+def test_a_snapshots_memory_is_mapped_privately_and_waits_for_its_state(guest: Guest) -> None:
+    file = Path("/a,b/memory")
+    found = options(qemu.command(guest, "tcg", PORTS, memory=Memory(file, shared=False)))
+    assert found["-object"] == ["memory-backend-file,id=memory,size=192M,mem-path=/a,,b/memory,share=off"]
+    assert found["-machine"] == ["pc,memory-backend=memory"]
+    assert found["-incoming"] == ["defer"]
+
+
+def test_memory_of_which_a_snapshot_is_made_is_written_to(guest: Guest) -> None:
+    found = options(qemu.command(guest, "tcg", PORTS, memory=Memory(Path("/memory"), shared=True)))
+    assert found["-object"] == ["memory-backend-file,id=memory,size=192M,mem-path=/memory,share=on"]
+    assert "-incoming" not in found
+    assert not {"-object", "-incoming"} & options(qemu.command(guest, "tcg", PORTS)).keys()
 
 
 # --- coming up, or not -----------------------------------------------------------------------------
@@ -142,6 +135,7 @@ def test_a_guest_that_comes_up(start: Starter, tmp_path: Path) -> None:
     )
     machine.await_ready(10)
     assert machine.ended is None
+    assert machine.trouble is None
     machine.set_up()
     machine.end()
     assert machine.ended == "qemu-system-x86_64 was ended by SIGKILL"
@@ -154,7 +148,7 @@ def test_a_panic_is_the_reason(start: Starter, guest: Guest, tmp_path: Path) -> 
     machine = start("console booting\n", f"console [ 1.0] {panic}\r\n", "console Rebooting\r\n", "status 0")
     with pytest.raises(BootError) as caught:
         machine.await_ready(10)
-    assert caught.value.message == f"director did not come up (boot): its kernel gave up: [ 1.0] {panic}"
+    assert caught.value.message == f"director is not up (boot): its kernel gave up: [ 1.0] {panic}"
     assert (caught.value.hint or "").splitlines() == [
         f"kernel 6.1.0 ({guest.kernel}), tcg; evidence in {tmp_path}",
         "  last lines of its console:",
@@ -168,7 +162,7 @@ def test_a_silent_guest(start: Starter) -> None:
     machine = start("stay")
     with pytest.raises(BootError) as caught:
         machine.await_ready(0.1)
-    assert caught.value.message == "director did not come up (boot): nothing came from it within 0.1 s"
+    assert caught.value.message == "director is not up (boot): nothing came from it within 0.1 s"
     assert "its console is empty: is this kernel one with a serial console" in str(caught.value)
 
 
@@ -177,7 +171,7 @@ def test_a_qemu_that_refuses_says_why(start: Starter) -> None:
     with pytest.raises(BootError) as caught:
         machine.await_ready(10)
     assert caught.value.message == (
-        "director did not come up (boot): qemu-system-x86_64 ended with status 1"
+        "director is not up (boot): qemu-system-x86_64 ended with status 1"
     )
     assert "QEMU said:\n    qemu-system-x86_64: could not configure /dev/net/tun" in str(caught.value)
 
@@ -202,8 +196,136 @@ def test_a_guest_that_cannot_be_set_up(start: Starter) -> None:
 def test_a_guest_that_ends_while_it_is_set_up(start: Starter) -> None:
     machine = start("agent lvslab-agent 1\n", "order", "console BUG: scheduling while atomic\n", "status 0")
     machine.await_ready(10)
-    with pytest.raises(BootError, match=r"did not come up \(set-up\): its kernel gave up: BUG: scheduling"):
+    with pytest.raises(BootError, match=r"is not up \(set-up\): its kernel gave up: BUG: scheduling"):
         machine.set_up()
+
+
+# --- looking at it while it runs ---------------------------------------------------------------------
+
+
+def test_what_a_guest_is_asked_is_answered_with_status_and_lines(start: Starter) -> None:
+    machine = start("order", "answer : first", "answer : second", "answer  = 3", "stay")
+    assert machine.observe("ipvsadm -Ln") == Done(3, ("first", "second"))
+
+
+def test_a_guest_that_does_not_answer_what_it_is_asked(start: Starter, tmp_path: Path) -> None:
+    machine = start("console nf_conntrack: table full\n", "order", "stay")
+    with machine.console.attach() as viewer:
+        viewer.settimeout(10)
+        assert viewer.recv(100) == b"nf_conntrack: table full\n"
+    with pytest.raises(BootError) as caught:
+        machine.observe("ipvsadm -Ln", 0.01)
+    assert caught.value.message == "director is not up (reading): nothing came from it within 0.01 s"
+    hint = (caught.value.hint or "").splitlines()
+    assert hint[0].endswith(f"tcg; evidence in {tmp_path}")
+    assert hint[1:] == ["  last lines of its console:", "    nf_conntrack: table full"]
+
+
+def test_a_guest_that_ends_while_it_is_asked(start: Starter) -> None:
+    machine = start("order", "console BUG: kernel NULL pointer dereference\n", "status 0")
+    with pytest.raises(BootError, match=r"\(reading\): its kernel gave up: BUG: kernel NULL pointer"):
+        machine.observe("ipvsadm -Ln", 10)
+    assert machine.trouble == "qemu-system-x86_64 ended with status 0"
+
+
+def test_a_guest_that_gives_no_sign_of_life_hangs_until_it_gives_one(start: Starter) -> None:
+    machine = start("order", "answer  = 0", "order", "serve")
+    machine.feel_pulse(10)
+    assert machine.trouble is None
+    machine.feel_pulse(0.01)
+    assert machine.trouble == "it hangs: no sign of life from its agent within 0.01 s"
+    assert machine.ended is None
+    machine.feel_pulse(10)
+    assert machine.trouble is None
+
+
+def test_that_a_guest_has_ended_says_more_than_that_it_is_silent(start: Starter) -> None:
+    machine = start("order", "signal 9")
+    machine.feel_pulse(10)
+    machine._process.wait(10)
+    assert machine.trouble == "qemu-system-x86_64 was ended by SIGKILL"
+
+
+def test_what_is_the_matter_with_a_guest_that_hangs(start: Starter, guest: Guest, tmp_path: Path) -> None:
+    machine = start("console one\n\n", "console two\r\n", "agent lvslab-agent 1\n", "status 0")
+    machine.await_ready(10)
+    assert machine.console.ended(10)
+    told = machine.failure("running", "it hangs")
+    assert told.message == "director is not up (running): it hangs"
+    assert told.exit_code == 4
+    assert (told.hint or "").splitlines() == [
+        f"kernel 6.1.0 ({guest.kernel}), tcg; evidence in {tmp_path}",
+        "  last lines of its console:",
+        "    one",
+        "    two",
+    ]
+
+
+def test_a_panic_for_want_of_memory(start: Starter, guest: Guest, tmp_path: Path, stand_in: StandIn) -> None:
+    panic = "Kernel panic - not syncing: System is deadlocked on memory"
+    stand_in.script("director", f"console {panic}\n", "status 0")
+    machine = Machine(replace(guest, memory=64), "tcg", tmp_path)
+    assert machine.console.ended(10)
+    assert "it has 64 MiB of memory" in str(machine.failure("boot", "it ended"))
+    enough = start(f"console {panic}\n", "status 0")
+    assert enough.console.ended(10)
+    assert "MiB" not in str(enough.failure("boot", "it ended"))
+
+
+# --- snapshots -----------------------------------------------------------------------------------------
+
+
+def test_a_guest_is_stopped_while_its_state_is_written_and_runs_on(
+    start: Starter, tmp_path: Path, stand_in: StandIn
+) -> None:
+    machine = start("monitor", "serve", memory=Memory(tmp_path / "memory", shared=True))
+    machine.save(tmp_path / "state")
+    assert (tmp_path / "state").read_bytes() == b"state of director"
+    machine.go_on()
+    asked = ["qmp_capabilities", "stop", "migrate-set-capabilities", "migrate", "cont"]
+    assert stand_in.asked("director") == asked
+    # The socket that the state came by has gone.
+    assert not list(tmp_path.glob("*.socket"))
+
+
+def test_a_guest_is_resumed_with_its_state(start: Starter, tmp_path: Path, stand_in: StandIn) -> None:
+    machine = start("monitor", "serve", memory=Memory(tmp_path / "memory", shared=False))
+    machine.resume(tmp_path / "state")
+    machine.await_answer(10)
+    asked = ["qmp_capabilities", "migrate-set-capabilities", "migrate-incoming", "cont"]
+    assert stand_in.asked("director") == asked
+
+
+@pytest.mark.parametrize(
+    ("goes_wrong", "words"),
+    [
+        ("refuses=migrate-incoming", "migrate-incoming: not today"),
+        ("fails=migrate-incoming", "migrate-incoming failed"),
+        ("refuses=cont", "cont: not today"),
+    ],
+)
+def test_a_state_that_qemu_does_not_take(
+    goes_wrong: str, words: str, start: Starter, tmp_path: Path
+) -> None:
+    machine = start(f"monitor {goes_wrong}", "serve", memory=Memory(tmp_path / "memory", shared=False))
+    with pytest.raises(QmpError, match=words):
+        machine.resume(tmp_path / "state")
+
+
+def test_a_state_that_qemu_does_not_write(start: Starter, tmp_path: Path) -> None:
+    machine = start("monitor refuses=migrate", "serve")
+    with pytest.raises(QmpError, match="migrate: not today"):
+        machine.save(tmp_path / "state")
+    assert not list(tmp_path.glob("*.socket"))
+
+
+def test_a_guest_that_does_not_run_on_after_it_was_saved(start: Starter) -> None:
+    machine = start("monitor refuses=cont", "stderr out of memory\n", "serve")
+    with pytest.raises(BootError, match=r"director does not run on .*: cont: not today"):
+        machine.go_on()
+
+
+# --- what is left --------------------------------------------------------------------------------------
 
 
 def test_no_qemu(guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,33 +339,30 @@ def test_no_qemu(guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_machine_that_has_ended_leaves_no_descriptor(start: Starter) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    machine = start("agent lvslab-agent 1\n", "stay")
+    machine = start("monitor", "agent lvslab-agent 1\n", "stay")
     machine.await_ready(10)
+    machine.go_on()
     machine.end()
     assert machine.console.ended(10)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_wrapper_stands_before_qemu(guest: Guest, tmp_path: Path) -> None:
+def test_a_wrapper_stands_before_qemu(guest: Guest, tmp_path: Path, machines: list[Machine]) -> None:
     machine = Machine(guest, "tcg", tmp_path, cards=False, wrapper=("echo", "wrapped"))
     with pytest.raises(BootError):
         machine.await_ready(10)
-    leave(machine)
     assert (tmp_path / "qemu-director.log").read_text().startswith("wrapped qemu-system-x86_64 -name ")
 
 
 @pytest.mark.skipif(shutil.which(qemu.QEMU) is None, reason="qemu-system-x86_64 is not installed")
 def test_the_real_qemu_takes_the_command_line_and_refuses_what_is_no_kernel(
-    guest: Guest, tmp_path: Path
+    guest: Guest, tmp_path: Path, machines: list[Machine]
 ) -> None:
     guest.kernel.write_bytes(b"no kernel\n" * 1000)
     guest.initrd.write_bytes(bytes(512))
     machine = Machine(guest, "tcg", tmp_path, cards=False)
-    try:
-        with pytest.raises(BootError, match="qemu-system-x86_64 ended with status 1") as caught:
-            machine.await_ready(10)
-    finally:
-        leave(machine)
+    with pytest.raises(BootError, match="qemu-system-x86_64 ended with status 1") as caught:
+        machine.await_ready(10)
     # Any complaint about the command line would come before the one about the kernel.
     assert "kernel" in (tmp_path / "qemu-director.log").read_text()
     assert "QEMU said:" in str(caught.value)

@@ -293,11 +293,12 @@ def test_execute_gives_up_at_its_deadline(connection: Connection) -> None:
         connection.execute("sleep 1000", timeout=0.1)
 
 
-def test_commands_may_run_side_by_side(connection: Connection) -> None:
+def test_commands_of_several_threads_wait_for_their_turn(connection: Connection, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
     with ThreadPoolExecutor(4) as pool:
-        numbers = list(range(40))
-        answers = list(pool.map(lambda number: connection.execute(f"echo {number}"), numbers))
-    assert [int(answer.stdout) for answer in answers] == numbers
+        commands = [f"mkdir {alone} && echo {number} && rmdir {alone}" for number in range(40)]
+        answers = list(pool.map(connection.execute, commands))
+    assert [answer.stdout.decode() for answer in answers] == [f"{number}\n" for number in range(40)]
 
 
 def test_stream_copies_as_it_comes_and_feeds_stdin_until_its_end(connection: Connection) -> None:

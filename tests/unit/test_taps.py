@@ -13,7 +13,7 @@ CARD = Card("eth0", "lan", "lan-0.0", "02:4c:56:00:00:00", "10.0.0.1/24", None)
 
 
 def guest(number: int, *cards: Card) -> Guest:
-    return Guest(f"d{number}", cards, Path("k"), "6.1", Path("i"), 192, plan._management(number))
+    return Guest(f"d{number}", cards, Path("k"), "6.1", Path("i"), "identity", 192, plan._management(number))
 
 
 def test_one_call_makes_all_taps(program: Callable[[str, str], Path], tmp_path: Path) -> None:
