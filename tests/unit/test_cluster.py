@@ -16,7 +16,6 @@ import pytest
 
 from lvslab import cluster, spec
 from lvslab.boot import control, plan
-from lvslab.boot.launch import Launch
 from lvslab.errors import BootError, CheckFailed, LabFileError, MachineError, StateError, UsageError
 
 DEADLINE = 10.0
@@ -107,14 +106,6 @@ def test_files_are_read_before_anything_is_done(folder: Path, name: str, state: 
     assert name not in control.running()
 
 
-class Waited(Launch):
-    """A supervisor that has ended before anybody could talk to it."""
-
-    def __init__(self, planned: plan.Plan, listener: socket.socket) -> None:
-        super().__init__(planned, listener)
-        self._process.wait(DEADLINE)
-
-
 def test_a_supervisor_that_ends_at_once_says_why(
     folder: Path,
     name: str,
@@ -126,7 +117,6 @@ def test_a_supervisor_that_ends_at_once_says_why(
     program("unshare", "#!/bin/sh\necho no room for a namespace >&2\nexit 1\n")
     planned = plan.Plan(name, "my-lab", folder, (), (), (), None, b"", "", tmp_path, cold=False)
     monkeypatch.setattr(cluster, "_plan", lambda *_: (planned, {}))
-    monkeypatch.setattr(cluster, "Launch", Waited)
     with pytest.raises(BootError, match="ended before the lab was up: unshare ended with") as caught:
         boot(folder, name)
     assert caught.value.hint == "no room for a namespace"

@@ -25,6 +25,11 @@ DEADLINE = 10.0
 COMES_UP = ("agent lvslab-agent 1\n", "serve")
 
 
+def states(found: Guests) -> dict[str, str]:
+    """The state of each guest."""
+    return {name: about["state"] for name, about in found.status().items()}
+
+
 @pytest.fixture
 def three(guest: Guest) -> tuple[Guest, ...]:
     """Guests no two of which could have one snapshot."""
@@ -80,7 +85,7 @@ def test_without_guests_there_is_nothing_to_wait_for(make: Maker) -> None:
     found = make()
     found.start("tcg")
     found.await_up()
-    assert (found.names, found.states()) == ([], {})
+    assert (found.names, states(found)) == ([], {})
     make().await_up()
 
 
@@ -94,12 +99,12 @@ def test_guests_come_up_and_are_announced(
     for guest in three:
         stand_in.script(guest.name, *COMES_UP)
     found = make(*three)
-    assert found.states() == dict.fromkeys(("d0", "d1", "d2"), "booting")
+    assert states(found) == dict.fromkeys(("d0", "d1", "d2"), "booting")
     assert found.get("d1") is None
     found.start("tcg")
     found.await_up()
     assert found.names == ["d0", "d1", "d2"]
-    assert found.states() == dict.fromkeys(("d0", "d1", "d2"), "up")
+    assert states(found) == dict.fromkeys(("d0", "d1", "d2"), "up")
     assert {found.get(guest.name) for guest in three} == set(machines)
     events = [heard.get_nowait() for _ in three]
     assert heard.empty()
@@ -130,13 +135,13 @@ def test_a_guest_is_up_only_when_it_has_been_set_up(
 
     def look(machine: Machine) -> None:
         set_up(machine)
-        seen.append((found.states(), found.get("director"), heard.empty()))
+        seen.append((states(found), found.get("director"), heard.empty()))
 
     monkeypatch.setattr(Machine, "set_up", look)
     found.start("tcg")
     found.await_up()
     assert seen == [({"director": "booting"}, None, True)]
-    assert found.states() == {"director": "up"}
+    assert states(found) == {"director": "up"}
     assert not heard.empty()
 
 
@@ -179,7 +184,7 @@ def test_no_guest_waits_for_another(
     for guest in reversed(order):
         stand_in.open(f"gate {guest.name}")
         assert heard.get(timeout=DEADLINE)["node"] == guest.name
-        assert found.states()[guest.name] == "up"
+        assert states(found)[guest.name] == "up"
     found.await_up()
 
 
@@ -195,7 +200,7 @@ def test_the_first_failure_is_raised_while_others_are_still_on_their_way(
     with pytest.raises(BootError, match=r"d1 is not up \(boot\): its kernel gave up: Kernel panic"):
         # In a thread, so that to wait for the others is a failure and not a test without an end.
         ThreadPoolExecutor(1).submit(found.await_up).result(DEADLINE)
-    assert found.states()["d0"] == found.states()["d1"] == "booting"
+    assert states(found)["d0"] == states(found)["d1"] == "booting"
 
 
 def test_a_guest_that_cannot_be_set_up(
@@ -266,13 +271,13 @@ def test_a_silent_guest_is_marked_and_taken_back_when_it_speaks_again(
     found.start("tcg")
     found.await_up()
     await_beat(beats, HANGS)
-    assert found.states() == {"director": HANGS}
+    assert states(found) == {"director": HANGS}
     # It is not given up: whoever wants its console gets it.
     assert found.get("director") is not None
     stand_in.open("wakes up")
     await_beat(beats, None)
     await_beat(beats, None)
-    assert found.states() == {"director": "up"}
+    assert states(found) == {"director": "up"}
 
 
 def test_one_guest_that_hangs_does_not_keep_another_from_being_felt(
@@ -305,7 +310,7 @@ def test_a_guest_that_ends_is_said_to_have_ended(
     found.await_up()
     stand_in.open("dies")
     machines[0]._process.wait(DEADLINE)
-    assert found.states() == {"director": "qemu-system-x86_64 ended with status 3"}
+    assert states(found) == {"director": "qemu-system-x86_64 ended with status 3"}
     # The thread that felt its pulse ends with it.
     for thread in threading.enumerate():
         if thread.name == "heartbeat":

@@ -157,14 +157,16 @@ def test_verified() -> None:
 
 def test_bench() -> None:
     rows = [
-        {"what": "bare QEMU", "seconds": 2.0, "ratio": 1.0},
-        {"what": "lab.up", "seconds": 5, "ratio": 2.5},
+        {"what": "bare QEMU", "value": 2.0, "unit": "s", "ratio": None, "base": ""},
+        {"what": "lab.up", "value": 5, "unit": "s", "ratio": 2.5, "base": "bare QEMU"},
+        {"what": "memory", "value": 56.94, "unit": "MiB", "ratio": None, "base": ""},
     ]
     assert show.bench({"about": "medians of 3", "rows": rows}) == (
         "medians of 3\n\n"
-        "  what       seconds  times bare QEMU\n"
-        "  bare QEMU  2.000    1.00\n"
-        "  lab.up     5.000    2.50"
+        "  what       median    compared\n"
+        "  bare QEMU  2.000 s\n"
+        "  lab.up     5.000 s   2.50 times: bare QEMU\n"
+        "  memory     56.9 MiB"
     )
 
 
