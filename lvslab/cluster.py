@@ -19,15 +19,16 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 from lvslab import paths, spec
 from lvslab.apply import howto, runner
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import Entry, Transcript
-from lvslab.boot import control, plan
+from lvslab.boot import control, own_director, plan
 from lvslab.boot.launch import Launch
+from lvslab.boot.plan import DirectorKind
 from lvslab.build import image, kernel, keys, servers
 from lvslab.errors import LabFileError, MachineError, UsageError
 from lvslab.spec import Lab
@@ -50,7 +51,7 @@ class Cluster:
     """A running lab, spoken to through its supervisor. Connections are made when needed and kept.
 
     ``versions`` are those of the director's programs and kernel; ``kernel_name`` is the kernel that took the
-    place of the one in lab.yaml, None where none did.
+    place of the one in lab.yaml, None where none did; ``director_kind`` is what the directors are.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Cluster:
         evidence: Path,
         versions: Mapping[str, str],
         kernel_name: str | None,
+        director_kind: DirectorKind = "qemu",
     ) -> None:
         self.name = name
         self.lab = lab
@@ -68,6 +70,7 @@ class Cluster:
         self.evidence = evidence
         self.versions = versions
         self.kernel_name = kernel_name
+        self.director_kind: DirectorKind = director_kind
         self._control = control.Control(name)
         self._opened = ExitStack()
         self._connections: dict[str, Connection] = {}
@@ -175,32 +178,40 @@ class Cluster:
 
 @contextlib.contextmanager
 def booted(
-    folder: Path, *, name: str, kernel_name: str | None = None, cold: bool = False, report: Listener = nobody
+    folder: Path,
+    *,
+    name: str,
+    kernel_name: str | None = None,
+    director_kind: str = "qemu",
+    cold: bool = False,
+    report: Listener = nobody,
 ) -> Iterator[Cluster]:
     """Boot the lab of ``folder`` as ``name``. It ends with the block, or with this process, unless it is
     kept.
 
-    ``kernel_name`` takes the place of the directors' kernel in lab.yaml; ``cold`` boots it even where a
-    memory snapshot could be resumed. ``report`` hears of phases: ``{"event": "begins" | "phase" |
+    ``kernel_name`` takes the place of the directors' kernel in lab.yaml. ``director_kind`` is a
+    DirectorKind; "mininet" directors have no kernel but this machine's. ``cold`` boots virtual machines even
+    where a memory snapshot could be resumed. ``report`` hears of phases: ``{"event": "begins" | "phase" |
     "accelerator" | "ready", ...}``, seconds in ``seconds``. Raises LabFileError, UsageError, StateError,
     MachineError, BuildError, BootError.
     """
     lab = spec.load(folder)
     steps = howto.load(folder / howto.HOWTO_FILE, lab.nodes.keys())
     check_name(name)
+    kind = _director_kind(director_kind, kernel_name)
     need_root()
     if kernel_name is not None and Path(kernel_name).is_file():
         kernel_name = str(Path(kernel_name).resolve())
     with control.reserve(name) as listener:
         begun = time.monotonic()
         report({"event": "begins", "phase": "prepare"})
-        planned, versions = _plan(lab, name, kernel_name, cold)
+        planned, versions = _plan(lab, name, kernel_name, kind, cold)
         report({"event": "phase", "phase": "prepare", "seconds": time.monotonic() - begun})
         with Launch(planned, listener) as launch:
             for event in launch.events():
                 report(event)
-            with Cluster(name, lab, steps, planned.evidence, versions, kernel_name) as cluster:
-                cluster.note(versions=dict(versions), kernel_name=kernel_name)
+            with Cluster(name, lab, steps, planned.evidence, versions, kernel_name, kind) as cluster:
+                cluster.note(versions=dict(versions), kernel_name=kernel_name, director_kind=kind)
                 cluster._launch = launch
                 yield cluster
 
@@ -214,7 +225,8 @@ def attach(name: str) -> Cluster:
     lab = spec.load(folder)
     steps = howto.load(folder / howto.HOWTO_FILE, lab.nodes.keys())
     evidence, versions = Path(status["evidence"]), status.get("versions", {})
-    return Cluster(name, lab, steps, evidence, versions, status.get("kernel_name"))
+    kind = status.get("director_kind", "qemu")
+    return Cluster(name, lab, steps, evidence, versions, status.get("kernel_name"), kind)
 
 
 def check_name(name: str) -> str:
@@ -233,24 +245,34 @@ def need_root() -> None:
         raise MachineError("labs need root: they make namespaces, bridges and taps", "sudo ./run ...")
 
 
-def _plan(lab: Lab, name: str, kernel_name: str | None, cold: bool) -> tuple[plan.Plan, Mapping[str, str]]:
-    """Fetch and make all that the lab needs, and say how to boot it."""
-    bootables, versions = {}, {}
-    for director, node in lab.directors.items():
-        found = _kernel(lab, director, kernel_name or node.kernel or "", kernel_name is None)
-        built = image.build(found)
-        bootables[director] = plan.Bootable(
-            found.image, found.release, built.path, f"{found.sha256} {built.key}"
+def _director_kind(word: str, kernel_name: str | None) -> DirectorKind:
+    """The kind of director that ``word`` names. Raises UsageError."""
+    if word == "qemu":
+        return "qemu"
+    if word != "mininet":
+        hint = spec.suggest(word, get_args(DirectorKind))
+        raise UsageError(f"there are no directors of the kind '{word}'", hint)
+    if kernel_name is not None:
+        raise UsageError(
+            "a Mininet director runs on this machine's kernel, and takes no other",
+            "leave out --kernel, or --director mininet",
         )
-        versions = {**built.versions}
-    hosts = plan.hosts_of(lab)
+    return "mininet"
+
+
+def _plan(
+    lab: Lab, name: str, kernel_name: str | None, kind: DirectorKind, cold: bool
+) -> tuple[plan.Plan, Mapping[str, str]]:
+    """Fetch and make all that the lab needs, and say how to boot it."""
+    bootables, versions = _bootables(lab, kernel_name) if kind == "qemu" else ({}, own_director.versions())
+    hosts = plan.hosts_of(lab, kind)
     planned = plan.Plan(
         name=name,
         lab=lab.name,
         folder=lab.folder,
         networks=tuple(lab.networks),
         hosts=hosts,
-        guests=plan.guests_of(lab, bootables),
+        guests=plan.guests_of(lab, bootables) if bootables else (),
         servers=servers.bundle() if any(host.services for host in hosts) else None,
         host_key=keys.dropbear_host_key(),
         client_key=keys.client_public_key(),
@@ -265,6 +287,19 @@ def _plan(lab: Lab, name: str, kernel_name: str | None, cold: bool) -> tuple[pla
         json.dumps({**about, "directors": files}, indent=1) + "\n"
     )
     return planned, versions
+
+
+def _bootables(lab: Lab, kernel_name: str | None) -> tuple[dict[str, plan.Bootable], Mapping[str, str]]:
+    """A kernel and an image for each director, and the versions of what is in the last one's."""
+    bootables, versions = {}, {}
+    for director, node in lab.directors.items():
+        found = _kernel(lab, director, kernel_name or node.kernel or "", kernel_name is None)
+        built = image.build(found)
+        bootables[director] = plan.Bootable(
+            found.image, found.release, built.path, f"{found.sha256} {built.key}"
+        )
+        versions = {**built.versions}
+    return bootables, versions
 
 
 def _kernel(lab: Lab, director: str, name: str, from_file: bool) -> kernel.Kernel:

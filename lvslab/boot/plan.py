@@ -10,8 +10,12 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lvslab.spec import Interface, Lab, Node
+
+DirectorKind = Literal["qemu", "mininet"]
+"""What the directors are: virtual machines with kernels of their own, or Mininet hosts on this machine's."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +108,12 @@ class Bootable:
     identity: str
 
 
-def hosts_of(lab: Lab) -> tuple[Host, ...]:
-    """The Mininet hosts of ``lab``: every node that is no director."""
+def hosts_of(lab: Lab, directors: DirectorKind = "qemu") -> tuple[Host, ...]:
+    """The Mininet hosts of ``lab``: every node but the directors, and these too where that is their kind."""
     return tuple(
         Host(name, _cards(lab, name, node), tuple(Web(service.port) for service in node.services))
         for name, node in lab.nodes.items()
-        if node.role != "director"
+        if directors == "mininet" or node.role != "director"
     )
 
 
@@ -161,8 +165,10 @@ def host_setup(host: Host) -> str:
     """The shell script that gives a Mininet host its addresses, and a file system of its own to write to.
 
     The host's processes see the machine's files; what they change goes to a layer in memory, one for
-    each host, and never to the machine; what no layer covers, such as other disks, is read-only.
-    Forwarding is off: a namespace inherits it from the machine, where it may be on.
+    each host, and never to the machine; what no layer covers, such as other disks, is read-only. So are
+    the kernel's settings, but for those of the network, which are the namespace's own; and ``sysctl -p``
+    finds none of the machine's. Forwarding is off: a namespace inherits it from the machine, where it may
+    be on.
     """
     layers = "/run/lvslab/nodes/" + host.name
     batch = "\n".join(["link set lo up", *ip_lines(host.cards)])
@@ -185,6 +191,9 @@ mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mkdir -p ~root/.ssh
 install -m 600 /run/lvslab/authorized_keys ~root/.ssh/authorized_keys
 chmod 700 ~root/.ssh
+echo '# sysctl -p reads the settings in this file.' > /etc/sysctl.conf
+mount --bind /proc/sys/net /proc/sys/net
+mount -o rbind,ro /proc/sys /proc/sys
 echo 0 > /proc/sys/net/ipv4/ip_forward
 ip -batch - <<'END'
 {batch}

@@ -82,7 +82,7 @@ class Supervisor(control.Answer):
         self._starters: dict[str, warm.Starter] = {}
         self._hosts: dict[str, int] = {}
         self._servers: dict[str, Any] = {}
-        self._notes: dict[str, Any] = {}
+        self._notes: dict[str, Any] = {"accelerator": "none"}
         self._ready = False
         self._asked_to_end = False
         self._ended = threading.Event()
@@ -94,10 +94,11 @@ class Supervisor(control.Answer):
         plan, begun = self._plan, time.monotonic()
         _mounts()
         _keys(plan)
-        choice = self._accelerator(plan.guests)
-        with self._phase("guests started"):
-            taps.make(plan.guests)
-            self._start_guests(choice.accelerator)
+        if plan.guests:
+            choice = self._accelerator(plan.guests)
+            with self._phase("guests started"):
+                taps.make(plan.guests)
+                self._start_guests(choice.accelerator)
         with self._phase("network"):
             from lvslab.boot import network
 
@@ -106,14 +107,15 @@ class Supervisor(control.Answer):
             self._hosts = {host.name: built.get(host.name).pid for host in plan.hosts}
         with self._phase("services"):
             self._start_servers()
-        with self._phase("guests booted"):
-            for name, starter in self._starters.items():
-                starter.await_ready()
-                self._machines[name] = starter.machine
-                self._lifeline.tell("guest", node=name, way=starter.way)
-        with self._phase("guests set up"):
-            for machine in self._machines.values():
-                machine.set_up()
+        if plan.guests:
+            with self._phase("guests booted"):
+                for name, starter in self._starters.items():
+                    starter.await_ready()
+                    self._machines[name] = starter.machine
+                    self._lifeline.tell("guest", node=name, way=starter.way)
+            with self._phase("guests set up"):
+                for machine in self._machines.values():
+                    machine.set_up()
         self._ready = True
         self._lifeline.tell("ready", seconds=time.monotonic() - begun)
 
@@ -238,7 +240,7 @@ class Supervisor(control.Answer):
 
     def _machine(self, node: str) -> Machine:
         if node not in self._machines:
-            raise self._no_such("virtual machine", node, list(self._machines))
+            raise self._no_such("virtual machine with a serial console", node, list(self._machines))
         machine = self._machines[node]
         if (how := machine.ended) is not None:
             raise BootError(f"{node} is down: {how}", "./run lab.down, then ./run lab.up starts it anew")

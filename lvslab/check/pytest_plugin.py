@@ -50,7 +50,7 @@ def lab(request: pytest.FixtureRequest, record_testsuite_property: Any) -> Itera
             _record(testbed, record_testsuite_property)
             yield testbed
         return
-    with _booted(request.path.parent, None) as testbed:
+    with _booted(request.path.parent) as testbed:
         testbed.apply()
         _record(testbed, record_testsuite_property)
         yield testbed
@@ -60,15 +60,15 @@ def lab(request: pytest.FixtureRequest, record_testsuite_property: Any) -> Itera
 def bare_lab(request: pytest.FixtureRequest) -> Iterator[Testbed]:
     """A lab of its own for one test, booted, and without a single step of the how-to.
 
-    Its directors run the same kernel as those of the lab that ``--lab`` names.
+    Its directors are of the same kind as those of the lab that ``--lab`` names, and run the same kernel.
     """
     from lvslab.cluster import attach
 
-    kernel_name = None
+    kernel_name, kind = None, "qemu"
     if name := request.config.getoption("--lab"):
         with attach(name) as running:
-            kernel_name = running.kernel_name
-    with _booted(request.path.parent, kernel_name) as testbed:
+            kernel_name, kind = running.kernel_name, running.director_kind
+    with _booted(request.path.parent, kernel_name, kind) as testbed:
         yield testbed
 
 
@@ -98,7 +98,7 @@ def clients(lab: Testbed) -> tuple[NodeUnderTest, ...]:
 
 
 @contextmanager
-def _booted(folder: Path, kernel_name: str | None) -> Iterator[Testbed]:
+def _booted(folder: Path, kernel_name: str | None = None, director_kind: str = "qemu") -> Iterator[Testbed]:
     from lvslab.check.testbed import Testbed
     from lvslab.cluster import booted
     from lvslab.errors import MachineError
@@ -106,7 +106,9 @@ def _booted(folder: Path, kernel_name: str | None) -> Iterator[Testbed]:
     name = f"{folder.name[:20]}-{secrets.token_hex(3)}"
     with ExitStack() as opened:
         try:
-            running = opened.enter_context(booted(folder, name=name, kernel_name=kernel_name))
+            running = opened.enter_context(
+                booted(folder, name=name, kernel_name=kernel_name, director_kind=director_kind)
+            )
         except MachineError as lacking:
             pytest.skip(str(lacking))
         yield opened.enter_context(Testbed(running))
