@@ -21,6 +21,7 @@ from lvslab.program import task
 NAME = "the name that the lab is up as; may be left out where only one is up"
 NODE = "a node's name, as in lab.status"
 JSON = "print one JSON document"
+DIRECTOR = "what directors are: qemu (virtual machines) or mininet (hosts on this machine's kernel)"
 
 
 def _say(value: Any, json: bool, as_text: Callable[[Any], str]) -> None:
@@ -48,6 +49,7 @@ def list_labs(c: Context, json: bool = False) -> None:
         "lab": "a lab's name, or the path of its folder",
         "name": "what to call the running lab (default: the lab's name)",
         "kernel": "the directors' kernel: debian-cloud, debian, or the path of a bzImage or a kernel's .deb",
+        "director": DIRECTOR,
         "apply": "whether to type the how-to's steps",
         "cold": "boot the directors instead of resuming a snapshot of them",
         "json": JSON,
@@ -58,6 +60,7 @@ def up(
     lab: str = "web-nat",
     name: str = "",
     kernel: str = "",
+    director: str = "qemu",
     apply: bool = True,
     cold: bool = False,
     json: bool = False,
@@ -68,7 +71,15 @@ def up(
 
     with show.Progress() as progress:
         listeners = labs.Listeners(progress.event, progress.step)
-        result = labs.up(lab, name=name, kernel=kernel or None, apply=apply, cold=cold, listeners=listeners)
+        result = labs.up(
+            lab,
+            name=name,
+            kernel=kernel or None,
+            director=director,
+            apply=apply,
+            cold=cold,
+            listeners=listeners,
+        )
     show.document(result.as_json()) if json else print(show.up(result))
 
 
@@ -153,11 +164,19 @@ def down(c: Context, name: str = "", all: bool = False, json: bool = False) -> N
     help={
         "lab": "a lab's name, or the path of its folder",
         "kernel": "as in lab.up",
+        "director": "as in lab.up",
         "junit": "where to write JUnit XML (default: with the evidence)",
         "json": JSON,
     },
 )
-def verify(c: Context, lab: str = "web-nat", kernel: str = "", junit: str = "", json: bool = False) -> None:
+def verify(
+    c: Context,
+    lab: str = "web-nat",
+    kernel: str = "",
+    director: str = "qemu",
+    junit: str = "",
+    json: bool = False,
+) -> None:
     """Up, check and down in one, under a name of its own: for scripts."""
     from lvslab import lab as labs
     from lvslab import show
@@ -165,7 +184,11 @@ def verify(c: Context, lab: str = "web-nat", kernel: str = "", junit: str = "", 
     with show.Progress() as progress:
         listeners = labs.Listeners(progress.event, progress.step)
         result = labs.verify(
-            lab, kernel=kernel or None, junit=Path(junit) if junit else None, listeners=listeners
+            lab,
+            kernel=kernel or None,
+            director=director,
+            junit=Path(junit) if junit else None,
+            listeners=listeners,
         )
     show.document(result.as_json()) if json else print(show.verified(result))
     _end(result.exit_code)

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 from lvslab import lab_folder, paths, running
 from lvslab.apply import applied, runner
@@ -27,11 +27,12 @@ from lvslab.apply.applied import Applied
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import Entry, Transcript
-from lvslab.boot import control, plan
+from lvslab.boot import control, own_director, plan
 from lvslab.boot.launch import Launch
+from lvslab.boot.plan import DirectorKind
 from lvslab.build import image, kernel, keys, servers
 from lvslab.errors import CheckFailed, LabFileError, UsageError
-from lvslab.topology import LAB_FILE, Lab
+from lvslab.topology import LAB_FILE, Lab, suggest
 
 TRANSCRIPT = "transcript.jsonl"
 KEPT_RUNS = 20
@@ -56,8 +57,9 @@ class Cluster:
     """A running lab, spoken to through its supervisor. Connections are made when needed and kept.
 
     ``versions`` are those of the director's programs and kernel; ``kernel_name`` is the kernel that took the
-    place of the one in lab.yaml, None where none did. ``applied`` is what its directors began with, None
-    where the how-to was not typed on them then; ``copyable`` are the guests that ``copy`` can copy.
+    place of the one in lab.yaml, None where none did; ``director_kind`` is what the directors are.
+    ``applied`` is what its directors began with, None where the how-to was not typed on them then;
+    ``copyable`` are the guests that ``copy`` can copy.
     """
 
     applied: Applied | None = None
@@ -72,6 +74,7 @@ class Cluster:
         versions: Mapping[str, str],
         kernel_name: str | None,
         launch: Launch | None = None,
+        director_kind: DirectorKind = "qemu",
     ) -> None:
         self.name = name
         self.lab = lab
@@ -79,6 +82,7 @@ class Cluster:
         self.evidence = evidence
         self.versions = versions
         self.kernel_name = kernel_name
+        self.director_kind: DirectorKind = director_kind
         self._control = control.Control(name)
         self._workers = ThreadPoolExecutor(thread_name_prefix=f"logins of {name}")
         self._connecting = threading.Lock()
@@ -242,6 +246,7 @@ def booted(
     *,
     name: str,
     kernel_name: str | None = None,
+    director_kind: str = "qemu",
     cold: bool = False,
     report: Listener = nobody,
     copyable: bool = False,
@@ -250,8 +255,9 @@ def booted(
     """Boot the lab of ``folder`` as ``name``. It ends with the block, or with this process, unless it is
     kept.
 
-    ``kernel_name`` takes the place of the directors' kernel in lab.yaml; ``cold`` boots it even where a
-    memory snapshot could be resumed. With ``copyable`` the directors can be copied where the how-to is typed
+    ``kernel_name`` takes the place of the directors' kernel in lab.yaml. ``director_kind`` is a
+    DirectorKind; "mininet" directors have no kernel but this machine's. ``cold`` boots virtual machines even
+    where a memory snapshot could be resumed. With ``copyable`` they can be copied where the how-to is typed
     on nothing else, and a lab that is ``begin_with`` such copies has its how-to applied from the beginning;
     where they are of another kernel or how-to it is booted without. ``report`` hears of phases:
     ``{"event": "begins" | "phase" | "accelerator" | "ready", ...}``, seconds in ``seconds``. Raises
@@ -260,6 +266,7 @@ def booted(
     lab = lab_folder.lab(folder)
     steps = lab_folder.steps(folder, lab)
     running.check_name(name)
+    kind = _director_kind(director_kind, kernel_name)
     running.need_root()
     if kernel_name is not None and Path(kernel_name).is_file():
         kernel_name = str(Path(kernel_name).resolve())
@@ -267,22 +274,24 @@ def booted(
     with control.reserve(name) as listener, Launch(name, listener, copies) as launch:
         begun = time.monotonic()
         report({"event": "begins", "phase": "prepare"})
-        planned, versions = _plan(lab, name, kernel_name, cold)
+        planned, versions = _plan(lab, name, kernel_name, kind, cold)
         report({"event": "phase", "phase": "prepare", "seconds": time.monotonic() - begun})
         typed_on = {step.node for step in steps}
         if begin_with is not None and begin_with.fits(planned.guests, steps):
             planned, typed_on = replace(planned, copies=begin_with.copies), set()
-        elif copyable and typed_on <= lab.directors.keys():
+        elif copyable and planned.guests and typed_on <= lab.directors.keys():
             planned = replace(planned, copyable=True)
         launch.boot(planned)
         events = launch.events()
         report(next(events))  # a supervisor that tells of events takes requests too
-        with Cluster(name, lab, steps, planned.evidence, versions, kernel_name, launch) as cluster:
+        with Cluster(
+            name, lab, steps, planned.evidence, versions, kernel_name, launch, director_kind=kind
+        ) as cluster:
             for event in events:
                 report(event)
                 if event["event"] == "guest" and event["node"] in typed_on:
                     cluster.expect(event["node"])  # while the rest of the lab is on its way
-            cluster.note(versions=dict(versions), kernel_name=kernel_name)
+            cluster.note(versions=dict(versions), kernel_name=kernel_name, director_kind=kind)
             if planned.copyable:
                 cluster.copyable = planned.guests
             elif planned.copies and begin_with is not None:
@@ -299,27 +308,39 @@ def attach(name: str) -> Cluster:
     lab = lab_folder.lab(folder)
     steps = lab_folder.steps(folder, lab)
     evidence, versions = Path(status["evidence"]), status.get("versions", {})
-    return Cluster(name, lab, steps, evidence, versions, status.get("kernel_name"))
+    kind = status.get("director_kind", "qemu")
+    kernel_name = status.get("kernel_name")
+    return Cluster(name, lab, steps, evidence, versions, kernel_name, director_kind=kind)
 
 
-def _plan(lab: Lab, name: str, kernel_name: str | None, cold: bool) -> tuple[plan.Plan, Mapping[str, str]]:
-    """Fetch and make all that the lab needs, and say how to boot it."""
-    bootables, versions = {}, {}
-    for director, node in lab.directors.items():
-        found = _kernel(lab, director, kernel_name or node.kernel or "", kernel_name is None)
-        built = image.build(found)
-        bootables[director] = plan.Bootable(
-            found.image, found.release, built.path, f"{found.sha256} {built.key}"
+def _director_kind(word: str, kernel_name: str | None) -> DirectorKind:
+    """The kind of director that ``word`` names. Raises UsageError."""
+    if word == "qemu":
+        return "qemu"
+    if word != "mininet":
+        hint = suggest(word, get_args(DirectorKind))
+        raise UsageError(f"there are no directors of the kind '{word}'", hint)
+    if kernel_name is not None:
+        raise UsageError(
+            "a Mininet director runs on this machine's kernel, and takes no other",
+            "leave out --kernel, or --director mininet",
         )
-        versions = {**built.versions}
-    hosts = plan.hosts_of(lab)
+    return "mininet"
+
+
+def _plan(
+    lab: Lab, name: str, kernel_name: str | None, kind: DirectorKind, cold: bool
+) -> tuple[plan.Plan, Mapping[str, str]]:
+    """Fetch and make all that the lab needs, and say how to boot it."""
+    bootables, versions = _bootables(lab, kernel_name) if kind == "qemu" else ({}, own_director.versions())
+    hosts = plan.hosts_of(lab, kind)
     planned = plan.Plan(
         name=name,
         lab=lab.name,
         folder=lab.folder,
         networks=tuple(lab.networks),
         hosts=hosts,
-        guests=plan.guests_of(lab, bootables),
+        guests=plan.guests_of(lab, bootables) if bootables else (),
         servers=servers.bundle() if any(host.services for host in hosts) else None,
         host_key=keys.dropbear_host_key(),
         client_key=keys.client_public_key(),
@@ -335,6 +356,19 @@ def _plan(lab: Lab, name: str, kernel_name: str | None, cold: bool) -> tuple[pla
         json.dumps({**about, "directors": files}, indent=1) + "\n"
     )
     return planned, versions
+
+
+def _bootables(lab: Lab, kernel_name: str | None) -> tuple[dict[str, plan.Bootable], Mapping[str, str]]:
+    """A kernel and an image for each director, and the versions of what is in the last one's."""
+    bootables, versions = {}, {}
+    for director, node in lab.directors.items():
+        found = _kernel(lab, director, kernel_name or node.kernel or "", kernel_name is None)
+        built = image.build(found)
+        bootables[director] = plan.Bootable(
+            found.image, found.release, built.path, f"{found.sha256} {built.key}"
+        )
+        versions = {**built.versions}
+    return bootables, versions
 
 
 def _kernel(lab: Lab, director: str, name: str, from_file: bool) -> kernel.Kernel:

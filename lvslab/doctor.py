@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvslab import paths
-from lvslab.boot import accelerator
+from lvslab.boot import accelerator, own_director
 from lvslab.build import packages
 from lvslab.errors import LvsLabError, MachineError
 
@@ -42,7 +42,7 @@ def _findings() -> Iterator[Finding]:
     yield _distribution()
     yield from _programs()
     yield from _devices()
-    yield _own_ipvs()
+    yield from _own_director()
     yield Finding("memory", None, f"{_available()} MiB available; a director takes 192")
     yield Finding("cache", None, f"{paths.cache()} ({_size(paths.cache()) >> 20} MiB)")
 
@@ -82,9 +82,17 @@ def _devices() -> Iterator[Finding]:
         yield Finding("accelerator", None, f"{choice.accelerator}: {choice.reason}{detail}")
 
 
-def _own_ipvs() -> Finding:
-    there = os.path.exists("/proc/net/ip_vs")
-    return Finding("IPVS in this kernel", None, "yes" if there else "no (directors bring their own kernel)")
+def _own_director() -> Iterator[Finding]:
+    """What only ``--director mininet`` needs: no more than good to know."""
+    found = "no (directors bring their own kernel)"
+    if os.path.exists("/proc/net/ip_vs"):
+        found = "yes"
+    elif own_director.has_module():
+        found = "as a module; lab.up --director mininet loads it"
+    yield Finding("IPVS in this kernel", None, found)
+    for program in own_director.PROGRAMS:
+        if not shutil.which(program):
+            yield Finding(program, None, "not there (only --director mininet would use it)")
 
 
 def _available() -> int:

@@ -118,13 +118,15 @@ def up(
     *,
     name: str = "",
     kernel: str | None = None,
+    director: str = "qemu",
     apply: bool = True,
     cold: bool = False,
     listeners: Listeners = Listeners(),  # frozen, and holds no state
 ) -> Up:
     """Boot a lab, apply its how-to, take a first round of requests, and leave it running.
 
-    ``cold`` boots its directors even where a memory snapshot of them could be resumed, and makes none.
+    ``director`` is a DirectorKind: what its directors are. ``cold`` boots them even where a memory snapshot
+    of them could be resumed, and makes none.
 
     The lab stays up where a step fails (StepFailed) or the round does (CheckFailed), for a look;
     otherwise an error ends it. Raises every LvsLabError but UsageError's relatives after the lab has
@@ -134,7 +136,7 @@ def up(
     with ExitStack() as held:
         try:
             running, result = _up(
-                held, folder, name or folder.resolve().name, kernel, apply, cold, listeners
+                held, folder, name or folder.resolve().name, kernel, director, apply, cold, listeners
             )
         except _Stopped as stopped:
             stopped.running.keep()
@@ -157,6 +159,7 @@ def _up(
     folder: Path,
     name: str,
     kernel: str | None,
+    director: str,
     apply: bool,
     cold: bool,
     listeners: Listeners,
@@ -173,7 +176,9 @@ def _up(
                 imports.start()
         listeners.event(event)
 
-    booted = cluster.booted(folder, name=name, kernel_name=kernel, cold=cold, report=report)
+    booted = cluster.booted(
+        folder, name=name, kernel_name=kernel, director_kind=director, cold=cold, report=report
+    )
     running = held.enter_context(booted)
     taken: Round | None = None
     try:
@@ -319,13 +324,15 @@ def attach_console(name: str, node: str) -> None:
         terminal.attach(found.console(node))
 
 
-def verify(lab: str, *, kernel: str | None, junit: Path | None, listeners: Listeners) -> Verified:
+def verify(
+    lab: str, *, kernel: str | None, director: str, junit: Path | None, listeners: Listeners
+) -> Verified:
     """Up, check and down in one, under a name of its own."""
     folder = topology.find(lab, paths.labs())
     name = f"{folder.resolve().name[:20]}-{secrets.token_hex(3)}"
     with ExitStack() as held:
         try:
-            _, result = _up(held, folder, name, kernel, True, False, listeners)
+            _, result = _up(held, folder, name, kernel, director, True, False, listeners)
         except _Stopped as stopped:
             raise stopped.why from None
         checked = _run_checks(folder, name, junit or Path(result.evidence) / "junit.xml", quiet=True)

@@ -132,7 +132,7 @@ def up(result: Up) -> str:
     """What ``lab.up`` ends with."""
     name = f" --name {result.name}" if result.name != result.lab else ""
     parts = [
-        f"{result.lab} is up: kernel {result.kernel}, {result.accelerator}",
+        f"{result.lab} is up: kernel {result.kernel}, {_runs(result.accelerator)}",
         nodes(result.nodes),
     ]
     if result.table:
@@ -176,7 +176,8 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 def status(found: Mapping[str, Any]) -> str:
     """What ``lab.status`` prints."""
     kernel = found.get("versions", {}).get("kernel", "(booting)")
-    about = f"{found['lab']} is up as '{found['name']}', kernel {kernel}, {found.get('accelerator', '')}"
+    runs = _runs(found.get("accelerator", ""))
+    about = f"{found['lab']} is up as '{found['name']}', kernel {kernel}, {runs}"
     steps = found.get("steps")
     parts = [about, nodes(found["nodes"])]
     parts.append(_steps(steps) if steps else "the how-to has not been applied: ./run lab.apply")
@@ -226,7 +227,7 @@ def verified(result: Verified) -> str:
     rows = [("check", "outcome", "seconds")]
     rows += [(case.name, case.outcome, f"{case.seconds:.2f}") for case in result.checked.cases]
     messages = [f"{case.name}\n{_indented(case.message)}" for case in result.checked.cases if case.message]
-    about = f"{result.up.lab}: kernel {result.up.kernel}, {result.up.accelerator}"
+    about = f"{result.up.lab}: kernel {result.up.kernel}, {_runs(result.up.accelerator)}"
     parts = [about, _steps(result.up.steps), _distribution(result.up.distribution), columns(rows), *messages]
     return "\n\n".join([*parts, f"evidence: {result.up.evidence}"])
 
@@ -244,6 +245,11 @@ def bench(found: Mapping[str, Any]) -> str:
 def colourful(stream: TextIO) -> bool:
     """Whether ``stream`` is a terminal that shows colours and nobody objects (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _runs(accelerator: str) -> str:
+    """How the directors run, in words."""
+    return "this machine's own" if accelerator == "none" else accelerator
 
 
 def _distribution(distribution: Mapping[str, Mapping[str, int]]) -> str:

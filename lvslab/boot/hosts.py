@@ -1,7 +1,9 @@
 """Mininet hosts as the kernel sees them: a network namespace, and a mount namespace with files of their own.
 
 A host's processes see the machine's files. What they change goes to a layer in memory, one for each host,
-and never to the machine; what no layer covers, such as other disks, is read-only.
+and never to the machine; what no layer covers, such as other disks, is read-only. So are the kernel's
+settings, but for those of the network, which are the namespace's own; and ``sysctl -p`` finds none of the
+machine's.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ NODES = Path("/run/lvslab/nodes")
 _AUTHORIZED_KEYS = Path("/run/lvslab/authorized_keys")
 # The lab's own mounts, and the terminals: hosts share them with the supervisor.
 _WRITABLE = ("/proc", "/sys", "/run", "/dev/pts")
+_SETTINGS = Path("/proc/sys")
 # Where a host has the layer over the machine's root, out of which its folders are taken.
 _LAYER = Path("/run/lvslab/layer")
 # The kernel does most of the work, and some of it for two hosts at a time.
@@ -63,6 +66,11 @@ def _template() -> int:
     for place in _WRITABLE:
         if os.path.ismount(place):
             namespaces.make_read_only(place, undo=True)
+    # The kernel's settings are the machine's, but for those of the network, which are each namespace's own.
+    namespaces.bind(_SETTINGS / "net", _SETTINGS / "net")
+    namespaces.mount(_SETTINGS, _SETTINGS, flags=namespaces.MS_BIND | namespaces.MS_REC)
+    namespaces.make_read_only(_SETTINGS)
+    namespaces.make_read_only(_SETTINGS / "net", undo=True)
     _LAYER.mkdir(exist_ok=True)
     return namespaces.own("mnt")
 
@@ -90,6 +98,7 @@ def _made(name: str, template: int) -> Made:
     for folder in ("/tmp", "/dev/shm"):
         namespaces.mount("tmpfs", folder, "tmpfs", options="mode=1777")
     _let_in()
+    Path("/etc/sysctl.conf").write_text("# sysctl -p reads the settings in this file.\n")
     return Made(Namespaces(namespaces.own("net"), namespaces.own("mnt")), Conversation())
 
 

@@ -23,6 +23,7 @@ CLONE_FS = 0x00000200
 CLONE_NEWNET = 0x40000000
 # include/uapi/linux/mount.h, include/uapi/linux/fcntl.h.
 MS_BIND = 4096
+MS_REC = 16384
 _MOUNT_ATTR_RDONLY = 1
 _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from lvslab.topology import Interface, Lab, Node
+
+DirectorKind = Literal["qemu", "mininet"]
+"""What the directors are: virtual machines with kernels of their own, or Mininet hosts on this machine's."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +136,12 @@ def nodes_of(lab: Lab) -> dict[str, dict[str, Any]]:
     }
 
 
-def hosts_of(lab: Lab) -> tuple[Host, ...]:
-    """The Mininet hosts of ``lab``: every node that is no director."""
+def hosts_of(lab: Lab, directors: DirectorKind = "qemu") -> tuple[Host, ...]:
+    """The Mininet hosts of ``lab``: every node but the directors, and these too where that is their kind."""
     return tuple(
         Host(name, _cards(lab, name, node), tuple(Web(service.port) for service in node.services))
         for name, node in lab.nodes.items()
-        if node.role != "director"
+        if directors == "mininet" or node.role != "director"
     )
 
 

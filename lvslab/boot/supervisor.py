@@ -102,7 +102,7 @@ class Supervisor(control.Answer):
         )
         self._hosts: dict[str, Namespaces] = {}
         self._servers: dict[str, Any] = {}
-        self._notes: dict[str, Any] = {}
+        self._notes: dict[str, Any] = {"accelerator": "none"}
         self._ready = False
         self._asked_to_end = False
         self._ended = threading.Event()
@@ -113,9 +113,10 @@ class Supervisor(control.Answer):
         # Mininet takes a moment to import, and so waits until the guests are on their way.
         plan, begun = self._plan, time.monotonic()
         _keys(plan)
-        choice = self._accelerator(plan.guests)
-        with self._phase("guests started"):
-            self._guests.start(choice.accelerator)
+        if plan.guests:
+            choice = self._accelerator(plan.guests)
+            with self._phase("guests started"):
+                self._guests.start(choice.accelerator)
         with self._phase("network"):
             from lvslab.boot import network
 
@@ -124,8 +125,9 @@ class Supervisor(control.Answer):
             self._hosts = {host.name: built[host.name].namespaces for host in plan.hosts}
         with self._phase("services"):
             self._start_servers()
-        with self._phase("guests up"):
-            self._guests.await_up()
+        if plan.guests:
+            with self._phase("guests up"):
+                self._guests.await_up()
         self._ready = True
         self._lifeline.tell("ready", seconds=time.monotonic() - begun)
 
@@ -259,7 +261,7 @@ class Supervisor(control.Answer):
 
     def _machine(self, node: str) -> Machine:
         if node not in self._guests.names:
-            raise self._no_such("virtual machine", node, self._guests.names)
+            raise self._no_such("virtual machine with a serial console", node, self._guests.names)
         machine = self._guests.get(node)
         if machine is None:
             raise StateError(f"{node} is just coming up", "wait for lab.up to end")

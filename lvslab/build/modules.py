@@ -16,9 +16,10 @@ from lvslab.errors import BuildError
 from lvslab.run import run
 
 # What a director may be asked to load: IPVS, netfilter with iptables' extensions, tunnels, and its network
-# cards.
+# cards. And CRC32c: libcrc32c, which netfilter needs, asks for an algorithm by that name, not for a module.
 WANTED = re.compile(
-    r"kernel/(?:net/netfilter/(?!nft_flow|nf_flow|ipset|xt_TRACE)"
+    r"kernel/(?:crypto/crc32c_generic\."
+    r"|net/netfilter/(?!nft_flow|nf_flow|ipset|xt_TRACE)"
     r"|net/ipv[46]/netfilter/"
     r"|net/ipv4/(?:ipip|ip_gre|gre|ip_tunnel|tunnel4|fou|udp_tunnel)\."
     r"|net/ipv6/(?:ip6_tunnel|tunnel6|ip6_gre|fou6|ip6_udp_tunnel)\."

@@ -53,7 +53,7 @@ def lab(request: pytest.FixtureRequest, record_testsuite_property: Any) -> Itera
             _record(testbed, record_testsuite_property)
             yield testbed
         return
-    with _booted(request.path.parent, None) as testbed:
+    with _booted(request.path.parent) as testbed:
         testbed.apply()
         _record(testbed, record_testsuite_property)
         yield testbed
@@ -63,7 +63,7 @@ def lab(request: pytest.FixtureRequest, record_testsuite_property: Any) -> Itera
 def bare_lab(request: pytest.FixtureRequest) -> Iterator[Testbed]:
     """A lab of its own for one test, booted, and without a single step of the how-to.
 
-    Its directors run the same kernel as those of the lab that ``--lab`` names.
+    Its directors are of the same kind as those of the lab that ``--lab`` names, and run the same kernel.
     """
     yield from _own(request, applied=False)
 
@@ -104,14 +104,14 @@ def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
     config = request.config
     if _SPARES not in config.stash:
         config.stash[_SPARES] = Spares()
-    spares, kernel_name = config.stash[_SPARES], _kernel_name(config)
+    spares, (kernel_name, kind) = config.stash[_SPARES], _directors(config)
     coming = [
-        Wanted(item.path.parent, kernel_name, fixture == "fresh_lab")
+        Wanted(item.path.parent, kernel_name, kind, fixture == "fresh_lab")
         for item in _after(request.node)
         for fixture in ("bare_lab", "fresh_lab")
         if fixture in item.fixturenames
     ]
-    own = spares.take(Wanted(request.path.parent, kernel_name, applied), coming)
+    own = spares.take(Wanted(request.path.parent, kernel_name, kind, applied), coming)
     try:
         try:
             testbed = own.testbed()
@@ -129,14 +129,16 @@ def _after(node: pytest.Item) -> Iterator[pytest.Function]:
     return (item for item in items[items.index(node) + 1 :] if isinstance(item, pytest.Function))
 
 
-def _kernel_name(config: pytest.Config) -> str | None:
-    """The kernel that took the place of the one in lab.yaml in the lab that ``--lab`` names."""
+def _directors(config: pytest.Config) -> tuple[str | None, str]:
+    """The directors of the lab that ``--lab`` names: the kernel that took the place of the one in lab.yaml,
+    and their kind.
+    """
     from lvslab.cluster import attach
 
     if not (name := config.getoption("--lab")):
-        return None
+        return None, "qemu"
     with attach(name) as running:
-        return running.kernel_name
+        return running.kernel_name, running.director_kind
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -146,7 +148,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @contextmanager
-def _booted(folder: Path, kernel_name: str | None) -> Iterator[Testbed]:
+def _booted(folder: Path, kernel_name: str | None = None, director_kind: str = "qemu") -> Iterator[Testbed]:
     from lvslab.check.testbed import Testbed
     from lvslab.cluster import booted
     from lvslab.errors import MachineError
@@ -154,7 +156,9 @@ def _booted(folder: Path, kernel_name: str | None) -> Iterator[Testbed]:
     name = f"{folder.name[:20]}-{secrets.token_hex(3)}"
     with ExitStack() as opened:
         try:
-            running = opened.enter_context(booted(folder, name=name, kernel_name=kernel_name))
+            running = opened.enter_context(
+                booted(folder, name=name, kernel_name=kernel_name, director_kind=director_kind)
+            )
         except MachineError as lacking:
             pytest.skip(str(lacking))
         yield opened.enter_context(Testbed(running))

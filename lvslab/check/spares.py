@@ -36,6 +36,7 @@ class Wanted:
 
     folder: Path
     kernel_name: str | None
+    director_kind: str
     applied: bool
 
 
@@ -109,6 +110,7 @@ class OwnLab:
                     wanted.folder,
                     name=name,
                     kernel_name=wanted.kernel_name,
+                    director_kind=wanted.director_kind,
                     copyable=copyable,
                     begin_with=begin_with,
                 )

@@ -149,6 +149,7 @@ def test_a_damaged_module(tmp_path: Path, kind: str) -> None:
         ("kernel/net/ipv4/netfilter/iptable_nat.ko", True),
         ("kernel/net/ipv6/netfilter/ip6_tables.ko", True),
         ("kernel/net/ipv4/ipip.ko", True),
+        ("kernel/crypto/crc32c_generic.ko", True),
         ("kernel/drivers/net/ethernet/intel/e1000/e1000.ko", True),
         ("kernel/drivers/virtio/virtio_pci.ko", True),
         ("kernel/drivers/net/ethernet/intel/e1000e/e1000e.ko", False),

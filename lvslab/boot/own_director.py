@@ -1,0 +1,64 @@
+"""What a Mininet director needs of this machine: a kernel with IPVS, and the programs that set it up.
+
+IPVS keeps a table for each network namespace (since Linux 2.6.39), so a host of the lab can be a director
+where the machine's own kernel has it. A module that is loaded for that stays loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+
+from lvslab.errors import MachineError
+from lvslab.run import run
+
+PROGRAMS = ("ipvsadm", "iptables")
+"""The machine's own are used; Debian's packages have the same names."""
+
+_INSTEAD = "--director qemu, the default, runs it in QEMU with a kernel and programs of its own"
+
+
+def has_ipvs() -> bool:
+    """Whether a new network namespace of this machine has IPVS. Loads no module."""
+    # A namespace gets its /proc/net/ip_vs when it is made, or when the module is loaded.
+    return run(["unshare", "--net", "--", "test", "-e", "/proc/net/ip_vs"], check=False).returncode == 0
+
+
+def has_module() -> bool:
+    """Whether IPVS is a module that this machine's kernel could load."""
+    command = ["modprobe", "--dry-run", "--quiet", "ip_vs"]
+    return shutil.which(command[0]) is not None and run(command, check=False).returncode == 0
+
+
+def versions() -> Mapping[str, str]:
+    """The versions of this machine's kernel and programs, once it is ready for a Mininet director.
+
+    Loads the module ip_vs where that is what IPVS lacks. Raises MachineError.
+    """
+    release = os.uname().release
+    if not has_ipvs():
+        if shutil.which("modprobe"):
+            run(["modprobe", "ip_vs"], check=False)
+        if not has_ipvs():
+            raise MachineError(
+                f"this machine's kernel ({release}) has no IPVS, and a Mininet director runs on it", _INSTEAD
+            )
+    missing = [program for program in PROGRAMS if not shutil.which(program)]
+    if missing:
+        raise MachineError(
+            f"a Mininet director uses this machine's own {' and '.join(PROGRAMS)}, and it has no "
+            + " and no ".join(missing),
+            f"apt-get install {' '.join(missing)}; or {_INSTEAD}",
+        )
+    return {"kernel": release, "iptables": _version("iptables"), "ipvsadm": _version("ipvsadm")}
+
+
+def _version(program: str) -> str:
+    """What follows the "v" in what a program says of itself, such as ``ipvsadm v1.31 2019/12/24 (...)``."""
+    said = run([program, "--version"]).stdout.decode(errors="replace")
+    found = re.search(r"\bv(\d\S*)", said)
+    if not found:
+        raise MachineError(f"{program} does not say its version", said.strip() or "it said nothing")
+    return found.group(1)
