@@ -106,12 +106,12 @@ def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
         config.stash[_SPARES] = Spares()
     spares, (kernel_name, kind) = config.stash[_SPARES], _directors(config)
     coming = [
-        Wanted(item.path.parent, kernel_name, kind, fixture == "fresh_lab")
+        Wanted(item.path.parent, kernel_name, fixture == "fresh_lab", kind)
         for item in _after(request.node)
         for fixture in ("bare_lab", "fresh_lab")
         if fixture in item.fixturenames
     ]
-    own = spares.take(Wanted(request.path.parent, kernel_name, kind, applied), coming)
+    own = spares.take(Wanted(request.path.parent, kernel_name, applied, kind), coming)
     try:
         try:
             testbed = own.testbed()

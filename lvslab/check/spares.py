@@ -36,8 +36,8 @@ class Wanted:
 
     folder: Path
     kernel_name: str | None
-    director_kind: str
     applied: bool
+    director_kind: str = "qemu"
 
 
 class Typed:
