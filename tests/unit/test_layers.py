@@ -13,14 +13,21 @@ from lvslab.paths import PROJECT
 
 # From the ground up. Rooms of one floor may use each other, as long as that makes no circle.
 FLOORS = (
-    ("lvslab", "lvslab.errors", "lvslab.paths", "lvslab.run", "lvslab.spec"),
+    ("lvslab", "lvslab.errors", "lvslab.groups", "lvslab.paths", "lvslab.run", "lvslab.spec"),
     ("lvslab.build.*",),
     ("lvslab.boot.*",),
     ("lvslab.apply.*",),
     ("lvslab.cluster",),
     ("lvslab.check.*",),
     ("lvslab.lab", "lvslab.terminal"),
-    ("lvslab.bench", "lvslab.command_line", "lvslab.doctor", "lvslab.program", "lvslab.show"),
+    (
+        "lvslab.bench",
+        "lvslab.command_line",
+        "lvslab.doctor",
+        "lvslab.folded",
+        "lvslab.program",
+        "lvslab.show",
+    ),
     ("tasks",),
 )
 
