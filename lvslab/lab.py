@@ -24,12 +24,14 @@ from lvslab.cluster import Cluster, Event, nobody
 from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
 
 if TYPE_CHECKING:
+    from lvslab.check.ipvs_table import Service
     from lvslab.check.rounds import Round
 
 DEFAULT = "web-nat"
 _NO_TESTS = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
 FIRST_ROUND = 12
-"""Requests in the round that ``lab.up`` shows: a multiple of the sum of small weights."""
+"""Requests in the round that ``lab.up`` shows: a multiple of the sum of small weights. Where there are more
+servers than that, there is a request for each."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def _up(
         if apply:
             with _phase("steps", report):
                 running.apply(listeners.step)
-            if _has_web_service(running):
+            if _web_service(running) is not None:
                 with _phase("first round", report):
                     taken = first_round(running)
             running.note(distribution=distribution(taken))
@@ -203,22 +205,24 @@ def _import_the_rest() -> None:
         from lvslab.check import testbed  # noqa: F401
 
 
-def first_round(running: Cluster, count: int = FIRST_ROUND) -> Round | None:
+def first_round(running: Cluster) -> Round | None:
     """A round of requests from the first client through the first director; None where there is no web
     service."""
-    if not _has_web_service(running):
+    service = _web_service(running)
+    if service is None:
         return None
     from lvslab.check.testbed import Testbed
 
     with Testbed(running) as testbed:
-        return testbed.round(count=count)
+        return testbed.round(count=max(FIRST_ROUND, len(service.destinations)))
 
 
-def _has_web_service(running: Cluster) -> bool:
+def _web_service(running: Cluster) -> Service | None:
     from lvslab.check import rounds
 
-    director = next(iter(running.lab.directors))
-    return bool(running.lab.clients) and bool(rounds.web_services(running, director))
+    if not running.lab.clients:
+        return None
+    return next(iter(rounds.web_services(running, next(iter(running.lab.directors)))), None)
 
 
 def distribution(taken: Round | None) -> dict[str, dict[str, int]]:

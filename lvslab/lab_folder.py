@@ -7,7 +7,7 @@ a director. What came of it is plain data, which takes a millisecond.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -29,7 +29,7 @@ def lab(folder: Path) -> Lab:
 
         return spec.load(folder)
 
-    rules = (Path(topology.__file__), Path(topology.__file__).with_name("spec.py"))
+    rules = [Path(topology.__file__).with_name(f"{room}.py") for room in ("topology", "groups", "spec")]
     return _read(folder, LAB_FILE, rules, "", read)
 
 
@@ -39,7 +39,7 @@ def steps(folder: Path, lab: Lab) -> tuple[Step, ...]:
     return _read(folder, file, rules, " ".join(nodes), lambda: howto.load(folder / file, nodes))
 
 
-def _read(folder: Path, file: str, rules: tuple[Path, ...], context: str, read: Callable[[], T]) -> T:
+def _read(folder: Path, file: str, rules: Sequence[Path], context: str, read: Callable[[], T]) -> T:
     """What ``read`` makes of ``file``, by ``rules`` (source files of ours), in a ``context``."""
     try:
         sources = [path.read_bytes() for path in (folder / file, *rules)]

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from lvslab import folded
+
 if TYPE_CHECKING:
     from rich.status import Status
 
@@ -136,7 +138,10 @@ def up(result: Up) -> str:
         nodes(result.nodes),
     ]
     if result.table:
-        parts.append(f"the director's table after the first round\n{_indented(result.table)}")
+        director = next(name for name, node in result.nodes.items() if node["role"] == "director")
+        remark = f': ./run lab.exec {director}{name} --command "ipvsadm -Ln"'
+        table = folded.without_middle(_indented(result.table), remark)
+        parts.append(f"the director's table after the first round\n{table}")
     if result.distribution:
         parts.append(_distribution(result.distribution))
     parts.append(_steps(result.steps))
@@ -154,13 +159,20 @@ def up(result: Up) -> str:
 
 
 def nodes(found: Mapping[str, Any]) -> str:
-    """A line for each node: name, role, addresses, state."""
+    """A line for each node: name, role, addresses, state. Many that are alike share one."""
     rows = [("node", "role", "addresses", "state")]
-    for name, node in found.items():
-        addresses = ", ".join(f"{card} {address}" for card, address in node["addresses"].items())
-        state = node["state"] + (f", service {node['service']}" if "service" in node else "")
-        rows.append((name, node["role"], addresses, state))
+    for names in folded.runs(found, lambda node: (node["role"], _state(node), tuple(node["addresses"]))):
+        node = found[names[0]]
+        addresses = (
+            f"{card} {folded.span([found[name]['addresses'][card] for name in names])}"
+            for card in node["addresses"]
+        )
+        rows.append((folded.span(names), node["role"], ", ".join(addresses), _state(node)))
     return columns(rows)
+
+
+def _state(node: Mapping[str, Any]) -> str:
+    return f"{node['state']}, service {node['service']}" if "service" in node else str(node["state"])
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -255,7 +267,10 @@ def _runs(accelerator: str) -> str:
 def _distribution(distribution: Mapping[str, Mapping[str, int]]) -> str:
     total = sum(row["observed"] for row in distribution.values())
     rows = [("real server", "expected", "observed")]
-    rows += [(name, str(row["expected"]), str(row["observed"])) for name, row in distribution.items()]
+    ordered = {name: distribution[name] for name in folded.in_order(list(distribution))}
+    for names in folded.runs(ordered, lambda row: (row["expected"], row["observed"])):
+        counts, each = ordered[names[0]], " each" if len(names) > 1 else ""
+        rows.append((folded.span(names), f"{counts['expected']}{each}", f"{counts['observed']}{each}"))
     return f"who answered {total} requests, and who should have\n{columns(rows)}"
 
 

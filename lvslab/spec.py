@@ -11,7 +11,7 @@ import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -22,7 +22,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from lvslab import topology
+from lvslab import groups, topology
 from lvslab.errors import LabFileError
 from lvslab.topology import LAB_FILE, Address, Lab, Role, Subnet, read_text, suggest
 
@@ -98,7 +98,7 @@ class Node(_Model):
     model_config = ConfigDict(
         json_schema_extra={
             "if": {"properties": {"role": {"const": "director"}}},
-            "then": {"required": ["kernel"], "properties": {"services": False}},
+            "then": {"required": ["kernel"], "properties": {"count": False, "services": False}},
             "else": {"properties": {"kernel": False, "memory": False}},
         }
     )
@@ -107,6 +107,13 @@ class Node(_Model):
     kernel: str | None = Field(default=None, min_length=1, description="A director's kernel: debian-cloud")
     memory: int = Field(
         default=192, ge=16, le=65536, strict=True, description="A director's memory in MiB, 16 to 65536"
+    )
+    count: int | None = Field(
+        default=None,
+        ge=1,
+        le=groups.MOST_NODES,
+        strict=True,
+        description="So many nodes alike, NAME-1, NAME-2 and so on, each with the next address",
     )
     interfaces: Mapping[InterfaceName, Interface] = Field(min_length=1, description="Network cards by name")
     services: tuple[Service, ...] = Field(default=(), description="The servers that run on the node, a list")
@@ -147,7 +154,7 @@ def load(folder: Path) -> Lab:
 def _lab(folder: Path, spec: LabFile) -> Lab:
     """``spec`` as plain data."""
     networks = {name: topology.Network(network.subnet) for name, network in spec.networks.items()}
-    nodes = {name: _node(node) for name, node in spec.nodes.items()}
+    nodes = {name: _node(node) for name, node in groups.expanded(spec.nodes)}
     return Lab(folder.name, folder, spec.title, networks, nodes)
 
 
@@ -279,17 +286,31 @@ def _contradictions(spec: LabFile) -> Iterator[_Mistake]:
             yield _Mistake(("networks", name, "subnet"), message, "every network needs addresses of its own")
     if not any(node.role == "director" for node in spec.nodes.values()):
         yield _Mistake(("nodes",), "the lab has no director", "give one node 'role: director' and a kernel")
+    for name, message, hint in (counted := list(groups.mistakes(spec.nodes))):
+        yield _Mistake(("nodes", name, "count") if name else ("nodes",), message, hint)
     owners: dict[Address, str] = {}
     for name, node in spec.nodes.items():
         yield from _node_mistakes(name, node)
-        for card, interface in node.interfaces.items():
+        if not counted:
+            # What is wrong with one of many alike is wrong with more of them, and told once.
+            found = _address_mistakes(name, node, spec, owners)
+            yield from islice(found, None if node.count is None else 1)
+
+
+def _address_mistakes(
+    name: str, node: Node, spec: LabFile, owners: dict[Address, str]
+) -> Iterator[_Mistake]:
+    for own_name, copy in groups.expanded({name: node}):
+        which = f"{own_name}: " if node.count is not None else ""
+        for card, interface in copy.interfaces.items():
             place = ("nodes", name, "interfaces", card)
-            yield from _interface_mistakes(place, interface, spec)
+            for mistake in _interface_mistakes(place, interface, spec):
+                yield mistake._replace(message=which + mistake.message)
             if interface.address in owners:
                 owner = owners[interface.address]
-                message = f"{name} has the address {interface.address}, which is {owner}'s already"
+                message = f"{own_name} has the address {interface.address}, which is {owner}'s already"
                 yield _Mistake((*place, "address"), message, "give one of the two another address")
-            owners.setdefault(interface.address, name)
+            owners.setdefault(interface.address, own_name)
 
 
 def _node_mistakes(name: str, node: Node) -> Iterator[_Mistake]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lvslab.check.ipvs_listing import Counters, ServiceConnections, parse_connections, parse_counters
 from lvslab.check.ipvs_rules import parse_rules
 from lvslab.check.ipvs_table import Service
+from lvslab.check.ipvs_typed import spelled_out
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -103,5 +104,5 @@ def _entries(text: str) -> Iterator[tuple[str, str]]:
 
 def table_of_steps(cluster: Cluster, director: str) -> tuple[Service, ...]:
     """The table that the how-to's steps on ``director`` make."""
-    typed = [step.command for step in cluster.steps if step.node == director]
+    typed = [spelled_out(step.command) for step in cluster.steps if step.node == director]
     return parse_rules("\n".join(typed))

@@ -185,7 +185,10 @@ def _apply(table: dict[str, Service], words: Sequence[str], line: str) -> None:
         raise TableError(f"one of -A, -E, -D, -C, -a, -e, -d is needed in {line!r}")
     command = commands[0]
     if command == "R":
-        raise TableError(f"{line!r} reads rules that are not in it", "give the rules themselves")
+        raise TableError(
+            f"{line!r} reads rules that are not in it",
+            "give it the rules from a here-document, or from echo, in a for loop or without",
+        )
     for option in options:
         if option not in _ALLOWED[command]:
             raise TableError(f"ipvsadm -{command} has no option {_dashed(option)}, in {line!r}")

@@ -3,11 +3,14 @@ others saw."""
 
 from __future__ import annotations
 
-import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvslab.check import access_log, http, schedulers, verdict
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 3
 _LOG_SECONDS = 2.0
+_PROBES_AT_ONCE = 32
 _NOTHING = Counters(0, 0, 0, 0, 0)
 
 
@@ -206,28 +210,22 @@ def _facts(
 ) -> ClusterFacts:
     """What a person would look at when a request is not answered."""
     reachable = {str(card.address): card for card in cluster.lab.nodes[director].interfaces.values()}
-    servers, gateways = [], set[str]()
+    gateways, asked = set[str](), list[tuple[NamespaceThread, str, str, int]]()
     for name, node in cluster.lab.real_servers.items():
-        for kind in node.services:
-            address = str(node.addresses[0])
-            servers.append(
-                ServerFacts(
-                    name=name,
-                    address=address,
-                    port=kind.port,
-                    probe=_probe(namespaces(name), f"http://{endpoint(address, kind.port)}/"),
-                    gateway=_gateway(cluster, name),
-                )
-            )
+        address = str(node.addresses[0])
+        asked += [(namespaces(name), name, address, kind.port) for kind in node.services]
         for card in node.interfaces.values():
             gateways |= {own for own, theirs in reachable.items() if theirs.network == card.network}
+    # Many at a time: where no server answers, each of them is waited for.
+    with ThreadPoolExecutor(_PROBES_AT_ONCE) as workers:
+        servers = tuple(workers.map(lambda server: _look_at(*server), asked))
     totals = after.totals.get(str(service), _NOTHING).since(before.totals.get(str(service), _NOTHING))
     return ClusterFacts(
         virtual_service=str(service),
         director_address=min(gateways, default=""),
         expected=table_of_steps(cluster, director),
         observed=after.rules,
-        servers=tuple(servers),
+        servers=servers,
         ip_forward=after.ip_forward,
         counters=totals,
     )
@@ -242,8 +240,26 @@ def _probe(namespace: NamespaceThread, url: str) -> verdict.Probe:
     return "answers"
 
 
-def _gateway(cluster: Cluster, node: str) -> str:
-    """The default gateway of a node; "" where it has none."""
-    said = cluster.execute(node, "ip route show default").stdout.decode()
-    found = re.search(r"^default via (\S+)", said, re.MULTILINE)
-    return found.group(1) if found else ""
+def _look_at(namespace: NamespaceThread, name: str, address: str, port: int) -> ServerFacts:
+    return ServerFacts(
+        name=name,
+        address=address,
+        port=port,
+        probe=_probe(namespace, f"http://{endpoint(address, port)}/"),
+        gateway=_default_gateway(namespace.call(_routes)),
+    )
+
+
+def _routes() -> str:
+    """The IPv4 routes of the calling thread's network namespace, as the kernel lists them."""
+    return Path("/proc/thread-self/net/route").read_text()
+
+
+def _default_gateway(routes: str) -> str:
+    """The gateway of the default route in a listing of /proc/net/route; "" where it has none."""
+    for line in routes.splitlines()[1:]:
+        _, destination, gateway, _, _, _, _, mask, *_ = line.split()
+        if (destination, mask) == ("00000000", "00000000"):
+            # Four bytes in the network's order, printed as one number of this machine's.
+            return str(IPv4Address(int(gateway, 16).to_bytes(4, sys.byteorder)))
+    return ""

@@ -160,6 +160,8 @@ def sources_preserved(
 
 Probe = Literal["answers", "refused", "no-answer"]
 
+_MOST_CAUSES = 8
+
 
 @dataclass(frozen=True)
 class ServerFacts:
@@ -214,7 +216,9 @@ def no_answer(facts: ClusterFacts, failure: CheckFailed) -> CheckFailed:
     findings = diagnose(facts)
     if not findings:
         return failure
-    lines = [f"{finding.cause}; {finding.remedy}" for finding in findings]
+    lines = [f"{finding.cause}; {finding.remedy}" for finding in findings[:_MOST_CAUSES]]
+    if (more := len(findings) - _MOST_CAUSES) > 0:
+        lines.append(f"and {more} more of the same kinds")
     return CheckFailed(failure.message, "\n  ".join(lines))
 
 

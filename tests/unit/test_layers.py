@@ -13,7 +13,7 @@ from lvslab.paths import PROJECT
 
 # From the ground up. Rooms of one floor may use each other, as long as that makes no circle.
 FLOORS = (
-    ("lvslab", "lvslab.errors", "lvslab.paths", "lvslab.run", "lvslab.stand_in"),
+    ("lvslab", "lvslab.errors", "lvslab.groups", "lvslab.paths", "lvslab.run", "lvslab.stand_in"),
     ("lvslab.spec", "lvslab.topology"),
     ("lvslab.build.*",),
     ("lvslab.boot.*",),
@@ -22,7 +22,14 @@ FLOORS = (
     ("lvslab.check.*",),
     ("lvslab.lab", "lvslab.terminal"),
     ("lvslab.light_invoke",),
-    ("lvslab.bench", "lvslab.command_line", "lvslab.doctor", "lvslab.program", "lvslab.show"),
+    (
+        "lvslab.bench",
+        "lvslab.command_line",
+        "lvslab.doctor",
+        "lvslab.folded",
+        "lvslab.program",
+        "lvslab.show",
+    ),
     ("tasks",),
 )
 

@@ -77,9 +77,7 @@ class Miniature:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        return tuple(
-            cast(Step, _Step(command.replace("PORT", str(self.port)))) for command in self.commands
-        )
+        return tuple(cast(Step, _Step(command.replace("PORT", str(self.port)))) for command in self.commands)
 
     def serve(self, connection: socket.socket, peer: tuple[str, int]) -> None:
         request = b""
@@ -149,6 +147,13 @@ _STATS_HEAD = (
 )
 _ENTRIES_HEAD = "IPVS connection entries\npro expire state source virtual destination\n"
 
+# /proc/net/route on a little-endian machine, as it pads its lines.
+ROUTES = """\
+Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT
+eth0	00000000	0100000A	0003	0	0	0	00000000	0	0	0
+eth0	0000000A	00000000	0001	0	0	0	00FFFFFF	0	0	0
+"""
+
 COMMANDS = [
     "ipvsadm -A -t 127.0.0.1:PORT -s wlc",
     "ipvsadm -a -t 127.0.0.1:PORT -r 10.0.0.100:80 -m",
@@ -180,9 +185,7 @@ def take(cluster: Miniature, count: int = 9) -> rounds.Round:
     def namespaces(node: str) -> NamespaceThread:
         return cast(NamespaceThread, Here())
 
-    return rounds.take(
-        cast(Cluster, cluster), namespaces, client="client", director="director", count=count
-    )
+    return rounds.take(cast(Cluster, cluster), namespaces, client="client", director="director", count=count)
 
 
 def test_a_round_is_what_was_foreseen_and_everybody_counts_the_same(cluster: Miniature) -> None:
@@ -252,9 +255,7 @@ def test_a_log_that_never_has_a_request(cluster: Miniature, monkeypatch: pytest.
     assert take(cluster, 3).logged == {}
 
 
-def test_no_answer_comes_with_its_likely_cause(
-    cluster: Miniature, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_answer_comes_with_its_likely_cause(cluster: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.ip_forward = 0
     cluster.serve = lambda connection, peer: None  # type: ignore[method-assign]
     probed: list[str] = []
@@ -264,10 +265,24 @@ def test_no_answer_comes_with_its_likely_cause(
         return "answers"
 
     monkeypatch.setattr(rounds, "_probe", probe)
+    monkeypatch.setattr(rounds, "_routes", lambda: ROUTES)
     with pytest.raises(CheckFailed, match="request 1 of 9") as caught:
         take(cluster)
-    assert "ip_forward is 0 on the director" in (caught.value.hint or "")
-    assert probed == ["http://10.0.0.100:80/", "http://10.0.0.101:80/"]
+    hint = caught.value.hint or ""
+    assert hint.startswith("ip_forward is 0 on the director")
+    assert "default route" not in hint
+    assert sorted(probed) == ["http://10.0.0.100:80/", "http://10.0.0.101:80/"]
+    monkeypatch.setattr(rounds, "_routes", lambda: ROUTES.replace("0100000A", "FE00000A"))
+    with pytest.raises(CheckFailed, match=r"rs1's default route goes to 10\.0\.0\.254"):
+        take(cluster)
+
+
+def test_a_default_gateway() -> None:
+    assert rounds._default_gateway(ROUTES) == "10.0.0.1"
+    heading, default, network = ROUTES.splitlines()
+    assert rounds._default_gateway(f"{heading}\n{network}\n") == ""
+    assert rounds._default_gateway("") == ""
+    assert rounds._default_gateway(f"{heading}\n{network}\n{default}\n") == "10.0.0.1"
 
 
 def test_a_real_server_that_is_asked_directly(cluster: Miniature) -> None:

@@ -69,6 +69,36 @@ def test_what_lab_up_ends_with() -> None:
     )
 
 
+def test_many_nodes_that_are_alike_are_a_line() -> None:
+    def server(number: int, service: str = "up") -> dict[str, object]:
+        addresses = {"eth0": f"10.0.1.{number}"}
+        return {"role": "real-server", "addresses": addresses, "state": "up", "service": service}
+
+    names = {f"rs-{number}": server(number) for number in range(1, 251)}
+    names["rs-200"] = server(200, "stopped")
+    table = "\n".join(["TCP  192.0.2.1:80 wlc", *(f"  -> 10.0.1.{number}:80" for number in range(1, 251))])
+    distribution = {name: {"expected": 1, "observed": 1} for name in sorted(names)}
+    distribution["rs-7"] = {"expected": 1, "observed": 0}
+    nodes = {"director": NODES["director"], **names}
+    text = show.up(replace(UP, nodes=nodes, distribution=distribution, table=table))
+    assert (
+        "  director             director     eth0 192.0.2.1, eth1 10.0.0.1    up\n"
+        "  rs-1 ... rs-199      real-server  eth0 10.0.1.1 ... 10.0.1.199      up, service up\n"
+        "  rs-200               real-server  eth0 10.0.1.200                   up, service stopped\n"
+        "  rs-201 ... rs-250    real-server  eth0 10.0.1.201 ... 10.0.1.250    up, service up\n"
+    ).replace("  ", " ").split() == text.partition("\n\nthe director's")[0].split("state\n")[1].split()
+    assert (
+        '    -> 10.0.1.11:80\n  (235 more lines: ./run lab.exec director --command "ipvsadm -Ln")\n' in text
+    )
+    assert "who answered 249 requests" in text
+    rows = [line.split() for line in text.splitlines() if line.startswith("  rs-") and "up" not in line]
+    assert rows == [
+        ["rs-1", "...", "rs-6", "1", "each", "1", "each"],
+        ["rs-7", "1", "0"],
+        ["rs-8", "...", "rs-250", "1", "each", "1", "each"],
+    ]
+
+
 def test_another_name_is_part_of_what_to_type_next() -> None:
     text = show.up(replace(UP, name="a"))
     assert "./run lab.ssh director --name a\n" in text

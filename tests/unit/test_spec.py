@@ -71,6 +71,28 @@ def test_load(folder: Path) -> None:
     assert lab.nodes["director"].memory == 192
 
 
+def test_one_node_stands_for_many(folder: Path) -> None:
+    counted = LAB.replace(
+        "client: {role: client, interfaces: {eth0: {network: six, address: fd00::2}}}",
+        "client: {role: client, count: 3, interfaces: {eth0: {network: six, address: fd00::9}}}",
+    )
+    (folder / "lab.yaml").write_text(counted)
+    lab = spec.load(folder)
+    assert list(lab.nodes) == ["web", "director", "client-1", "client-2", "client-3", "dns"]
+    addresses = [str(node.addresses[0]) for node in lab.clients.values()]
+    assert addresses == ["fd00::9", "fd00::a", "fd00::b"]
+
+
+def test_many_has_250_real_servers() -> None:
+    lab = spec.load(paths.labs() / "many")
+    assert len(lab.real_servers) == 250
+    gateway = lab.nodes["director"].interfaces["eth1"].address
+    for number, server in enumerate(lab.real_servers.values(), start=1):
+        assert str(server.addresses[0]) == f"10.0.1.{number}"
+        assert server.interfaces["eth0"].gateway == gateway
+        assert [service.port for service in server.services] == [80]
+
+
 def test_an_address_with_its_prefix(folder: Path) -> None:
     lab = spec.load(folder)
     shown = [lab.with_prefix(interface) for interface in lab.nodes["director"].interfaces.values()]

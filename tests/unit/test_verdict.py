@@ -168,6 +168,18 @@ def test_a_server_that_is_stopped() -> None:
     assert causes(facts) == ["real-server-2 does not answer on 10.0.0.101:80, not even from its own network"]
 
 
+def test_of_many_causes_the_first_are_told() -> None:
+    servers = tuple(replace(ONE, name=f"rs{number}", probe="refused") for number in range(250))
+    failed = no_answer(replace(FINE, servers=servers), CheckFailed("no answer"))
+    lines = (failed.hint or "").splitlines()
+    assert len(lines) == 9
+    assert lines[-1].strip() == "and 242 more of the same kinds"
+    (only,) = (
+        no_answer(replace(FINE, servers=servers[:1]), CheckFailed("no answer")).hint or ""
+    ).splitlines()
+    assert "more of the same" not in only
+
+
 def test_a_table_without_the_service_comes_first() -> None:
     found = causes(replace(FINE, observed=(), ip_forward=0))
     assert "table is empty" in found[0]
