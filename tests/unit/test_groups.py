@@ -23,11 +23,11 @@ def test_nodes_without_a_count_stay_as_they_are() -> None:
 def test_each_copy_has_the_next_address() -> None:
     nodes = {"a": node("10.0.0.254", 3), "b": node("10.9.0.1", None)}
     made = dict(groups.expanded(nodes))
-    found = {name: str(one.addresses[0]) for name, one in made.items()}
+    found = {name: str(one.interfaces["eth0"].address) for name, one in made.items()}
     assert found == {"a-1": "10.0.0.254", "a-2": "10.0.0.255", "a-3": "10.0.1.0", "b": "10.9.0.1"}
     assert all(one.count is None for one in made.values())
     # What it was made of has not changed.
-    assert str(nodes["a"].addresses[0]) == "10.0.0.254"
+    assert str(nodes["a"].interfaces["eth0"].address) == "10.0.0.254"
 
 
 def test_one_of_a_kind_has_a_number_too() -> None:

@@ -166,10 +166,10 @@ def test_hosts_do_not_forward_whatever_the_machine_does(found: dict[str, Any]) -
 
 
 def test_all_but_the_lab_s_own_mounts_is_read_only(found: dict[str, Any]) -> None:
-    lab = {"/proc", "/sys", "/run", "/run/lvslab/layer", "/dev/pts"}
+    lab = {"/proc", "/proc/sys/net", "/sys", "/run", "/run/lvslab/layer", "/dev/pts"}
     layered = {"/etc", "/root", "/home", "/var", "/srv", "/opt", "/tmp", "/dev/shm"}
     writable = {place for place, access in found["mounts"].items() if access == "rw"}
-    assert found["mounts"]["/"] == "ro"
+    assert found["mounts"]["/"] == found["mounts"]["/proc/sys"] == "ro"
     assert writable <= lab | layered
     assert {"/etc", "/var", "/tmp", "/run"} <= writable
 

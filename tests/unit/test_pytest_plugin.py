@@ -41,6 +41,7 @@ class Running:
     """A lab that is up, and notes what is done with it."""
 
     kernel_name = "debian"
+    director_kind = "mininet"
     applied: Applied | None = None
     copyable: tuple[str, ...] = ()
 
@@ -78,9 +79,16 @@ def log(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[str]
 
     @contextmanager
     def booted(
-        folder: Path, *, name: str, kernel_name: str | None = None, **begins: Any
+        folder: Path,
+        *,
+        name: str,
+        kernel_name: str | None = None,
+        director_kind: str = "qemu",
+        **begins: Any,
     ) -> Iterator[Running]:
         log.append(f"boot {folder.name} with {kernel_name}")
+        if director_kind != "qemu":
+            log.append(f"director {director_kind}")
         log.append(name)
         with Running(name, folder, log) as running:
             yield running
@@ -154,11 +162,12 @@ def test_a_fresh_lab_for_each_test_that_breaks_it(pytester: pytest.Pytester, log
     assert len(set(names)) == 2
 
 
-def test_a_fresh_lab_runs_the_kernel_of_the_one_that_is_checked(
+def test_a_fresh_lab_has_directors_like_the_one_that_is_checked(
     pytester: pytest.Pytester, log: list[str]
 ) -> None:
     run(pytester, "def test_a(bare_lab): pass\n", "--lab=mine").assert_outcomes(passed=1)
     assert f"boot {pytester.path.name} with debian" in log
+    assert "director mininet" in log
 
 
 @pytest.mark.parametrize("where", ["call", "setup", "teardown"])
