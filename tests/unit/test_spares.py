@@ -36,7 +36,14 @@ class Labs:
 
     @contextmanager
     def booted(
-        self, folder: Path, *, name: str, kernel_name: str | None, copyable: bool, begin_with: Any, **kind: str
+        self,
+        folder: Path,
+        *,
+        name: str,
+        kernel_name: str | None,
+        copyable: bool,
+        begin_with: Any,
+        **kind: str,
     ) -> Iterator[SimpleNamespace]:
         self("begin" if begin_with else "boot copyable" if copyable else "boot")
 
