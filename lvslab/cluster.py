@@ -18,18 +18,22 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lvslab import lab_folder, paths, running
 from lvslab.apply import runner
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import Entry, Transcript
-from lvslab.boot import control, plan
+from lvslab.boot import control
 from lvslab.boot.launch import Launch
-from lvslab.build import image, kernel, keys, servers
+from lvslab.build import keys
 from lvslab.errors import LabFileError, UsageError
 from lvslab.topology import LAB_FILE, Lab
+
+if TYPE_CHECKING:
+    from lvslab.boot.plan import Plan
+    from lvslab.build.kernel import Kernel
 
 TRANSCRIPT = "transcript.jsonl"
 KEPT_RUNS = 20
@@ -212,8 +216,12 @@ def attach(name: str) -> Cluster:
     return Cluster(name, lab, steps, evidence, versions, status.get("kernel_name"))
 
 
-def _plan(lab: Lab, name: str, kernel_name: str | None, cold: bool) -> tuple[plan.Plan, Mapping[str, str]]:
+def _plan(lab: Lab, name: str, kernel_name: str | None, cold: bool) -> tuple[Plan, Mapping[str, str]]:
     """Fetch and make all that the lab needs, and say how to boot it."""
+    # Not before the supervisor has been started, which imports things of its own meanwhile.
+    from lvslab.boot import plan
+    from lvslab.build import image, servers
+
     bootables, versions = {}, {}
     for director, node in lab.directors.items():
         found = _kernel(lab, director, kernel_name or node.kernel or "", kernel_name is None)
@@ -247,7 +255,9 @@ def _plan(lab: Lab, name: str, kernel_name: str | None, cold: bool) -> tuple[pla
     return planned, versions
 
 
-def _kernel(lab: Lab, director: str, name: str, from_file: bool) -> kernel.Kernel:
+def _kernel(lab: Lab, director: str, name: str, from_file: bool) -> Kernel:
+    from lvslab.build import kernel
+
     # A path in lab.yaml is meant from the lab's folder, one on the command line from where the user is.
     if from_file and (lab.folder / name).is_file():
         name = str(lab.folder / name)
