@@ -7,10 +7,7 @@ together.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
-import shutil
 import socket
 import threading
 import time
@@ -19,24 +16,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from lvslab import lab_folder, paths, running
+from lvslab import lab_folder, running
 from lvslab.apply import applied, runner
 from lvslab.apply.applied import Applied
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import Entry, Transcript
-from lvslab.boot import control, own_director, plan
+from lvslab.boot import control
 from lvslab.boot.launch import Launch
-from lvslab.boot.plan import DirectorKind
-from lvslab.build import image, kernel, keys, servers
-from lvslab.errors import CheckFailed, LabFileError, UsageError
-from lvslab.topology import LAB_FILE, Lab, suggest
+from lvslab.build import keys
+from lvslab.errors import CheckFailed, UsageError
+from lvslab.topology import Lab, suggest
+
+if TYPE_CHECKING:
+    from lvslab.boot.plan import DirectorKind, Guest
 
 TRANSCRIPT = "transcript.jsonl"
-KEPT_RUNS = 20
-"""So many runs' evidence is kept; that of older ones is deleted, except where the lab is still up."""
 
 # Ends when dropbear has no sessions (children) any more, or after some seconds: a step may have made one.
 _NO_LOGIN = (
@@ -63,7 +60,7 @@ class Cluster:
     """
 
     applied: Applied | None = None
-    copyable: tuple[plan.Guest, ...] = ()
+    copyable: tuple[Guest, ...] = ()
 
     def __init__(
         self,
@@ -274,7 +271,10 @@ def booted(
     with control.reserve(name) as listener, Launch(name, listener, copies) as launch:
         begun = time.monotonic()
         report({"event": "begins", "phase": "prepare"})
-        planned, versions = _plan(lab, name, kernel_name, kind, cold)
+        # Not before the supervisor has been started, which imports things of its own meanwhile.
+        from lvslab import planning
+
+        planned, versions = planning.plan_of(lab, name, kernel_name, kind, cold=cold)
         report({"event": "phase", "phase": "prepare", "seconds": time.monotonic() - begun})
         typed_on = {step.node for step in steps}
         if begin_with is not None and begin_with.fits(planned.guests, steps):
@@ -318,95 +318,10 @@ def _director_kind(word: str, kernel_name: str | None) -> DirectorKind:
     if word == "qemu":
         return "qemu"
     if word != "mininet":
-        hint = suggest(word, get_args(DirectorKind))
-        raise UsageError(f"there are no directors of the kind '{word}'", hint)
+        raise UsageError(f"there are no directors of the kind '{word}'", suggest(word, ("qemu", "mininet")))
     if kernel_name is not None:
         raise UsageError(
             "a Mininet director runs on this machine's kernel, and takes no other",
             "leave out --kernel, or --director mininet",
         )
     return "mininet"
-
-
-def _plan(
-    lab: Lab, name: str, kernel_name: str | None, kind: DirectorKind, cold: bool
-) -> tuple[plan.Plan, Mapping[str, str]]:
-    """Fetch and make all that the lab needs, and say how to boot it."""
-    bootables, versions = _bootables(lab, kernel_name) if kind == "qemu" else ({}, own_director.versions())
-    hosts = plan.hosts_of(lab, kind)
-    planned = plan.Plan(
-        name=name,
-        lab=lab.name,
-        folder=lab.folder,
-        networks=tuple(lab.networks),
-        hosts=hosts,
-        guests=plan.guests_of(lab, bootables) if bootables else (),
-        servers=servers.bundle() if any(host.services for host in hosts) else None,
-        host_key=keys.dropbear_host_key(),
-        client_key=keys.client_public_key(),
-        evidence=_evidence(name),
-        cold=cold,
-        nodes=plan.nodes_of(lab),
-    )
-    about = {"lab": lab.name, "name": name, **{f"{who}-version": what for who, what in versions.items()}}
-    files = {
-        director: {"kernel": str(b.kernel), "image": str(b.initrd)} for director, b in bootables.items()
-    }
-    (planned.evidence / "versions.json").write_text(
-        json.dumps({**about, "directors": files}, indent=1) + "\n"
-    )
-    return planned, versions
-
-
-def _bootables(lab: Lab, kernel_name: str | None) -> tuple[dict[str, plan.Bootable], Mapping[str, str]]:
-    """A kernel and an image for each director, and the versions of what is in the last one's."""
-    bootables, versions = {}, {}
-    for director, node in lab.directors.items():
-        found = _kernel(lab, director, kernel_name or node.kernel or "", kernel_name is None)
-        built = image.build(found)
-        bootables[director] = plan.Bootable(
-            found.image, found.release, built.path, f"{found.sha256} {built.key}"
-        )
-        versions = {**built.versions}
-    return bootables, versions
-
-
-def _kernel(lab: Lab, director: str, name: str, from_file: bool) -> kernel.Kernel:
-    # A path in lab.yaml is meant from the lab's folder, one on the command line from where the user is.
-    if from_file and (lab.folder / name).is_file():
-        name = str(lab.folder / name)
-    try:
-        return kernel.find(name)
-    except UsageError as unknown:
-        if not from_file:
-            raise
-        text = (lab.folder / LAB_FILE).read_text().splitlines()
-        line = next((number for number, row in enumerate(text, 1) if name in row and "kernel" in row), 0)
-        message = f"nodes.{director}.kernel: {unknown.message}"
-        raise LabFileError(lab.folder / LAB_FILE, line, message, unknown.hint) from None
-
-
-def _evidence(name: str) -> Path:
-    """A new folder for the evidence of a run; the oldest ones go."""
-    runs = paths.state() / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
-    with (runs / ".lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        base = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
-        folder = base
-        while folder.exists():
-            folder = folder.with_name(f"{base.name}-{len(list(runs.glob(base.name + '*')))}")
-        folder.mkdir()
-        _prune(runs, folder)
-    return folder
-
-
-def _prune(runs: Path, newest: Path) -> None:
-    in_use = {newest}
-    for name in control.running():
-        with contextlib.suppress(Exception), control.Control(name) as conversation:
-            status, _ = conversation.ask("status")
-            in_use.add(Path(status["evidence"]))
-    old = sorted(folder for folder in runs.iterdir() if folder.is_dir() and folder not in in_use)
-    for folder in old[: max(0, len(old) + len(in_use) - KEPT_RUNS)]:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -15,14 +15,16 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lvslab import paths
 from lvslab.boot import control
-from lvslab.boot.plan import Plan
 from lvslab.errors import BootError
 from lvslab.paths import PROJECT
 from lvslab.run import ended, last_lines, missing_program
+
+if TYPE_CHECKING:
+    from lvslab.boot.plan import Plan
 
 log = logging.getLogger("lvslab.launch")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lvslab import cluster, spec
+from lvslab import cluster, planning, spec
 from lvslab.boot import control, plan
 from lvslab.errors import BootError, CheckFailed, LabFileError, MachineError, StateError, UsageError
 
@@ -116,7 +116,7 @@ def test_a_supervisor_that_ends_at_once_says_why(
     """That the lab "is not up" would be true, and no help."""
     program("unshare", "#!/bin/sh\necho no room for a namespace >&2\nexit 1\n")
     planned = plan.Plan(name, "my-lab", folder, (), (), (), None, b"", "", tmp_path, cold=False)
-    monkeypatch.setattr(cluster, "_plan", lambda *_: (planned, {}))
+    monkeypatch.setattr(planning, "plan_of", lambda *_, cold: (planned, {}))
     with pytest.raises(BootError, match="ended before the lab was up: unshare ended with") as caught:
         boot(folder, name)
     assert caught.value.hint == "no room for a namespace"
@@ -307,18 +307,18 @@ def no_labs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_run_has_a_folder_of_its_own(state: Path, no_labs: None) -> None:
-    folders = [cluster._evidence("a") for _ in range(5)]
+    folders = [planning._evidence("a") for _ in range(5)]
     assert len(set(folders)) == 5
     assert all(folder.is_dir() and folder.parent == state / "runs" for folder in folders)
 
 
 def test_only_the_last_runs_are_kept(state: Path, no_labs: None) -> None:
     runs = state / "runs"
-    for number in range(cluster.KEPT_RUNS + 5):
+    for number in range(planning.KEPT_RUNS + 5):
         (runs / f"20200101-0000{number:02}-a").mkdir(parents=True)
         (runs / f"20200101-0000{number:02}-a" / "transcript.jsonl").write_text("{}")
     (runs / "a-file").write_text("")
-    newest = cluster._evidence("a")
+    newest = planning._evidence("a")
     kept = sorted(folder.name for folder in runs.iterdir() if folder.is_dir())
     assert kept == [*(f"20200101-0000{number:02}-a" for number in range(6, 25)), newest.name]
     assert (runs / "a-file").exists()
@@ -328,7 +328,7 @@ def test_a_lab_that_is_up_keeps_its_evidence(
     state: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = state / "runs"
-    for number in range(cluster.KEPT_RUNS + 5):
+    for number in range(planning.KEPT_RUNS + 5):
         (runs / f"20200101-0000{number:02}-a").mkdir(parents=True)
     oldest = runs / "20200101-000000-a"
 
@@ -347,9 +347,9 @@ def test_a_lab_that_is_up_keeps_its_evidence(
 
     monkeypatch.setattr(control, "running", lambda: [name])
     monkeypatch.setattr(control, "Control", Conversation)
-    cluster._evidence("a")
+    planning._evidence("a")
     assert oldest.exists()
-    assert len([folder for folder in runs.iterdir() if folder.is_dir()]) == cluster.KEPT_RUNS
+    assert len([folder for folder in runs.iterdir() if folder.is_dir()]) == planning.KEPT_RUNS
 
 
 def test_the_fixture_lab_would_be_fine_with_another_kernel(folder: Path) -> None:

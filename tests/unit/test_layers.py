@@ -18,7 +18,7 @@ FLOORS = (
     ("lvslab.build.*",),
     ("lvslab.boot.*",),
     ("lvslab.apply.*",),
-    ("lvslab.cluster", "lvslab.lab_folder", "lvslab.running"),
+    ("lvslab.cluster", "lvslab.lab_folder", "lvslab.planning", "lvslab.running"),
     ("lvslab.check.*",),
     ("lvslab.lab", "lvslab.terminal"),
     ("lvslab.light_invoke",),
