@@ -1,4 +1,5 @@
-"""What ``bench`` measures: a cold ``lab.up`` and its phases, beside bare QEMU booting the same guest.
+"""What ``bench`` measures: ``lab.up`` and its phases, beside bare QEMU booting the same guest, and the same
+with 250 real servers.
 
 All of it happens in one run and in turns, since a shared machine is faster now and slower then: it is the
 ratios that mean something.
@@ -21,6 +22,9 @@ from lvslab.boot import accelerator, plan
 from lvslab.boot.qemu import Accelerator, Machine
 from lvslab.build import image, kernel
 from lvslab.errors import BootError, StateError
+
+MANY = "many"
+"""The lab with 250 real servers."""
 
 # QEMU outside of a lab's namespaces must end with us all the same.
 _TIED = ("unshare", "--pid", "--fork", "--kill-child", "--")
@@ -58,6 +62,7 @@ def measure(rounds: int) -> dict[str, Any]:
         "lab.up web-nat, warm, whole command": whole["warm"],
         **{f"  warm: {phase}": seconds for phase, seconds in phases["warm"].items()},
         "lab.down, whole command": down,
+        **_many(rounds),
     }
     rows = [
         {"what": what, "seconds": statistics.median(seconds), "ratio": statistics.median(seconds) / base}
@@ -65,6 +70,24 @@ def measure(rounds: int) -> dict[str, Any]:
     ]
     about = f"medians of {rounds}, kernel {guest.release}, accelerator {choice.accelerator}"
     return {"about": about, "rounds": rounds, "rows": rows}
+
+
+def _many(rounds: int) -> dict[str, list[float]]:
+    """Seconds of ``lab.up`` and ``lab.down`` with 250 real servers, by what is measured."""
+    whole: list[float] = []
+    down: list[float] = []
+    phases: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        up_seconds, down_seconds, document = _lab_up(MANY)
+        whole.append(up_seconds)
+        down.append(down_seconds)
+        for phase, seconds in document["phases"].items():
+            phases.setdefault(phase, []).append(seconds)
+    return {
+        f"lab.up {MANY}, warm, whole command": whole,
+        **{f"  {MANY}: {phase}": seconds for phase, seconds in phases.items()},
+        f"lab.down {MANY}, whole command": down,
+    }
 
 
 def _guest() -> plan.Guest:
@@ -86,7 +109,8 @@ def _bare(guest: plan.Guest, choice: Accelerator) -> float:
 
 
 def _lab_up(*options: str) -> tuple[float, float, dict[str, Any]]:
-    """Seconds of one whole ``lab.up`` and of the ``lab.down`` after it, and what ``--json`` says."""
+    """Seconds of one whole ``lab.up`` with ``options`` and of the ``lab.down`` after it; what ``--json``
+    says."""
     name = f"bench-{secrets.token_hex(3)}"
     up_seconds, document = _command("lab.up", "--name", name, "--json", *options)
     down_seconds, _ = _command("lab.down", "--name", name, "--json")
