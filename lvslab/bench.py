@@ -27,6 +27,9 @@ from lvslab.boot.qemu import QEMU, Accelerator, Machine, Memory
 from lvslab.build import image, kernel
 from lvslab.errors import BootError, CheckFailed, StateError
 
+MANY = "many"
+"""The lab with 250 real servers."""
+
 # QEMU outside of a lab's namespaces must end with us all the same.
 _TIED = ("unshare", "--pid", "--fork", "--kill-child", "--")
 
@@ -77,6 +80,7 @@ def measure(rounds: int, tests: int) -> dict[str, Any]:
     _steps(figures, rounds)
     _directors(figures, rounds)
     _fresh_labs(figures, tests)
+    _many(figures, rounds)
     about = f"medians of {rounds}, kernel {guest.release}, accelerator {choice.accelerator}"
     return {"about": about, "rounds": rounds, "rows": [asdict(row) for row in figures.rows]}
 
@@ -132,6 +136,25 @@ def _labs(figures: Figures, rounds: int) -> None:
     for phase, seconds in phases["warm"].items():
         figures.add(f"  warm: {phase}", seconds, _WARM)
     figures.add("lab.down, whole command", downs, _WARM)
+
+
+def _many(figures: Figures, rounds: int) -> None:
+    """The lab with 250 real servers."""
+    ups, downs = list[float](), list[float]()
+    phases: dict[str, list[float]] = {}
+    for turn in range(rounds + 1):
+        up_seconds, down_seconds, document = _lab_up(MANY)
+        if turn == 0:  # it may have had to make a snapshot
+            continue
+        ups.append(up_seconds)
+        downs.append(down_seconds)
+        for phase, seconds in document["phases"].items():
+            phases.setdefault(phase, []).append(seconds)
+    whole = f"lab.up {MANY}, whole command"
+    figures.add(whole, ups, _WARM)
+    for phase, seconds in phases.items():
+        figures.add(f"  {MANY}: {phase}", seconds, whole)
+    figures.add(f"lab.down {MANY}, whole command", downs, whole)
 
 
 def _steps(figures: Figures, rounds: int) -> None:
@@ -253,6 +276,24 @@ def _proportional_memory(token: str) -> float:
     return total / 1024
 
 
+def _many(rounds: int) -> dict[str, list[float]]:
+    """Seconds of ``lab.up`` and ``lab.down`` with 250 real servers, by what is measured."""
+    whole: list[float] = []
+    down: list[float] = []
+    phases: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        up_seconds, down_seconds, document = _lab_up(MANY)
+        whole.append(up_seconds)
+        down.append(down_seconds)
+        for phase, seconds in document["phases"].items():
+            phases.setdefault(phase, []).append(seconds)
+    return {
+        f"lab.up {MANY}, warm, whole command": whole,
+        **{f"  {MANY}: {phase}": seconds for phase, seconds in phases.items()},
+        f"lab.down {MANY}, whole command": down,
+    }
+
+
 def _guest() -> plan.Guest:
     found = lab_folder.lab(paths.labs() / lab.DEFAULT)
     chosen = kernel.find(next(iter(found.directors.values())).kernel or "")
@@ -271,7 +312,8 @@ def _machine(guest: plan.Guest, choice: Accelerator, memory: Memory) -> Iterator
 
 
 def _lab_up(*options: str) -> tuple[float, float, dict[str, Any]]:
-    """Seconds of one whole ``lab.up`` and of the ``lab.down`` after it, and what ``--json`` says."""
+    """Seconds of one whole ``lab.up`` with ``options`` and of the ``lab.down`` after it; what ``--json``
+    says."""
     name = f"bench-{secrets.token_hex(3)}"
     up_seconds, document = _command("lab.up", "--name", name, "--json", *options)
     down_seconds, _ = _command("lab.down", "--name", name, "--json")
