@@ -276,24 +276,6 @@ def _proportional_memory(token: str) -> float:
     return total / 1024
 
 
-def _many(rounds: int) -> dict[str, list[float]]:
-    """Seconds of ``lab.up`` and ``lab.down`` with 250 real servers, by what is measured."""
-    whole: list[float] = []
-    down: list[float] = []
-    phases: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        up_seconds, down_seconds, document = _lab_up(MANY)
-        whole.append(up_seconds)
-        down.append(down_seconds)
-        for phase, seconds in document["phases"].items():
-            phases.setdefault(phase, []).append(seconds)
-    return {
-        f"lab.up {MANY}, warm, whole command": whole,
-        **{f"  {MANY}: {phase}": seconds for phase, seconds in phases.items()},
-        f"lab.down {MANY}, whole command": down,
-    }
-
-
 def _guest() -> plan.Guest:
     found = lab_folder.lab(paths.labs() / lab.DEFAULT)
     chosen = kernel.find(next(iter(found.directors.values())).kernel or "")
