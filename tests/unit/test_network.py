@@ -200,6 +200,13 @@ def test_a_node_of_mininet_s_has_a_shell_when_it_is_asked_for(found: dict[str, A
     assert status == 0
 
 
+def test_mininet_is_imported_without_setuptools() -> None:
+    program = "import sys, lvslab.boot.network; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert {"mininet.net"} <= {*done.stdout.split()}
+    assert not {"setuptools", "distutils.version"} & {*done.stdout.split()}
+
+
 @pytest.mark.parametrize(
     ("limits", "set_to"),
     [
