@@ -6,6 +6,7 @@ shells until somebody wants one, and all links and addresses are asked of the ke
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from lvslab.boot.light_mininet import Intf, Link, Mininet, Node, Switch
 from lvslab.boot.namespaces import Namespaces
 from lvslab.boot.plan import Card, Plan
 from lvslab.boot.rtnetlink import Conversation
+from lvslab.errors import MachineError
+
+_OTHER_DESCRIPTORS = 512
 
 
 class _Quiet(Node):  # type: ignore[misc]
@@ -95,6 +99,7 @@ def keep_quiet() -> None:
 def build(plan: Plan) -> Mininet:
     """Make the bridges and hosts of ``plan`` and connect them, taps included. Raises BootError."""
     network = _outline(plan)
+    _allow_descriptors(2 * len(plan.hosts))
     with Conversation() as kernel:
         taps = [card for guest in plan.guests for card in guest.cards]
         kernel.ask([rtnetlink.bridge(name) for name in plan.networks])
@@ -112,6 +117,18 @@ def build(plan: Plan) -> Mininet:
             with made.kernel:
                 _configure(made.kernel, host.cards)
     return network
+
+
+def _allow_descriptors(count: int) -> None:
+    """Let this process have ``count`` descriptors besides those that it needs otherwise."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < (wanted := count + _OTHER_DESCRIPTORS):
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            raise MachineError(
+                f"so many hosts need {wanted} open files, and this machine allows {hard} to a process",
+                "ulimit -Hn shows and sets how many",
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _outline(plan: Plan) -> Mininet:

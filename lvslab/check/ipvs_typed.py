@@ -3,7 +3,7 @@
 The checks must know the table that a how-to makes from its text alone. Many rules are not typed one by one;
 these forms of a shell's are understood::
 
-    for n in $(seq 1 250); do ipvsadm -a ... -r 10.0.1.$n:80 -m; done     over {1..250} and words as well
+    for n in $(seq 1 250); do ipvsadm -a ... -r 10.0.1.$n:80 -m; done     over words as well
     for n in $(seq 1 250); do echo "-a ..."; done | ipvsadm -R            and any other row of echoes
     ipvsadm -R <<'END' ...                                                a here-document
 """
@@ -28,7 +28,6 @@ _DO_OR_DONE = re.compile(r"(?<![\w$-])(do|done)(?![\w-])")
 _RULE = re.compile(r"(?:^|[\s'\"])-(?:[AEDaedC]\b|-add-|-edit-|-delete-|-clear\b)")
 _WORD = re.compile(r"\$\([^)]*\)|\S+")
 _SEQ = re.compile(r"\$\(\s*seq((?:\s+\d+){1,3})\s*\)")
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def spelled_out(command: str) -> str:
@@ -61,7 +60,7 @@ def _unrolled(text: str) -> str:
             if _RULE.search(body):
                 raise TableError(
                     f"cannot tell what {head['name']} is in {_shown(text)}",
-                    "a loop that makes rules runs over words, $(seq 1 250) or {1..250}",
+                    "a loop that makes rules runs over words or $(seq 1 250)",
                 )
             begin = head.end()
             continue
@@ -93,9 +92,6 @@ def _values(words: str) -> list[str] | None:
             if step == 0:
                 return None
             values += map(str, range(first, numbers[-1] + 1, step))
-        elif braces := _BRACES.fullmatch(word):
-            first, last = int(braces[1]), int(braces[2])
-            values += map(str, range(first, last + 1) if first <= last else range(first, last - 1, -1))
         elif re.fullmatch(r"[\w.:/@%+,-]+", word):
             values.append(word)
         else:

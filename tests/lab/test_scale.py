@@ -48,7 +48,7 @@ def test_250_real_servers(box: Box) -> None:
     addresses = " ".join(f"10.0.1.{number}" for number in range(1, 251))
     assert shell(box, "real-server-250", f"/usr/bin/python3 -c '{_ASK}' {addresses}") == SERVERS
 
-    # A server is two processes of nginx, run by a loader of its own; its host is none, and the lab a few.
+    # A server is two processes of nginx's, run by its own loader; a host is none, the lab itself a few.
     processes = [line for line in box.leftovers() if line.startswith("process ")]
     nginx = [line for line in processes if "/run/lvslab/servers/" in line]
     assert len(nginx) == 2 * len(SERVERS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import pytest
@@ -31,9 +30,8 @@ ONE = RULE.format("$n")
 FORMS = {
     "seq": f"for n in $(seq 1 5); do ipvsadm {ONE}; done",
     "seq from 1": f"for n in $(seq 5); do ipvsadm {ONE}; done",
-    "braces": f"for n in {{1..5}}; do ipvsadm {ONE}; done",
     "words": f"for n in 1 2 3 4 5; do ipvsadm {ONE}; done",
-    "a mixture": f"for n in 1 $(seq 2 3) {{4..5}}; do ipvsadm {ONE}; done",
+    "a mixture": f"for n in 1 $(seq 2 4) 5; do ipvsadm {ONE}; done",
     "lines": f"for n in $(seq 1 5)\ndo\n    ipvsadm {ONE}\ndone",
     "braces around the variable": f"for n in $(seq 1 5); do ipvsadm {RULE.format('${n}')}; done",
     "restored": f'for n in $(seq 1 5); do echo "{ONE}"; done | ipvsadm -R',
@@ -48,7 +46,7 @@ FORMS = {
         f'  for n in $(seq 2 5); do\n    echo "{ONE}"\n  done\n}} | ipvsadm -R'
     ),
     "two loops": (
-        f'{{ for n in 1 2; do echo "{ONE}"; done; for n in {{3..5}}; do echo "{ONE}"; done; }} | ipvsadm -R'
+        f'{{ for n in 1 2; do echo "{ONE}"; done; for n in 3 4 5; do echo "{ONE}"; done; }} | ipvsadm -R'
     ),
     "a here-document": "ipvsadm -R <<'END'\n" + "".join(f"{RULE.format(n)}\n" for n in range(1, 6)) + "END",
     "a plain here-document": "ipvsadm -R << E\n" + "".join(f"{RULE.format(n)}\n" for n in range(1, 6)) + "E",
@@ -61,12 +59,10 @@ def test_five_servers_in_order(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if "script" not in form])
-def test_a_shell_makes_the_same_of_it(form: str, tmp_path: object) -> None:
-    """The same command in bash, with an ipvsadm that only says what it is told."""
-    if shutil.which("bash") is None:
-        pytest.skip("needs bash")
+def test_a_shell_makes_the_same_of_it(form: str) -> None:
+    """The same command in sh, with an ipvsadm that only says what it is told."""
     stub = 'ipvsadm() { case $1 in -R|--restore) sed "s/^/ipvsadm /" ;; *) echo "ipvsadm $*" ;; esac; }\n'
-    done = subprocess.run(["bash", "-c", stub + FORMS[form]], capture_output=True, text=True, check=True)
+    done = subprocess.run(["sh", "-c", stub + FORMS[form]], capture_output=True, text=True, check=True)
     assert parse_rules(f"{SERVICE}\n{done.stdout}") == parse_rules(
         "\n".join(map(spelled_out, (SERVICE, FORMS[form])))
     )
@@ -78,9 +74,8 @@ def test_loops_in_loops() -> None:
 
 
 def test_steps_and_other_ways_to_count() -> None:
-    assert servers(f"for n in $(seq 10 -5 1); do ipvsadm {ONE}; done".replace("-5", "5")) == []
+    assert servers(f"for n in $(seq 10 5 1); do ipvsadm {ONE}; done") == []
     assert servers(f"for n in $(seq 1 2 6); do ipvsadm {ONE}; done") == numbered(1, 3, 5)
-    assert servers(f"for n in {{3..1}}; do ipvsadm {ONE}; done") == numbered(3, 2, 1)
 
 
 def test_variables_of_other_steps_are_seen() -> None:
@@ -119,6 +114,8 @@ def test_what_makes_no_rule(command: str) -> None:
     [
         (f"for n in $(cat names); do ipvsadm {ONE}; done", "cannot tell what n is in"),
         (f"for n in $names; do\n  ipvsadm {ONE}\ndone", "cannot tell what n is in 'for n in \\$names; do'"),
+        # Bash would count; the directors' shell, dash, takes it for a word.
+        (f"for n in {{1..5}}; do ipvsadm {ONE}; done", "cannot tell what n is in"),
         (f'for n in *; do echo "{ONE}"; done | ipvsadm -R', "cannot tell what n is in"),
         ("cat /root/table | ipvsadm -R", "cannot tell what `cat /root/table` gives to ipvsadm -R"),
         (f'echo -n "{RULE.format(1)}" | ipvsadm -R', "cannot tell what `echo -n"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
+from lvslab.boot import network
+from lvslab.errors import MachineError
 from lvslab.paths import PROJECT
 
 # Runs as process 1 of its own namespaces, as a lab's supervisor does. Prints one JSON document.
@@ -195,6 +198,38 @@ def test_a_node_of_mininet_s_has_a_shell_when_it_is_asked_for(found: dict[str, A
     out, _, status = found["popen"]
     assert "inet 10.0.0.12/24" in out
     assert status == 0
+
+
+def test_mininet_is_imported_without_setuptools() -> None:
+    program = "import sys, lvslab.boot.network; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert {"mininet.net"} <= {*done.stdout.split()}
+    assert not {"setuptools", "distutils.version"} & {*done.stdout.split()}
+
+
+@pytest.mark.parametrize(
+    ("limits", "set_to"),
+    [
+        ((1024, 4096), (2512, 4096)),
+        ((1024, resource.RLIM_INFINITY), (2512, resource.RLIM_INFINITY)),
+        ((2512, 4096), None),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None),
+    ],
+)
+def test_many_hosts_need_many_descriptors(
+    limits: tuple[int, int], set_to: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[tuple[int, int]] = []
+    monkeypatch.setattr(network.resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(network.resource, "setrlimit", lambda _, wanted: chosen.append(wanted))
+    network._allow_descriptors(2000)
+    assert chosen == ([] if set_to is None else [set_to])
+
+
+def test_a_machine_that_does_not_allow_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network.resource, "getrlimit", lambda _: (1024, 2048))
+    with pytest.raises(MachineError, match="need 2512 open files, and this machine allows 2048"):
+        network._allow_descriptors(2000)
 
 
 def test_a_program_starts_in_a_host(found: dict[str, Any]) -> None:
