@@ -7,18 +7,22 @@ a director. What came of it is plain data, which takes a millisecond.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from lvslab import topology
 from lvslab.apply import howto
 from lvslab.apply.howto import Step
 from lvslab.build import store
 from lvslab.topology import LAB_FILE, Lab
 
 T = TypeVar("T")
+
+_ROOMS = Path(__file__).parent
+# The rules by which a file is read: the rooms that read it, and all that these import.
+_LAB_RULES = ("errors.py", "groups.py", "spec.py", "topology.py")
+_HOWTO_RULES = ("apply/howto.py", "errors.py", "run.py", "topology.py")
 
 
 def lab(folder: Path) -> Lab:
@@ -29,20 +33,19 @@ def lab(folder: Path) -> Lab:
 
         return spec.load(folder)
 
-    rules = [Path(topology.__file__).with_name(f"{room}.py") for room in ("topology", "groups", "spec")]
-    return _read(folder, LAB_FILE, rules, "", read)
+    return _read(folder, LAB_FILE, _LAB_RULES, "", read)
 
 
 def steps(folder: Path, lab: Lab) -> tuple[Step, ...]:
     """The steps of its how-to. Raises LabFileError, MachineError."""
-    file, rules, nodes = howto.HOWTO_FILE, (Path(howto.__file__),), lab.nodes.keys()
-    return _read(folder, file, rules, " ".join(nodes), lambda: howto.load(folder / file, nodes))
+    file, nodes = howto.HOWTO_FILE, lab.nodes.keys()
+    return _read(folder, file, _HOWTO_RULES, " ".join(nodes), lambda: howto.load(folder / file, nodes))
 
 
-def _read(folder: Path, file: str, rules: Sequence[Path], context: str, read: Callable[[], T]) -> T:
-    """What ``read`` makes of ``file``, by ``rules`` (source files of ours), in a ``context``."""
+def _read(folder: Path, file: str, rules: tuple[str, ...], context: str, read: Callable[[], T]) -> T:
+    """What ``read`` makes of ``file``, by ``rules``, in a ``context``."""
     try:
-        sources = [path.read_bytes() for path in (folder / file, *rules)]
+        sources = [path.read_bytes() for path in (folder / file, *map(_ROOMS.joinpath, rules))]
     except OSError:
         return read()  # and hear what is wrong with it
     place = str(folder.resolve()).encode()

@@ -13,12 +13,10 @@ import pwd
 import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from lvslab.boot import namespaces
 from lvslab.boot.namespaces import CLONE_FS, CLONE_NEWNET, CLONE_NEWNS, Namespaces
-from lvslab.boot.rtnetlink import Conversation
 from lvslab.errors import BootError
 
 LAYERED = ("/etc", "/root", "/home", "/var", "/srv", "/opt")
@@ -35,15 +33,7 @@ _LAYER = Path("/run/lvslab/layer")
 _AT_ONCE = 2
 
 
-@dataclass(frozen=True)
-class Made:
-    """A host's namespaces, and a conversation with the kernel about its network."""
-
-    namespaces: Namespaces
-    kernel: Conversation
-
-
-def make(names: Iterable[str]) -> Iterator[Made]:
+def make(names: Iterable[str]) -> Iterator[Namespaces]:
     """Make the hosts ``names``, in this order; each is there when it is asked for, and the next ones are on
     their way. Raises BootError, MachineError.
     """
@@ -75,14 +65,14 @@ def _template() -> int:
     return namespaces.own("mnt")
 
 
-def _make(name: str, template: int) -> Made:
+def _make(name: str, template: int) -> Namespaces:
     try:
         return _made(name, template)
     except OSError as refused:
         raise BootError(f"the host {name} could not be made", str(refused)) from None
 
 
-def _made(name: str, template: int) -> Made:
+def _made(name: str, template: int) -> Namespaces:
     namespaces.unshare(CLONE_NEWNET)
     # A namespace inherits it from the machine, where it may be on.
     Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
@@ -99,7 +89,7 @@ def _made(name: str, template: int) -> Made:
         namespaces.mount("tmpfs", folder, "tmpfs", options="mode=1777")
     _let_in()
     Path("/etc/sysctl.conf").write_text("# sysctl -p reads the settings in this file.\n")
-    return Made(Namespaces(namespaces.own("net"), namespaces.own("mnt")), Conversation())
+    return Namespaces(namespaces.own("net"), namespaces.own("mnt"))
 
 
 def _layer(name: str, lower: str, place: Path) -> None:

@@ -1,24 +1,31 @@
 """The lab's networks and hosts: a Mininet network, made inside the supervisor's own namespaces.
 
 Mininet starts a shell for each node, and gives each order to one of these shells. Here the nodes have no
-shells until somebody wants one, and all links and addresses are asked of the kernel in a few messages.
+shells until somebody wants one, and all links are made by one ``ip``.
 """
 
 from __future__ import annotations
 
+import os
 import resource
-from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lvslab.boot import hosts, rtnetlink
+from lvslab.boot import hosts
 from lvslab.boot.light_mininet import Intf, Link, Mininet, Node, Switch
 from lvslab.boot.namespaces import Namespaces
-from lvslab.boot.plan import Card, Plan
-from lvslab.boot.rtnetlink import Conversation
+from lvslab.boot.plan import Card, Plan, ip_lines
+from lvslab.boot.plan import Host as HostPlan
+from lvslab.boot.taps import ip_batch
 from lvslab.errors import MachineError
 
 _OTHER_DESCRIPTORS = 512
+
+
+# A plain switch. It runs no spanning tree, waits for nothing, and does not learn who listens to which
+# multicast: that takes a querier, and all there is of it is the noise of IPv6.
+_BRIDGE = "type bridge forward_delay 0 stp_state 0 mcast_snooping 0"
 
 
 class _Quiet(Node):  # type: ignore[misc]
@@ -97,26 +104,44 @@ def keep_quiet() -> None:
 
 
 def build(plan: Plan) -> Mininet:
-    """Make the bridges and hosts of ``plan`` and connect them, taps included. Raises BootError."""
+    """Make the bridges and hosts of ``plan`` and connect them, taps included. Raises BootError,
+    MachineError.
+    """
     network = _outline(plan)
     _allow_descriptors(2 * len(plan.hosts))
-    with Conversation() as kernel:
-        taps = [card for guest in plan.guests for card in guest.cards]
-        kernel.ask([rtnetlink.bridge(name) for name in plan.networks])
-        bridges = {name: kernel.index(name) for name in plan.networks}
-        kernel.ask([rtnetlink.plug(card.port, bridges[card.network]) for card in taps])
-        for host, made in zip(plan.hosts, hosts.make(host.name for host in plan.hosts), strict=True):
-            network[host.name].namespaces = made.namespaces
-            there = made.namespaces.network
-            kernel.ask(
-                [
-                    rtnetlink.cable(card.port, bridges[card.network], card.name, card.mac, there)
-                    for card in host.cards
-                ]
-            )
-            with made.kernel:
-                _configure(made.kernel, host.cards)
+    made = hosts.make(host.name for host in plan.hosts)
+    lines = [f"link add {name} up {_BRIDGE}" for name in plan.networks]
+    lines += [
+        f"link set {card.port} up master {card.network}" for guest in plan.guests for card in guest.cards
+    ]
+    for host, there in zip(plan.hosts, made, strict=True):
+        network[host.name].namespaces = there
+        lines += [_cable(card, there) for card in host.cards]
+    ip_batch(lines)
+    with ThreadPoolExecutor(os.cpu_count()) as workers:
+        list(workers.map(_configure, plan.hosts, (network[host.name].namespaces for host in plan.hosts)))
     return network
+
+
+def _cable(card: Card, there: Namespaces) -> str:
+    """A veth pair, as ``ip`` is asked for it: a port of a bridge, and a card in a host."""
+    # One queue each way. Without these there is one for each processor that the machine might ever have.
+    queues = "numtxqueues 1 numrxqueues 1"
+    host = f"/proc/{os.getpid()}/fd/{there.network}"
+    return (
+        f"link add {card.port} up master {card.network} {queues} type veth"
+        f" peer name {card.name} address {card.mac} {queues} netns {host}"
+    )
+
+
+def _configure(host: HostPlan, there: Namespaces) -> None:
+    """Bring a host's cards up with their addresses and default routes."""
+    lines = ["link set lo up"]
+    if Path("/proc/sys/net/ipv6").exists():
+        # Each of many hosts would tell all the others of addresses that nobody has asked for.
+        plain = [card.name for card in host.cards if ":" not in card.address]
+        lines += [f"link set {name} addrgenmode none" for name in plain]
+    there.call(ip_batch, [*lines, *ip_lines(host.cards)])
 
 
 def _allow_descriptors(count: int) -> None:
@@ -146,19 +171,3 @@ def _outline(plan: Plan) -> Mininet:
             ends = {"intfName1": card.name, "intfName2": card.port, "addr1": card.mac}
             network.addLink(node, bridges[card.network], up=None, **ends)
     return network
-
-
-def _configure(kernel: Conversation, cards: Iterable[Card]) -> None:
-    """Bring a host's cards up with their addresses and default routes."""
-    cards = tuple(cards)
-    index = {card.name: kernel.index(card.name) for card in cards}
-    requests = [rtnetlink.up("lo")]
-    for card in cards:
-        if ":" not in card.address and Path("/proc/sys/net/ipv6").exists():
-            # Each of many hosts would tell all the others of addresses that nobody has asked for.
-            requests.append(rtnetlink.no_link_local(card.name))
-        requests += [rtnetlink.address(card.address, index[card.name]), rtnetlink.up(card.name)]
-    for card in cards:
-        if card.gateway is not None:
-            requests.append(rtnetlink.default_route(card.gateway, index[card.name]))
-    kernel.ask(requests)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from lvslab import lab_folder, spec
 from lvslab.apply import howto
 from lvslab.errors import LabFileError
+from lvslab.paths import PROJECT
 
 LAB = """
 title: for a test
@@ -113,11 +116,27 @@ def test_other_rules_or_another_python_read_for_themselves(
 ) -> None:
     lab = lab_folder.lab(folder)
     lab_folder.steps(folder, lab)
-    rules = tmp_path / "howto.py"
-    rules.write_bytes(Path(howto.__file__).read_bytes() + b"\n")
-    monkeypatch.setattr(howto, "__file__", str(rules))
+    rooms = tmp_path / "lvslab"
+    shutil.copytree(PROJECT / "lvslab", rooms)
+    monkeypatch.setattr(lab_folder, "_ROOMS", rooms)
+    with (rooms / "apply/howto.py").open("a") as room:
+        room.write("# changed\n")
+    assert lab_folder.lab(folder) == lab
     monkeypatch.setattr(howto, "load", lambda *_: "read again")
     assert lab_folder.steps(folder, lab) == "read again"
     monkeypatch.setattr(sys, "version", "another")
     monkeypatch.setattr(spec, "load", lambda _: "read again")
     assert lab_folder.lab(folder) == "read again"
+
+
+@pytest.mark.parametrize(
+    ("reader", "rules"),
+    [("lvslab.spec", lab_folder._LAB_RULES), ("lvslab.apply.howto", lab_folder._HOWTO_RULES)],
+)
+def test_the_rules_are_all_rooms_that_take_part_in_reading(reader: str, rules: tuple[str, ...]) -> None:
+    """A rule that was forgotten would mean that what it used to say is remembered."""
+    program = f"import {reader}, sys\nprint(*(name for name in sys.modules if name.startswith('lvslab.')))"
+    command = [sys.executable, "-P", "-c", program]
+    rooms = subprocess.run(command, cwd=PROJECT, capture_output=True, check=True).stdout.decode().split()
+    files = {room.removeprefix("lvslab.").replace(".", "/") + ".py" for room in rooms}
+    assert {file for file in files if (PROJECT / "lvslab" / file).exists()} == set(rules)
