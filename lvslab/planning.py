@@ -6,9 +6,9 @@ things of its own meanwhile.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -99,11 +99,12 @@ def _evidence(name: str) -> Path:
 
 
 def _prune(runs: Path, newest: Path) -> None:
+    folders = sorted(folder for folder in runs.iterdir() if folder.is_dir())
     in_use = {newest}
     for name in control.running():
-        with contextlib.suppress(Exception), control.Control(name) as conversation:
-            status, _ = conversation.ask("status")
-            in_use.add(Path(status["evidence"]))
-    old = sorted(folder for folder in runs.iterdir() if folder.is_dir() and folder not in in_use)
-    for folder in old[: max(0, len(old) + len(in_use) - KEPT_RUNS)]:
+        # A name is up once, and its last run is the one.
+        of_name = re.compile(rf"\d{{8}}-\d{{6}}-{re.escape(name)}(-\d+)?")
+        in_use.update([folder for folder in folders if of_name.fullmatch(folder.name)][-1:])
+    old = [folder for folder in folders if folder not in in_use]
+    for folder in old[: max(0, len(folders) - KEPT_RUNS)]:
         shutil.rmtree(folder, ignore_errors=True)

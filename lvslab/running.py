@@ -71,7 +71,8 @@ def listed() -> list[dict[str, Any]]:
     up: dict[str, list[dict[str, Any]]] = {}
     if os.geteuid() == 0:
         for name in control.running():
-            with suppress(LvsLabError), control.Control(name) as conversation:
+            # One that does not answer now is not to keep the others from being shown.
+            with suppress(LvsLabError), control.Control(name, patience=5.0) as conversation:
                 found, _ = conversation.ask("status")
                 up.setdefault(found["folder"], []).append(found)
     rows = []

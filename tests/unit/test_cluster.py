@@ -324,31 +324,15 @@ def test_only_the_last_runs_are_kept(state: Path, no_labs: None) -> None:
     assert (runs / "a-file").exists()
 
 
-def test_a_lab_that_is_up_keeps_its_evidence(
-    state: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lab_that_is_up_keeps_its_evidence(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = state / "runs"
     for number in range(planning.KEPT_RUNS + 5):
         (runs / f"20200101-0000{number:02}-a").mkdir(parents=True)
-    oldest = runs / "20200101-000000-a"
-
-    class Conversation:
-        def __init__(self, asked: str) -> None:
-            assert asked == name
-
-        def __enter__(self) -> Conversation:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def ask(self, what: str) -> tuple[dict[str, str], list[int]]:
-            return {"evidence": str(oldest)}, []
-
-    monkeypatch.setattr(control, "running", lambda: [name])
-    monkeypatch.setattr(control, "Control", Conversation)
+    for name in ("20190101-000000-up", "20190101-000001-up", "20190101-000001-up-and-away"):
+        (runs / name).mkdir()
+    monkeypatch.setattr(control, "running", lambda: ["up"])
     planning._evidence("a")
-    assert oldest.exists()
+    assert sorted(folder.name for folder in runs.glob("2019*")) == ["20190101-000001-up"]
     assert len([folder for folder in runs.iterdir() if folder.is_dir()]) == planning.KEPT_RUNS
 
 
