@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 from lvslab import cluster, paths, spec, terminal
 from lvslab.apply import transcript
 from lvslab.apply.login import ssh_command
+from lvslab.apply.ssh import ConnectionLost
 from lvslab.apply.transcript import Entry
 from lvslab.boot import control
 from lvslab.build import keys
@@ -29,6 +30,7 @@ from lvslab.cluster import Cluster, Event, nobody
 from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
 
 DEFAULT = "web-nat"
+_PATIENCE = 5.0  # seconds that a lab has to say what it is, where all of them are listed
 _NO_TESTS = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
 FIRST_ROUND = 12
 """Requests in the round that ``lab.up`` shows: a multiple of the sum of small weights."""
@@ -241,9 +243,13 @@ def execute(name: str, node: str, command: str) -> int:
     """Run ``command`` on a node with this process's stdin, stdout and stderr; its exit status."""
     with cluster.attach(name) as running:
         stdin = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
-        return running.connect(node).stream(
-            command, stdout=sys.stdout.buffer, stderr=sys.stderr.buffer, stdin=stdin
-        )
+        try:
+            return running.connect(node).stream(
+                command, stdout=sys.stdout.buffer, stderr=sys.stderr.buffer, stdin=stdin
+            )
+        except ConnectionLost:
+            running.stream(node).close()  # says what is the matter with the node, where something is
+            raise
 
 
 def check(name: str, junit: Path | None, *, quiet: bool) -> Checked:
@@ -299,7 +305,7 @@ def listed() -> list[dict[str, Any]]:
     up: dict[str, list[dict[str, Any]]] = {}
     if os.geteuid() == 0:
         for name in control.running():
-            with suppress(LvsLabError), control.Control(name) as conversation:
+            with suppress(LvsLabError), control.Control(name, _PATIENCE) as conversation:
                 found, _ = conversation.ask("status")
                 up.setdefault(found["folder"], []).append(found)
     rows = []

@@ -54,15 +54,15 @@ def running() -> list[str]:
 
 
 class Control:
-    """A conversation with the supervisor of the lab ``name``, one question at a time. Raises StateError
-    where it is not up.
+    """A conversation with the supervisor of the lab ``name``, one question at a time, each of which it has
+    ``patience`` seconds to answer. Raises StateError where it is not up.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, patience: float = _PATIENCE) -> None:
         self.name = name
         self._turn = threading.Lock()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(_PATIENCE)
+        self._socket.settimeout(patience)
         try:
             self._socket.connect(f"\0{_PREFIX}{name}")
         except OSError as refused:

@@ -25,7 +25,7 @@ from typing import Any, cast
 from lvslab.boot import accelerator, control
 from lvslab.boot.guests import Guests
 from lvslab.boot.plan import Guest, Plan
-from lvslab.boot.qemu import Machine
+from lvslab.boot.qemu import PULSE, Machine
 from lvslab.boot.relay import at_arms_length
 from lvslab.errors import BootError, LvsLabError, MachineError, StateError, UsageError
 from lvslab.run import run
@@ -210,10 +210,10 @@ class Supervisor(control.Answer):
             try:
                 far = socket.create_connection(machine.guest.management.server, timeout=10)
             except OSError as refused:
+                if (what := machine.trouble) is not None:  # it began to hang just now
+                    raise machine.failure("running", what) from None
                 raise BootError(f"{node} does not accept SSH connections: {refused}") from None
-            far.settimeout(None)
-            far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return at_arms_length(far)
+            return at_arms_length(far, PULSE)
         pid = self._host(node)
         ours, theirs = socket.socketpair()
         with ours, (self._plan.evidence / f"ssh-{node}.log").open("ab") as messages:
