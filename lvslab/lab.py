@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lvslab import cluster, paths, topology
 from lvslab.apply import transcript
 from lvslab.apply.login import ssh_command
+from lvslab.apply.ssh import ConnectionLost
 from lvslab.apply.transcript import Entry
 from lvslab.build import keys
 from lvslab.cluster import Cluster, Event, nobody
@@ -258,9 +259,13 @@ def execute(name: str, node: str, command: str) -> int:
     """Run ``command`` on a node with this process's stdin, stdout and stderr; its exit status."""
     with cluster.attach(name) as running:
         stdin = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
-        return running.connect(node).stream(
-            command, stdout=sys.stdout.buffer, stderr=sys.stderr.buffer, stdin=stdin
-        )
+        try:
+            return running.connect(node).stream(
+                command, stdout=sys.stdout.buffer, stderr=sys.stderr.buffer, stdin=stdin
+            )
+        except ConnectionLost:
+            running.stream(node).close()  # says what is the matter with the node, where something is
+            raise
 
 
 def check(name: str, junit: Path | None, *, quiet: bool) -> Checked:

@@ -54,8 +54,8 @@ def running() -> list[str]:
 
 
 class Control:
-    """A conversation with the supervisor of the lab ``name``, one question at a time, which is answered
-    within ``patience`` seconds or not at all. Raises StateError where it is not up.
+    """A conversation with the supervisor of the lab ``name``, one question at a time, each of which it has
+    ``patience`` seconds to answer. Raises StateError where it is not up.
     """
 
     def __init__(self, name: str, patience: float = _PATIENCE) -> None:

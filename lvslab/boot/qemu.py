@@ -340,6 +340,8 @@ class Machine:
             said += ["last lines of its console:", *(f"  {line}" for line in lines)]
         elif words := last_lines(self._messages.read_bytes()):
             said += ["QEMU said:", f"  {words}"]
-        else:
+        elif phase == "boot":
             said.append("its console is empty: is this kernel one with a serial console (8250) built in?")
+        else:
+            said.append("its console is empty")  # as it is after a snapshot was resumed
         return BootError(f"{guest.name} is not up ({phase}): {what}", "\n  ".join(said))

@@ -1,7 +1,8 @@
 """A connection of the lab's, handed out at arm's length: who holds the other end holds nothing of the lab.
 
 A socket keeps its network namespace alive, and a TCP connection into a guest that is gone stays open
-without a word. What is handed out is one end of a socketpair instead, which closes when the lab ends.
+without a word. What is handed out is one end of a socketpair instead, which closes when the lab ends, or
+when the guest is not heard of any more.
 """
 
 from __future__ import annotations
@@ -11,10 +12,19 @@ import socket
 import threading
 
 
-def at_arms_length(far: socket.socket) -> socket.socket:
-    """A stream socket that is connected with ``far`` for as long as this process lives. ``far`` is taken
-    over.
+def at_arms_length(far: socket.socket, patience: float) -> socket.socket:
+    """A stream socket that is connected with ``far``, a TCP connection, for as long as this process lives.
+    ``far`` is taken over. If the kernel on its other side is silent for ``patience`` seconds, it breaks.
     """
+    far.settimeout(None)
+    for option, value in (
+        (socket.TCP_NODELAY, 1),
+        (socket.TCP_KEEPIDLE, max(1, int(patience / 2))),
+        (socket.TCP_KEEPINTVL, max(1, int(patience / 5))),
+        (socket.TCP_USER_TIMEOUT, int(patience * 1000)),  # in place of a number of probes, and for data too
+    ):
+        far.setsockopt(socket.IPPROTO_TCP, option, value)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     ours, theirs = socket.socketpair()
     done = threading.Barrier(2)
     for source, target in ((far, ours), (ours, far)):

@@ -26,7 +26,7 @@ from lvslab.boot import accelerator, control, copies, warm
 from lvslab.boot.guests import Guests
 from lvslab.boot.namespaces import Namespaces
 from lvslab.boot.plan import Guest, Plan
-from lvslab.boot.qemu import Machine
+from lvslab.boot.qemu import PULSE, Machine
 from lvslab.boot.relay import at_arms_length
 from lvslab.errors import BootError, LvsLabError, MachineError, StateError, UsageError
 from lvslab.run import run
@@ -237,10 +237,10 @@ class Supervisor(control.Answer):
             try:
                 far = socket.create_connection(machine.guest.management.server, timeout=10)
             except OSError as refused:
+                if (what := machine.trouble) is not None:  # it began to hang just now
+                    raise machine.failure("running", what) from None
                 raise BootError(f"{node} does not accept SSH connections: {refused}") from None
-            far.settimeout(None)
-            far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return at_arms_length(far)
+            return at_arms_length(far, PULSE)
         server = _shell_server(node, self._host(node).entrance)
         ours, theirs = socket.socketpair()
         with ours, (self._plan.evidence / f"ssh-{node}.log").open("ab") as messages:

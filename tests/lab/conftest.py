@@ -46,10 +46,13 @@ def wait_until(condition: Callable[[], T], seconds: float, what: str) -> T:
 
 
 def children(pid: int) -> list[int]:
-    """The process ids of the children of ``pid``, oldest first; none where it has gone."""
+    """The process ids of the children of all threads of ``pid``, oldest first; none where it has gone."""
+    found: list[int] = []
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found += map(int, (thread / "children").read_text().split())
+    return sorted(found)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Runner:
 
     environment: Mapping[str, str]
     wait_until = staticmethod(wait_until)
+    children = staticmethod(children)
 
     def __call__(
         self,

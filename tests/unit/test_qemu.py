@@ -261,6 +261,15 @@ def test_what_is_the_matter_with_a_guest_that_hangs(start: Starter, guest: Guest
     ]
 
 
+def test_an_empty_console_is_strange_only_after_a_boot(start: Starter) -> None:
+    machine = start("status 0")
+    assert machine.console.ended(10)
+    assert str(machine.failure("boot", "it hangs")).endswith(
+        "its console is empty: is this kernel one with a serial console (8250) built in?"
+    )
+    assert str(machine.failure("running", "it hangs")).endswith("its console is empty")
+
+
 def test_a_panic_for_want_of_memory(start: Starter, guest: Guest, tmp_path: Path, stand_in: StandIn) -> None:
     panic = "Kernel panic - not syncing: System is deadlocked on memory"
     stand_in.script("director", f"console {panic}\n", "status 0")
