@@ -44,5 +44,6 @@ with _without_distutils():
     from mininet.link import Intf, Link
     from mininet.net import Mininet
     from mininet.node import Node, Switch
+    from mininet.util import numCores
 
-__all__ = ["Intf", "Link", "Mininet", "Node", "Switch"]
+__all__ = ["Intf", "Link", "Mininet", "Node", "Switch", "numCores"]

@@ -6,13 +6,14 @@ shells until somebody wants one, and all links and addresses are asked of the ke
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lvslab.boot import hosts, rtnetlink
-from lvslab.boot.light_mininet import Intf, Link, Mininet, Node, Switch
+from lvslab.boot.light_mininet import Intf, Link, Mininet, Node, Switch, numCores
 from lvslab.boot.namespaces import Namespaces
 from lvslab.boot.plan import Card, Plan
 from lvslab.boot.rtnetlink import Conversation
@@ -135,6 +136,8 @@ def _outline(plan: Plan) -> Mininet:
     """The network as Mininet knows it, before any of it exists."""
     # Its ``init`` sets limits of the whole machine, and nothing puts them back.
     Mininet.inited = True
+    # It would start a program to count them.
+    numCores.ncores = os.cpu_count()
     network = Mininet(controller=None, switch=Bridge, host=Host, link=Cable, build=False)
     bridges = {name: network.addSwitch(name) for name in plan.networks}
     for guest in plan.guests:

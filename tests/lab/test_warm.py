@@ -81,7 +81,7 @@ def able() -> None:
     """Skips where this machine cannot run labs; else has all that labs are made of in the cache."""
     if os.geteuid() != 0:
         pytest.skip("labs need root")
-    for program in ("qemu-system-x86_64", "mnexec", "brctl", "unshare", "nsenter", "dropbear"):
+    for program in ("qemu-system-x86_64", "mnexec", "unshare", "nsenter", "dropbear"):
         if not shutil.which(program):
             pytest.skip(f"labs need {program}")
     if not os.path.exists("/dev/net/tun"):
