@@ -26,5 +26,6 @@ with instead_of("distutils.version", StrictVersion=strict_version):
     from mininet.link import Intf, Link
     from mininet.net import Mininet
     from mininet.node import Node, Switch
+    from mininet.util import numCores
 
-__all__ = ["Intf", "Link", "Mininet", "Node", "Switch"]
+__all__ = ["Intf", "Link", "Mininet", "Node", "Switch", "numCores"]

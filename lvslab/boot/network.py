@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lvslab.boot import hosts
-from lvslab.boot.light_mininet import Intf, Link, Mininet, Node, Switch
+from lvslab.boot.light_mininet import Intf, Link, Mininet, Node, Switch, numCores
 from lvslab.boot.namespaces import Namespaces
 from lvslab.boot.plan import Card, Plan, ip_lines
 from lvslab.boot.plan import Host as HostPlan
@@ -160,6 +160,8 @@ def _outline(plan: Plan) -> Mininet:
     """The network as Mininet knows it, before any of it exists."""
     # Its ``init`` sets limits of the whole machine, and nothing puts them back.
     Mininet.inited = True
+    # It would start a program to count them.
+    numCores.ncores = os.cpu_count()
     network = Mininet(controller=None, switch=Bridge, host=Host, link=Cable, build=False)
     bridges = {name: network.addSwitch(name) for name in plan.networks}
     for guest in plan.guests:

@@ -402,7 +402,7 @@ def machine() -> None:
         pytest.skip("labs need root")
     if not os.path.exists("/dev/net/tun"):
         pytest.skip("labs need /dev/net/tun")
-    for program in ("qemu-system-x86_64", "mnexec", "brctl", "unshare", "nsenter", "dropbear"):
+    for program in ("qemu-system-x86_64", "mnexec", "unshare", "nsenter", "dropbear"):
         if not shutil.which(program):
             pytest.skip(f"labs need {program}")
     try:
