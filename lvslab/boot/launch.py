@@ -37,11 +37,12 @@ class Launch:
     """A supervisor on its way up, which waits for ``boot``: it takes a moment to start, and so does a plan.
 
     Unless ``keep`` is called, the lab ends with this object's context, or process. ``listener`` holds the
-    lab's name and is handed over.
+    lab's name, and is handed over by ``boot``.
     """
 
     def __init__(self, name: str, listener: socket.socket) -> None:
         self._name = name
+        self._listener = listener
         self._plan: Plan | None = None
         self._kept = False
         self._messages = os.memfd_create("messages")
@@ -52,8 +53,7 @@ class Launch:
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), "LVSLAB_CACHE": str(paths.cache())}
         if log.isEnabledFor(logging.DEBUG):
             environment["LVSLAB_DEBUG"] = "1"
-        # Only the lab itself holds its name from now on, so that the name goes when the lab does.
-        with listener, theirs:
+        with theirs:
             try:
                 self._process = subprocess.Popen(
                     [*_UNSHARE, *supervisor, *map(str, descriptors)],
@@ -83,6 +83,10 @@ class Launch:
     def boot(self, plan: Plan) -> None:
         """Say what to boot."""
         self._plan = plan
+        # From now on whoever asks for the lab is heard, if not answered at once; until now he would have
+        # waited for a plan. And only the lab itself holds its name, so that the name goes when the lab does.
+        with self._listener:
+            self._listener.listen(64)
         with contextlib.suppress(OSError):  # ``events`` says why nobody listens
             self._stream.sendall(pickle.dumps(plan))
 

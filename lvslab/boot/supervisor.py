@@ -129,7 +129,6 @@ class Supervisor(control.Answer):
 
     def serve(self, listener: socket.socket) -> None:
         """Answer requests, each connection in a thread of its own, until ``await_end`` returns."""
-        listener.listen(64)
         threading.Thread(target=self._accept, args=(listener,), name="control", daemon=True).start()
 
     def await_end(self) -> None:

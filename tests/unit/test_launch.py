@@ -16,7 +16,7 @@ import pytest
 from lvslab.boot import control
 from lvslab.boot.launch import Launch
 from lvslab.boot.plan import Plan
-from lvslab.errors import BootError, MachineError
+from lvslab.errors import BootError, MachineError, StateError
 
 # Notes its arguments and its plan, tells EVENTS, and ends as END says.
 UNSHARE = f"""#!{sys.executable} -SE
@@ -45,8 +45,7 @@ def launch(plan: Plan, program: Callable[[str, str], Path]) -> Starter:
     def start(*events: dict[str, Any], end: str = WAIT) -> Launch:
         text = UNSHARE.replace("EVENTS", repr([json.dumps(event) for event in events])).replace("END", end)
         program("unshare", text)
-        with control.reserve(f"unit-{secrets.token_hex(6)}") as listener:
-            launched = Launch("a", listener)
+        launched = Launch("a", control.reserve(f"unit-{secrets.token_hex(6)}"))
         launched.boot(plan)
         return launched
 
@@ -136,6 +135,21 @@ def test_what_is_printed_after_the_plan_has_come_is_quoted_too(launch: Starter, 
     with launch(end="sys.exit('first')") as launched, pytest.raises(BootError) as caught:
         list(launched.events())
     assert caught.value.hint == "first\n  Traceback"
+
+
+def test_nobody_waits_for_a_lab_that_is_being_planned(
+    plan: Plan, program: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "_user", lambda _: 0)
+    program("unshare", UNSHARE.replace("EVENTS", "()").replace("END", WAIT))
+    name = f"unit-{secrets.token_hex(6)}"
+    with Launch(name, control.reserve(name)) as launched:
+        with pytest.raises(StateError, match=f"the lab '{name}' is just starting"):
+            control.Control(name)
+        launched.boot(plan)
+        with control.Control(name):
+            assert name in control.running()
+    assert name not in control.running()
 
 
 def test_where_no_plan_comes_the_lab_ends_by_itself(program: Callable[[str, str], Path]) -> None:
