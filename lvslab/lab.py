@@ -259,6 +259,7 @@ def execute(name: str, node: str, command: str) -> int:
     """Run ``command`` on a node with this process's stdin, stdout and stderr; its exit status."""
     with cluster.attach(name) as running:
         stdin = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
+        sys.stdout.flush()  # what the commands before this one have printed comes first
         try:
             return running.connect(node).stream(
                 command, stdout=sys.stdout.buffer, stderr=sys.stderr.buffer, stdin=stdin

@@ -43,21 +43,21 @@ class Module:
     soft: tuple[str, ...]
 
 
-def of_package(package: Path, release: str) -> tuple[Module, ...]:
-    """The modules that a guest needs of a kernel package, with all they depend on."""
+def of_package(package: Path, release: str, wanted: re.Pattern[str] = WANTED) -> tuple[Module, ...]:
+    """The ``wanted`` modules of a kernel package, with all they depend on; by default those of a guest."""
     inside = re.compile(rf"(?:usr/)?lib/modules/{re.escape(release)}/(kernel/.*\.ko(?:\.\w+)?)$")
     found = {}
     for member in packages.members(package, lambda path: bool(inside.match(path))):
         matched = inside.match(member.path)
         if matched:
             found[matched.group(1)] = member.content
-    return _needed(found)
+    return _needed(found, wanted)
 
 
 def of_folder(folder: Path) -> tuple[Module, ...]:
     """The same of an installed modules folder (the one that holds ``kernel/``)."""
     files = {file.relative_to(folder).as_posix(): file for file in (folder / "kernel").rglob("*.ko*")}
-    return _needed({path: file.read_bytes() for path, file in files.items()})
+    return _needed({path: file.read_bytes() for path, file in files.items()}, WANTED)
 
 
 def tables(modules: Collection[Module]) -> Mapping[str, bytes]:
@@ -74,11 +74,11 @@ def tables(modules: Collection[Module]) -> Mapping[str, bytes]:
     }
 
 
-def _needed(files: Mapping[str, bytes]) -> tuple[Module, ...]:
+def _needed(files: Mapping[str, bytes], wanted: re.Pattern[str]) -> tuple[Module, ...]:
     """``files`` maps paths below the modules folder to contents, compressed or not."""
     paths = {_name(path): path for path in files}
     known: dict[str, Module] = {}
-    queue = [name for name, path in paths.items() if WANTED.match(path)]
+    queue = [name for name, path in paths.items() if wanted.match(path)]
     while queue:
         name = queue.pop()
         if name in known or name not in paths:
