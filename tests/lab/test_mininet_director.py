@@ -1,9 +1,9 @@
-"""A director that is a Mininet host needs IPVS in the machine's own kernel: a machine without it is told so, and
-on one with it web-nat passes all of its checks.
+"""A director that is a Mininet host needs IPVS in the machine's own kernel: a machine without it is told
+so, and on one with it web-nat passes all of its checks.
 
-That second machine is made here, since few have IPVS at hand: a guest in QEMU with the distribution's kernel. Its
-programs, its Python and its checkout of lvslab are copies of this machine's, all in one initramfs: an emulated
-processor has enough to do, and reads nothing faster than its memory.
+That second machine is made here, since few have IPVS at hand: a guest in QEMU with the distribution's
+kernel. Its programs, its Python and its checkout of lvslab are copies of this machine's, all in one
+initramfs: an emulated processor has enough to do, and reads nothing faster than its memory.
 """
 
 from __future__ import annotations
@@ -41,37 +41,26 @@ if TYPE_CHECKING:
     from tests.lab.conftest import Names, Runner
 
 SECONDS = 175.0
-"""How long the guest may take, from its start to its end; on two quiet processors it takes 60 when emulated."""
+"""How long the guest may take, from its start to its end; on two quiet processors it takes 60 when
+emulated.
+"""
 MEBIBYTES = 1024
 
-# What the lab's own kernel needs of modules, on top of a director's: Mininet's links and bridges, and overlays.
+# What the lab's own kernel needs of modules, on top of a director's: Mininet's links and bridges, and
+# overlays.
 MODULES = re.compile(
     rf"{modules.WANTED.pattern}|kernel/(?:drivers/net/veth|net/bridge/bridge|fs/overlayfs/overlay)\."
 )
 # What lvslab and Mininet call of a machine, besides the programs that lvslab/packages.txt lists.
 PROGRAMS = (
-    *("bash", "busybox", "cat", "chmod", "cp", "dash", "echo", "env", "false", "grep", "hostname", "id"),
-    *(
-        "install",
-        "ln",
-        "ls",
-        "mkdir",
-        "mount",
-        "mountpoint",
-        "mv",
-        "nsenter",
-        "printf",
-        "ps",
-        "readlink",
-        "rm",
-    ),
-    *("sed", "setpriv", "sh", "sleep", "stty", "tail", "tar", "test", "true", "umount", "uname", "unshare"),
-    "which",
-)
+    "bash busybox cat chmod cp dash echo env false grep hostname id install ln ls mkdir mount mountpoint mv"
+    " nsenter printf ps readlink rm sed setpriv sh sleep stty tail tar test true umount uname unshare which"
+).split()
 SETTINGS = ("passwd", "group", "nsswitch.conf", "os-release", "protocols", "services", "shells")
 # Parts of Python's library that nothing here imports.
 USELESS = re.compile(r"/(?:config-[^/]*|dist-packages|idlelib|lib2to3|pydoc_data|test|tkinter|turtledemo)$")
-# Of lvslab's cache, what only virtual machines are made of; and packages, of which it is asked that they are there.
+# Of lvslab's cache, what only virtual machines are made of; and packages, of which it is asked that they
+# are there.
 FOR_GUESTS = re.compile(r"/(?:images|kernels|servers|snapshots)$|\.deb$")
 LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib")
 
@@ -162,8 +151,8 @@ class Files:
 
 
 def compiled(path: str, source: bytes) -> bytes:
-    """What Python keeps of a module in __pycache__, in the form that is not compared with its source: files of an
-    initramfs are all of 1970. Empty where it is no Python of today.
+    """What Python keeps of a module in __pycache__, in the form that is not compared with its source:
+    files of an initramfs are all of 1970. Empty where it is no Python of today.
 
     The header is that of PEP 552: a magic number, flags, and time and size, or a checksum.
     """
@@ -211,7 +200,9 @@ def programs() -> Iterator[str]:
 
 
 def guest_files(release: str, module_source: Path) -> Files:
-    """A machine of its own: this one's programs, Python and lvslab, a distribution's kernel, ipvsadm and iptables."""
+    """A machine of its own: this one's programs, Python and lvslab, a distribution's kernel, ipvsadm and
+    iptables.
+    """
     files = Files()
     files.put("init", INIT.encode())
     for program in programs():
@@ -264,8 +255,9 @@ def copy_python(files: Files) -> None:
 
 
 def from_packages(files: Files) -> None:
-    """Out of the packages that guest images are made of: busybox, and ipvsadm and iptables, which this machine may
-    not have. Where it has a library of theirs, it is in the guest already."""
+    """Out of the packages that guest images are made of: busybox, and ipvsadm and iptables, which this
+    machine may not have. Where it has a library of theirs, it is in the guest already.
+    """
     sources = userland.files_of(packages.fetch(image.PACKAGES), lambda path: "bin/" in path or "lib" in path)
     wanted = [path for path in image.PROGRAMS if "xtables" in path or "ipvsadm" in path]
     wanted += [path for path in sources if path.startswith("usr/lib/x86_64-linux-gnu/xtables/")]
