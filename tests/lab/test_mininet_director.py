@@ -52,10 +52,45 @@ MODULES = re.compile(
     rf"{modules.WANTED.pattern}|kernel/(?:drivers/net/veth|net/bridge/bridge|fs/overlayfs/overlay)\."
 )
 # What lvslab and Mininet call of a machine, besides the programs that lvslab/packages.txt lists.
-PROGRAMS = (
-    "bash busybox cat chmod cp dash echo env false grep hostname id install ln ls mkdir mount mountpoint mv"
-    " nsenter printf ps readlink rm sed setpriv sh sleep stty tail tar test true umount uname unshare which"
-).split()
+PROGRAMS = [
+    "bash",
+    "busybox",
+    "cat",
+    "chmod",
+    "cp",
+    "dash",
+    "echo",
+    "env",
+    "false",
+    "grep",
+    "hostname",
+    "id",
+    "install",
+    "ln",
+    "ls",
+    "mkdir",
+    "mount",
+    "mountpoint",
+    "mv",
+    "nsenter",
+    "printf",
+    "ps",
+    "readlink",
+    "rm",
+    "sed",
+    "setpriv",
+    "sh",
+    "sleep",
+    "stty",
+    "tail",
+    "tar",
+    "test",
+    "true",
+    "umount",
+    "uname",
+    "unshare",
+    "which",
+]
 SETTINGS = ("passwd", "group", "nsswitch.conf", "os-release", "protocols", "services", "shells")
 # Parts of Python's library that nothing here imports.
 USELESS = re.compile(r"/(?:config-[^/]*|dist-packages|idlelib|lib2to3|pydoc_data|test|tkinter|turtledemo)$")
