@@ -94,9 +94,9 @@ class Runner:
         done = self("lab.exec", node, "--name", name, "--command", command, status=status)
         return done.stdout.rstrip("\n")
 
-    def box(self) -> Box:
-        """A box of one's own."""
-        return Box(self.environment)
+    def box(self, kept: Path | None = None) -> Box:
+        """A box of one's own; what is in the folder ``kept`` outlives it."""
+        return Box(self.environment, kept)
 
     def terminal(self, *arguments: str) -> Terminal:
         """``./run`` with ``arguments`` in a terminal of its own."""
@@ -164,6 +164,8 @@ class Terminal:
 _BOX = r"""
 mount -t proc proc /proc
 mount -t tmpfs -o mode=1777 box /dev/shm
+mkdir -p /dev/shm/.box/kept
+[ -z "$3" ] || mount --bind "$3" /dev/shm/.box/kept
 for folder in /tmp /var/tmp /run; do
     layers=/dev/shm/.box$folder
     mkdir -p $layers/upper $layers/work
@@ -188,19 +190,21 @@ class Box:
 
     It has PID, mount and network namespaces of its own, so that nothing that others do on this machine
     disturbs, and its folders for temporary files show what was added to them. It ends, with all that is in
-    it, with its context or with the process that made it.
+    it, with its context or with the process that made it. ``commands`` are those that were started in it.
     """
 
     EVIDENCE = "/tmp/evidence"
     CACHE = "/tmp/cache"
+    KEPT = "/dev/shm/.box/kept"
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], kept: Path | None = None) -> None:
         self.environment = {**environment, "LVSLAB_STATE": self.EVIDENCE}
-        self._commands: list[BoxedCommand] = []
+        self.commands: list[BoxedCommand] = []
         self._process = subprocess.Popen(
             [
                 *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"),
                 *("--propagation", "private", "--", "sh", "-euc", _BOX, "box", sys.executable, _FIRST),
+                str(kept or ""),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -220,7 +224,7 @@ class Box:
     ) -> None:
         self._process.kill()
         self._process.communicate()
-        for command in self._commands:
+        for command in self.commands:
             command.close()
 
     def start(
@@ -231,8 +235,9 @@ class Box:
         # A session of its own: a signal for its process group is what Ctrl-C in a terminal makes. A child of
         # a pytest in the background would else ignore it.
         words = [*enter, "setsid", "env", "--default-signal=INT", program, *arguments]
-        self._commands.append(BoxedCommand(words, {**self.environment, **(env or {})}))
-        return self._commands[-1]
+        asked = " ".join([Path(program).name, *arguments])
+        self.commands.append(BoxedCommand(asked, words, {**self.environment, **(env or {})}))
+        return self.commands[-1]
 
     def leftovers(self) -> list[str]:
         """What is in the box that was not there when it was made, a line each."""
@@ -256,6 +261,13 @@ class Box:
         """Return when nothing is left; fail the test, saying what is, after ``seconds``."""
         if left := self.remaining(seconds):
             pytest.fail(f"left behind, after {seconds:g} s:\n  " + "\n  ".join(left))
+
+    def evidence(self) -> str:
+        """What is in the logs of all labs of this box, the first one's first."""
+        told = []
+        for log in sorted(self.inside(self.EVIDENCE).glob("runs/*/*.log")):
+            told.append(f"--- {log.parent.name}/{log.name}\n{log.read_text(errors='replace')}")
+        return "\n".join(told)
 
     def expect_mount(self, place: str) -> None:
         """Take what is mounted at ``place`` for part of the box."""
@@ -292,7 +304,7 @@ class Box:
                     yield f"file /{folder}/{path.name}"
 
     def _hidden_in_cache(self) -> Iterator[str]:
-        for cache in (self.inside(self.CACHE), paths.cache()):
+        for cache in (self.inside(self.CACHE), self.inside(self.KEPT), paths.cache()):
             for path in cache.rglob("*"):
                 if path.name.startswith(".") or (path.parent.name == "partial" and path.name != "lock"):
                     yield f"temporary file in the cache: {path.relative_to(cache)}"
@@ -313,9 +325,12 @@ class Ended:
 
 
 class BoxedCommand:
-    """A command that runs in a box. ``pid`` is its process id outside, 0 where it ended at once."""
+    """A command that runs in a box: ``words`` are what was asked for. ``pid`` is its process id outside, 0
+    where it ended at once.
+    """
 
-    def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, words: str, command: list[str], environment: Mapping[str, str]) -> None:
+        self.words = words
         self.started = time.monotonic()
         self._ended: Ended | None = None
         self._entrance = subprocess.Popen(

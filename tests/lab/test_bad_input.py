@@ -174,7 +174,7 @@ def test_kernel_that_panics(box: Box) -> None:
     cache = box.inside(box.CACHE)
     cache.mkdir()
     for entry in paths.cache().iterdir():
-        if entry.name != "images":
+        if entry.name not in ("images", "snapshots"):  # it must boot
             (cache / entry.name).symlink_to(entry)
     built = image.build(kernel.find("debian-cloud"))
     (cache / "images").mkdir()

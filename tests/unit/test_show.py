@@ -33,7 +33,7 @@ UP = Up(
     nodes=NODES,
     steps={"total": 6, "failed": 0, "expected_failures": 1},
     distribution={"rs1": {"expected": 4, "observed": 4}, "rs2": {"expected": 8, "observed": 7}},
-    phases={"prepare": 0.1, "guests booted": 2.345},
+    phases={"prepare": 0.1, "guests up": 2.345},
     table="TCP  192.0.2.1:80 wlc\n  -> 10.0.0.100:80",
     evidence="/state/runs/1",
 )
@@ -59,7 +59,7 @@ def test_what_lab_up_ends_with() -> None:
         "\n"
         "steps: 6, failed: 0, failed as howto.md says they do: 1\n"
         "\n"
-        "seconds: prepare 0.10, guests booted 2.35, in all 2.45\n"
+        "seconds: prepare 0.10, guests up 2.35, in all 2.45\n"
         "\n"
         "log in:     ./run lab.ssh director\n"
         "check:      ./run lab.check\n"
