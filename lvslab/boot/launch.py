@@ -37,33 +37,32 @@ class Launch:
     """A supervisor on its way up, which waits for ``boot``: it takes a moment to start, and so does a plan.
 
     Unless ``keep`` is called, the lab ends with this object's context, or process. ``listener`` holds the
-    lab's name and is handed over; the descriptors of ``copies`` are those that a plan may name.
+    lab's name and is handed over by ``boot``; the descriptors of ``copies`` are those that a plan may name.
     """
 
     def __init__(
         self, name: str, listener: socket.socket, copies: Mapping[str, tuple[int, int]] | None = None
     ) -> None:
         self._name = name
+        self._listener = listener
         self._plan: Plan | None = None
         self._kept = False
         self._messages = os.memfd_create("messages")
         self._stream, theirs = socket.socketpair()
         supervisor = [sys.executable, "-P", "-m", "lvslab.boot.supervisor"]
-        descriptors = (listener.fileno(), theirs.fileno())
         copied = [descriptor for pair in (copies or {}).values() for descriptor in pair]
         # The supervisor's working folder is another, and the cache may be given relative to ours.
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), "LVSLAB_CACHE": str(paths.cache())}
         if log.isEnabledFor(logging.DEBUG):
             environment["LVSLAB_DEBUG"] = "1"
-        # Only the lab itself holds its name from now on, so that the name goes when the lab does.
-        with listener, theirs:
+        with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [*_UNSHARE, *supervisor, *map(str, descriptors)],
+                    [*_UNSHARE, *supervisor, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=self._messages,
                     stderr=self._messages,
-                    pass_fds=(*descriptors, *copied),
+                    pass_fds=(theirs.fileno(), *copied),
                     env=environment,
                     # Out of reach of the terminal's Ctrl-C: the lab ends when its starter says so, or ends.
                     start_new_session=True,
@@ -86,7 +85,12 @@ class Launch:
     def boot(self, plan: Plan) -> None:
         """Say what to boot."""
         self._plan = plan
-        with contextlib.suppress(OSError):  # ``events`` says why nobody listens
+        # Only the supervisor holds the lab's name from now on, so that the name goes when the lab does; what
+        # unshare inherits it would hold for a moment longer. And from now on whoever asks for the lab is
+        # heard, if not answered at once; until now he would have waited for a plan.
+        with self._listener as listener, contextlib.suppress(OSError):  # ``events`` says why nobody listens
+            listener.listen(64)
+            socket.send_fds(self._stream, [b"\n"], [listener.fileno()])
             self._stream.sendall(pickle.dumps(plan))
 
     def events(self) -> Iterator[dict[str, Any]]:

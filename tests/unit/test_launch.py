@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 import secrets
 import sys
@@ -23,8 +22,10 @@ from lvslab.errors import BootError, MachineError, StateError
 UNSHARE = f"""#!{sys.executable} -SE
 import os, socket, sys, time
 here = sys.argv[0].rpartition("/")[0]
-listener, stream = (socket.socket(fileno=int(number)) for number in sys.argv[-2:])
+stream = socket.socket(fileno=int(sys.argv[-1]))
 open(here + "/arguments", "w").write("\\n".join(sys.argv[1:]))
+_, descriptors, _, _ = socket.recv_fds(stream, 1, 1)
+listener = socket.socket(fileno=descriptors[0]) if descriptors else None
 open(here + "/plan", "wb").write(stream.recv(1 << 20))
 for event in EVENTS:
     stream.sendall(event.encode() + b"\\n")
@@ -41,17 +42,12 @@ def plan(tmp_path: Path) -> Plan:
 Starter = Callable[..., Launch]
 
 
-def new_name() -> str:
-    return f"unit-{secrets.token_hex(6)}"
-
-
 @pytest.fixture
 def launch(plan: Plan, program: Callable[[str, str], Path]) -> Starter:
-    def start(*events: dict[str, Any], end: str = WAIT, name: str = "") -> Launch:
+    def start(*events: dict[str, Any], end: str = WAIT) -> Launch:
         text = UNSHARE.replace("EVENTS", repr([json.dumps(event) for event in events])).replace("END", end)
         program("unshare", text)
-        with control.reserve(name or new_name()) as listener:
-            launched = Launch("a", listener)
+        launched = Launch("a", control.reserve(f"unit-{secrets.token_hex(6)}"))
         launched.boot(plan)
         return launched
 
@@ -71,7 +67,7 @@ def test_a_supervisor_gets_namespaces_of_its_own_and_the_plan(launch: Starter, p
     assert {"--net", "--mount", "--pid", "--fork", "--kill-child"} <= set(options)
     assert options[options.index("--propagation") + 1] == "private"
     command = arguments[arguments.index("--") + 1 :]
-    assert command[:-2] == [sys.executable, "-P", "-m", "lvslab.boot.supervisor"]
+    assert command[:-1] == [sys.executable, "-P", "-m", "lvslab.boot.supervisor"]
     assert pickle.loads((folder / "plan").read_bytes()) == plan
 
 
@@ -116,38 +112,6 @@ def test_a_lab_that_is_kept_goes_on_when_we_end(launch: Starter, plan: Plan) -> 
     assert (plan.evidence / "programs/last").read_bytes() == b"keep\n"
 
 
-# --- asking for a lab that is on its way up ----------------------------------------------------------------
-
-# Answers one request, only when it has been told to go on.
-ANSWER = """
-stream.recv(100)
-connection, _ = listener.accept()
-asked = connection.makefile("rb").readline()
-connection.sendall(b'{"ok": ' + asked.strip() + b'}\\n')
-"""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root's labs are talked to")
-def test_a_lab_whose_plan_is_being_made_keeps_nobody_waiting(launch: Starter) -> None:
-    """Its kernel may have to be fetched first: whoever asks is told so, and does not wait for that."""
-    name = new_name()
-    with launch(READY, name=name), pytest.raises(StateError, match="is just starting"):
-        control.Control(name)
-
-
-def test_only_the_lab_holds_its_name(launch: Starter) -> None:
-    """So that the name goes when the lab does."""
-    name = new_name()
-    with launch(READY, name=name) as launched:
-        with pytest.raises(StateError, match="is up already"):
-            control.reserve(name)
-        launched.end()
-        control.reserve(name).close()
-
-
-# --- the end -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("fault", [None, KeyboardInterrupt])
 def test_a_lab_that_is_not_kept_ends_with_us(
     launch: Starter, plan: Plan, fault: type[BaseException] | None
@@ -175,6 +139,33 @@ def test_what_is_printed_after_the_plan_has_come_is_quoted_too(launch: Starter, 
     assert caught.value.hint == "first\n  Traceback"
 
 
+def test_nobody_waits_for_a_lab_that_is_being_planned(
+    plan: Plan, program: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "_user", lambda _: 0)
+    program("unshare", UNSHARE.replace("EVENTS", "()").replace("END", WAIT))
+    name = f"unit-{secrets.token_hex(6)}"
+    with Launch(name, control.reserve(name)) as launched:
+        with pytest.raises(StateError, match=f"the lab '{name}' is just starting"):
+            control.Control(name)
+        launched.boot(plan)
+        with control.Control(name):
+            assert name in control.running()
+    assert name not in control.running()
+
+
+def test_the_name_is_the_supervisors_alone(plan: Plan, program: Callable[[str, str], Path]) -> None:
+    """It must not outlive the supervisor with unshare, which ends a moment later."""
+    gone = f"listener.close(); stream.sendall({json.dumps(READY)!r}.encode() + b'\\n'); {WAIT}"
+    program("unshare", UNSHARE.replace("EVENTS", "()").replace("END", gone))
+    name = f"unit-{secrets.token_hex(6)}"
+    with Launch(name, control.reserve(name)) as launched:
+        launched.boot(plan)
+        assert list(launched.events()) == [READY]
+        assert launched._process.poll() is None
+        assert name not in control.running()
+
+
 def test_where_no_plan_comes_the_lab_ends_by_itself(program: Callable[[str, str], Path]) -> None:
     program("unshare", UNSHARE.replace("EVENTS", "()").replace("END", "os._exit(0)"))
     with (
@@ -191,7 +182,7 @@ def test_without_unshare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("lvslab.boot.launch.socket.socketpair", lambda: (_Stream(), _Stream()))
     with (
-        control.reserve(new_name()) as listener,
+        control.reserve(f"unit-{secrets.token_hex(6)}") as listener,
         pytest.raises(MachineError, match="unshare is not installed"),
     ):
         Launch("a", listener)
