@@ -48,7 +48,6 @@ class Launch:
         self._messages = os.memfd_create("messages")
         self._stream, theirs = socket.socketpair()
         supervisor = [sys.executable, "-P", "-m", "lvslab.boot.supervisor"]
-        descriptors = (listener.fileno(), theirs.fileno())
         # The supervisor's working folder is another, and the cache may be given relative to ours.
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), "LVSLAB_CACHE": str(paths.cache())}
         if log.isEnabledFor(logging.DEBUG):
@@ -56,11 +55,11 @@ class Launch:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [*_UNSHARE, *supervisor, *map(str, descriptors)],
+                    [*_UNSHARE, *supervisor, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=self._messages,
                     stderr=self._messages,
-                    pass_fds=descriptors,
+                    pass_fds=[theirs.fileno()],
                     env=environment,
                     # Out of reach of the terminal's Ctrl-C: the lab ends when its starter says so, or ends.
                     start_new_session=True,
@@ -83,11 +82,12 @@ class Launch:
     def boot(self, plan: Plan) -> None:
         """Say what to boot."""
         self._plan = plan
-        # From now on whoever asks for the lab is heard, if not answered at once; until now he would have
-        # waited for a plan. And only the lab itself holds its name, so that the name goes when the lab does.
-        with self._listener:
-            self._listener.listen(64)
-        with contextlib.suppress(OSError):  # ``events`` says why nobody listens
+        # Only the supervisor holds the lab's name from now on, so that the name goes when the lab does; what
+        # unshare inherits it would hold for a moment longer. And from now on whoever asks for the lab is
+        # heard, if not answered at once; until now he would have waited for a plan.
+        with self._listener as listener, contextlib.suppress(OSError):  # ``events`` says why nobody listens
+            listener.listen(64)
+            socket.send_fds(self._stream, [b"\n"], [listener.fileno()])
             self._stream.sendall(pickle.dumps(plan))
 
     def events(self) -> Iterator[dict[str, Any]]:

@@ -39,15 +39,20 @@ class Lifeline:
         self._stream = stream
         self._lines = stream.makefile("rb")
 
-    def plan(self) -> Plan:
-        """What to boot: the first thing that comes down. Where none does, raises EOFError, ConnectionError
-        or UnpicklingError."""
+    def orders(self) -> tuple[socket.socket, Plan]:
+        """The socket that is the lab's name, and what to boot: what comes down first. Where nothing does,
+        raises EOFError, ConnectionError or UnpicklingError."""
+        _, descriptors, _, _ = socket.recv_fds(self._stream, 1, 1)
+        if not descriptors:
+            raise EOFError
+        listener = socket.socket(fileno=descriptors[0])
+        listener.set_inheritable(False)
         plan = cast(Plan, pickle.load(self._lines))
         # What is printed from now on belongs to the evidence.
         with plan.messages.open("ab") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-        return plan
+        return listener, plan
 
     def tell(self, event: str, **details: Any) -> None:
         """Send an event up. Where nobody listens any more, ``watch`` ends the lab."""
@@ -302,18 +307,16 @@ def _keys(plan: Plan) -> None:
 
 
 def main() -> int:
-    """``python -m lvslab.boot.supervisor LISTENER LIFELINE``: both are descriptors that were handed down."""
-    listener, stream = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
-    for inherited in (listener, stream):
-        inherited.set_inheritable(False)
+    """``python -m lvslab.boot.supervisor LIFELINE``: a descriptor that was handed down."""
+    stream = socket.socket(fileno=int(sys.argv[1]))
+    stream.set_inheritable(False)
     if (child := os.fork()) != 0:
-        listener.close()
         stream.close()
         return _reap(child)
     lifeline = Lifeline(stream)
     try:
         _mounts()  # while the plan is on its way
-        plan = lifeline.plan()
+        listener, plan = lifeline.orders()
     except LvsLabError as error:
         return lifeline.tell_of(error)
     except (EOFError, ConnectionError, pickle.UnpicklingError):

@@ -24,6 +24,7 @@ import os, socket, sys, time
 here = sys.argv[0].rpartition("/")[0]
 stream = socket.socket(fileno=int(sys.argv[-1]))
 open(here + "/arguments", "w").write("\\n".join(sys.argv[1:]))
+_, listener, _, _ = socket.recv_fds(stream, 1, 1)
 open(here + "/plan", "wb").write(stream.recv(1 << 20))
 for event in EVENTS:
     stream.sendall(event.encode() + b"\\n")
@@ -65,7 +66,7 @@ def test_a_supervisor_gets_namespaces_of_its_own_and_the_plan(launch: Starter, p
     assert {"--net", "--mount", "--pid", "--fork", "--kill-child"} <= set(options)
     assert options[options.index("--propagation") + 1] == "private"
     command = arguments[arguments.index("--") + 1 :]
-    assert command[:-2] == [sys.executable, "-P", "-m", "lvslab.boot.supervisor"]
+    assert command[:-1] == [sys.executable, "-P", "-m", "lvslab.boot.supervisor"]
     assert pickle.loads((folder / "plan").read_bytes()) == plan
 
 
@@ -150,6 +151,18 @@ def test_nobody_waits_for_a_lab_that_is_being_planned(
         with control.Control(name):
             assert name in control.running()
     assert name not in control.running()
+
+
+def test_the_name_is_the_supervisors_alone(plan: Plan, program: Callable[[str, str], Path]) -> None:
+    """It must not outlive the supervisor with unshare, which ends a moment later."""
+    gone = f"os.close(listener[0]); stream.sendall({json.dumps(READY)!r}.encode() + b'\\n'); {WAIT}"
+    program("unshare", UNSHARE.replace("EVENTS", "()").replace("END", gone))
+    name = f"unit-{secrets.token_hex(6)}"
+    with Launch(name, control.reserve(name)) as launched:
+        launched.boot(plan)
+        assert list(launched.events()) == [READY]
+        assert launched._process.poll() is None
+        assert name not in control.running()
 
 
 def test_where_no_plan_comes_the_lab_ends_by_itself(program: Callable[[str, str], Path]) -> None:
