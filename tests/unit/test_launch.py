@@ -18,13 +18,14 @@ from lvslab.boot.launch import Launch
 from lvslab.boot.plan import Plan
 from lvslab.errors import BootError, MachineError, StateError
 
-# Notes its arguments and its plan, tells EVENTS, and ends as END says.
+# Notes its arguments and its plan, tells EVENTS, and ends as END says. ``listener`` holds the lab's name.
 UNSHARE = f"""#!{sys.executable} -SE
 import os, socket, sys, time
 here = sys.argv[0].rpartition("/")[0]
 stream = socket.socket(fileno=int(sys.argv[-1]))
 open(here + "/arguments", "w").write("\\n".join(sys.argv[1:]))
-_, listener, _, _ = socket.recv_fds(stream, 1, 1)
+_, descriptors, _, _ = socket.recv_fds(stream, 1, 1)
+listener = socket.socket(fileno=descriptors[0]) if descriptors else None
 open(here + "/plan", "wb").write(stream.recv(1 << 20))
 for event in EVENTS:
     stream.sendall(event.encode() + b"\\n")
@@ -155,7 +156,7 @@ def test_nobody_waits_for_a_lab_that_is_being_planned(
 
 def test_the_name_is_the_supervisors_alone(plan: Plan, program: Callable[[str, str], Path]) -> None:
     """It must not outlive the supervisor with unshare, which ends a moment later."""
-    gone = f"os.close(listener[0]); stream.sendall({json.dumps(READY)!r}.encode() + b'\\n'); {WAIT}"
+    gone = f"listener.close(); stream.sendall({json.dumps(READY)!r}.encode() + b'\\n'); {WAIT}"
     program("unshare", UNSHARE.replace("EVENTS", "()").replace("END", gone))
     name = f"unit-{secrets.token_hex(6)}"
     with Launch(name, control.reserve(name)) as launched:
