@@ -94,10 +94,12 @@ _WARM = "lab.up web-nat, whole command"
 
 def _guests(figures: Figures, guest: plan.Guest, choice: Accelerator, rounds: int) -> None:
     """A guest without a lab: booted, and resumed."""
-    boots, restores, answers = list[float](), list[float](), list[float]()
+    boots, restores, answers, typed = list[float](), list[float](), list[float](), list[float]()
+    folder = paths.labs() / lab.DEFAULT
+    steps = lab_folder.steps(folder, lab_folder.lab(folder))
     # In memory, as a snapshot is that was just used.
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        memory, state = Path(folder, "memory"), Path(folder, "state")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        memory, state = Path(place, "memory"), Path(place, "state")
         for _ in range(rounds):
             with _machine(guest, choice, Memory(memory, shared=True)) as machine:
                 machine.await_ready()
@@ -108,10 +110,14 @@ def _guests(figures: Figures, guest: plan.Guest, choice: Accelerator, rounds: in
                 restores.append(time.monotonic() - machine.started)
                 machine.await_answer()
                 answers.append(time.monotonic() - machine.started)
+                for step in steps:
+                    machine.observe(step.command)
+                typed.append(time.monotonic() - machine.started)
             memory.unlink()
     figures.add(_BOOT, boots)
     figures.add(_RESTORE, restores, _BOOT)
     figures.add(_ANSWERS, answers, _RESTORE)
+    figures.add("  the same, until it has run web-nat's steps: no lab is faster", typed, _RESTORE)
 
 
 def _labs(figures: Figures, rounds: int) -> None:
