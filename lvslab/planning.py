@@ -102,9 +102,11 @@ def _prune(runs: Path, newest: Path) -> None:
     folders = sorted(folder for folder in runs.iterdir() if folder.is_dir())
     in_use = {newest}
     for name in control.running():
-        # A name is up once, and its last run is the one.
-        of_name = re.compile(rf"\d{{8}}-\d{{6}}-{re.escape(name)}(-\d+)?")
-        in_use.update([folder for folder in folders if of_name.fullmatch(folder.name)][-1:])
+        # A name is up once, and its last run is the one. Apart: a run with a number is the second one of a
+        # second, or that of another lab, whose name ends with a number.
+        for own in (re.escape(name), rf"{re.escape(name)}-\d+"):
+            of_name = re.compile(rf"\d{{8}}-\d{{6}}-{own}")
+            in_use.update([folder for folder in folders if of_name.fullmatch(folder.name)][-1:])
     old = [folder for folder in folders if folder not in in_use]
     for folder in old[: max(0, len(folders) - KEPT_RUNS)]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -328,11 +328,13 @@ def test_a_lab_that_is_up_keeps_its_evidence(state: Path, monkeypatch: pytest.Mo
     runs = state / "runs"
     for number in range(planning.KEPT_RUNS + 5):
         (runs / f"20200101-0000{number:02}-a").mkdir(parents=True)
-    for name in ("20190101-000000-up", "20190101-000001-up", "20190101-000001-up-and-away"):
+    names = ("000000-up", "000001-up", "000001-up-and-away", "000000-up-2", "000002-up-2")
+    for name in (f"20190101-{each}" for each in names):
         (runs / name).mkdir()
     monkeypatch.setattr(control, "running", lambda: ["up"])
     planning._evidence("a")
-    assert sorted(folder.name for folder in runs.glob("2019*")) == ["20190101-000001-up"]
+    kept = sorted(folder.name for folder in runs.glob("2019*"))
+    assert kept == ["20190101-000001-up", "20190101-000002-up-2"]
     assert len([folder for folder in runs.iterdir() if folder.is_dir()]) == planning.KEPT_RUNS
 
 
