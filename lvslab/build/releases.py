@@ -3,35 +3,60 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from lvslab.build import packages
 from lvslab.build.packages import Package
-from lvslab.errors import LvsLabError
+from lvslab.errors import BuildError, LvsLabError
+from lvslab.run import run
 
 _KERNEL = re.compile(r"linux-image-\d")
+_PART = re.compile(r"linux-(binary|modules)-\d\S*")
+# A package with a kernel in it is never so small: Debian 14's only depends on those that have its parts.
+_SMALL = 1 << 20  # bytes
 
 
-def kernel_package(release: str, meta: str) -> Path:
-    """The package file of the newest kernel that ``meta`` (``linux-image-cloud-amd64``) of ``release``
-    stands for, in the cache.
+@dataclass(frozen=True)
+class KernelPackages:
+    """The package file with a kernel's image (``boot/vmlinuz-RELEASE``, or ``vmlinuz`` in its modules
+    folder) and the one with its modules; up to Debian 13 they are the same."""
+
+    image: Path
+    modules: Path
+
+
+def kernel_packages(release: str | None, meta: str) -> KernelPackages:
+    """The newest kernel that ``meta`` (``linux-image-cloud-amd64``) of a Debian ``release`` stands for, in
+    the cache; None is this machine's own release.
 
     What was found once stays so until the cache is cleared. Raises MachineError where apt cannot serve it,
     BuildError where a checksum is wrong.
     """
     wanted = packages.depends_on(meta, _KERNEL, release=release)
     try:
-        return package(release, wanted).path
+        return _parts(release, package(release, wanted).path)
     except LvsLabError:
         # The archive has moved on since that name was remembered.
         packages.forget(meta, release=release)
         newer = packages.depends_on(meta, _KERNEL, release=release)
         if newer == wanted:
+            packages.forget(meta, release=release)
             raise
-        return package(release, newer).path
+        return _parts(release, package(release, newer).path)
 
 
-def package(release: str, name: str) -> Package:
-    """One package of ``release``, without what it depends on. Raises as ``kernel_package`` does."""
+def package(release: str | None, name: str) -> Package:
+    """One package of ``release``, without what it depends on. Raises as ``kernel_packages`` does."""
     (found,) = packages.fetch([name], dependencies=False, release=release)
     return found
+
+
+def _parts(release: str | None, image: Path) -> KernelPackages:
+    if image.stat().st_size > _SMALL:
+        return KernelPackages(image, image)
+    depends = run(["dpkg-deb", "--field", image, "Depends"]).stdout.decode()
+    parts = {found.group(1): found.group() for found in _PART.finditer(depends)}
+    if set(parts) != {"binary", "modules"}:
+        raise BuildError(f"{image} neither holds a kernel nor depends on packages that do", depends.strip())
+    return KernelPackages(package(release, parts["binary"]).path, package(release, parts["modules"]).path)
