@@ -26,10 +26,19 @@ KEPT_RUNS = 20
 
 
 def plan_of(
-    lab: Lab, name: str, kernel_name: str | None, kind: DirectorKind, *, cold: bool
+    lab: Lab,
+    name: str,
+    kernel_name: str | None,
+    kind: DirectorKind,
+    *,
+    ipvsadm: str | None = None,
+    cold: bool,
 ) -> tuple[plan.Plan, Mapping[str, str]]:
     """Fetch and make all that the lab needs, and say how to boot it."""
-    bootables, versions = _bootables(lab, kernel_name) if kind == "qemu" else ({}, own_director.versions())
+    if kind == "qemu":
+        bootables, versions = _bootables(lab, kernel_name, ipvsadm)
+    else:
+        bootables, versions = {}, own_director.versions()
     hosts = plan.hosts_of(lab, kind)
     planned = plan.Plan(
         name=name,
@@ -55,14 +64,22 @@ def plan_of(
     return planned, versions
 
 
-def _bootables(lab: Lab, kernel_name: str | None) -> tuple[dict[str, plan.Bootable], Mapping[str, str]]:
+def _bootables(
+    lab: Lab, kernel_name: str | None, ipvsadm: str | None
+) -> tuple[dict[str, plan.Bootable], Mapping[str, str]]:
     """A kernel and an image for each director, and the versions of what is in the last one's."""
     bootables, versions = {}, {}
     for director, node in lab.directors.items():
         found = _kernel(lab, director, kernel_name or node.kernel or "", kernel_name is None)
-        built = image.build(found)
+        built = image.build(found, ipvsadm)
         bootables[director] = plan.Bootable(
-            found.image, found.release, built.path, f"{found.sha256} {built.key}"
+            found.image,
+            found.release,
+            built.path,
+            f"{found.sha256} {built.key}",
+            found.image_kind,
+            found.nic,
+            found.memory,
         )
         versions = {**built.versions}
     return bootables, versions

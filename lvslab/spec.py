@@ -105,8 +105,8 @@ class Node(_Model):
 
     role: Role = Field(description="What the node is for: director, real-server, client or name-server")
     kernel: str | None = Field(default=None, min_length=1, description="A director's kernel: debian-cloud")
-    memory: int = Field(
-        default=192, ge=16, le=65536, strict=True, description="A director's memory in MiB, 16 to 65536"
+    memory: int | None = Field(
+        default=None, ge=16, le=65536, strict=True, description="A director's memory in MiB, 16 to 65536"
     )
     count: int | None = Field(
         default=None,

@@ -50,12 +50,12 @@ Service = HttpService
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the lab. A director is a virtual machine with ``memory`` in MiB, any other a Mininet
-    host."""
+    """A machine of the lab. A director is a virtual machine with ``memory`` in MiB (None for what its kernel
+    usually gets), any other a Mininet host."""
 
     role: Role
     kernel: str | None
-    memory: int
+    memory: int | None
     interfaces: Mapping[str, Interface]
     services: tuple[Service, ...]
 

@@ -73,7 +73,8 @@ class Management:
 class Guest:
     """A node that is a virtual machine. ``memory`` is in MiB; ``kernel`` and ``initrd`` are files.
 
-    ``identity`` changes whenever the content of one of the two does.
+    ``identity`` changes whenever the content of one of the two does. ``image_kind`` says what the second one
+    is, ``nic`` is the model of the network cards, and ``usual_memory`` what kernel and image like to have.
     """
 
     name: str
@@ -84,6 +85,9 @@ class Guest:
     identity: str
     memory: int
     management: Management
+    image_kind: str = "initramfs"
+    nic: str = "virtio-net-pci"
+    usual_memory: int = 192
 
 
 @dataclass(frozen=True)
@@ -117,12 +121,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Bootable:
-    """A kernel and the image that goes with it."""
+    """A kernel and the image that goes with it, as in ``Guest``."""
 
     kernel: Path
     release: str
     initrd: Path
     identity: str
+    image_kind: str = "initramfs"
+    nic: str = "virtio-net-pci"
+    memory: int = 192
 
 
 def nodes_of(lab: Lab) -> dict[str, dict[str, Any]]:
@@ -155,8 +162,11 @@ def guests_of(lab: Lab, bootables: Mapping[str, Bootable]) -> tuple[Guest, ...]:
             release=bootables[name].release,
             initrd=bootables[name].initrd,
             identity=bootables[name].identity,
-            memory=node.memory,
+            memory=node.memory or bootables[name].memory,
             management=_management(number),
+            image_kind=bootables[name].image_kind,
+            nic=bootables[name].nic,
+            usual_memory=bootables[name].memory,
         )
         for number, (name, node) in enumerate(lab.directors.items())
     )
@@ -199,7 +209,8 @@ def guest_renewal(*, seconds: int, seed: str) -> str:
     """The part of it that tells two guests of one snapshot apart: the clock, and random numbers."""
     # Status 22, EINVAL: a kernel before 4.17 has no such request, and needs none.
     reseed = f"{{ /etc/lvslab/reseed {seed} > /dev/urandom || [ $? = 22 ]; }}"
-    return f"date -u -s @{seconds} && {reseed}"
+    # Linux 2.4 has no clock_settime(2), by which date sets the clock.
+    return f"{{ date -u -s @{seconds} || /etc/lvslab/clock {seconds}; }} && {reseed}"
 
 
 def ip_lines(cards: tuple[Card, ...]) -> list[str]:

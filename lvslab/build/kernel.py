@@ -1,27 +1,39 @@
-"""Kernels that a director can run: the distribution's own, taken out of its package, or a file of the
-user's."""
+"""Kernels that a director can run: the distribution's own, taken out of its package, those that lvslab has
+built, or a file of the user's."""
 
 from __future__ import annotations
 
+import json
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, Literal
 
 from lvslab import paths
 from lvslab.build import modules, packages, store
+from lvslab.build.archive import Kind
 from lvslab.errors import BuildError, LvsLabError, UsageError
+from lvslab.versions import version_of
 
 # Name in lab.yaml and on the command line -> the distribution's package that depends on the newest one.
 DISTRIBUTION = {"debian-cloud": "linux-image-cloud-amd64", "debian": "linux-image-amd64"}
+
+_MANIFEST = "manifest.json"
+
+Arch = Literal["i386", "x86_64"]
+Userland = Literal["debian", "musl-i386"]
 
 
 @dataclass(frozen=True)
 class Kernel:
     """A kernel to boot. ``image`` is a bzImage, ``release`` what ``uname -r`` says in it.
 
-    ``module_source`` is a Debian package or a modules folder; None where the kernel has none.
+    ``module_source`` is a Debian package or a modules folder; None where the kernel has none. ``image_kind``
+    and ``userland`` say what the guest starts from, ``nic`` is the model of its network cards as QEMU calls
+    it, and ``memory`` what it is given in MiB where lab.yaml does not say.
     """
 
     name: str
@@ -29,6 +41,16 @@ class Kernel:
     image: Path
     sha256: str
     module_source: Path | None
+    arch: Arch = "x86_64"
+    image_kind: Kind = "initramfs"
+    userland: Userland = "debian"
+    nic: str = "virtio-net-pci"
+    memory: int = 192
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The numbers that ``release`` begins with: (2, 4, 37, 11), (6, 1, 0)."""
+        return version_of(self.release)
 
     @property
     def modules_key(self) -> str:
@@ -37,21 +59,28 @@ class Kernel:
         source = self.module_source
         if source is None:
             return "none"
-        files = sorted((source / "kernel").rglob("*.ko*")) if source.is_dir() else [source]
+        files = modules.files_of(source) if source.is_dir() else [source]
         abouts = ((file.relative_to(source.parent), file.stat()) for file in files)
         return "\n".join(f"{file} {about.st_size} {about.st_mtime_ns}" for file, about in abouts)
 
     def needed_modules(self) -> tuple[modules.Module, ...]:
-        """The modules that a guest needs."""
+        """The modules that a guest needs. Those of a small system are few: it gets all of them."""
         if self.module_source is None:
             return ()
+        wanted = modules.ALL if self.userland == "musl-i386" else modules.WANTED
         if self.module_source.is_dir():
-            return modules.of_folder(self.module_source)
-        return modules.of_package(self.module_source, self.release)
+            return modules.of_folder(self.module_source, wanted)
+        return modules.of_package(self.module_source, self.release, wanted)
+
+
+def built() -> Path:
+    """Where the kernels are that lvslab has built: a folder for each version and configuration."""
+    return paths.cache() / "kernels" / "built"
 
 
 def find(name: str) -> Kernel:
-    """The kernel that ``name`` stands for: a name of DISTRIBUTION, or the path of a bzImage or a ``.deb``.
+    """The kernel that ``name`` stands for: a name of DISTRIBUTION, the version of one that was built (the
+    newest of it) or its folder's name, or the path of such a folder, a bzImage or a ``.deb``.
 
     Raises UsageError where there is no such kernel or the file is none, MachineError and BuildError
     where the distribution's package cannot be had.
@@ -62,15 +91,19 @@ def find(name: str) -> Kernel:
     if path.is_file():
         path = path.resolve()
         return _of_package(str(path), path) if path.suffix == ".deb" else _of_file(path)
+    folder = next((place for place in (path, built() / name) if (place / _MANIFEST).is_file()), None)
+    folder = folder or _newest(name)
+    if folder is not None:
+        return _of_folder(name, folder.resolve())
     from difflib import get_close_matches  # only a mistake has to wait for this import
 
-    near = get_close_matches(name, DISTRIBUTION, n=1)
-    known = ", ".join(DISTRIBUTION)
+    names = [*DISTRIBUTION, *dict.fromkeys(version for version, _, _ in _builds())]
+    near = get_close_matches(name, names, n=1)
     raise UsageError(
         f"no kernel '{name}': it is neither a file nor a known name",
         f"did you mean {near[0]}?"
         if near
-        else f"known names: {known}; or give the path of a bzImage or a .deb",
+        else f"known names: {', '.join(names)}; or give the path of a bzImage or a .deb",
     )
 
 
@@ -91,6 +124,50 @@ def release_of(path: Path) -> str:
     if not words:
         raise UsageError(f"{path} is a damaged kernel: it does not name its version")
     return words[0].decode(errors="replace")
+
+
+def _builds() -> Iterator[tuple[str, str, Path]]:
+    """What was built: version, time (ISO 8601) and folder."""
+    for manifest in sorted(built().glob(f"*/{_MANIFEST}")):
+        about = _manifest(manifest.parent)
+        yield str(about.get("version", "")), str(about.get("built_at", "")), manifest.parent
+
+
+def _newest(version: str) -> Path | None:
+    """The folder of the kernel of this version that was built last."""
+    found = [(when, folder) for own, when, folder in _builds() if own == version]
+    return max(found)[1] if found else None
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        about = json.loads((folder / _MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        about = None
+    if not isinstance(about, dict):
+        raise BuildError(f"{folder / _MANIFEST} cannot be read", "delete the folder, and build it again")
+    return about
+
+
+def _of_folder(name: str, folder: Path) -> Kernel:
+    """The kernel of a folder as they are under ``built``."""
+    about, image = _manifest(folder), folder / "bzImage"
+    if not image.is_file():
+        raise BuildError(f"{folder} holds no bzImage", "delete the folder, and build it again")
+    release = release_of(image)
+    modules_folder = folder / "lib/modules" / release
+    return Kernel(
+        name,
+        release,
+        image,
+        _checksum(image),
+        modules_folder if (modules_folder / "kernel").is_dir() else None,
+        about.get("arch", "x86_64"),
+        about.get("image", "initramfs"),
+        about.get("userland", "debian"),
+        about.get("nic", "virtio-net-pci"),
+        int(about.get("memory", 192)),
+    )
 
 
 def _of_distribution(name: str) -> Kernel:
@@ -119,10 +196,28 @@ def _of_package(name: str, package: Path) -> Kernel:
 
 
 def _of_file(path: Path) -> Kernel:
+    if path.name == "bzImage" and (path.parent / _MANIFEST).is_file():
+        return _of_folder(str(path), path.parent)
     release = release_of(path)
     beside = (path.parent / "lib/modules" / release, Path("/lib/modules") / release)
     folder = next((folder for folder in beside if (folder / "kernel").is_dir()), None)
-    return Kernel(str(path), release, path, _checksum(path), folder)
+    plain = Kernel(str(path), release, path, _checksum(path), folder)
+    if not _is_i386(path, plain.version):
+        return plain
+    old = replace(plain, arch="i386", userland="musl-i386", nic="e1000", memory=64)
+    return replace(old, image_kind="ext2", memory=32) if plain.version < (2, 5) else old
+
+
+def _is_i386(path: Path, version: tuple[int, ...]) -> bool:
+    """Whether a bzImage is for processors of 32 bits, as far as it says so.
+
+    Since Linux 3.8 (boot protocol 2.12) bit 0 of xloadflags, at 0x236, says that it is for 64 bits
+    (Documentation/arch/x86/boot.rst). One before 3.0 is taken for i386, which this project builds them for.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(0x238)
+    protocol, flags = (int.from_bytes(head[place : place + 2], "little") for place in (0x206, 0x236))
+    return not flags & 1 if protocol >= 0x20C else version < (3,)
 
 
 def _checksum(image: Path) -> str:
