@@ -55,14 +55,28 @@ def _distribution() -> Finding:
 
 
 def _programs() -> Iterator[Finding]:
-    for line in (Path(__file__).parent / "packages.txt").read_text().splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        package, provides, purpose = line.split(maxsplit=2)
-        # Of a file, packages.txt may give a pattern.
-        there = any(Path("/").glob(provides[1:])) if provides.startswith("/") else shutil.which(provides)
-        remedy = "" if there else f"apt-get install {package}"
-        yield Finding(provides, bool(there), f"{package}: {purpose}", remedy)
+    for package, provides, purpose in _listed("packages.txt"):
+        there = _there(provides)
+        yield Finding(
+            provides, there, f"{package}: {purpose}", "" if there else f"apt-get install {package}"
+        )
+    lacking = [package for package, provides, _ in _listed("packages-build.txt") if not _there(provides)]
+    detail = (
+        "all there" if not lacking else f"not there yet: {' '.join(lacking)} (./run kernel.build gets them)"
+    )
+    yield Finding("to build kernels", None, detail)
+
+
+def _listed(name: str) -> Iterator[list[str]]:
+    """The rows of a list of packages: package, what it brings, what for."""
+    for line in (Path(__file__).parent / name).read_text().splitlines():
+        if line.strip() and not line.startswith("#"):
+            yield line.split(maxsplit=2)
+
+
+def _there(provides: str) -> bool:
+    # Of a file, the list may give a pattern.
+    return any(Path("/").glob(provides[1:])) if provides.startswith("/") else bool(shutil.which(provides))
 
 
 def _devices() -> Iterator[Finding]:

@@ -223,12 +223,13 @@ class Unhappy(AssertionError):
     def __init__(self, problem: BaseException, box: Box) -> None:
         told = [str(problem), "--- left behind", *box.leftovers()]
         for command in box.commands:
-            told.append(f"--- {command.words}")
-            if command.running:
-                told.append("(still running)")
-            else:
-                ended = command.end(5)
-                told += [f"ended with {ended.status}", ended.stdout, ended.stderr]
+            # What a command that hangs has said is known only when it has ended.
+            if (still := command.running) and command.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(command.pid, signal.SIGKILL)
+            ended = command.end(5)
+            how = "still ran" if still else f"ended with {ended.status}"
+            told += [f"--- {command.words}: {how}", ended.stdout, ended.stderr]
         super().__init__("\n".join([*told, box.evidence()]))
 
 

@@ -29,6 +29,7 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copy(RUN, root / "run")
     packages = "# comment\n\ncoreutils  ls      lists\nbase-files  /*tc/passwd  a pattern\n"
     (root / "lvslab/packages.txt").write_text(packages)
+    (root / "lvslab/packages-build.txt").write_text("# comment\ncoreutils  ls  lists\n")
     (root / "pyproject.toml").touch()
     (root / "requirements.lock").touch()
     python = root / ".venv/bin/python"
@@ -40,9 +41,7 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
-def call(
-    command: list[str], *, cwd: Path = PROJECT, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def call(command: list[str], *, cwd: Path = PROJECT, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         cwd=cwd,
@@ -99,8 +98,22 @@ def test_another_distribution_is_told_what_to_install(
     )
 
 
-def test_packages_file_is_complete() -> None:
-    rows = [line.split(maxsplit=2) for line in (PROJECT / "lvslab/packages.txt").read_text().splitlines()]
+@pytest.mark.parametrize("words", [["kernel.build", "6.1"], ["lab.up", "--ipvsadm", "1.30"], ["test"]])
+def test_what_builds_need_is_asked_for_only_by_those_who_build(
+    checkout: Path, tmp_path: Path, words: list[str], shell: list[str]
+) -> None:
+    (checkout / "lvslab/packages-build.txt").write_text("bison-or-so  no-such-program  x\n")
+    system = tmp_path / "os-release"
+    system.write_text("ID=fedora\n")
+    done = call([*shell, str(checkout / "run"), *words], LVSLAB_OS_RELEASE=str(system))
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "bison-or-so" in done.stderr
+    assert call([*shell, str(checkout / "run"), "lab.up"], LVSLAB_OS_RELEASE=str(system)).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["packages.txt", "packages-build.txt"])
+def test_package_lists_are_complete(name: str) -> None:
+    rows = [line.split(maxsplit=2) for line in (PROJECT / "lvslab" / name).read_text().splitlines()]
     rows = [row for row in rows if not row[0].startswith("#")]
     assert all(len(row) == 3 for row in rows)
     assert len({row[0] for row in rows}) == len(rows)

@@ -1,0 +1,213 @@
+"""What lvslab knows by heart of kernels and sources: the tables beside this file, read when first asked for.
+
+``kernels.toml`` has a row for each kernel that can be built or had ready-made, ``sources.toml`` one for
+each tarball of compilers and guest programs, ``features.toml`` what IPVS can do since when, ``fixes.toml``
+why a stock tree does not build as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from lvslab.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tarball: ``path`` below a mirror of its ``place``, or ``inside`` of a Debian ``package`` of
+    ``release``.
+
+    ``sha256`` is "" where we do not know it.
+    """
+
+    name: str
+    place: Literal["kernel.org", "debian", "debian-package"]
+    path: str = ""
+    sha256: str = ""
+    package: str = ""
+    release: str = ""
+    inside: str = ""
+
+    @property
+    def file(self) -> str:
+        """The tarball's own name."""
+        return PurePosixPath(self.path or self.inside).name
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """A kernel that can be built, and what a guest with it needs. ``memory`` is in MiB."""
+
+    name: str
+    version: str
+    source: Source
+    compiler: Literal["gcc-3.4.6", "system"]
+    arch: Literal["i386", "x86_64"]
+    family: Literal["2.4", "2.6", "today"]
+    fragments: tuple[str, ...]
+    image: Literal["ext2", "initramfs"]
+    userland: Literal["musl-i386", "debian"]
+    nic: str
+    memory: int
+    fixes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prebuilt:
+    """A kernel that a Debian release has ready-made: the newest that the meta package depends on."""
+
+    name: str
+    release: str
+    package: str
+    aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Something that IPVS (or, where ``kind`` is "ipvsadm", ipvsadm) can do ``since`` a version.
+
+    ``what`` follows "has no"; ``commit`` is the kernel's, "" where we do not know it.
+    """
+
+    name: str
+    what: str
+    since: str
+    kind: str
+    commit: str = ""
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A change without which a stock tree does not build, and why."""
+
+    name: str
+    reason: str
+
+
+@cache
+def kernels() -> Mapping[str, KernelRow]:
+    """The kernels that can be built, in the table's order."""
+    return {name: _kernel(name, row) for name, row in _table("kernels").items() if "prebuilt" not in row}
+
+
+@cache
+def prebuilt() -> Mapping[str, Prebuilt]:
+    """The ready-made kernels."""
+    return {
+        name: Prebuilt(name, row["release"], row["package"], tuple(row["aliases"]))
+        for name, row in _table("kernels").items()
+        if "prebuilt" in row
+    }
+
+
+@cache
+def sources() -> Mapping[str, Source]:
+    """The tarballs of compilers and guest programs."""
+    return {name: Source(name, **row) for name, row in _table("sources").items()}
+
+
+@cache
+def features() -> Mapping[str, Feature]:
+    """What IPVS and ipvsadm can do since when."""
+    return {name: Feature(name, **row) for name, row in _table("features").items()}
+
+
+@cache
+def fixes() -> Mapping[str, Fix]:
+    """The changes that stock trees need."""
+    return {name: Fix(name, **row) for name, row in _table("fixes").items()}
+
+
+def kernel(name: str) -> KernelRow:
+    """The row for a version, for a series (``6.1``, ``2.6.18``), or for another release of such a series.
+
+    Raises UsageError, with the nearest names, where there is none.
+    """
+    if name in kernels():
+        return kernels()[name]
+    for row in kernels().values():
+        if row.source.place != "kernel.org":
+            continue
+        if name == series(row.version):
+            return row
+        if re.fullmatch(r"\d+(\.\d+){1,3}", name) and series(name) == series(row.version):
+            path = row.source.path.replace(f"linux-{row.version}.", f"linux-{name}.")
+            source = replace(row.source, name=name, path=path, sha256="")
+            return replace(row, name=name, version=name, source=source)
+    raise unknown("kernel", name, kernels())
+
+
+def ready(name: str) -> Prebuilt | None:
+    """The ready-made kernel of that name or alias, or None."""
+    return next((row for row in prebuilt().values() if name in (row.name, *row.aliases)), None)
+
+
+def source(name: str) -> Source:
+    """The tarball for a name of ``sources``, of a program alone (its newest), or of a kernel.
+
+    Raises UsageError where there is none.
+    """
+    if name in sources():
+        return sources()[name]
+    of_program = [key for key in sources() if key.rpartition("-")[0] == name]
+    if of_program:
+        return sources()[max(of_program, key=numbers)]
+    if re.match(r"\d", name) or name in kernels():
+        return kernel(name).source
+    raise unknown("source", name, [*sources(), *kernels()])
+
+
+def lacking(version: str, feature: str) -> str | None:
+    """Why a kernel (or ipvsadm) of that version cannot do ``feature``, or None where it can.
+
+    ``version`` may be longer than its numbers, as ``6.1.0-56-cloud-amd64``. Raises UsageError for a feature
+    that is in no table.
+    """
+    if feature not in features():
+        raise unknown("feature", feature, features())
+    row = features()[feature]
+    if numbers(version) >= numbers(row.since):
+        return None
+    program = "ipvsadm" if row.kind == "ipvsadm" else "kernel"
+    return f"{program} {version} has no {row.what}: it came with {row.since}"
+
+
+def series(version: str) -> str:
+    """What the release belongs to: ``2.4``, ``2.6.18``, ``6.1``."""
+    parts = version.split(".")
+    return ".".join(parts[: 3 if version.startswith("2.6.") else 2])
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """A version's numbers, to compare: the first run of them, ``(6, 1, 0)`` of ``6.1.0-56-cloud-amd64``."""
+    found = re.search(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in found.group().split(".")) if found else ()
+
+
+def unknown(what: str, name: str, known: Collection[str]) -> UsageError:
+    """The error for a ``name`` that is none of the ``known`` ones; its hint has those that are near."""
+    from difflib import get_close_matches  # only a mistake has to wait for this import
+
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    return UsageError(f"no {what} '{name}'", hint)
+
+
+def _kernel(name: str, row: Mapping[str, Any]) -> KernelRow:
+    rest = dict(row)
+    place: Literal["kernel.org", "debian-package"] = "debian-package" if "package" in rest else "kernel.org"
+    of_source = {key: rest.pop(key, "") for key in ("path", "sha256", "package", "release", "inside")}
+    rest = {key: tuple(value) if isinstance(value, list) else value for key, value in rest.items()}
+    return KernelRow(name=name, **{"version": name, **rest}, source=Source(name, place, **of_source))
+
+
+@cache
+def _table(name: str) -> Mapping[str, Any]:
+    import tomllib  # most commands ask nothing of the tables
+
+    return tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text())

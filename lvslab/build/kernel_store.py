@@ -1,0 +1,198 @@
+"""The kernels that were built or imported: one folder each, with a manifest, there as a whole or not at all.
+
+``kernels/built/VERSION-CONFIGHASH/`` in the cache holds ``bzImage``, ``config`` and ``build.log`` (where
+there are any), ``manifest.json``, and ``lib/modules/RELEASE/kernel/``. A folder that is being filled has a
+name that begins with a dot; whoever fills it holds a lock on it, so what a killed process has left is told
+from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from lvslab import paths
+from lvslab.build import catalogue, store
+from lvslab.errors import UsageError
+
+MANIFEST = "manifest.json"
+HASH_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a kernel of the store is, and what it was made of.
+
+    ``release`` is what ``uname -r`` says; ``memory`` the MiB that a director gets; ``built`` seconds since
+    1970; ``flags`` what make was given beside the targets; ``modules`` paths below ``lib/modules/RELEASE``.
+    The sums are SHA-256 in hexadecimal; those of source and configuration are "" for what was imported.
+    """
+
+    version: str
+    release: str
+    arch: str
+    family: str
+    image: str
+    userland: str
+    nic: str
+    memory: int
+    compiler: str
+    flags: tuple[str, ...]
+    source_sha256: str
+    config_sha256: str
+    image_sha256: str
+    built: int
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A kernel of the store."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """``VERSION-CONFIGHASH``."""
+        return self.folder.name
+
+    @property
+    def image(self) -> Path:
+        return self.folder / "bzImage"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "build.log"
+
+    @property
+    def modules(self) -> Path:
+        """The modules folder, the one that holds ``kernel/``. May not exist: a kernel needs no modules."""
+        return self.folder / "lib/modules" / self.manifest.release
+
+
+def folder() -> Path:
+    """Where the kernels are."""
+    return paths.cache() / "kernels" / "built"
+
+
+def name_of(version: str, config_sha256: str) -> str:
+    """The folder's name for a kernel."""
+    return f"{version}-{config_sha256[:HASH_DIGITS]}"
+
+
+def read(place: Path) -> Built | None:
+    """The kernel in the folder ``place``; None where it has no manifest that can be read."""
+    try:
+        row = json.loads((place / MANIFEST).read_bytes())
+        row = {field.name: row[field.name] for field in fields(Manifest)}
+        row.update(flags=tuple(row["flags"]), modules=tuple(row["modules"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Built(place, Manifest(**row))
+
+
+def installed() -> tuple[Built, ...]:
+    """The kernels that are there, by version, of one version the newest last."""
+    found = [read(place) for place in folder().glob("[!.]*")]
+    return tuple(
+        sorted(
+            (built for built in found if built is not None),
+            key=lambda built: (catalogue.numbers(built.manifest.version), built.manifest.built, built.name),
+        )
+    )
+
+
+def find(name: str) -> Built | None:
+    """The kernel of the store for a folder's name, or the newest of a version or a series (``2.6.18``)."""
+    return next(reversed(_matching(name, installed())), None)
+
+
+@contextlib.contextmanager
+def making(name: str) -> Iterator[Path]:
+    """An empty folder to fill, on the store's own file system. What ``install`` has not taken is deleted."""
+    folder().mkdir(parents=True, exist_ok=True)
+    with store.locked("kernels"):
+        _sweep()
+        place = Path(tempfile.mkdtemp(dir=folder(), prefix=f".{name}."))
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        place.chmod(0o755)
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(descriptor)
+
+
+def install(made: Path, name: str, manifest: Manifest) -> Built:
+    """Give the filled folder ``made`` its manifest and its name, in place of what has that name."""
+    store.write(made / MANIFEST, json.dumps(asdict(manifest), indent=1).encode() + b"\n")
+    with store.locked("kernels"):
+        place = folder() / name
+        if place.exists():
+            _discard(place)
+        made.rename(place)
+    return Built(place, manifest)
+
+
+def remove(name: str) -> Built:
+    """Delete a kernel: the one of that folder name, or the only one of that version or series.
+
+    Raises UsageError where there is none, or more than one.
+    """
+    with store.locked("kernels"):
+        there = installed()
+        matching = _matching(name, there)
+        if not matching:
+            names = [built.name for built in there]
+            if not names:
+                raise UsageError(f"no kernel '{name}' in the store: it is empty")
+            raise catalogue.unknown("kernel in the store", name, names)
+        if len(matching) > 1:
+            names = [built.name for built in matching]
+            raise UsageError(f"{name} is more than one kernel", f"say which: {', '.join(names)}")
+        _discard(matching[0].folder)
+    return matching[0]
+
+
+def _discard(place: Path) -> None:
+    """Delete a folder that nobody shall see half deleted."""
+    hidden = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+    place.rename(hidden / "old")
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Delete what killed processes have left: folders with a dot that nobody holds a lock on."""
+    for place in folder().glob(".*"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(place, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def _matching(name: str, there: Sequence[Built]) -> list[Built]:
+    """Those of that folder name, else those of that version, else those of that series."""
+    for called in (
+        lambda built: built.name,
+        lambda built: built.manifest.version,
+        lambda built: catalogue.series(built.manifest.version),
+    ):
+        if found := [built for built in there if called(built) == name]:
+            return found
+    return []
