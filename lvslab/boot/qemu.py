@@ -19,9 +19,9 @@ from lvslab.boot.agent import Agent, AgentSilent, Done
 from lvslab.boot.console import Console
 from lvslab.boot.plan import Guest, guest_renewal, guest_setup
 from lvslab.boot.qmp import Qmp, QmpError
+from lvslab.build.catalogue import numbers
 from lvslab.errors import BootError
 from lvslab.run import ended, last_lines, missing_program
-from lvslab.versions import version_of
 
 log = logging.getLogger("lvslab.qemu")
 
@@ -125,7 +125,7 @@ def command(
 
 def parameters(guest: Guest, accelerator: Accelerator) -> str:
     """The command line of the guest's kernel, as short as the oldest of them want it."""
-    version = version_of(guest.release)
+    version = numbers(guest.release)
     # Kernels restart after a panic, and -no-reboot turns that into QEMU's end, which is noticed at once.
     # Since 3.2 they can do so without waiting for a second first.
     words = ["console=ttyS0", "panic=-1" if version >= (3, 2) else "panic=1", "quiet"]

@@ -3,25 +3,22 @@ built, or a file of the user's."""
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 from lvslab import paths
-from lvslab.build import modules, packages, store
+from lvslab.build import catalogue, kernel_store, modules, packages, store
 from lvslab.build.archive import Kind
+from lvslab.build.kernel_store import Built
 from lvslab.errors import BuildError, LvsLabError, UsageError
-from lvslab.versions import version_of
 
 # Name in lab.yaml and on the command line -> the distribution's package that depends on the newest one.
 DISTRIBUTION = {"debian-cloud": "linux-image-cloud-amd64", "debian": "linux-image-amd64"}
-
-_MANIFEST = "manifest.json"
 
 Arch = Literal["i386", "x86_64"]
 Userland = Literal["debian", "musl-i386"]
@@ -50,7 +47,7 @@ class Kernel:
     @property
     def version(self) -> tuple[int, ...]:
         """The numbers that ``release`` begins with: (2, 4, 37, 11), (6, 1, 0)."""
-        return version_of(self.release)
+        return catalogue.numbers(self.release)
 
     @property
     def modules_key(self) -> str:
@@ -73,14 +70,9 @@ class Kernel:
         return modules.of_package(self.module_source, self.release, wanted)
 
 
-def built() -> Path:
-    """Where the kernels are that lvslab has built: a folder for each version and configuration."""
-    return paths.cache() / "kernels" / "built"
-
-
 def find(name: str) -> Kernel:
-    """The kernel that ``name`` stands for: a name of DISTRIBUTION, the version of one that was built (the
-    newest of it) or its folder's name, or the path of such a folder, a bzImage or a ``.deb``.
+    """The kernel that ``name`` stands for: a name of DISTRIBUTION, the version or series of one that was
+    built (the newest of it) or its folder's name, or the path of such a folder, a bzImage or a ``.deb``.
 
     Raises UsageError where there is no such kernel or the file is none, MachineError and BuildError
     where the distribution's package cannot be had.
@@ -91,15 +83,22 @@ def find(name: str) -> Kernel:
     if path.is_file():
         path = path.resolve()
         return _of_package(str(path), path) if path.suffix == ".deb" else _of_file(path)
-    folder = next((place for place in (path, built() / name) if (place / _MANIFEST).is_file()), None)
-    folder = folder or _newest(name)
-    if folder is not None:
-        return _of_folder(name, folder.resolve())
+    built = kernel_store.read(path.resolve()) if path.is_dir() else kernel_store.find(name)
+    if built is not None:
+        return _of_store(name, built)
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> UsageError:
     from difflib import get_close_matches  # only a mistake has to wait for this import
 
-    names = [*DISTRIBUTION, *dict.fromkeys(version for version, _, _ in _builds())]
-    near = get_close_matches(name, names, n=1)
-    raise UsageError(
+    there = [built.manifest.version for built in kernel_store.installed()]
+    with suppress(UsageError):
+        row = catalogue.kernel(name)
+        return UsageError(f"the kernel {name} has not been built", f"./run kernel.build {row.name} does it")
+    names = list(dict.fromkeys([*DISTRIBUTION, *there]))
+    near = get_close_matches(name, [*names, *catalogue.kernels()], n=1)
+    return UsageError(
         f"no kernel '{name}': it is neither a file nor a known name",
         f"did you mean {near[0]}?"
         if near
@@ -126,47 +125,21 @@ def release_of(path: Path) -> str:
     return words[0].decode(errors="replace")
 
 
-def _builds() -> Iterator[tuple[str, str, Path]]:
-    """What was built: version, time (ISO 8601) and folder."""
-    for manifest in sorted(built().glob(f"*/{_MANIFEST}")):
-        about = _manifest(manifest.parent)
-        yield str(about.get("version", "")), str(about.get("built_at", "")), manifest.parent
-
-
-def _newest(version: str) -> Path | None:
-    """The folder of the kernel of this version that was built last."""
-    found = [(when, folder) for own, when, folder in _builds() if own == version]
-    return max(found)[1] if found else None
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        about = json.loads((folder / _MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        about = None
-    if not isinstance(about, dict):
-        raise BuildError(f"{folder / _MANIFEST} cannot be read", "delete the folder, and build it again")
-    return about
-
-
-def _of_folder(name: str, folder: Path) -> Kernel:
-    """The kernel of a folder as they are under ``built``."""
-    about, image = _manifest(folder), folder / "bzImage"
-    if not image.is_file():
-        raise BuildError(f"{folder} holds no bzImage", "delete the folder, and build it again")
-    release = release_of(image)
-    modules_folder = folder / "lib/modules" / release
+def _of_store(name: str, built: Built) -> Kernel:
+    about = built.manifest
+    if not built.image.is_file():
+        raise BuildError(f"{built.folder} holds no bzImage", "delete the folder, and build it again")
     return Kernel(
         name,
-        release,
-        image,
-        _checksum(image),
-        modules_folder if (modules_folder / "kernel").is_dir() else None,
-        about.get("arch", "x86_64"),
-        about.get("image", "initramfs"),
-        about.get("userland", "debian"),
-        about.get("nic", "virtio-net-pci"),
-        int(about.get("memory", 192)),
+        about.release,
+        built.image,
+        _checksum(built.image),
+        built.modules if (built.modules / "kernel").is_dir() else None,
+        cast(Arch, about.arch),
+        cast(Kind, about.image),
+        cast(Userland, about.userland),
+        about.nic,
+        about.memory,
     )
 
 
@@ -196,8 +169,8 @@ def _of_package(name: str, package: Path) -> Kernel:
 
 
 def _of_file(path: Path) -> Kernel:
-    if path.name == "bzImage" and (path.parent / _MANIFEST).is_file():
-        return _of_folder(str(path), path.parent)
+    if path.name == "bzImage" and (built := kernel_store.read(path.parent)):
+        return _of_store(str(path), built)
     release = release_of(path)
     beside = (path.parent / "lib/modules" / release, Path("/lib/modules") / release)
     folder = next((folder for folder in beside if (folder / "kernel").is_dir()), None)
