@@ -24,7 +24,7 @@ from lvslab.apply.applied import Applied
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import Entry, Transcript
-from lvslab.boot import control
+from lvslab.boot import control, plan
 from lvslab.boot.launch import Launch
 from lvslab.build import keys
 from lvslab.errors import CheckFailed, UsageError
@@ -95,6 +95,10 @@ class Cluster:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def is_virtual(self, node: str) -> bool:
+        """Whether ``node`` is a virtual machine, and no Mininet host."""
+        return node in plan.virtual_machines(self.lab, self.director_kind)
 
     def close(self) -> None:
         """Let go of the lab; it runs on, unless this process booted it and has not called ``keep``."""

@@ -237,8 +237,8 @@ def first_round(running: Cluster) -> Round | None:
 def _web_service(running: Cluster) -> Service | None:
     from lvslab.check import rounds
 
-    if not running.lab.clients:
-        return None
+    if all(map(running.is_virtual, running.lab.clients)):
+        return None  # requests are made on Mininet hosts
     return next(iter(rounds.web_services(running, next(iter(running.lab.directors)))), None)
 
 

@@ -15,7 +15,11 @@ from lvslab.run import run
 
 BUSYBOX = "usr/bin/busybox"
 
-_PLACES = {"init": "init", "inittab": "etc/inittab"}
+_PLACES = {
+    "init": "init",
+    "inittab": "etc/inittab",
+    "page": "var/www/html/cgi-bin/index.cgi",
+}
 _FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/etc/lvslab/login\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
@@ -40,7 +44,7 @@ def common(kernel: Kernel, reseed: bytes, loaded: Iterable[str]) -> list[Entry]:
     loads when it boots, as far as it has them.
     """
     entries = [Entry(folder, LINK, f"usr/{folder}".encode()) for folder in ("bin", "sbin", "lib")]
-    entries += [Entry(name, FOLDER) for name in ("dev", "proc", "sys", "run", "mnt", "var/log")]
+    entries += [Entry(name, FOLDER) for name in ("dev", "proc", "sys", "run", "mnt", "var/log/httpd")]
     entries += [Entry("tmp", stat.S_IFDIR | 0o1777), Entry("root/.ssh", stat.S_IFDIR | 0o700)]
     entries += [Entry("root", stat.S_IFDIR | 0o700), Entry("var/run", LINK, b"/run")]
     entries += [Entry(path, FILE, text.encode()) for path, text in _FILES.items()]
