@@ -84,6 +84,7 @@ def _once(url: str, part: Path) -> None:
     """What one connection brings. Raises Unreachable where it ends before its time."""
     # 150 ms that only a download has to wait for.
     import requests
+    import urllib3
 
     there = _size(part)
     # Compression on the way would make ranges and lengths those of something else.
@@ -112,7 +113,7 @@ def _once(url: str, part: Path) -> None:
             _take(answer, part, there, total)
     except requests.exceptions.ConnectTimeout:
         raise Unreachable(f"{_host(url)} does not answer within {CONNECT:g} s") from None
-    except (requests.exceptions.Timeout, requests.exceptions.ChunkedEncodingError):
+    except (requests.exceptions.Timeout, urllib3.exceptions.HTTPError):
         raise Unreachable(f"{_host(url)} broke off after {_size(part)} bytes of {_name(url)}") from None
     except requests.exceptions.ConnectionError as broken:
         # Behind a cut connection as well as behind one that never was.
@@ -128,7 +129,8 @@ def _take(answer: Response, part: Path, there: int, total: int | None) -> None:
     with _room_for(part, (total or 0) - there), part.open("r+b" if there else "wb") as stream:
         stream.seek(there)
         stream.truncate()
-        for chunk in answer.iter_content(64 << 10):
+        # Not iter_content: of a connection that is cut it drops what is less than a chunk.
+        while chunk := answer.raw.read1(64 << 10, decode_content=False):
             stream.write(chunk)
             there += len(chunk)
             tell(there)

@@ -107,18 +107,23 @@ def depends_on(name: str, wanted: re.Pattern[str], *, release: str | None = None
     Remembered like what ``fetch`` resolves. Raises MachineError where this distribution, or the Debian
     ``release``, has no such package.
     """
+    if known := remembered(name, release=release):
+        return known
     release = _other(release)
-    memory = _memory(name, release)
-    if memory.exists():
-        return memory.read_text()
     command = ["apt-cache", *_view(release), "--no-all-versions", "show", name]
     shown = _with_lists(command, release).decode()
     for line in shown.splitlines():
         for part in line.removeprefix("Depends:").split(",") if line.startswith("Depends:") else ():
             if wanted.match(part.strip()):
-                store.write(memory, part.split()[0].encode())
+                store.write(_memory(name, release), part.split()[0].encode())
                 return part.split()[0]
     raise MachineError(f"{_whose(release)} has no package {name} that brings {wanted.pattern}")
+
+
+def remembered(name: str, *, release: str | None = None) -> str | None:
+    """What ``depends_on`` remembers of ``name``, if anything."""
+    memory = _memory(name, _other(release))
+    return memory.read_text() if memory.exists() else None
 
 
 def forget(name: str, *, release: str | None = None) -> None:

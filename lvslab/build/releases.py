@@ -46,6 +46,12 @@ def kernel_packages(release: str | None, meta: str) -> KernelPackages:
         return _parts(release, package(release, newer).path)
 
 
+def present(release: str | None, meta: str) -> bool:
+    """Whether ``kernel_packages`` would find it all in the cache."""
+    wanted = packages.remembered(meta, release=release)
+    return wanted is not None and any(packages.folder().glob(f"{wanted}_*.deb"))
+
+
 def package(release: str | None, name: str) -> Package:
     """One package of ``release``, without what it depends on. Raises as ``kernel_packages`` does."""
     (found,) = packages.fetch([name], dependencies=False, release=release)
