@@ -21,6 +21,8 @@ from lvslab.program import task
 NAME = "the name that the lab is up as; may be left out where only one is up"
 NODE = "a node's name, as in lab.status"
 JSON = "print one JSON document"
+KERNEL = "a version (2.4.37.11), a series (6.1), or a name that kernel.list shows"
+INSECURE = "take a tarball that nothing verifies"
 DIRECTOR = "what directors are: qemu (virtual machines) or mininet (hosts on this machine's kernel)"
 
 
@@ -48,8 +50,9 @@ def list_labs(c: Context, json: bool = False) -> None:
     help={
         "lab": "a lab's name, or the path of its folder",
         "name": "what to call the running lab (default: the lab's name)",
-        "kernel": "the directors' kernel: debian-cloud, debian, or the path of a bzImage or a kernel's .deb",
+        "kernel": "the directors' kernel: debian-cloud, debian, a version that was built, or a bzImage's path",
         "director": DIRECTOR,
+        "ipvsadm": "the version of ipvsadm on the directors (default: the usual one)",
         "apply": "whether to type the how-to's steps",
         "cold": "boot the directors instead of resuming a snapshot of them",
         "json": JSON,
@@ -61,6 +64,7 @@ def up(
     name: str = "",
     kernel: str = "",
     director: str = "qemu",
+    ipvsadm: str = "",
     apply: bool = True,
     cold: bool = False,
     json: bool = False,
@@ -76,6 +80,7 @@ def up(
             name=name,
             kernel=kernel or None,
             director=director,
+            ipvsadm=ipvsadm or None,
             apply=apply,
             cold=cold,
             listeners=listeners,
@@ -165,6 +170,7 @@ def down(c: Context, name: str = "", all: bool = False, json: bool = False) -> N
         "lab": "a lab's name, or the path of its folder",
         "kernel": "as in lab.up",
         "director": "as in lab.up",
+        "ipvsadm": "as in lab.up",
         "junit": "where to write JUnit XML (default: with the evidence)",
         "json": JSON,
     },
@@ -174,6 +180,7 @@ def verify(
     lab: str = "web-nat",
     kernel: str = "",
     director: str = "qemu",
+    ipvsadm: str = "",
     junit: str = "",
     json: bool = False,
 ) -> None:
@@ -187,6 +194,7 @@ def verify(
             lab,
             kernel=kernel or None,
             director=director,
+            ipvsadm=ipvsadm or None,
             junit=Path(junit) if junit else None,
             listeners=listeners,
         )
@@ -224,6 +232,68 @@ def prune(c: Context, days: int = 30, mebibytes: int = 2048, json: bool = False)
     from lvslab.boot import snapshot
 
     _say({"deleted": snapshot.prune(days, mebibytes)}, json, show.pruned)
+
+
+@task(name="list", help={"json": JSON})
+def list_kernels(c: Context, json: bool = False) -> None:
+    """The kernels that can be had, and those that are in the store."""
+    from lvslab import show_kernels
+    from lvslab.build import kernel_report
+
+    _say(kernel_report.listed(), json, show_kernels.listed)
+
+
+@task(name="show", positional=["kernel"], help={"kernel": KERNEL, "json": JSON})
+def show_kernel(c: Context, kernel: str, json: bool = False) -> None:
+    """What is known of a kernel, and what its IPVS cannot do."""
+    from lvslab import show_kernels
+    from lvslab.build import kernel_report
+
+    _say(kernel_report.shown(kernel), json, show_kernels.shown)
+
+
+@task(name="fetch", positional=["kernel"], help={"kernel": KERNEL, "insecure": INSECURE, "json": JSON})
+def fetch_kernel(c: Context, kernel: str, insecure: bool = False, json: bool = False) -> None:
+    """Download and verify what a kernel is built from, or a ready-made one."""
+    from lvslab import show, show_kernels
+    from lvslab.build import kernel_report
+
+    with show.Progress():
+        files = kernel_report.fetched(kernel, insecure)
+    _say({"files": [str(file) for file in files]}, json, show_kernels.fetched)
+
+
+@task(
+    name="import",
+    positional=["path"],
+    help={
+        "path": "a bzImage (vmlinuz), or a kernel's Debian package",
+        "modules": "its modules: the folder that holds kernel/, or a Debian package",
+        "config": "what it was configured with",
+        "json": JSON,
+    },
+)
+def import_kernel(c: Context, path: str, modules: str = "", config: str = "", json: bool = False) -> None:
+    """Take a kernel that was built elsewhere into the store."""
+    from lvslab import show_kernels
+    from lvslab.build import kernel_import
+
+    places = (Path(given) if given else None for given in (modules, config))
+    built = kernel_import.take(Path(path), *places)
+    _say({"name": built.name, "folder": str(built.folder)}, json, show_kernels.imported)
+
+
+@task(
+    name="rm",
+    positional=["kernel"],
+    help={"kernel": "a name of the store, or a version that it has once", "json": JSON},
+)
+def remove_kernel(c: Context, kernel: str, json: bool = False) -> None:
+    """Delete a kernel from the store."""
+    from lvslab import show_kernels
+    from lvslab.build import kernel_store
+
+    _say({"deleted": [kernel_store.remove(kernel).name]}, json, show_kernels.removed)
 
 
 @task(help={"json": JSON})
@@ -273,4 +343,7 @@ _lab.add_task(schema)
 _snapshot = Collection("snapshot")
 for _task in (list_snapshots, prune):
     _snapshot.add_task(_task)
-ns = Collection(_lab, _snapshot, doctor, test, lint, bench)
+_kernel = Collection("kernel")
+for _task in (list_kernels, show_kernel, fetch_kernel, import_kernel, remove_kernel):
+    _kernel.add_task(_task)
+ns = Collection(_lab, _snapshot, _kernel, doctor, test, lint, bench)

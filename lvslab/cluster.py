@@ -24,7 +24,7 @@ from lvslab.apply.applied import Applied
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import Entry, Transcript
-from lvslab.boot import control
+from lvslab.boot import control, plan
 from lvslab.boot.launch import Launch
 from lvslab.build import keys
 from lvslab.errors import CheckFailed, UsageError
@@ -37,8 +37,8 @@ TRANSCRIPT = "transcript.jsonl"
 
 # Ends when dropbear has no sessions (children) any more, or after some seconds: a step may have made one.
 _NO_LOGIN = (
-    "(read -r server < /run/dropbear.pid; n=0; while [ $n -lt 200 ] && { left=;"
-    ' read -r left < /proc/$server/task/$server/children; [ -n "$left" ]; };'
+    "(read -r server < /run/dropbear.pid; n=0; while [ $n -lt 200 ] &&"
+    ' busybox grep -q "^PPid:[^0-9]*$server$" /proc/[0-9]*/status;'
     " do n=$((n + 1)); busybox usleep 20000; done) 2> /dev/null; :"
 )
 
@@ -72,6 +72,7 @@ class Cluster:
         kernel_name: str | None,
         launch: Launch | None = None,
         director_kind: DirectorKind = "qemu",
+        ipvsadm: str | None = None,
     ) -> None:
         self.name = name
         self.lab = lab
@@ -80,6 +81,7 @@ class Cluster:
         self.versions = versions
         self.kernel_name = kernel_name
         self.director_kind: DirectorKind = director_kind
+        self.ipvsadm = ipvsadm
         self._control = control.Control(name)
         self._workers = ThreadPoolExecutor(thread_name_prefix=f"logins of {name}")
         self._connecting = threading.Lock()
@@ -93,6 +95,10 @@ class Cluster:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def is_virtual(self, node: str) -> bool:
+        """Whether ``node`` is a virtual machine, and no Mininet host."""
+        return node in plan.virtual_machines(self.lab, self.director_kind)
 
     def close(self) -> None:
         """Let go of the lab; it runs on, unless this process booted it and has not called ``keep``."""
@@ -244,6 +250,7 @@ def booted(
     name: str,
     kernel_name: str | None = None,
     director_kind: str = "qemu",
+    ipvsadm: str | None = None,
     cold: bool = False,
     report: Listener = nobody,
     copyable: bool = False,
@@ -253,7 +260,8 @@ def booted(
     kept.
 
     ``kernel_name`` takes the place of the directors' kernel in lab.yaml. ``director_kind`` is a
-    DirectorKind; "mininet" directors have no kernel but this machine's. ``cold`` boots virtual machines even
+    DirectorKind; "mininet" directors have no kernel but this machine's. ``ipvsadm`` is the version of that
+    program on virtual machines, None for the usual one. ``cold`` boots virtual machines even
     where a memory snapshot could be resumed. With ``copyable`` they can be copied where the how-to is typed
     on nothing else, and a lab that is ``begin_with`` such copies has its how-to applied from the beginning;
     where they are of another kernel or how-to it is booted without. ``report`` hears of phases:
@@ -263,7 +271,7 @@ def booted(
     lab = lab_folder.lab(folder)
     steps = lab_folder.steps(folder, lab)
     running.check_name(name)
-    kind = _director_kind(director_kind, kernel_name)
+    kind = _director_kind(director_kind, kernel_name, ipvsadm)
     running.need_root()
     if kernel_name is not None and Path(kernel_name).is_file():
         kernel_name = str(Path(kernel_name).resolve())
@@ -274,7 +282,7 @@ def booted(
         # Not before the supervisor has been started, which imports things of its own meanwhile.
         from lvslab import planning
 
-        planned, versions = planning.plan_of(lab, name, kernel_name, kind, cold=cold)
+        planned, versions = planning.plan_of(lab, name, kernel_name, kind, ipvsadm=ipvsadm, cold=cold)
         report({"event": "phase", "phase": "prepare", "seconds": time.monotonic() - begun})
         typed_on = {step.node for step in steps}
         if begin_with is not None and begin_with.fits(planned.guests, steps):
@@ -285,13 +293,15 @@ def booted(
         events = launch.events()
         report(next(events))  # a supervisor that tells of events takes requests too
         with Cluster(
-            name, lab, steps, planned.evidence, versions, kernel_name, launch, director_kind=kind
+            name, lab, steps, planned.evidence, versions, kernel_name, launch, kind, ipvsadm
         ) as cluster:
             for event in events:
                 report(event)
                 if event["event"] == "guest" and event["node"] in typed_on:
                     cluster.expect(event["node"])  # while the rest of the lab is on its way
-            cluster.note(versions=dict(versions), kernel_name=kernel_name, director_kind=kind)
+            cluster.note(
+                versions=dict(versions), kernel_name=kernel_name, director_kind=kind, ipvsadm=ipvsadm
+            )
             if planned.copyable:
                 cluster.copyable = planned.guests
             elif planned.copies and begin_with is not None:
@@ -309,11 +319,11 @@ def attach(name: str) -> Cluster:
     steps = lab_folder.steps(folder, lab)
     evidence, versions = Path(status["evidence"]), status.get("versions", {})
     kind = status.get("director_kind", "qemu")
-    kernel_name = status.get("kernel_name")
-    return Cluster(name, lab, steps, evidence, versions, kernel_name, director_kind=kind)
+    kernel_name, ipvsadm = status.get("kernel_name"), status.get("ipvsadm")
+    return Cluster(name, lab, steps, evidence, versions, kernel_name, director_kind=kind, ipvsadm=ipvsadm)
 
 
-def _director_kind(word: str, kernel_name: str | None) -> DirectorKind:
+def _director_kind(word: str, kernel_name: str | None, ipvsadm: str | None) -> DirectorKind:
     """The kind of director that ``word`` names. Raises UsageError."""
     if word == "qemu":
         return "qemu"
@@ -323,5 +333,10 @@ def _director_kind(word: str, kernel_name: str | None) -> DirectorKind:
         raise UsageError(
             "a Mininet director runs on this machine's kernel, and takes no other",
             "leave out --kernel, or --director mininet",
+        )
+    if ipvsadm is not None:
+        raise UsageError(
+            "a Mininet director uses this machine's ipvsadm, and takes no other",
+            "leave out --ipvsadm, or --director mininet",
         )
     return "mininet"

@@ -44,6 +44,15 @@ class Listeners:
 
 
 @dataclass(frozen=True)
+class Directors:
+    """What directors are to be, other than lab.yaml says: their kernel, kind, and version of ipvsadm."""
+
+    kernel: str | None
+    kind: str
+    ipvsadm: str | None
+
+
+@dataclass(frozen=True)
 class Up:
     """What came of ``up``, as ``lab.up --json`` prints it. ``phases`` are in seconds."""
 
@@ -122,13 +131,15 @@ def up(
     name: str = "",
     kernel: str | None = None,
     director: str = "qemu",
+    ipvsadm: str | None = None,
     apply: bool = True,
     cold: bool = False,
     listeners: Listeners = Listeners(),  # frozen, and holds no state
 ) -> Up:
     """Boot a lab, apply its how-to, take a first round of requests, and leave it running.
 
-    ``director`` is a DirectorKind: what its directors are. ``cold`` boots them even where a memory snapshot
+    ``director`` is a DirectorKind: what its directors are. ``ipvsadm`` is the version of that program on
+    them, None for the usual one. ``cold`` boots them even where a memory snapshot
     of them could be resumed, and makes none.
 
     The lab stays up where a step fails (StepFailed) or the round does (CheckFailed), for a look;
@@ -138,9 +149,9 @@ def up(
     folder = topology.find(lab, paths.labs())
     with ExitStack() as held:
         try:
-            running, result = _up(
-                held, folder, name or folder.resolve().name, kernel, director, apply, cold, listeners
-            )
+            own_name = name or folder.resolve().name
+            wanted = Directors(kernel, director, ipvsadm)
+            running, result = _up(held, folder, own_name, wanted, apply, cold, listeners)
         except _Stopped as stopped:
             stopped.running.keep()
             raise stopped.why from None
@@ -161,8 +172,7 @@ def _up(
     held: ExitStack,
     folder: Path,
     name: str,
-    kernel: str | None,
-    director: str,
+    wanted: Directors,
     apply: bool,
     cold: bool,
     listeners: Listeners,
@@ -180,7 +190,13 @@ def _up(
         listeners.event(event)
 
     booted = cluster.booted(
-        folder, name=name, kernel_name=kernel, director_kind=director, cold=cold, report=report
+        folder,
+        name=name,
+        kernel_name=wanted.kernel,
+        director_kind=wanted.kind,
+        ipvsadm=wanted.ipvsadm,
+        cold=cold,
+        report=report,
     )
     running = held.enter_context(booted)
     taken: Round | None = None
@@ -221,8 +237,8 @@ def first_round(running: Cluster) -> Round | None:
 def _web_service(running: Cluster) -> Service | None:
     from lvslab.check import rounds
 
-    if not running.lab.clients:
-        return None
+    if all(map(running.is_virtual, running.lab.clients)):
+        return None  # requests are made on Mininet hosts
     return next(iter(rounds.web_services(running, next(iter(running.lab.directors)))), None)
 
 
@@ -335,14 +351,21 @@ def attach_console(name: str, node: str) -> None:
 
 
 def verify(
-    lab: str, *, kernel: str | None, director: str, junit: Path | None, listeners: Listeners
+    lab: str,
+    *,
+    kernel: str | None,
+    director: str,
+    ipvsadm: str | None = None,
+    junit: Path | None,
+    listeners: Listeners,
 ) -> Verified:
     """Up, check and down in one, under a name of its own."""
     folder = topology.find(lab, paths.labs())
     name = f"{folder.resolve().name[:20]}-{secrets.token_hex(3)}"
     with ExitStack() as held:
         try:
-            _, result = _up(held, folder, name, kernel, director, True, False, listeners)
+            wanted = Directors(kernel, director, ipvsadm)
+            _, result = _up(held, folder, name, wanted, True, False, listeners)
         except _Stopped as stopped:
             raise stopped.why from None
         checked = _run_checks(folder, name, junit or Path(result.evidence) / "junit.xml", quiet=True)

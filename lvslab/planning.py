@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lvslab import paths
@@ -26,10 +26,19 @@ KEPT_RUNS = 20
 
 
 def plan_of(
-    lab: Lab, name: str, kernel_name: str | None, kind: DirectorKind, *, cold: bool
+    lab: Lab,
+    name: str,
+    kernel_name: str | None,
+    kind: DirectorKind,
+    *,
+    ipvsadm: str | None = None,
+    cold: bool,
 ) -> tuple[plan.Plan, Mapping[str, str]]:
     """Fetch and make all that the lab needs, and say how to boot it."""
-    bootables, versions = _bootables(lab, kernel_name) if kind == "qemu" else ({}, own_director.versions())
+    names = plan.virtual_machines(lab, kind)
+    bootables, versions = _bootables(lab, names, kernel_name, ipvsadm)
+    if kind == "mininet":
+        versions = own_director.versions()
     hosts = plan.hosts_of(lab, kind)
     planned = plan.Plan(
         name=name,
@@ -37,7 +46,7 @@ def plan_of(
         folder=lab.folder,
         networks=tuple(lab.networks),
         hosts=hosts,
-        guests=plan.guests_of(lab, bootables) if bootables else (),
+        guests=plan.guests_of(lab, bootables),
         servers=servers.bundle() if any(host.services for host in hosts) else None,
         host_key=keys.dropbear_host_key(),
         client_key=keys.client_public_key(),
@@ -47,7 +56,9 @@ def plan_of(
     )
     about = {"lab": lab.name, "name": name, **{f"{who}-version": what for who, what in versions.items()}}
     files = {
-        director: {"kernel": str(b.kernel), "image": str(b.initrd)} for director, b in bootables.items()
+        director: {"kernel": str(b.kernel), "image": str(b.initrd)}
+        for director, b in bootables.items()
+        if director in lab.directors
     }
     (planned.evidence / "versions.json").write_text(
         json.dumps({**about, "directors": files}, indent=1) + "\n"
@@ -55,20 +66,32 @@ def plan_of(
     return planned, versions
 
 
-def _bootables(lab: Lab, kernel_name: str | None) -> tuple[dict[str, plan.Bootable], Mapping[str, str]]:
-    """A kernel and an image for each director, and the versions of what is in the last one's."""
-    bootables, versions = {}, {}
-    for director, node in lab.directors.items():
-        found = _kernel(lab, director, kernel_name or node.kernel or "", kernel_name is None)
-        built = image.build(found)
-        bootables[director] = plan.Bootable(
-            found.image, found.release, built.path, f"{found.sha256} {built.key}"
+def _bootables(
+    lab: Lab, names: Iterable[str], kernel_name: str | None, ipvsadm: str | None
+) -> tuple[dict[str, plan.Bootable], Mapping[str, str]]:
+    """A kernel and an image for each of the virtual machines ``names``, and the versions of what is in the
+    last director's. ``kernel_name`` and ``ipvsadm`` are for the directors."""
+    bootables, versions = dict[str, plan.Bootable](), dict[str, str]()
+    for name in names:
+        node = lab.nodes[name]
+        chosen = kernel_name if node.role == "director" else None
+        found = _kernel(lab, name, chosen or node.kernel or "", chosen is None)
+        built = image.build(found, ipvsadm if node.role == "director" else None)
+        bootables[name] = plan.Bootable(
+            found.image,
+            found.release,
+            built.path,
+            f"{found.sha256} {built.key}",
+            found.image_kind,
+            found.nic,
+            found.memory,
         )
-        versions = {**built.versions}
+        if node.role == "director":
+            versions = {**built.versions}
     return bootables, versions
 
 
-def _kernel(lab: Lab, director: str, name: str, from_file: bool) -> kernel.Kernel:
+def _kernel(lab: Lab, node: str, name: str, from_file: bool) -> kernel.Kernel:
     # A path in lab.yaml is meant from the lab's folder, one on the command line from where the user is.
     if from_file and (lab.folder / name).is_file():
         name = str(lab.folder / name)
@@ -79,7 +102,7 @@ def _kernel(lab: Lab, director: str, name: str, from_file: bool) -> kernel.Kerne
             raise
         text = (lab.folder / LAB_FILE).read_text().splitlines()
         line = next((number for number, row in enumerate(text, 1) if name in row and "kernel" in row), 0)
-        message = f"nodes.{director}.kernel: {unknown.message}"
+        message = f"nodes.{node}.kernel: {unknown.message}"
         raise LabFileError(lab.folder / LAB_FILE, line, message, unknown.hint) from None
 
 

@@ -48,15 +48,20 @@ def document(value: object) -> None:
 
 
 class _Relay(logging.Handler):
-    """Passes on what a part of lvslab logs for people (INFO), for as long as somebody listens."""
+    """Passes on what a part of lvslab logs for people (INFO), for as long as somebody listens.
+
+    What is logged with ``extra={"passing": True}`` will soon be out of date (how far a download is, say).
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__(logging.INFO)
         self._logger = logging.getLogger(name)
         self._tell: Callable[[str], None] = print
+        self._tell_passing: Callable[[str], None] = print
 
-    def listen(self, tell: Callable[[str], None]) -> None:
+    def listen(self, tell: Callable[[str], None], tell_passing: Callable[[str], None]) -> None:
         self._tell = tell
+        self._tell_passing = tell_passing
         if self._logger.isEnabledFor(logging.DEBUG):
             return  # all of it is shown anyway
         self._logger.setLevel(logging.INFO)
@@ -69,8 +74,9 @@ class _Relay(logging.Handler):
         super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno == logging.INFO:
-            self._tell(record.getMessage())
+        if record.levelno >= logging.INFO:
+            tell = self._tell_passing if getattr(record, "passing", False) else self._tell
+            tell(record.getMessage())
 
 
 class Progress:
@@ -88,7 +94,7 @@ class Progress:
 
             self._status = Console(file=self._stream).status("")
             self._status.start()
-        self._building.listen(self._line)
+        self._building.listen(self._line, self._now)
         return self
 
     def __exit__(

@@ -93,20 +93,26 @@ Service = HttpService
 
 
 class Node(_Model):
-    """A machine of the lab: a director is a virtual machine, any other a Mininet host."""
+    """A machine of the lab: with a kernel of its own a virtual machine, else a Mininet host."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "if": {"properties": {"role": {"const": "director"}}},
             "then": {"required": ["kernel"], "properties": {"count": False, "services": False}},
-            "else": {"properties": {"kernel": False, "memory": False}},
+            "dependentRequired": {"memory": ["kernel"]},
         }
     )
 
     role: Role = Field(description="What the node is for: director, real-server, client or name-server")
-    kernel: str | None = Field(default=None, min_length=1, description="A director's kernel: debian-cloud")
-    memory: int = Field(
-        default=192, ge=16, le=65536, strict=True, description="A director's memory in MiB, 16 to 65536"
+    kernel: str | None = Field(
+        default=None, min_length=1, description="The node's own kernel: debian-cloud, 2.4.37.11"
+    )
+    memory: int | None = Field(
+        default=None,
+        ge=16,
+        le=65536,
+        strict=True,
+        description="A virtual machine's memory in MiB, 16 to 65536",
     )
     count: int | None = Field(
         default=None,
@@ -316,9 +322,11 @@ def _address_mistakes(
 def _node_mistakes(name: str, node: Node) -> Iterator[_Mistake]:
     place = ("nodes", name)
     if node.role != "director":
-        for key in sorted({"kernel", "memory"} & node.model_fields_set):
-            message = f"{name} is a {node.role}, and only a director has a {key} of its own"
-            yield _Mistake((*place, key), message, f"remove {key!r}: the node runs on the host's kernel")
+        if "memory" in node.model_fields_set and node.kernel is None:
+            message = f"{name} has no kernel of its own, and so no memory either"
+            yield _Mistake(
+                (*place, "memory"), message, "remove it, or name a kernel: the node is a host else"
+            )
     elif node.kernel is None:
         message = f"{name} is a director without a kernel"
         yield _Mistake(place, message, "name the one that it is to run, such as 'kernel: debian-cloud'")

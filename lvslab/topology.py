@@ -50,12 +50,12 @@ Service = HttpService
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the lab. A director is a virtual machine with ``memory`` in MiB, any other a Mininet
-    host."""
+    """A machine of the lab. One with a kernel of its own, as each director has, is a virtual machine with
+    ``memory`` in MiB (None for what its kernel usually gets), any other a Mininet host."""
 
     role: Role
     kernel: str | None
-    memory: int
+    memory: int | None
     interfaces: Mapping[str, Interface]
     services: tuple[Service, ...]
 
@@ -89,6 +89,11 @@ class Lab:
     def clients(self) -> Mapping[str, Node]:
         """The clients by host name."""
         return self._of("client")
+
+    @property
+    def virtual_machines(self) -> Mapping[str, Node]:
+        """The nodes with kernels of their own by host name, directors included."""
+        return {name: node for name, node in self.nodes.items() if node.kernel is not None}
 
     def with_prefix(self, interface: Interface) -> str:
         """``interface``'s address with its network's prefix length: ``66.199.240.50/24``."""

@@ -6,7 +6,7 @@ nothing of YAML, of packages or of the cache.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,7 +73,8 @@ class Management:
 class Guest:
     """A node that is a virtual machine. ``memory`` is in MiB; ``kernel`` and ``initrd`` are files.
 
-    ``identity`` changes whenever the content of one of the two does.
+    ``identity`` changes whenever the content of one of the two does. ``image_kind`` says what the second one
+    is, ``nic`` is the model of the network cards, and ``usual_memory`` what kernel and image like to have.
     """
 
     name: str
@@ -84,6 +85,10 @@ class Guest:
     identity: str
     memory: int
     management: Management
+    image_kind: str = "initramfs"
+    nic: str = "virtio-net-pci"
+    usual_memory: int = 192
+    services: tuple[Web, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,12 +122,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Bootable:
-    """A kernel and the image that goes with it."""
+    """A kernel and the image that goes with it, as in ``Guest``."""
 
     kernel: Path
     release: str
     initrd: Path
     identity: str
+    image_kind: str = "initramfs"
+    nic: str = "virtio-net-pci"
+    memory: int = 192
 
 
 def nodes_of(lab: Lab) -> dict[str, dict[str, Any]]:
@@ -136,17 +144,26 @@ def nodes_of(lab: Lab) -> dict[str, dict[str, Any]]:
     }
 
 
-def hosts_of(lab: Lab, directors: DirectorKind = "qemu") -> tuple[Host, ...]:
-    """The Mininet hosts of ``lab``: every node but the directors, and these too where that is their kind."""
+def virtual_machines(lab: Lab, directors: DirectorKind = "qemu") -> tuple[str, ...]:
+    """The names of the nodes that are virtual machines: those with kernels of their own, but for directors
+    that are to be Mininet hosts."""
     return tuple(
-        Host(name, _cards(lab, name, node), tuple(Web(service.port) for service in node.services))
+        name for name, node in lab.virtual_machines.items() if node.role != "director" or directors == "qemu"
+    )
+
+
+def hosts_of(lab: Lab, directors: DirectorKind = "qemu") -> tuple[Host, ...]:
+    """The Mininet hosts of ``lab``: every node that is no virtual machine."""
+    virtual = virtual_machines(lab, directors)
+    return tuple(
+        Host(name, _cards(lab, name, node), _services(node))
         for name, node in lab.nodes.items()
-        if directors == "mininet" or node.role != "director"
+        if name not in virtual
     )
 
 
 def guests_of(lab: Lab, bootables: Mapping[str, Bootable]) -> tuple[Guest, ...]:
-    """The virtual machines of ``lab``; ``bootables`` has a kernel for each director by name."""
+    """The virtual machines of ``lab``; ``bootables`` has a kernel for each of them by name."""
     return tuple(
         Guest(
             name=name,
@@ -155,11 +172,23 @@ def guests_of(lab: Lab, bootables: Mapping[str, Bootable]) -> tuple[Guest, ...]:
             release=bootables[name].release,
             initrd=bootables[name].initrd,
             identity=bootables[name].identity,
-            memory=node.memory,
+            memory=node.memory or bootables[name].memory,
             management=_management(number),
+            image_kind=bootables[name].image_kind,
+            nic=bootables[name].nic,
+            usual_memory=bootables[name].memory,
+            services=_services(node),
         )
-        for number, (name, node) in enumerate(lab.directors.items())
+        for number, (name, node) in enumerate(_named(lab, bootables))
     )
+
+
+def _named(lab: Lab, names: Iterable[str]) -> list[tuple[str, Node]]:
+    return [(name, node) for name, node in lab.nodes.items() if name in set(names)]
+
+
+def _services(node: Node) -> tuple[Web, ...]:
+    return tuple(Web(service.port) for service in node.services)
 
 
 def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
@@ -199,7 +228,8 @@ def guest_renewal(*, seconds: int, seed: str) -> str:
     """The part of it that tells two guests of one snapshot apart: the clock, and random numbers."""
     # Status 22, EINVAL: a kernel before 4.17 has no such request, and needs none.
     reseed = f"{{ /etc/lvslab/reseed {seed} > /dev/urandom || [ $? = 22 ]; }}"
-    return f"date -u -s @{seconds} && {reseed}"
+    # Linux 2.4 has no clock_settime(2), by which date sets the clock.
+    return f"{{ date -u -s @{seconds} || /etc/lvslab/clock {seconds}; }} && {reseed}"
 
 
 def ip_lines(cards: tuple[Card, ...]) -> list[str]:

@@ -19,6 +19,7 @@ from lvslab.boot.agent import Agent, AgentSilent, Done
 from lvslab.boot.console import Console
 from lvslab.boot.plan import Guest, guest_renewal, guest_setup
 from lvslab.boot.qmp import Qmp, QmpError
+from lvslab.build.catalogue import numbers
 from lvslab.errors import BootError
 from lvslab.run import ended, last_lines, missing_program
 
@@ -27,11 +28,8 @@ log = logging.getLogger("lvslab.qemu")
 QEMU = "qemu-system-x86_64"
 Accelerator = Literal["kvm", "tcg"]
 
-_COMFORTABLE = 128
-
-# The emulator translates code for the address it is at. With libraries at new addresses in each process it
-# does so over and over: a program with four of them starts in 75 ms then, and in 22 ms otherwise.
-_EMULATED = " norandmaps"
+# Linux 2.4 cuts its command line off there (COMMAND_LINE_SIZE in include/asm-i386/setup.h of 2.4.37).
+_LONGEST_PARAMETERS = 255
 
 # Generous: a loaded two-core machine needs 5 s for what takes 2.5 s otherwise, and more than that without
 # KVM.
@@ -110,16 +108,36 @@ def command(
         *(_backend(guest, memory) if memory else ()),
         *("-kernel", str(guest.kernel)),
         *("-initrd", str(guest.initrd)),
-        # panic=-1 restarts at once, and -no-reboot turns that into QEMU's end, which is noticed at once.
-        *("-append", f"console=ttyS0 panic=-1 quiet{_EMULATED if accelerator == 'tcg' else ''}"),
+        *("-append", parameters(guest, accelerator)),
         *("-chardev", f"socket,id=console,fd={ports.console}"),
         *("-serial", "chardev:console"),
         *("-chardev", f"socket,id=agent,fd={ports.agent}"),
         *("-serial", "chardev:agent"),
         *("-chardev", f"socket,id=monitor,fd={ports.monitor}"),
         *("-mon", "chardev=monitor,mode=control"),
-        *(word for number, card in enumerate(plugged if cards else ()) for word in _card(number, *card)),
+        *(
+            word
+            for number, card in enumerate(plugged if cards else ())
+            for word in _card(number, guest.nic, *card)
+        ),
     ]
+
+
+def parameters(guest: Guest, accelerator: Accelerator) -> str:
+    """The command line of the guest's kernel, as short as the oldest of them want it."""
+    version = numbers(guest.release)
+    # Kernels restart after a panic, and -no-reboot turns that into QEMU's end, which is noticed at once.
+    # Since 3.2 they can do so without waiting for a second first.
+    words = ["console=ttyS0", "panic=-1" if version >= (3, 2) else "panic=1", "quiet"]
+    if accelerator == "tcg" and version >= (3,):
+        # The emulator translates code for the address it is at. With libraries at new addresses in each
+        # process it does so over and over: a program with four of them starts in 75 ms then, and in 22 ms
+        # otherwise.
+        words.append("norandmaps")
+    if guest.image_kind == "ext2":
+        size = guest.initrd.stat().st_size >> 10
+        words += ["root=/dev/ram0", "rw", "init=/init", f"ramdisk_size={size}"]
+    return " ".join(words)
 
 
 def _backend(guest: Guest, memory: Memory) -> list[str]:
@@ -129,10 +147,10 @@ def _backend(guest: Guest, memory: Memory) -> list[str]:
     return ["-object", backend, *(("-incoming", "defer") if memory.incoming else ())]
 
 
-def _card(number: int, tap: str, mac: str) -> list[str]:
+def _card(number: int, model: str, tap: str, mac: str) -> list[str]:
     return [
         *("-netdev", f"tap,id=net{number},ifname={tap},script=no,downscript=no"),
-        *("-device", f"virtio-net-pci,netdev=net{number},mac={mac},romfile="),
+        *("-device", f"{model},netdev=net{number},mac={mac},romfile="),
     ]
 
 
@@ -255,7 +273,7 @@ class Machine:
             said = "\n  ".join(done.lines) or "it printed nothing"
             raise BootError(
                 f"{self.guest.name} booted {self.guest.release}, but could not be set up: {said}",
-                "has this kernel virtio_pci and virtio_net, built in or as modules that lvslab found?",
+                f"has this kernel a driver for {self.guest.nic}, built in or as a module that lvslab found?",
             )
 
     def renew(self) -> None:
@@ -334,8 +352,10 @@ class Machine:
         said = [
             f"kernel {guest.release} ({guest.kernel}), {self.accelerator}; evidence in {self._log.parent}"
         ]
-        if panic and guest.memory < _COMFORTABLE:
-            said.append(f"it has {guest.memory} MiB of memory; kernel and image want some {_COMFORTABLE}")
+        if panic and guest.memory < guest.usual_memory:
+            said.append(
+                f"it has {guest.memory} MiB of memory; kernel and image want some {guest.usual_memory}"
+            )
         if lines := self.console.last_lines():
             said += ["last lines of its console:", *(f"  {line}" for line in lines)]
         elif words := last_lines(self._messages.read_bytes()):

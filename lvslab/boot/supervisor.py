@@ -133,6 +133,7 @@ class Supervisor(control.Answer):
         if plan.guests:
             with self._phase("guests up"):
                 self._guests.await_up()
+                self._start_guests_servers()
         self._ready = True
         self._lifeline.tell("ready", seconds=time.monotonic() - begun)
 
@@ -215,12 +216,20 @@ class Supervisor(control.Answer):
         }
         services.start(self._servers.values())
 
+    def _start_guests_servers(self) -> None:
+        from lvslab.boot.guest_services import GuestWebServer
+
+        for guest in self._plan.guests:
+            if guest.services:
+                self._servers[guest.name] = GuestWebServer(self._machine(guest.name), guest.services)
+                self._servers[guest.name].start()
+
     def _status(self) -> dict[str, Any]:
         nodes = {name: {"kind": "guest", **found} for name, found in self._guests.status().items()}
         for name in (host.name for host in self._plan.hosts):
             nodes[name] = {"kind": "host", "state": "up" if name in self._hosts else "booting"}
-            if name in self._servers:
-                nodes[name]["service"] = "up" if self._servers[name].running else "stopped"
+        for name, server in list(self._servers.items()):
+            nodes[name]["service"] = "up" if server.running else "stopped"
         return {
             "lab": self._plan.lab,
             "name": self._plan.name,

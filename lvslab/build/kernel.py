@@ -1,27 +1,36 @@
-"""Kernels that a director can run: the distribution's own, taken out of its package, or a file of the
-user's."""
+"""Kernels that a director can run: the distribution's own, taken out of its package, those that lvslab has
+built, or a file of the user's."""
 
 from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal, cast
 
 from lvslab import paths
-from lvslab.build import modules, packages, store
+from lvslab.build import catalogue, kernel_store, modules, packages, store
+from lvslab.build.archive import Kind
+from lvslab.build.kernel_store import Built
 from lvslab.errors import BuildError, LvsLabError, UsageError
 
 # Name in lab.yaml and on the command line -> the distribution's package that depends on the newest one.
 DISTRIBUTION = {"debian-cloud": "linux-image-cloud-amd64", "debian": "linux-image-amd64"}
+
+Arch = Literal["i386", "x86_64"]
+Userland = Literal["debian", "musl-i386"]
 
 
 @dataclass(frozen=True)
 class Kernel:
     """A kernel to boot. ``image`` is a bzImage, ``release`` what ``uname -r`` says in it.
 
-    ``module_source`` is a Debian package or a modules folder; None where the kernel has none.
+    ``module_source`` is a Debian package or a modules folder; None where the kernel has none. ``image_kind``
+    and ``userland`` say what the guest starts from, ``nic`` is the model of its network cards as QEMU calls
+    it, and ``memory`` what it is given in MiB where lab.yaml does not say.
     """
 
     name: str
@@ -29,6 +38,16 @@ class Kernel:
     image: Path
     sha256: str
     module_source: Path | None
+    arch: Arch = "x86_64"
+    image_kind: Kind = "initramfs"
+    userland: Userland = "debian"
+    nic: str = "virtio-net-pci"
+    memory: int = 192
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The numbers that ``release`` begins with: (2, 4, 37, 11), (6, 1, 0)."""
+        return catalogue.numbers(self.release)
 
     @property
     def modules_key(self) -> str:
@@ -37,21 +56,23 @@ class Kernel:
         source = self.module_source
         if source is None:
             return "none"
-        files = sorted((source / "kernel").rglob("*.ko*")) if source.is_dir() else [source]
+        files = modules.files_of(source) if source.is_dir() else [source]
         abouts = ((file.relative_to(source.parent), file.stat()) for file in files)
         return "\n".join(f"{file} {about.st_size} {about.st_mtime_ns}" for file, about in abouts)
 
     def needed_modules(self) -> tuple[modules.Module, ...]:
-        """The modules that a guest needs."""
+        """The modules that a guest needs. Those of a small system are few: it gets all of them."""
         if self.module_source is None:
             return ()
+        wanted = modules.ALL if self.userland == "musl-i386" else modules.WANTED
         if self.module_source.is_dir():
-            return modules.of_folder(self.module_source)
-        return modules.of_package(self.module_source, self.release)
+            return modules.of_folder(self.module_source, wanted)
+        return modules.of_package(self.module_source, self.release, wanted)
 
 
 def find(name: str) -> Kernel:
-    """The kernel that ``name`` stands for: a name of DISTRIBUTION, or the path of a bzImage or a ``.deb``.
+    """The kernel that ``name`` stands for: a name of DISTRIBUTION, the version or series of one that was
+    built (the newest of it) or its folder's name, or the path of such a folder, a bzImage or a ``.deb``.
 
     Raises UsageError where there is no such kernel or the file is none, MachineError and BuildError
     where the distribution's package cannot be had.
@@ -62,15 +83,26 @@ def find(name: str) -> Kernel:
     if path.is_file():
         path = path.resolve()
         return _of_package(str(path), path) if path.suffix == ".deb" else _of_file(path)
+    built = kernel_store.read(path.resolve()) if path.is_dir() else kernel_store.find(name)
+    if built is not None:
+        return _of_store(name, built)
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> UsageError:
     from difflib import get_close_matches  # only a mistake has to wait for this import
 
-    near = get_close_matches(name, DISTRIBUTION, n=1)
-    known = ", ".join(DISTRIBUTION)
-    raise UsageError(
+    there = [built.manifest.version for built in kernel_store.installed()]
+    with suppress(UsageError):
+        row = catalogue.kernel(name)
+        return UsageError(f"the kernel {name} has not been built", f"./run kernel.build {row.name} does it")
+    names = list(dict.fromkeys([*DISTRIBUTION, *there]))
+    near = get_close_matches(name, [*names, *catalogue.kernels()], n=1)
+    return UsageError(
         f"no kernel '{name}': it is neither a file nor a known name",
         f"did you mean {near[0]}?"
         if near
-        else f"known names: {known}; or give the path of a bzImage or a .deb",
+        else f"known names: {', '.join(names)}; or give the path of a bzImage or a .deb",
     )
 
 
@@ -91,6 +123,24 @@ def release_of(path: Path) -> str:
     if not words:
         raise UsageError(f"{path} is a damaged kernel: it does not name its version")
     return words[0].decode(errors="replace")
+
+
+def _of_store(name: str, built: Built) -> Kernel:
+    about = built.manifest
+    if not built.image.is_file():
+        raise BuildError(f"{built.folder} holds no bzImage", "delete the folder, and build it again")
+    return Kernel(
+        name,
+        about.release,
+        built.image,
+        _checksum(built.image),
+        built.modules if (built.modules / "kernel").is_dir() else None,
+        cast(Arch, about.arch),
+        cast(Kind, about.image),
+        cast(Userland, about.userland),
+        about.nic,
+        about.memory,
+    )
 
 
 def _of_distribution(name: str) -> Kernel:
@@ -119,10 +169,28 @@ def _of_package(name: str, package: Path) -> Kernel:
 
 
 def _of_file(path: Path) -> Kernel:
+    if path.name == "bzImage" and (built := kernel_store.read(path.parent)):
+        return _of_store(str(path), built)
     release = release_of(path)
     beside = (path.parent / "lib/modules" / release, Path("/lib/modules") / release)
     folder = next((folder for folder in beside if (folder / "kernel").is_dir()), None)
-    return Kernel(str(path), release, path, _checksum(path), folder)
+    plain = Kernel(str(path), release, path, _checksum(path), folder)
+    if not _is_i386(path, plain.version):
+        return plain
+    old = replace(plain, arch="i386", userland="musl-i386", nic="e1000", memory=64)
+    return replace(old, image_kind="ext2", memory=32) if plain.version < (2, 5) else old
+
+
+def _is_i386(path: Path, version: tuple[int, ...]) -> bool:
+    """Whether a bzImage is for processors of 32 bits, as far as it says so.
+
+    Since Linux 3.8 (boot protocol 2.12) bit 0 of xloadflags, at 0x236, says that it is for 64 bits
+    (Documentation/arch/x86/boot.rst). One before 3.0 is taken for i386, which this project builds them for.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(0x238)
+    protocol, flags = (int.from_bytes(head[place : place + 2], "little") for place in (0x206, 0x236))
+    return not flags & 1 if protocol >= 0x20C else version < (3,)
 
 
 def _checksum(image: Path) -> str:

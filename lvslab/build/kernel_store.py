@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -116,7 +116,20 @@ def installed() -> tuple[Built, ...]:
 
 def find(name: str) -> Built | None:
     """The kernel of the store for a folder's name, or the newest of a version or a series (``2.6.18``)."""
-    return next(reversed(_matching(name, installed())), None)
+    return next(reversed(matching(name)), None)
+
+
+def matching(name: str) -> tuple[Built, ...]:
+    """Those of that folder name, else those of that version, else those of that series; the newest last."""
+    there = installed()
+    for called in (
+        lambda built: built.name,
+        lambda built: built.manifest.version,
+        lambda built: catalogue.series(built.manifest.version),
+    ):
+        if found := tuple(built for built in there if called(built) == name):
+            return found
+    return ()
 
 
 @contextlib.contextmanager
@@ -153,18 +166,17 @@ def remove(name: str) -> Built:
     Raises UsageError where there is none, or more than one.
     """
     with store.locked("kernels"):
-        there = installed()
-        matching = _matching(name, there)
-        if not matching:
-            names = [built.name for built in there]
+        found = matching(name)
+        if not found:
+            names = [built.name for built in installed()]
             if not names:
                 raise UsageError(f"no kernel '{name}' in the store: it is empty")
             raise catalogue.unknown("kernel in the store", name, names)
-        if len(matching) > 1:
-            names = [built.name for built in matching]
+        if len(found) > 1:
+            names = [built.name for built in found]
             raise UsageError(f"{name} is more than one kernel", f"say which: {', '.join(names)}")
-        _discard(matching[0].folder)
-    return matching[0]
+        _discard(found[0].folder)
+    return found[0]
 
 
 def _discard(place: Path) -> None:
@@ -184,15 +196,3 @@ def _sweep() -> None:
                 shutil.rmtree(place, ignore_errors=True)
             finally:
                 os.close(descriptor)
-
-
-def _matching(name: str, there: Sequence[Built]) -> list[Built]:
-    """Those of that folder name, else those of that version, else those of that series."""
-    for called in (
-        lambda built: built.name,
-        lambda built: built.manifest.version,
-        lambda built: catalogue.series(built.manifest.version),
-    ):
-        if found := [built for built in there if called(built) == name]:
-            return found
-    return []

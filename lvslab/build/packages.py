@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import shlex
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from lvslab import paths
-from lvslab.build import store
+from lvslab.build import apt_lists, store
 from lvslab.errors import BuildError, CommandFailed, MachineError
 from lvslab.run import run
 
@@ -78,44 +79,56 @@ def folder() -> Path:
     return paths.cache() / "packages"
 
 
-def fetch(names: Sequence[str], *, dependencies: bool = True) -> tuple[Package, ...]:
-    """The newest packages ``names`` of this distribution, and all they depend on, in the cache.
+def fetch(
+    names: Sequence[str], *, dependencies: bool = True, release: str | None = None
+) -> tuple[Package, ...]:
+    """The newest packages ``names`` of this distribution, or of the Debian ``release``, and all they depend
+    on, in the cache.
 
     What was resolved once stays so until the cache is cleared: a lab does not change under its user because
     apt's lists did. Raises MachineError where apt cannot serve them, BuildError where a checksum is wrong.
     """
-    key = sha256(json.dumps([distribution(), list(names), dependencies]).encode()).hexdigest()[:16]
+    release = _other(release)
+    key = sha256(json.dumps([_whose(release), list(names), dependencies]).encode()).hexdigest()[:16]
     manifest = folder() / f"resolved-{key}.json"
     if (known := _read(manifest)) is not None:
         return known
     with store.locked("packages"):
         if (known := _read(manifest)) is not None:
             return known
-        packages = _download(_action(names, dependencies))
+        packages = _download(_action(names, dependencies), release)
         store.write(manifest, json.dumps([asdict(package) for package in packages], indent=1).encode())
     return packages
 
 
-def depends_on(name: str, wanted: re.Pattern[str]) -> str:
+def depends_on(name: str, wanted: re.Pattern[str], *, release: str | None = None) -> str:
     """The first package matching ``wanted`` that the newest (meta) package ``name`` depends on.
 
-    Remembered like what ``fetch`` resolves. Raises MachineError where this distribution has no such package.
+    Remembered like what ``fetch`` resolves. Raises MachineError where this distribution, or the Debian
+    ``release``, has no such package.
     """
-    memory = folder() / f"meta-{distribution()}-{name}"
-    if memory.exists():
-        return memory.read_text()
-    shown = _with_lists(["apt-cache", *_OWN_VIEW, "--no-all-versions", "show", name]).decode()
+    if known := remembered(name, release=release):
+        return known
+    release = _other(release)
+    command = ["apt-cache", *_view(release), "--no-all-versions", "show", name]
+    shown = _with_lists(command, release).decode()
     for line in shown.splitlines():
         for part in line.removeprefix("Depends:").split(",") if line.startswith("Depends:") else ():
             if wanted.match(part.strip()):
-                store.write(memory, part.split()[0].encode())
+                store.write(_memory(name, release), part.split()[0].encode())
                 return part.split()[0]
-    raise MachineError(f"{distribution()} has no package {name} that brings {wanted.pattern}")
+    raise MachineError(f"{_whose(release)} has no package {name} that brings {wanted.pattern}")
 
 
-def forget(name: str) -> None:
+def remembered(name: str, *, release: str | None = None) -> str | None:
+    """What ``depends_on`` remembers of ``name``, if anything."""
+    memory = _memory(name, _other(release))
+    return memory.read_text() if memory.exists() else None
+
+
+def forget(name: str, *, release: str | None = None) -> None:
     """Forget what ``depends_on`` remembers of ``name``: the archive may have moved on since."""
-    (folder() / f"meta-{distribution()}-{name}").unlink(missing_ok=True)
+    _memory(name, _other(release)).unlink(missing_ok=True)
 
 
 def members(package: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
@@ -147,14 +160,36 @@ def members(package: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
             raise BuildError(f"{package} is not a whole Debian package", said)
 
 
+def copy_member(package: Path, path: str, target: IO[bytes]) -> None:
+    """Write the file ``path`` (no leading ``./``) of a package to ``target``, however large it is.
+
+    Raises BuildError where the package does not have it, or is not whole.
+    """
+    import tarfile
+
+    command = ["dpkg-deb", "--fsys-tarfile", str(package)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        stream = cast(IO[bytes], process.stdout)
+        found = False
+        try:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for entry in archive:
+                    if entry.name.removeprefix("./") == path and (content := archive.extractfile(entry)):
+                        shutil.copyfileobj(content, target, 1 << 20)
+                        found = True
+                stream.read()
+        except tarfile.TarError as broken:
+            raise BuildError(f"{package} is not a whole Debian package: {broken}") from None
+        if process.wait() != 0:
+            raise BuildError(f"{package} is not a whole Debian package")
+    if not found:
+        raise BuildError(f"{package} has no {path}")
+
+
 def distribution() -> str:
     """Which distribution's packages these are, such as ``debian-12``. Raises MachineError where it has
     no apt."""
-    fields = {}
-    for line in Path("/etc/os-release").read_text().splitlines():
-        name, _, value = line.partition("=")
-        if name in ("ID", "VERSION_ID", "PRETTY_NAME"):
-            fields[name] = "".join(shlex.split(value))
+    fields = apt_lists.os_release()
     if not Path("/usr/bin/apt-get").exists():
         raise MachineError(
             f"{fields.get('PRETTY_NAME', 'this distribution')} has no apt",
@@ -176,19 +211,36 @@ def _action(names: Sequence[str], dependencies: bool) -> list[str]:
     return ["install", "-y", *names] if dependencies else ["download", *names]
 
 
-def _download(action: list[str]) -> tuple[Package, ...]:
+def _other(release: str | None) -> str | None:
+    """None for this machine's own release, which its own apt configuration serves."""
+    return None if release is None or apt_lists.is_own(release) else release
+
+
+def _whose(release: str | None) -> str:
+    return distribution() if release is None else f"debian-{release}"
+
+
+def _memory(name: str, release: str | None) -> Path:
+    return folder() / f"meta-{_whose(release)}-{name}"
+
+
+def _view(release: str | None) -> tuple[str, ...]:
+    return _OWN_VIEW if release is None else (*_OWN_VIEW, *apt_lists.options(release))
+
+
+def _download(action: list[str], release: str | None) -> tuple[Package, ...]:
     folder().mkdir(parents=True, exist_ok=True)
     # With archives nowhere: apt does not list what it finds in its archives already.
     nowhere = ["-o", "Dir::Cache::archives=/nonexistent"]
-    listed = _with_lists(["apt-get", *_OWN_VIEW, *nowhere, "-qq", "--print-uris", *action])
+    listed = _with_lists(["apt-get", *_view(release), *nowhere, "-qq", "--print-uris", *action], release)
     packages = tuple(_listed(line) for line in listed.decode().splitlines() if line.startswith("'"))
     missing = [package for package in packages if not package.path.exists()]
     if missing:
-        log.info("downloading %s", _counted(missing))
+        log.info("downloading %s", _counted(missing, _whose(release)))
         (folder() / "partial").mkdir(exist_ok=True)
         where = ["-o", f"Dir::Cache::archives={folder()}"]
         only = ["--download-only"] if action[0] == "install" else []
-        _apt(["apt-get", *_OWN_VIEW, *where, "-qq", *only, *action])
+        _apt(["apt-get", *_view(release), *where, "-qq", *only, *action])
     for package in missing:
         if not package.path.exists():
             raise BuildError(f"apt did not deliver {package.file}")
@@ -200,10 +252,10 @@ def _download(action: list[str]) -> tuple[Package, ...]:
     return packages
 
 
-def _counted(packages: Sequence[Package]) -> str:
+def _counted(packages: Sequence[Package], whose: str) -> str:
     if len(packages) == 1:
         return f"the package {packages[0].name} {packages[0].version}"
-    return f"{len(packages)} packages of {distribution()}, {packages[-1].name} among them"
+    return f"{len(packages)} packages of {whose}, {packages[-1].name} among them"
 
 
 def _listed(line: str) -> Package:
@@ -212,13 +264,17 @@ def _listed(line: str) -> Package:
     return Package(file, checksum.removeprefix("SHA256:"))
 
 
-def _with_lists(command: list[str]) -> bytes:
+def _with_lists(command: list[str], release: str | None) -> bytes:
     """Run an apt command; where it fails, once more with new lists: old or missing ones are the usual
     reason."""
     try:
         return _apt(command)
     except MachineError:
-        _apt(["apt-get", "-qq", "update"])
+        if release is None:
+            _apt(["apt-get", "-qq", "update"])
+        else:
+            log.info("getting the package lists of Debian %s", release)
+            apt_lists.update(release)
         return _apt(command)
 
 

@@ -1,22 +1,30 @@
-"""Source tarballs in the cache: downloaded once, verified, unpacked."""
+"""Source tarballs in the cache: downloaded once, verified, unpacked.
+
+A tarball has its place in the cache only once it is verified, so whatever is there is believed. While it
+comes it is a ``.part`` file beside, which the next attempt goes on with. What ``insecure`` let pass is kept
+apart.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
+import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from lvslab import paths
-from lvslab.build import catalogue, store
+from lvslab.build import apt_lists, catalogue, download, kernel_org, packages, releases, store
 from lvslab.build.catalogue import Source
-from lvslab.errors import BuildError, CommandFailed, LvsLabError
+from lvslab.errors import BuildError, CommandFailed, UsageError
 from lvslab.run import run
 
 log = logging.getLogger("lvslab.build.source")
 
-DEBIAN = ("http://deb.debian.org/debian/", "http://archive.debian.org/debian/")
+MIRROR = "LVSLAB_MIRROR"
+_APT_HELPER = Path("/usr/lib/apt/apt-helper")
 
 
 def folder() -> Path:
@@ -27,20 +35,55 @@ def folder() -> Path:
 def get(name: str, *, insecure: bool = False) -> Path:
     """The verified tarball for a name of the catalogue's sources or kernels, in the cache.
 
+    With ``insecure`` one that nothing verifies is taken as well; what a known checksum contradicts never is.
     Raises UsageError for an unknown name, BuildError where it cannot be had or is not what it should be.
     """
-    source = catalogue.source(name)
+    return fetch(catalogue.source(name), insecure=insecure)
+
+
+def fetch(source: Source, *, insecure: bool = False) -> Path:
+    """The same for a row of the catalogue."""
+    if source.place == "debian-package":
+        return _out_of_package(source)
     path = folder() / source.file
-    if not path.exists():
-        with store.locked(f"source-{source.file}"):
-            if not path.exists():
-                _fetch(source, path)
+    if path.exists():
+        return path
+    with store.locked(f"source-{source.file}"):
+        if path.exists():
+            return path
+        folder().mkdir(parents=True, exist_ok=True)
+        wanted = source.sha256 or ("" if insecure else _listed(source))
+        if not wanted:
+            path = folder() / "unverified" / source.file
+            if path.exists():
+                return path
+            log.warning("nothing verifies %s", source.file)
+        _download(source, path, wanted)
     return path
 
 
+def present(source: Source) -> bool:
+    """Whether a verified tarball is in the cache already."""
+    if source.place == "debian-package":
+        return any(folder().glob(f"{_stem(source)}_*.tar.xz"))
+    return (folder() / source.file).exists()
+
+
 def checksum(tarball: Path) -> str:
-    """The SHA-256 of a tarball that ``get`` returned, in hexadecimal."""
+    """The SHA-256 of a tarball, in hexadecimal."""
     return store.sha256(tarball)
+
+
+def mirrors() -> tuple[str, ...]:
+    """The user's own: what LVSLAB_MIRROR names, each with a slash at its end. Raises UsageError."""
+    found = os.environ.get(MIRROR, "").split()
+    for mirror in found:
+        if not re.match(r"(https?://[^/]|file:///)", mirror):
+            raise UsageError(
+                f"{MIRROR} has '{mirror}', which is no URL",
+                "give URLs that begin with http://, https:// or file:///, with blanks between them",
+            )
+    return tuple(mirror.rstrip("/") + "/" for mirror in found)
 
 
 def unpack(tarball: Path, folder: Path) -> Path:
@@ -52,36 +95,103 @@ def unpack(tarball: Path, folder: Path) -> Path:
         try:
             run(["tar", "--extract", "--no-same-owner", "--file", tarball, "--directory", place])
         except CommandFailed as failed:
-            raise BuildError(f"{tarball} cannot be unpacked: {failed.message}", failed.hint) from None
+            raise BuildError(f"{tarball} cannot be unpacked", failed.hint) from None
         inside = list(place.iterdir())
         top = inside[0] if len(inside) == 1 and inside[0].is_dir() else place
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(Path(made) / "old")
         top.rename(folder)
     return folder
 
 
-def _fetch(source: Source, path: Path) -> None:
-    if source.place != "debian":
-        raise BuildError(f"{source.file} cannot be downloaded yet", "put it there: " + str(path))
-    folder().mkdir(parents=True, exist_ok=True)
-    log.info("downloading %s", source.file)
-    problem: LvsLabError | None = None
-    for mirror in DEBIAN:
-        with tempfile.TemporaryDirectory(dir=folder(), prefix=".apt-") as made:
-            part = Path(made) / source.file
-            uri = mirror + source.path.replace("+", "%2b")
+def urls(source: Source) -> Iterator[str]:
+    """Where a tarball may be: below the user's mirrors, as in the original's tree or flat, then the
+    original."""
+    path = quote(source.path)
+    for mirror in mirrors():
+        yield mirror + path
+        yield mirror + quote(source.file)
+    originals = kernel_org.MIRRORS if source.place == "kernel.org" else apt_lists.pools()
+    yield from (original + path for original in originals)
+
+
+def _listed(source: Source) -> str:
+    """The checksum that kernel.org's signed list has."""
+    if source.place != "kernel.org":
+        raise BuildError(f"nothing verifies {source.file}", kernel_org.INSECURE)
+    where, _, file = source.path.rpartition("/")
+    listed = kernel_org.checksums(where, extra=mirrors())
+    if file not in listed:
+        raise BuildError(f"kernel.org has no {source.path}", _near(file, list(listed)))
+    return listed[file]
+
+
+def _near(file: str, listed: list[str]) -> str | None:
+    from difflib import get_close_matches  # only a mistake has to wait for this import
+
+    found = get_close_matches(file, [name for name in listed if name.endswith(".tar.xz")], n=3)
+    return f"it has {', '.join(found)}" if found else None
+
+
+def _download(source: Source, path: Path, wanted: str) -> None:
+    """Put the tarball to ``path``. A damaged one is downloaded once more, if a part of it was old or it came
+    from another mirror."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = folder() / f"{source.file}.part"
+    problems: list[str] = []
+    for url in urls(source):
+        for _ in range(2):
+            resumed = part.exists()
             try:
-                run(["/usr/lib/apt/apt-helper", *_AS_ROOT, "download-file", uri, part,
-                     f"SHA256:{source.sha256}"])  # fmt: skip
-            except CommandFailed as failed:
-                problem = failed
-                continue
-            os.chmod(part, 0o644)
-            part.rename(path)
-            return
-    assert problem is not None
-    raise BuildError(f"{source.file} cannot be had: {problem.message}", problem.hint)
+                log.info("downloading %s", url)
+                _bring(url, part, wanted)
+            except (download.NotThere, download.Unreachable) as problem:
+                problems.append(problem.message)
+                break
+            if not wanted or (found := store.sha256(part)) == wanted:
+                with part.open("rb") as stream:
+                    os.fsync(stream.fileno())
+                part.rename(path)
+                return
+            part.unlink()
+            problems.append(f"what {url} has is not {source.file}: its SHA-256 is {found}, not {wanted}")
+            if not resumed:
+                break
+    hint = "\n  ".join([*dict.fromkeys(problems), f"{MIRROR} may name mirrors of your own"])
+    raise BuildError(f"{source.file} cannot be had", hint)
 
 
-_AS_ROOT = ("-o", "APT::Sandbox::User=root")
+def _bring(url: str, part: Path, wanted: str) -> None:
+    if wanted and _APT_HELPER.exists() and url.startswith(apt_lists.pools()):
+        # apt knows the machine's proxies. It goes on with a part by itself.
+        command: list[str | Path] = [
+            _APT_HELPER,
+            "-o",
+            "APT::Sandbox::User=root",
+            "download-file",
+            url,
+            part,
+            f"SHA256:{wanted}",
+        ]
+        try:
+            run(command)
+        except CommandFailed as failed:
+            raise download.Unreachable(f"apt cannot get {url}: {failed.hint or failed.message}") from None
+        part.chmod(0o644)
+    else:
+        download.fetch(url, part)
+
+
+def _stem(source: Source) -> str:
+    return source.file.removesuffix(".tar.xz")
+
+
+def _out_of_package(source: Source) -> Path:
+    """The tarball in a Debian package, which apt has verified."""
+    package = releases.package(source.release, source.package)
+    path = folder() / f"{_stem(source)}_{package.version.replace(':', '%3a')}.tar.xz"
+    if not path.exists():
+        log.info("unpacking %s", package.file)
+        with store.appearing(path) as stream:
+            packages.copy_member(package.path, source.inside, stream)
+    return path

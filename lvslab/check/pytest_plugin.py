@@ -104,14 +104,14 @@ def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
     config = request.config
     if _SPARES not in config.stash:
         config.stash[_SPARES] = Spares()
-    spares, (kernel_name, kind) = config.stash[_SPARES], _directors(config)
+    spares, (kernel_name, kind, ipvsadm) = config.stash[_SPARES], _directors(config)
     coming = [
-        Wanted(item.path.parent, kernel_name, fixture == "fresh_lab", kind)
+        Wanted(item.path.parent, kernel_name, fixture == "fresh_lab", kind, ipvsadm)
         for item in _after(request.node)
         for fixture in ("bare_lab", "fresh_lab")
         if fixture in item.fixturenames
     ]
-    own = spares.take(Wanted(request.path.parent, kernel_name, applied, kind), coming)
+    own = spares.take(Wanted(request.path.parent, kernel_name, applied, kind, ipvsadm), coming)
     try:
         try:
             testbed = own.testbed()
@@ -129,16 +129,16 @@ def _after(node: pytest.Item) -> Iterator[pytest.Function]:
     return (item for item in items[items.index(node) + 1 :] if isinstance(item, pytest.Function))
 
 
-def _directors(config: pytest.Config) -> tuple[str | None, str]:
+def _directors(config: pytest.Config) -> tuple[str | None, str, str | None]:
     """The directors of the lab that ``--lab`` names: the kernel that took the place of the one in lab.yaml,
-    and their kind.
+    their kind, and the version of ipvsadm that was asked for.
     """
     from lvslab.cluster import attach
 
     if not (name := config.getoption("--lab")):
-        return None, "qemu"
+        return None, "qemu", None
     with attach(name) as running:
-        return running.kernel_name, running.director_kind
+        return running.kernel_name, running.director_kind, running.ipvsadm
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -3,14 +3,11 @@ others saw."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Address
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvslab.check import access_log, http, schedulers, verdict
@@ -19,6 +16,7 @@ from lvslab.check.http import Reply, RequestFailed
 from lvslab.check.ipvs_listing import Counters
 from lvslab.check.ipvs_table import Service, endpoint, scan_order
 from lvslab.check.namespace import NamespaceThread
+from lvslab.check.own_view import Seen, SeenByAgent, SeenHere, default_gateway
 from lvslab.check.verdict import ClusterFacts, ServerFacts
 from lvslab.errors import CheckFailed
 
@@ -210,10 +208,11 @@ def _facts(
 ) -> ClusterFacts:
     """What a person would look at when a request is not answered."""
     reachable = {str(card.address): card for card in cluster.lab.nodes[director].interfaces.values()}
-    gateways, asked = set[str](), list[tuple[NamespaceThread, str, str, int]]()
+    gateways, asked = set[str](), list[tuple[Seen, str, str, int]]()
     for name, node in cluster.lab.real_servers.items():
         address = str(node.addresses[0])
-        asked += [(namespaces(name), name, address, kind.port) for kind in node.services]
+        seen: Seen = SeenByAgent(cluster, name) if cluster.is_virtual(name) else SeenHere(namespaces(name))
+        asked += [(seen, name, address, kind.port) for kind in node.services]
         for card in node.interfaces.values():
             gateways |= {own for own, theirs in reachable.items() if theirs.network == card.network}
     # Many at a time: where no server answers, each of them is waited for.
@@ -231,35 +230,11 @@ def _facts(
     )
 
 
-def _probe(namespace: NamespaceThread, url: str) -> verdict.Probe:
-    """What a real server says to a request from its own namespace."""
-    try:
-        http.requests_in_turn(namespace, url, 1, connect_timeout=1.0, read_timeout=1.0)
-    except RequestFailed as failure:
-        return "refused" if failure.kind == "refused" else "no-answer"
-    return "answers"
-
-
-def _look_at(namespace: NamespaceThread, name: str, address: str, port: int) -> ServerFacts:
+def _look_at(seen: Seen, name: str, address: str, port: int) -> ServerFacts:
     return ServerFacts(
         name=name,
         address=address,
         port=port,
-        probe=_probe(namespace, f"http://{endpoint(address, port)}/"),
-        gateway=_default_gateway(namespace.call(_routes)),
+        probe=seen.probe(f"http://{endpoint(address, port)}/"),
+        gateway=default_gateway(seen.routes()),
     )
-
-
-def _routes() -> str:
-    """The IPv4 routes of the calling thread's network namespace, as the kernel lists them."""
-    return Path("/proc/thread-self/net/route").read_text()
-
-
-def _default_gateway(routes: str) -> str:
-    """The gateway of the default route in a listing of /proc/net/route; "" where it has none."""
-    for line in routes.splitlines()[1:]:
-        _, destination, gateway, _, _, _, _, mask, *_ = line.split()
-        if (destination, mask) == ("00000000", "00000000"):
-            # Four bytes in the network's order, printed as one number of this machine's.
-            return str(IPv4Address(int(gateway, 16).to_bytes(4, sys.byteorder)))
-    return ""

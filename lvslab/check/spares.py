@@ -38,6 +38,7 @@ class Wanted:
     kernel_name: str | None
     applied: bool
     director_kind: str = "qemu"
+    ipvsadm: str | None = None
 
 
 class Typed:
@@ -111,6 +112,7 @@ class OwnLab:
                     name=name,
                     kernel_name=wanted.kernel_name,
                     director_kind=wanted.director_kind,
+                    ipvsadm=wanted.ipvsadm,
                     copyable=copyable,
                     begin_with=begin_with,
                 )

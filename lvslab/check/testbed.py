@@ -14,6 +14,7 @@ from lvslab.check import director, http, rounds
 from lvslab.check.http import Reply
 from lvslab.check.ipvs_table import Service
 from lvslab.check.namespace import NamespaceThread
+from lvslab.check.own_view import connect_from
 from lvslab.check.rounds import Round
 from lvslab.cluster import Cluster
 from lvslab.errors import CheckFailed
@@ -54,7 +55,7 @@ class NodeUnderTest:
         return self.execute(command).stdout.decode(errors="replace").rstrip("\n")
 
     def seen_by(self, other: NodeUnderTest) -> str:
-        """The address that ``other`` sees when this node connects to it by TCP. Both must be Mininet hosts.
+        """The address that ``other``, a Mininet host, sees when this node connects to it by TCP.
 
         Raises CheckFailed where the connection does not come about within 5 s.
         """
@@ -62,20 +63,31 @@ class NodeUnderTest:
             listener.settimeout(5)
             place = listener.getsockname()[:2]
             try:
-                with self.namespace.call(socket.create_connection, place, 5):
-                    connection, (seen, *_) = listener.accept()
-                    connection.close()
+                if self._testbed.cluster.is_virtual(self.name):
+                    # The kernel accepts for us: what is told of the connection is there when it has ended.
+                    connect_from(self._testbed.cluster, self.name, *place)
+                    seen = _accepted(listener)
+                else:
+                    with self.namespace.call(socket.create_connection, place, 5):
+                        seen = _accepted(listener)
             except OSError as failed:
                 raise CheckFailed(
                     f"{self.name} cannot connect to {other.name} ({other.address}): {failed}",
                     "does the director forward, and masquerade what leaves on the outer interface?",
                 ) from None
-        return str(seen)
+        return seen
 
     def get(self, url: str, count: int = 1) -> tuple[Reply, ...]:
         """Ask for ``url`` from inside the node, ``count`` times, one after the other. Raises
         RequestFailed."""
         return http.requests_in_turn(self.namespace, url, count)
+
+
+def _accepted(listener: socket.socket) -> str:
+    """The address that the next connection comes from."""
+    connection, (seen, *_) = listener.accept()
+    connection.close()
+    return str(seen)
 
 
 class Testbed:
@@ -137,14 +149,24 @@ class Testbed:
         return rounds.connections_since(before, self.settled_reading(), self.cluster)
 
     def round(self, *, count: int = 12, client: str = "", director: str = "") -> Round:
-        """A round of requests; from the first client through the first director unless others are named."""
+        """A round of requests; from the first client that is a Mininet host, through the first director,
+        unless others are named."""
         return rounds.take(
             self.cluster,
             self.enter,
-            client=client or self.clients[0].name,
+            client=client or self._first_client(),
             director=director or self.directors[0].name,
             count=count,
         )
+
+    def _first_client(self) -> str:
+        hosts = [name for name in self.cluster.lab.clients if not self.cluster.is_virtual(name)]
+        if not hosts:
+            raise CheckFailed(
+                "no client of this lab is a Mininet host, and requests are made on those",
+                "give one client no kernel of its own",
+            )
+        return hosts[0]
 
     def enter(self, node: str) -> NamespaceThread:
         """The thread in the network namespace of the Mininet host ``node``, the same one every time."""

@@ -5,8 +5,10 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -199,3 +201,66 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Machine]]:
     for machine in made:
         machine.end()
         assert machine.console.ended(10)
+
+
+# --- a web server -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Web:
+    """A web server on 127.0.0.1: what it has, how it behaves, and what it was asked for.
+
+    ``files`` are by path, with the slash. Each number in ``cuts`` is for one request: the connection is cut
+    after so many bytes of its answer. ``statuses`` go out in place of answers, one each.
+    """
+
+    url: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+    ranges: bool = True
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    """A web server that has nothing yet."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path, wanted = self.path.partition("?")[0], self.headers.get("Range", "")
+            made.asked.append((path, wanted))
+            if made.statuses:
+                return self.say(made.statuses.pop(0), b"")
+            if path not in made.files:
+                return self.say(404, b"nothing here")
+            content = made.files[path]
+            begin = int(wanted[len("bytes=") : -1]) if wanted and made.ranges else 0
+            if wanted and made.ranges and begin >= len(content):
+                return self.say(416, b"", f"bytes */{len(content)}")
+            span = f"bytes {begin}-{len(content) - 1}/{len(content)}" if wanted and made.ranges else ""
+            self.say(206 if span else 200, content[begin:], span)
+
+        def say(self, status: int, content: bytes, span: str = "") -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            if span:
+                self.send_header("Content-Range", span)
+            self.end_headers()
+            cut = made.cuts.pop(0) if made.cuts and status < 300 else None
+            self.wfile.write(content[:cut])
+            self.close_connection = True
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made = Web(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
+    thread.start()
+    yield made
+    server.shutdown()
+    thread.join()
+    server.server_close()

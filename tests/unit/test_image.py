@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.build import image, keys, packages, userland
-from lvslab.build.image import Entry, newc
+from lvslab.build import debian_guest, guest_files, image, keys, packages, userland
+from lvslab.build.archive import Entry, newc
 from lvslab.build.kernel import Kernel
 from lvslab.build.packages import Member, Package
 
@@ -114,7 +114,7 @@ def distribution(monkeypatch: pytest.MonkeyPatch) -> tuple[Package, ...]:
     """Packages as a distribution's, and nothing in them that runs but a busybox that lists four programs."""
     busybox = b"#!/bin/sh\nprintf 'bin/ls\\nsbin/ip\\nusr/bin/cut\\nusr/sbin/dropbear\\n'\n"
     extension = "usr/lib/x86_64-linux-gnu/xtables/libxt_MASQUERADE.so"
-    names = [*image.PROGRAMS, userland.LOADER, extension, "usr/lib/x86_64-linux-gnu/libunused.so.1"]
+    names = [*debian_guest.PROGRAMS, userland.LOADER, extension, "usr/lib/x86_64-linux-gnu/libunused.so.1"]
     files = {name: Member(name, 0o755, busybox if "busybox" in name else name.encode()) for name in names}
     made = (
         Package("ipvsadm_1%3a1.31-1_amd64.deb", "aa"),
@@ -157,7 +157,7 @@ def test_whatever_changes_makes_another_image(
     newer = (replace(distribution[0], sha256="dd"), *distribution[1:])
     monkeypatch.setattr(packages, "fetch", lambda names: newer)
     seen.add(image.build(kernel).key)
-    monkeypatch.setattr(image, "_guest_files", lambda: {"init": "#!/bin/sh\n"})
+    monkeypatch.setattr(guest_files, "scripts", lambda: {"init": "#!/bin/sh\n"})
     seen.add(image.build(kernel).key)
     monkeypatch.setattr(keys, "client_public_key", lambda: "ssh-ed25519 AAAA other")
     seen.add(image.build(kernel).key)
@@ -166,7 +166,7 @@ def test_whatever_changes_makes_another_image(
 
 def test_what_is_in_an_image(kernel: Kernel, distribution: tuple[Package, ...]) -> None:
     found = contents(image.build(kernel))
-    for program in image.PROGRAMS:
+    for program in debian_guest.PROGRAMS:
         assert found[program].mode == stat.S_IFREG | 0o755
     assert "usr/lib/x86_64-linux-gnu/xtables/libxt_MASQUERADE.so" in found
     assert "usr/lib/x86_64-linux-gnu/libunused.so.1" not in found
@@ -222,7 +222,7 @@ def test_iptables_is_the_nft_variant_as_in_debian(
 
 @pytest.mark.parametrize("name", ["init", "inittab", "agent", "boot", "login", "manage"])
 def test_guest_scripts_are_ascii_and_parse(name: str) -> None:
-    text = image._guest_files()[name]
+    text = guest_files.scripts()[name]
     assert text.isascii()
     assert "\r" not in text
     if name != "inittab":

@@ -29,6 +29,7 @@ FLOORS = (
         "lvslab.folded",
         "lvslab.program",
         "lvslab.show",
+        "lvslab.show_kernels",
     ),
     ("tasks",),
 )

@@ -42,6 +42,7 @@ class Running:
 
     kernel_name = "debian"
     director_kind = "mininet"
+    ipvsadm = None
     applied: Applied | None = None
     copyable: tuple[str, ...] = ()
 

@@ -20,6 +20,7 @@ from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Executed
 from lvslab.check import director, rounds
 from lvslab.check.namespace import NamespaceThread
+from lvslab.check.own_view import SeenHere
 from lvslab.check.testbed import Testbed
 from lvslab.cluster import Cluster
 from lvslab.errors import CheckFailed
@@ -125,6 +126,9 @@ class Miniature:
         for mark in re.findall(r"echo '(-- \w+)'", command)[:1]:
             return f"{mark}\n".join(answers[part] for part in parts[::2])
         return answers[command]
+
+    def is_virtual(self, node: str) -> bool:
+        return node == "director"
 
     def access_log(self, node: str) -> str:
         return "".join(f"{line}\n" for line in self.log[node])
@@ -260,37 +264,21 @@ def test_no_answer_comes_with_its_likely_cause(cluster: Miniature, monkeypatch: 
     cluster.serve = lambda connection, peer: None  # type: ignore[method-assign]
     probed: list[str] = []
 
-    def probe(namespace: NamespaceThread, url: str) -> str:
+    def probe(self: SeenHere, url: str) -> str:
         probed.append(url)
         return "answers"
 
-    monkeypatch.setattr(rounds, "_probe", probe)
-    monkeypatch.setattr(rounds, "_routes", lambda: ROUTES)
+    monkeypatch.setattr(SeenHere, "probe", probe)
+    monkeypatch.setattr(SeenHere, "routes", lambda self: ROUTES)
     with pytest.raises(CheckFailed, match="request 1 of 9") as caught:
         take(cluster)
     hint = caught.value.hint or ""
     assert hint.startswith("ip_forward is 0 on the director")
     assert "default route" not in hint
     assert sorted(probed) == ["http://10.0.0.100:80/", "http://10.0.0.101:80/"]
-    monkeypatch.setattr(rounds, "_routes", lambda: ROUTES.replace("0100000A", "FE00000A"))
+    monkeypatch.setattr(SeenHere, "routes", lambda self: ROUTES.replace("0100000A", "FE00000A"))
     with pytest.raises(CheckFailed, match=r"rs1's default route goes to 10\.0\.0\.254"):
         take(cluster)
-
-
-def test_a_default_gateway() -> None:
-    assert rounds._default_gateway(ROUTES) == "10.0.0.1"
-    heading, default, network = ROUTES.splitlines()
-    assert rounds._default_gateway(f"{heading}\n{network}\n") == ""
-    assert rounds._default_gateway("") == ""
-    assert rounds._default_gateway(f"{heading}\n{network}\n{default}\n") == "10.0.0.1"
-
-
-def test_a_real_server_that_is_asked_directly(cluster: Miniature) -> None:
-    here = cast(NamespaceThread, Here())
-    assert rounds._probe(here, f"http://127.0.0.1:{cluster.port}/") == "answers"
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        free = listener.getsockname()[1]
-    assert rounds._probe(here, f"http://127.0.0.1:{free}/") == "refused"
 
 
 def test_a_scheduler_without_a_model(cluster: Miniature) -> None:

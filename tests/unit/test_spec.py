@@ -68,7 +68,7 @@ def test_load(folder: Path) -> None:
     assert (list(lab.directors), list(lab.real_servers)) == (["director"], ["web"])
     assert list(lab.clients) == ["client"]
     assert [(one.kind, one.port) for one in lab.nodes["web"].services] == [("http", 80), ("http", 8080)]
-    assert lab.nodes["director"].memory == 192
+    assert lab.nodes["director"].memory is None
 
 
 def test_one_node_stands_for_many(folder: Path) -> None:

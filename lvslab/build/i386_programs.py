@@ -1,0 +1,81 @@
+"""Two small programs for guests on i386, made here byte by byte: see `reseed` for why.
+
+The clock has one because Linux 2.4 has no clock_settime(2), by which today's C libraries set it.
+"""
+
+from __future__ import annotations
+
+import struct
+
+_BASE = 0x400000
+_HEADERS = 52 + 32
+
+# ``reseed SEED >/dev/urandom``: SEED has 64 characters. Ends with errno, 0 where all went well, and 22
+# (EINVAL) where the kernel knows no RNDRESEEDCRNG, as before 4.17.
+_RESEED = (
+    "8b 74 24 08",  # mov esi, [esp+8]: argv[1]
+    "83 ec 48",  # sub esp, 72: a struct rand_pool_info
+    "c7 04 24 00 01 00 00",  # mov dword [esp], 256: entropy_count, in bits
+    "c7 44 24 04 40 00 00 00",  # mov dword [esp+4], 64: buf_size
+    "8d 7c 24 08",  # lea edi, [esp+8]: buf
+    "b9 40 00 00 00",  # mov ecx, 64
+    "f3 a4",  # rep movsb
+    "b8 36 00 00 00",  # mov eax, 54: ioctl
+    "bb 01 00 00 00",  # mov ebx, 1: standard output
+    "b9 03 52 08 40",  # mov ecx, RNDADDENTROPY
+    "89 e2",  # mov edx, esp
+    "cd 80",  # int 0x80
+    "85 c0",  # test eax, eax
+    "75 13",  # jnz to the end
+    "b8 36 00 00 00",  # mov eax, 54: ioctl
+    "bb 01 00 00 00",  # mov ebx, 1
+    "b9 07 52 00 00",  # mov ecx, RNDRESEEDCRNG
+    "31 d2",  # xor edx, edx
+    "cd 80",  # int 0x80
+    "f7 d8",  # the end: neg eax
+    "89 c3",  # mov ebx, eax
+    "b8 01 00 00 00",  # mov eax, 1: exit
+    "cd 80",  # int 0x80
+)
+
+# ``clock SECONDS``: sets the clock to SECONDS (decimal digits) since 1970. Ends with errno.
+_CLOCK = (
+    "8b 74 24 08",  # mov esi, [esp+8]: argv[1]
+    "31 c0",  # xor eax, eax: the number so far
+    "31 c9",  # xor ecx, ecx
+    "8a 0e",  # the next digit: mov cl, [esi]
+    "46",  # inc esi
+    "80 e9 30",  # sub cl, '0'
+    "72 07",  # jb to the end of the number
+    "6b c0 0a",  # imul eax, eax, 10
+    "01 c8",  # add eax, ecx
+    "eb f1",  # jmp to the next digit
+    "50",  # push eax
+    "89 e3",  # mov ebx, esp
+    "b8 19 00 00 00",  # mov eax, 25: stime
+    "cd 80",  # int 0x80
+    "f7 d8",  # neg eax
+    "89 c3",  # mov ebx, eax
+    "b8 01 00 00 00",  # mov eax, 1: exit
+    "cd 80",  # int 0x80
+)
+
+
+def reseed() -> bytes:
+    """The program that gives the kernel's random numbers a new beginning."""
+    return _elf(_RESEED)
+
+
+def clock() -> bytes:
+    """The program that sets the clock."""
+    return _elf(_CLOCK)
+
+
+def _elf(lines: tuple[str, ...]) -> bytes:
+    """A static ELF file of this code (struct Elf32_Ehdr and Elf32_Phdr of elf.h)."""
+    code = b"".join(map(bytes.fromhex, lines))
+    size = _HEADERS + len(code)
+    ident = b"\x7fELF" + bytes([1, 1, 1]) + bytes(9)
+    header = struct.pack("<16sHHIIIIIHHHHHH", ident, 2, 3, 1, _BASE + _HEADERS, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+    segment = struct.pack("<IIIIIIII", 1, 0, _BASE, _BASE, size, size, 5, 0x1000)
+    return header + segment + code

@@ -1,0 +1,99 @@
+"""What there is to know of kernels, as plain data: the catalogue's rows, and what the store holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lvslab.build import catalogue, kernel_store, releases, source
+from lvslab.build.kernel_store import Built
+from lvslab.errors import UsageError
+
+
+def listed() -> Mapping[str, Any]:
+    """``catalogue``: what could be had; ``store``: what is there."""
+    built = [
+        {
+            "name": row.name,
+            "version": row.version,
+            "how": "built",
+            "arch": row.arch,
+            "compiler": row.compiler,
+            "downloaded": source.present(row.source),
+        }
+        for row in catalogue.kernels().values()
+    ]
+    ready = [
+        {"name": row.name, "version": "", "how": f"ready-made, Debian {row.release}", "arch": "x86_64",
+         "compiler": "", "downloaded": releases.present(row.release, row.package)}
+        for row in catalogue.prebuilt().values()
+    ]  # fmt: skip
+    return {"catalogue": built + ready, "store": [_of_store(kernel) for kernel in kernel_store.installed()]}
+
+
+def shown(name: str) -> Mapping[str, Any]:
+    """All about one kernel: its ``row`` (null where it has none), what the ``store`` holds of it, and what
+    its IPVS ``lacks``. Raises UsageError where the name stands for nothing."""
+    there = kernel_store.matching(name)
+    version = there[-1].manifest.version if there else name
+    ready = catalogue.ready(name)
+    row: Mapping[str, Any] | None = None
+    if ready is not None:
+        row = asdict(ready)
+        version = ready.name.removeprefix("debian-")
+    else:
+        try:
+            found = catalogue.kernel(version)
+        except UsageError:
+            if not there:
+                names = [
+                    *catalogue.kernels(),
+                    *catalogue.prebuilt(),
+                    *(k.name for k in kernel_store.installed()),
+                ]
+                raise catalogue.unknown("kernel", name, names) from None
+        else:
+            row = {**asdict(found), "fixes": {fix: catalogue.fixes()[fix].reason for fix in found.fixes}}
+            version = found.version
+    return {
+        "name": name,
+        "row": row,
+        "store": [{**_of_store(kernel), "manifest": asdict(kernel.manifest)} for kernel in there],
+        "lacks": _lacks(version),
+    }
+
+
+def fetched(name: str, insecure: bool = False) -> tuple[Path, ...]:
+    """Download what a kernel is built from, or the packages of a ready-made one. Raises UsageError for an
+    unknown name, else as ``source.get`` and ``releases.kernel_packages`` do."""
+    ready = catalogue.ready(name)
+    if ready is None:
+        return (source.fetch(catalogue.kernel(name).source, insecure=insecure),)
+    found = releases.kernel_packages(ready.release, ready.package)
+    return tuple(dict.fromkeys((found.image, found.modules)))
+
+
+def _of_store(kernel: Built) -> Mapping[str, Any]:
+    about = kernel.manifest
+    files = (file for file in kernel.folder.rglob("*") if file.is_file())
+    return {
+        "name": kernel.name,
+        "version": about.version,
+        "release": about.release,
+        "arch": about.arch,
+        "compiler": about.compiler,
+        "modules": len(about.modules),
+        "built": about.built,
+        "disk": sum(file.stat().st_blocks * 512 for file in files),
+        "folder": str(kernel.folder),
+    }
+
+
+def _lacks(version: str) -> list[str]:
+    if not catalogue.numbers(version):
+        return []  # sid: whatever is newest
+    features = (row.name for row in catalogue.features().values() if row.kind != "ipvsadm")
+    reasons = (catalogue.lacking(version, feature) for feature in features)
+    return [reason for reason in reasons if reason is not None]

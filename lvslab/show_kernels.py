@@ -1,0 +1,83 @@
+"""Kernels as text for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lvslab.show import columns
+
+MIB = 1 << 20
+
+
+def listed(found: Mapping[str, Any]) -> str:
+    """What ``kernel.list`` prints."""
+    versions = {row["version"] for row in found["store"]}
+    rows = [("kernel", "how", "compiler", "arch", "here")]
+    for row in found["catalogue"]:
+        here = "built" if row["version"] in versions else "downloaded" if row["downloaded"] else "-"
+        rows.append((row["name"], row["how"], row["compiler"] or "-", row["arch"], here))
+    return f"what can be had\n{columns(rows)}\n\n{_store(found['store'])}"
+
+
+def _store(found: Sequence[Mapping[str, Any]]) -> str:
+    if not found:
+        return "the store is empty: ./run kernel.build VERSION fills it"
+    rows = [("in the store", "release", "compiler", "modules", "on disk", "built")]
+    for row in found:
+        built = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["built"]))
+        size = f"{row['disk'] / MIB:.1f} MiB"
+        rows.append(
+            (row["name"], row["release"], row["compiler"] or "(imported)", str(row["modules"]), size, built)
+        )
+    return columns(rows)
+
+
+def shown(found: Mapping[str, Any]) -> str:
+    """What ``kernel.show`` prints."""
+    parts = []
+    row = dict(found["row"] or {})
+    if row:
+        fixes: Mapping[str, str] = row.pop("fixes", {})
+        source: Mapping[str, str] = row.pop("source", {})
+        pairs = [*row.items(), *((f"source {key}", value) for key, value in source.items() if key != "name")]
+        parts.append(_pairs(row["name"], pairs))
+        if fixes:
+            lines = "\n".join(f"  {name}: {reason}" for name, reason in fixes.items())
+            parts.append(f"what a stock tree needs to build\n{lines}")
+    for kernel in found["store"]:
+        pairs = [*kernel["manifest"].items(), ("folder", kernel["folder"])]
+        pairs = [(key, f"{len(value)}" if key == "modules" else value) for key, value in pairs]
+        parts.append(_pairs(f"{kernel['name']}, in the store", pairs))
+    if not found["store"]:
+        parts.append("the store has none of it")
+    if found["lacks"]:
+        parts.append("what its IPVS cannot do\n" + "\n".join(f"  {reason}" for reason in found["lacks"]))
+    return "\n\n".join(parts)
+
+
+def _pairs(heading: str, pairs: Sequence[tuple[str, Any]]) -> str:
+    lines = [
+        f"  {key.replace('_', ' ')}: {_words(value)}" for key, value in pairs if value not in ("", (), [])
+    ]
+    return "\n".join([heading, *lines])
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def fetched(found: Mapping[str, Any]) -> str:
+    """What ``kernel.fetch`` prints."""
+    return "\n".join(found["files"])
+
+
+def imported(found: Mapping[str, Any]) -> str:
+    """What ``kernel.import`` prints."""
+    return f"{found['name']} is in the store: ./run lab.up --kernel {found['name']}"
+
+
+def removed(found: Mapping[str, Any]) -> str:
+    """What ``kernel.rm`` prints."""
+    return f"deleted: {', '.join(found['deleted'])}"
