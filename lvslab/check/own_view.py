@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lvslab.check import http
 from lvslab.check.http import RequestFailed
+from lvslab.check.ipvs_table import endpoint
 from lvslab.check.namespace import NamespaceThread
 from lvslab.check.verdict import Probe
 from lvslab.errors import CheckFailed
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 class Seen(Protocol):
     """A node as its own processes see the network."""
 
-    def probe(self, url: str) -> Probe:
-        """What the node itself gets when it asks for ``url``."""
+    def probe(self, address: str, port: int) -> Probe:
+        """What the node itself gets when it asks the web server there for a page."""
         ...
 
     def routes(self) -> str:
@@ -36,7 +37,8 @@ class SeenHere:
 
     namespace: NamespaceThread
 
-    def probe(self, url: str) -> Probe:
+    def probe(self, address: str, port: int) -> Probe:
+        url = f"http://{endpoint(address, port)}/"
         try:
             http.requests_in_turn(self.namespace, url, 1, connect_timeout=1.0, read_timeout=1.0)
         except RequestFailed as failure:
@@ -54,9 +56,11 @@ class SeenByAgent:
     cluster: Cluster
     node: str
 
-    def probe(self, url: str) -> Probe:
-        said = self.cluster.observe(self.node, f"busybox wget -T 1 -O /dev/null {url} 2>&1; echo status $?")
-        if said.rstrip().endswith("status 0"):
+    def probe(self, address: str, port: int) -> Probe:
+        # Not wget: the distribution's static busybox has one that crashes (1.35).
+        asking = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 1 {address} {port} 2>&1"
+        said = self.cluster.observe(self.node, f"{asking}; :")
+        if said.startswith("HTTP/"):
             return "answers"
         return "refused" if "refused" in said else "no-answer"
 

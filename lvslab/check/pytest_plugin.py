@@ -8,7 +8,7 @@ until used.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--lab", metavar="NAME", help="check the lab that is up as NAME, instead of booting one")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker ``needs`` known."""
+    meaning = "skip the test where the directors' kernel or ipvsadm is older than these features of IPVS"
+    config.addinivalue_line("markers", f"needs(feature, ...): {meaning} (names of the catalogue's features)")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
@@ -40,6 +46,32 @@ def pytest_runtest_makereport(
         if isinstance(call.excinfo.value, LvsLabError):
             report.longrepr = str(call.excinfo.value)
     return report
+
+
+@pytest.fixture(autouse=True)
+def _features(request: pytest.FixtureRequest) -> None:
+    """Skip a test that ``needs`` what the lab's directors cannot do, with the versions as the reason."""
+    wanted = [feature for mark in request.node.iter_markers("needs") for feature in mark.args]
+    if not wanted:
+        return
+    from lvslab.check.features import lacking
+
+    if (reason := lacking(_versions(request), wanted)) is not None:
+        pytest.skip(reason)
+
+
+def _versions(request: pytest.FixtureRequest) -> Mapping[str, str]:
+    """What runs on the directors of the test's lab, by program."""
+    from lvslab.cluster import attach
+
+    if name := request.config.getoption("--lab"):
+        with attach(name) as running:
+            return running.versions
+    for fixture in ("lab", "bare_lab", "fresh_lab"):
+        if fixture in request.fixturenames:
+            testbed: Testbed = request.getfixturevalue(fixture)
+            return testbed.cluster.versions
+    raise pytest.UsageError(f"{request.node.name} needs a feature of IPVS, and uses no lab that may lack it")
 
 
 @pytest.fixture(scope="module")

@@ -235,6 +235,6 @@ def _look_at(seen: Seen, name: str, address: str, port: int) -> ServerFacts:
         name=name,
         address=address,
         port=port,
-        probe=seen.probe(f"http://{endpoint(address, port)}/"),
+        probe=seen.probe(address, port),
         gateway=default_gateway(seen.routes()),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
 
@@ -64,9 +65,11 @@ class NodeUnderTest:
             place = listener.getsockname()[:2]
             try:
                 if self._testbed.cluster.is_virtual(self.name):
-                    # The kernel accepts for us: what is told of the connection is there when it has ended.
-                    connect_from(self._testbed.cluster, self.name, *place)
-                    seen = _accepted(listener)
+                    # Its program hangs up when this side does.
+                    with ThreadPoolExecutor(1) as pool:
+                        connecting = pool.submit(connect_from, self._testbed.cluster, self.name, *place)
+                        seen = _accepted(listener)
+                        connecting.result()
                 else:
                     with self.namespace.call(socket.create_connection, place, 5):
                         seen = _accepted(listener)

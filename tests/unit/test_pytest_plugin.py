@@ -236,3 +236,35 @@ def test_a_machine_that_cannot_boot_labs_skips_and_says_why(
     result = run(pytester, "def test_a(lab): pass\n", "-rs")
     result.assert_outcomes(skipped=1)
     assert "labs need root" in result.stdout.str()
+
+
+def test_a_test_is_skipped_where_the_kernel_cannot(pytester: pytest.Pytester, log: list[str]) -> None:
+    result = run(
+        pytester,
+        """
+@pytest.mark.needs("ipv6")
+def test_can(lab):
+    pass
+@pytest.mark.needs("ipv6", "estimator_threads")
+def test_cannot(lab):
+    raise AssertionError("must not be run")
+@pytest.mark.needs("ipv6")
+def test_of_its_own(fresh_lab):
+    pass
+""",
+        "-rs",
+    )
+    result.assert_outcomes(passed=2, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*kernel 6.1.0 has no*"])
+
+
+def test_a_lab_that_is_up_says_what_it_can(pytester: pytest.Pytester, log: list[str]) -> None:
+    test = '@pytest.mark.needs("ipv6")\ndef test_can(bare_lab):\n    pass\n'
+    run(pytester, test, "--lab=mine").assert_outcomes(passed=1)
+    assert log[0] == "attach mine"
+
+
+def test_who_needs_something_needs_a_lab(pytester: pytest.Pytester, log: list[str]) -> None:
+    result = run(pytester, '@pytest.mark.needs("ipv6")\ndef test_alone():\n    pass\n')
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*test_alone needs a feature of IPVS*"])

@@ -264,8 +264,8 @@ def test_no_answer_comes_with_its_likely_cause(cluster: Miniature, monkeypatch: 
     cluster.serve = lambda connection, peer: None  # type: ignore[method-assign]
     probed: list[str] = []
 
-    def probe(self: SeenHere, url: str) -> str:
-        probed.append(url)
+    def probe(self: SeenHere, address: str, port: int) -> str:
+        probed.append(f"{address}:{port}")
         return "answers"
 
     monkeypatch.setattr(SeenHere, "probe", probe)
@@ -275,7 +275,7 @@ def test_no_answer_comes_with_its_likely_cause(cluster: Miniature, monkeypatch: 
     hint = caught.value.hint or ""
     assert hint.startswith("ip_forward is 0 on the director")
     assert "default route" not in hint
-    assert sorted(probed) == ["http://10.0.0.100:80/", "http://10.0.0.101:80/"]
+    assert sorted(probed) == ["10.0.0.100:80", "10.0.0.101:80"]
     monkeypatch.setattr(SeenHere, "routes", lambda self: ROUTES.replace("0100000A", "FE00000A"))
     with pytest.raises(CheckFailed, match=r"rs1's default route goes to 10\.0\.0\.254"):
         take(cluster)
