@@ -53,7 +53,11 @@ def shown(found: Mapping[str, Any]) -> str:
     if not found["store"]:
         parts.append("the store has none of it")
     if found["lacks"]:
-        parts.append("what its IPVS cannot do\n" + "\n".join(f"  {reason}" for reason in found["lacks"]))
+        rows = [
+            ("what its IPVS does not have", "since"),
+            *((row["what"], row["since"]) for row in found["lacks"]),
+        ]
+        parts.append(columns(rows))
     return "\n\n".join(parts)
 
 

@@ -18,7 +18,7 @@ def listed() -> Mapping[str, Any]:
         {
             "name": row.name,
             "version": row.version,
-            "how": "built",
+            "how": "from source",
             "arch": row.arch,
             "compiler": row.compiler,
             "downloaded": source.present(row.source),
@@ -91,9 +91,11 @@ def _of_store(kernel: Built) -> Mapping[str, Any]:
     }
 
 
-def _lacks(version: str) -> list[str]:
+def _lacks(version: str) -> list[Mapping[str, str]]:
     if not catalogue.numbers(version):
         return []  # sid: whatever is newest
-    features = (row.name for row in catalogue.features().values() if row.kind != "ipvsadm")
-    reasons = (catalogue.lacking(version, feature) for feature in features)
-    return [reason for reason in reasons if reason is not None]
+    return [
+        {"feature": row.name, "what": row.what, "since": row.since}
+        for row in catalogue.features().values()
+        if row.kind != "ipvsadm" and catalogue.lacking(version, row.name)
+    ]
