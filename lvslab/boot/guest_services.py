@@ -41,7 +41,7 @@ class GuestWebServer:
 
     def access_log(self) -> int:
         """A descriptor of what the access log holds now, open for reading. Raises BootError."""
-        lines = self._machine.observe(f"cat {ACCESS_LOG}").lines
+        lines = self._machine.observe(f"[ ! -e {ACCESS_LOG} ] || cat {ACCESS_LOG}").lines
         descriptor = os.memfd_create("access.log")
         with open(descriptor, "wb", closefd=False) as copy:
             copy.write("".join(f"{line}\n" for line in lines).encode())

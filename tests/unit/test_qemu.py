@@ -111,6 +111,40 @@ def test_only_an_emulated_kernel_keeps_its_addresses(guest: Guest) -> None:
     assert set(words("tcg")) - set(words("kvm")) == {"norandmaps"}
 
 
+def old(guest: Guest, release: str = "2.4.37.11") -> Guest:
+    """The same with an old kernel and a RAM disk of 2 MiB."""
+    guest.initrd.write_bytes(bytes(2 << 20))
+    return replace(guest, release=release, image_kind="ext2", nic="e1000", memory=32, usual_memory=32)
+
+
+def test_an_old_kernel_has_its_root_in_a_ram_disk_and_cards_that_it_knows(guest: Guest) -> None:
+    found = options(qemu.command(old(guest), "tcg", PORTS))
+    words = found["-append"][0].split()
+    assert {"root=/dev/ram0", "rw", "init=/init", "ramdisk_size=2048"} <= set(words)
+    assert all(device.startswith("e1000,") for device in found["-device"])
+    assert found["-m"] == ["32"]
+    # COMMAND_LINE_SIZE in include/asm-i386/setup.h of 2.4.37 is 256, with the zero at the end.
+    assert len(found["-append"][0]) < 256
+
+
+@pytest.mark.parametrize(
+    ("release", "panic", "addresses_kept"),
+    [
+        ("2.4.37.11", "panic=1", False),
+        ("2.6.39.4", "panic=1", False),
+        ("3.2.0", "panic=-1", True),
+        ("6.1.0-56-cloud-amd64", "panic=-1", True),
+    ],
+)
+def test_a_kernel_is_told_what_it_understands(
+    guest: Guest, release: str, panic: str, addresses_kept: bool
+) -> None:
+    words = qemu.parameters(replace(guest, release=release), "tcg").split()
+    assert panic in words
+    assert ("norandmaps" in words) == addresses_kept
+    assert not any(word.startswith("root=") for word in words)
+
+
 def test_a_snapshots_memory_is_mapped_privately_and_waits_for_its_state(guest: Guest) -> None:
     file = Path("/a,b/memory")
     found = options(qemu.command(guest, "tcg", PORTS, memory=Memory(file, shared=False)))
