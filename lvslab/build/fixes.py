@@ -18,11 +18,15 @@ from lvslab.errors import BuildError
 
 @dataclass(frozen=True)
 class Edit:
-    """Put ``new`` in the place of every ``old`` in ``file``, which is below the tree's top folder."""
+    """Put ``new`` in the place of every ``old`` in ``file``, which is below the tree's top folder.
+
+    ``sometimes``: not every release of a series needs it. One that does and has other words will not compile.
+    """
 
     file: str
     old: str
     new: str
+    sometimes: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,29 @@ CHANGES = {
     # _GNU_SOURCE too: with limits.h alone functions that return pointers are taken to return int, and crash.
     "host-tools-limits": Change(host_flags=("-include", "limits.h", "-D_GNU_SOURCE")),
     "timeconst": Change((Edit("kernel/timeconst.pl", "if (!defined(@val))", "if (!@val)"),)),
+    "segment-moves": Change(
+        (
+            *(
+                Edit(
+                    f"arch/i386/kernel/{file}.c", f'"movl %%{segment},%0":"=m"', f'"mov %%{segment},%0":"=m"'
+                )
+                for file in ("process", "vm86")
+                for segment in ("fs", "gs")
+            ),
+            Edit("include/asm-i386/system.h", '"movl %0,%%" #seg', '"mov %0,%%" #seg'),
+            Edit("include/asm-i386/system.h", '"movl %%" #seg ",%0":"=m"', '"mov %%" #seg ",%0":"=m"'),
+        )
+    ),
+    "rcu-inline": Change(
+        (
+            Edit(
+                "kernel/rcutree.h",
+                "static inline void rcu_bootup_announce(void);",
+                "static void rcu_bootup_announce(void);",
+                sometimes=True,
+            ),
+        )
+    ),
     "initramfs-time": Change(
         (Edit("usr/gen_init_cpio.c", "time_t mtime = time(NULL);", "time_t mtime = 0;"),)
     ),
@@ -87,7 +114,7 @@ def _edit(name: str, edit: Edit, file: Path, written: Path) -> None:
         written.write_text(text.replace(edit.old, edit.new), "latin-1")
         os.chmod(written, stat.S_IMODE(about.st_mode))
         os.utime(written, ns=(about.st_atime_ns, about.st_mtime_ns))
-    elif edit.new not in text:
+    elif edit.new not in text and not edit.sometimes:
         raise BuildError(
             f"the fix {name} does not fit this tree: {edit.file} has no {edit.old.strip()!r}",
             "another version of the kernel? the catalogue's row names the fixes",

@@ -161,7 +161,7 @@ def _text(token: str, config: Mapping[str, str]) -> str:
 
 
 def _state(expression: str, config: Mapping[str, str]) -> str:
-    names = [name for name in _TOKEN.findall(expression) if re.fullmatch(r"[A-Z]\w+", name)]
+    names = [name for name in _TOKEN.findall(expression) if re.fullmatch(r"[A-Z]\w*", name)]
     return ", ".join(f"{name} is {config.get(name, 'n')}" for name in dict.fromkeys(names))
 
 
@@ -191,9 +191,9 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.splitlines(), 1):
         first = first or number
         if line.endswith("\\"):
-            waiting += line[:-1] + " "
+            waiting += line[:-1].rstrip() + " "
             continue
-        yield first, waiting + line
+        yield first, waiting + (line.lstrip() if waiting else line)
         waiting, first = "", 0
 
 

@@ -12,9 +12,10 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from lvslab import paths
 from lvslab.build import (
@@ -66,8 +67,7 @@ def build(
     _check_machine(row)
     compiler = compiler_of(row)
     made_of = kernel_tree.fingerprint(tree.resolve()) if tree else _of_release(row, insecure)
-    key = _key(row, wanted, compiler, made_of)
-    name = kernel_store.name_of(row.version, key)
+    name = kernel_store.name_of(row.version, key(row, wanted, compiler, made_of))
     if there := kernel_store.read(kernel_store.folder() / name):
         return there
     _check_space(row)
@@ -109,14 +109,32 @@ def wishes(row: KernelRow, config: Path | None) -> Mapping[str, kconfig.Wish]:
     return kconfig.merge(kconfig.parse(file.read_text(errors="replace"), file, numbers) for file in files)
 
 
+def asked(version: str, tree: Path | None, config: Path | None) -> str:
+    """The merged fragments of a kernel as a .config, with a remark where each part of it stands."""
+    lines: list[str] = []
+    before = ""
+    for wish in wishes(row_of(version, tree), config).values():
+        file = wish.where.rpartition(":")[0]
+        if file != before:
+            lines += ["", f"# {file}"]
+        before = file
+        lines.append(wish.line)
+    return "\n".join([*lines[1:], ""])
+
+
+def as_json(built: Built) -> Mapping[str, Any]:
+    """What ``kernel.build --json`` prints."""
+    return {"name": built.name, "folder": str(built.folder), "manifest": asdict(built.manifest)}
+
+
 def compiler_of(row: KernelRow) -> Compiler:
     """The compiler that the row asks for; the old one is built where it is missing."""
     if row.compiler == "system":
         said = [run([name, "--version"]).stdout.decode().splitlines()[0] for name in ("gcc", "ld")]
         return Compiler(said[0], "", "\n".join(said))
-    from lvslab.build import toolchain
+    import importlib
 
-    old = toolchain.gcc_346()
+    old = importlib.import_module("lvslab.build.toolchain").gcc_346()
     return Compiler(old.name, old.cross, old.key)
 
 
@@ -130,7 +148,7 @@ def _of_release(row: KernelRow, insecure: bool) -> str:
     return store.remembered(f"source-{tarball.name}", [stamp.encode()], lambda: store.sha256(tarball))
 
 
-def _key(row: KernelRow, wanted: Mapping[str, kconfig.Wish], compiler: Compiler, made_of: str) -> str:
+def key(row: KernelRow, wanted: Mapping[str, kconfig.Wish], compiler: Compiler, made_of: str) -> str:
     """A checksum of all that makes a difference to the kernel, how it is made included."""
     recipe = Recipe(row.family, row.arch, "", 1, tuple(fixes.host_flags(row.fixes)))
     parts = (

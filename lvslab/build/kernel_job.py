@@ -118,7 +118,7 @@ class Job:
         (self.made / "config").write_text(final)
         if misses := kconfig.verify(self.wishes, final):
             known = kconfig_tree.definitions(read, self.row.arch)
-            raise _refused(self.row.version, misses, known, kconfig.values(final))
+            raise refused(self.row.version, misses, known, kconfig.values(final))
         return final
 
     def _collect(self, written: Path, final: str) -> None:
@@ -221,10 +221,8 @@ class _Steps:
     def _tell(self, what: str) -> None:
         self._told = time.monotonic()
         seconds = int(self._told - self._began)
-        self._job.now(
-            f"Linux {self._job.row.version}: {what}, {self._objects} files, {seconds // 60}:{
-                seconds % 60:02}"
-        )
+        far = f"{self._objects} files, {seconds // 60}:{seconds % 60:02}"
+        self._job.now(f"Linux {self._job.row.version}: {what}, {far}")
 
     def _failed(self, what: str, status: int, began: int) -> BuildError:
         kept = paths.cache() / "kernels" / "failed" / f"{self._job.row.version}.log"
@@ -238,7 +236,7 @@ class _Steps:
         )
 
 
-def _refused(
+def refused(
     version: str,
     misses: Sequence[kconfig.Miss],
     known: Sequence[kconfig_tree.Definition],

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 # From 2.6 on make names what it does in two columns; 2.4's shows each command whole.
 _OBJECT = re.compile(r"\s{2}(?:HOST)?(?:CC|AS|LD)\s|.*\s-c\s+(?:-o\s+)?\S+|.*\s-o\s+\S+\.o(?:\s|$)")
 _MISTAKE = re.compile(
-    r"error:|undefined reference|No space left on device|No rule to make target|command not found"
+    r"[Ee]rror:|sorry, unimplemented|\bline \d+\.$|undefined reference|No space left on device"
+    r"|No rule to make target|command not found"
     r"|not found$|Permission denied|Killed|\*\*\* (?!\[)|^#error|[Ss]egmentation fault|multiple definition"
 )
 # The end of a chain of makes, where nothing better is found.
