@@ -296,6 +296,57 @@ def remove_kernel(c: Context, kernel: str, json: bool = False) -> None:
     _say({"deleted": [kernel_store.remove(kernel).name]}, json, show_kernels.removed)
 
 
+@task(
+    name="build",
+    positional=["version"],
+    help={
+        "version": "a kernel of the catalogue, such as 2.4.37.11, or the version of --tree",
+        "tree": "a source tree of your own to build instead of a release; nothing is written into it",
+        "config": "a file of kernel settings, which have the last word",
+        "jobs": "how many things make does at a time (default: one for each processor)",
+        "insecure": "take the source even where nothing vouches for it",
+        "json": JSON,
+    },
+)
+def build_kernel(
+    c: Context,
+    version: str,
+    tree: str = "",
+    config: str = "",
+    jobs: int = 0,
+    insecure: bool = False,
+    json: bool = False,
+) -> None:
+    """Build a kernel with the tutorial's IPVS configuration, and keep it."""
+    from lvslab import show
+    from lvslab.build import kernel_build
+
+    with show.Progress() as progress:
+        built = kernel_build.build(
+            version,
+            tree=Path(tree) if tree else None,
+            config=Path(config) if config else None,
+            jobs=jobs or None,
+            insecure=insecure,
+            now=progress.now,
+        )
+    _say(kernel_build.as_json(built), json, show.kernel_built)
+
+
+@task(
+    name="config",
+    positional=["version"],
+    help={"version": "as in kernel.build", "tree": "as in kernel.build", "config": "as in kernel.build"},
+)
+def show_kernel_config(c: Context, version: str, tree: str = "", config: str = "") -> None:
+    """What kernel.build asks of a kernel's configuration, and where that stands."""
+    from lvslab.build import kernel_build
+
+    print(
+        kernel_build.asked(version, Path(tree) if tree else None, Path(config) if config else None), end=""
+    )
+
+
 @task(help={"json": JSON})
 def doctor(c: Context, json: bool = False) -> None:
     """What this machine can do, what it lacks, and how to get it."""
@@ -344,6 +395,14 @@ _snapshot = Collection("snapshot")
 for _task in (list_snapshots, prune):
     _snapshot.add_task(_task)
 _kernel = Collection("kernel")
-for _task in (list_kernels, show_kernel, fetch_kernel, import_kernel, remove_kernel):
+for _task in (
+    list_kernels,
+    show_kernel,
+    show_kernel_config,
+    fetch_kernel,
+    build_kernel,
+    import_kernel,
+    remove_kernel,
+):
     _kernel.add_task(_task)
 ns = Collection(_lab, _snapshot, _kernel, doctor, test, lint, bench)

@@ -6,12 +6,13 @@ signal are told apart; a failure is reported once, here, with the last lines of 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -70,6 +71,37 @@ def run(
             hint=last_lines(done.stderr or done.stdout),
         )
     return done
+
+
+def follow(command: Sequence[Argument], heard: Callable[[bytes], None], *, input: bytes = b"") -> int:
+    """Run ``command`` to its end, hand every line that it prints (stderr too) to ``heard``, and return how
+    it ended.
+
+    ``input`` must fit a pipe (64 KiB). Whatever ends this ends the program. Raises MachineError where there
+    is none.
+    """
+    log.debug("%s", pasteable(command))
+    try:
+        child = subprocess.Popen(
+            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+    except FileNotFoundError:
+        missing_program(str(command[0]))
+    try:
+        assert child.stdin is not None and child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # a program may end without having read it
+            child.stdin.write(input)
+            child.stdin.close()
+        for line in child.stdout:
+            heard(line)
+        return child.wait()
+    finally:
+        child.kill()  # does nothing to one that has ended
+        child.wait()
+        for stream in (child.stdin, child.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
 
 
 def pasteable(command: Sequence[Argument]) -> str:

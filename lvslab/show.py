@@ -108,7 +108,7 @@ class Progress:
         """Take note of an event of ``lvslab.cluster.booted``."""
         match event:
             case {"event": "begins", "phase": str(phase)}:
-                self._now(_WORDS.get(phase, phase))
+                self.now(_WORDS.get(phase, phase))
             case {"event": "phase", "phase": phase, "seconds": seconds} if self._status is None:
                 print(f"{seconds:7.2f} s  {_WORDS.get(phase, phase)}", file=self._stream, flush=True)
             case {"event": "guest", "node": node, "way": way}:
@@ -119,11 +119,12 @@ class Progress:
     def step(self, entry: Entry) -> None:
         """Take note of a step that was taken."""
         text = f"{entry.node}# {entry.command}"
-        self._now(text) if entry.outcome == "ok" else self._line(
+        self.now(text) if entry.outcome == "ok" else self._line(
             f"{text}\n    {entry.outcome}: {entry.reason}"
         )
 
-    def _now(self, text: str) -> None:
+    def now(self, text: str) -> None:
+        """Show what is going on at the moment, on a terminal."""
         if self._status is not None:
             from rich.markup import escape
 
@@ -162,6 +163,17 @@ def up(result: Up) -> str:
         f"evidence:   {result.evidence}"
     )
     return "\n\n".join(parts)
+
+
+def kernel_built(kernel: Mapping[str, Any]) -> str:
+    """What ``kernel.build`` ends with."""
+    manifest = kernel["manifest"]
+    return (
+        f"Linux {manifest['release']} ({manifest['arch']}, {manifest['compiler']}), "
+        f"{len(manifest['modules'])} modules\n"
+        f"kept in:    {kernel['folder']}\n"
+        f"boot it:    ./run lab.up web-nat --kernel {kernel['name']}"
+    )
 
 
 def nodes(found: Mapping[str, Any]) -> str:

@@ -155,7 +155,7 @@ def test_a_step_that_fails_fails_every_test_that_wanted_it(session: Session) -> 
 
 def test_a_copy_that_cannot_be_resumed_is_done_without(session: Session) -> None:
     # What is kept of the first lab is damaged before the second one begins with it.
-    damage = '''
+    damage = """
 from lvslab.boot import copies
 from lvslab.cluster import Cluster
 copied = Cluster.copy
@@ -167,7 +167,7 @@ def damaged(self, summary):
     os.write(empty, b"no state")
     return replace(found, copies={"director": (memory, empty)})
 Cluster.copy = damaged
-'''
+"""
     said = session.run(
         f"{damage}\n@pytest.mark.parametrize('number', range(3))\n"
         "def test_it(seen, number): assert seen.reading().rules == seen.table_of_steps()\n"
@@ -177,9 +177,7 @@ Cluster.copy = damaged
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
-def test_the_end_of_pytest_is_the_end_of_all(
-    session: Session, sign: signal.Signals, run: Runner
-) -> None:
+def test_the_end_of_pytest_is_the_end_of_all(session: Session, sign: signal.Signals, run: Runner) -> None:
     with session.start(
         "def test_1(fresh_lab): pass\ndef test_2(seen):\n    print(end='', flush=True)\n"
         "    Path(__file__).with_name('here').touch()\n    time.sleep(600)\n"

@@ -276,9 +276,7 @@ def test_what_a_node_prints(running: cluster.Cluster, supervisor: Supervisor) ->
     assert supervisor.asked == [("observe", {"node": "director", "command": "ipvsadm -Ln"})]
 
 
-@pytest.mark.parametrize(
-    ("output", "hint"), [("ipvsadm: not found\n", "ipvsadm: not found"), ("\n", None)]
-)
+@pytest.mark.parametrize(("output", "hint"), [("ipvsadm: not found\n", "ipvsadm: not found"), ("\n", None)])
 def test_a_command_that_fails_where_lvslab_looks(
     output: str, hint: str | None, running: cluster.Cluster, supervisor: Supervisor
 ) -> None:

@@ -226,7 +226,6 @@ def test_a_supervisor_that_dies_meanwhile(name: str, root: object) -> None:
         with Control(name) as conversation:
             connection, _ = listener.accept()
 
-
             def die() -> None:
                 connection.recv(1000)
                 connection.sendall(b'{"ok": "ha')

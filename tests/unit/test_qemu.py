@@ -204,9 +204,7 @@ def test_a_qemu_that_refuses_says_why(start: Starter) -> None:
     machine = start("stderr qemu-system-x86_64: could not configure /dev/net/tun\n", "status 1")
     with pytest.raises(BootError) as caught:
         machine.await_ready(10)
-    assert caught.value.message == (
-        "director is not up (boot): qemu-system-x86_64 ended with status 1"
-    )
+    assert caught.value.message == ("director is not up (boot): qemu-system-x86_64 ended with status 1")
     assert "QEMU said:\n    qemu-system-x86_64: could not configure /dev/net/tun" in str(caught.value)
 
 

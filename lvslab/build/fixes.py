@@ -1,0 +1,121 @@
+"""The changes without which a stock tree does not build with today's programs, or not to the same bytes
+twice.
+
+Why each is needed stands in ``catalogue/fixes.toml``. They are made in a private copy, never in anybody's
+tree; one that no longer finds what it changes is an error, so that nobody takes for fixed what is not.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvslab.errors import BuildError
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Put ``new`` in the place of every ``old`` in ``file``, which is below the tree's top folder.
+
+    ``sometimes``: not every release of a series needs it. One that does and has other words will not compile.
+    """
+
+    file: str
+    old: str
+    new: str
+    sometimes: bool = False
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a fix consists of: edits of files, and compiler flags for the programs of the build itself."""
+
+    edits: tuple[Edit, ...] = ()
+    host_flags: tuple[str, ...] = ()
+
+
+# By the names that the catalogue's rows have.
+CHANGES = {
+    "mixed-rules": Change(
+        (
+            Edit("Makefile", "\nconfig %config: scripts_basic", "\n%config: scripts_basic"),
+            Edit("Makefile", "\n/ %/: prepare", "\n%/: prepare"),
+        )
+    ),
+    # _GNU_SOURCE too: with limits.h alone functions that return pointers are taken to return int, and crash.
+    "host-tools-limits": Change(host_flags=("-include", "limits.h", "-D_GNU_SOURCE")),
+    "timeconst": Change((Edit("kernel/timeconst.pl", "if (!defined(@val))", "if (!@val)"),)),
+    "segment-moves": Change(
+        (
+            *(
+                Edit(
+                    f"arch/i386/kernel/{file}.c", f'"movl %%{segment},%0":"=m"', f'"mov %%{segment},%0":"=m"'
+                )
+                for file in ("process", "vm86")
+                for segment in ("fs", "gs")
+            ),
+            Edit("include/asm-i386/system.h", '"movl %0,%%" #seg', '"mov %0,%%" #seg'),
+            Edit("include/asm-i386/system.h", '"movl %%" #seg ",%0":"=m"', '"mov %%" #seg ",%0":"=m"'),
+        )
+    ),
+    "rcu-inline": Change(
+        (
+            Edit(
+                "kernel/rcutree.h",
+                "static inline void rcu_bootup_announce(void);",
+                "static void rcu_bootup_announce(void);",
+                sometimes=True,
+            ),
+        )
+    ),
+    "initramfs-time": Change(
+        (Edit("usr/gen_init_cpio.c", "time_t mtime = time(NULL);", "time_t mtime = 0;"),)
+    ),
+}
+
+
+def apply(names: Collection[str], tree: Path, copy: Path) -> None:
+    """Make the changes to files of ``tree``, and write what comes of them to ``copy``, which may be
+    ``tree``.
+
+    Raises BuildError where one does not find its place.
+    """
+    for name in names:
+        for edit in _change(name).edits:
+            written = copy / edit.file
+            _edit(name, edit, written if written.is_file() else tree / edit.file, written)
+
+
+def host_flags(names: Collection[str]) -> Sequence[str]:
+    """What the compiler of the build's own programs is to be given."""
+    return [flag for name in names for flag in _change(name).host_flags]
+
+
+def described(names: Collection[str]) -> str:
+    """The changes as text, for a checksum over all that a build is made of."""
+    return "\n".join(f"{name} {_change(name)!r}" for name in names)
+
+
+def _change(name: str) -> Change:
+    if name not in CHANGES:
+        raise BuildError(f"no fix '{name}' is known", f"known: {', '.join(CHANGES)}")
+    return CHANGES[name]
+
+
+def _edit(name: str, edit: Edit, file: Path, written: Path) -> None:
+    # Kernel sources of the time are not all UTF-8.
+    text = file.read_text("latin-1") if file.is_file() else ""
+    if edit.old in text:
+        about = file.stat()
+        written.parent.mkdir(parents=True, exist_ok=True)
+        written.write_text(text.replace(edit.old, edit.new), "latin-1")
+        os.chmod(written, stat.S_IMODE(about.st_mode))
+        os.utime(written, ns=(about.st_atime_ns, about.st_mtime_ns))
+    elif edit.new not in text and not edit.sometimes:
+        raise BuildError(
+            f"the fix {name} does not fit this tree: {edit.file} has no {edit.old.strip()!r}",
+            "another version of the kernel? the catalogue's row names the fixes",
+        )

@@ -1,0 +1,192 @@
+"""Kernels built from source: configured, checked line by line, compiled, and kept.
+
+A build has a folder, mounts and processes of its own, so nothing of it is left when it is interrupted, and a
+tree of the user's is only read. Its result is kept under a checksum of all that it is made of, so it is made
+once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from lvslab import paths
+from lvslab.build import (
+    catalogue,
+    fixes,
+    kconfig,
+    kernel_recipe,
+    kernel_store,
+    kernel_tree,
+    source,
+    store,
+)
+from lvslab.build.catalogue import KernelRow
+from lvslab.build.kernel_job import Compiler, Job, nobody
+from lvslab.build.kernel_recipe import Recipe
+from lvslab.build.kernel_store import Built
+from lvslab.errors import BuildError, UsageError
+from lvslab.run import missing_program, run
+
+# What a build takes on disk at its height, in MiB.
+_SPACE = {"2.4": 400, "2.6": 900, "today": 2500}
+# Beside the compiler. The kernel's own messages would come late, and name a file.
+_PROGRAMS = {
+    "2.4": ("make", "gcc", "ld", "perl", "mount", "setpriv"),
+    "2.6": ("make", "gcc", "ld", "perl", "depmod", "mount", "setpriv"),
+    "today": ("make", "gcc", "ld", "perl", "flex", "bison", "bc", "depmod", "mount", "setpriv"),
+}
+
+
+def build(
+    version: str,
+    *,
+    tree: Path | None = None,
+    config: Path | None = None,
+    jobs: int | None = None,
+    insecure: bool = False,
+    now: Callable[[str], None] = nobody,
+) -> Built:
+    """The kernel of that version, built if the store has none of just these sources, configuration and
+    compiler.
+
+    ``tree`` is built instead of a release's source; ``config`` has the last word; ``now`` hears how far it
+    is. Raises UsageError for an unknown version, a tree that is no kernel or a configuration with a mistake,
+    MachineError where a program is missing, BuildError where the source cannot be had or does not build as
+    asked.
+    """
+    row = row_of(version, tree)
+    wanted = wishes(row, config)
+    _check_machine(row)
+    compiler = compiler_of(row)
+    made_of = kernel_tree.fingerprint(tree.resolve()) if tree else _of_release(row, insecure)
+    name = kernel_store.name_of(row.version, key(row, wanted, compiler, made_of))
+    if there := kernel_store.read(kernel_store.folder() / name):
+        return there
+    _check_space(row)
+    with store.locked(f"kernel-{name}"):
+        if there := kernel_store.read(kernel_store.folder() / name):
+            return there  # built by another process, for which this one waited
+        with kernel_store.making(f"{row.version}-work") as work, kernel_store.making(name) as made:
+            job = Job(row, wanted, compiler, work, made, jobs or len(os.sched_getaffinity(0)), now)
+            with _space_told():
+                job.run(tree.resolve() if tree else None, insecure)
+                return kernel_store.install(made, name, job.manifest(made_of))
+
+
+def row_of(version: str, tree: Path | None) -> KernelRow:
+    """The catalogue's row to build by. A tree's own version is what counts, if it is of the series asked
+    for."""
+    if tree is None:
+        return catalogue.kernel(version)
+    found = kernel_tree.version(tree)
+    if catalogue.series(version) != catalogue.series(found) and found != version:
+        raise UsageError(
+            f"{tree} is Linux {found}, not {version}", f"./run kernel.build {found} --tree {tree}"
+        )
+    rows = [row for row in catalogue.kernels().values() if row.source.place == "kernel.org"]
+    older = [row for row in rows if catalogue.numbers(row.version) <= catalogue.numbers(found)]
+    same = [row for row in rows if catalogue.series(row.version) == catalogue.series(found)]
+    row = (same or older[-1:] or rows[:1])[0]
+    return replace(row, name=found, version=found)
+
+
+def wishes(row: KernelRow, config: Path | None) -> Mapping[str, kconfig.Wish]:
+    """All that is asked of the kernel's configuration: the row's fragments, then the user's file."""
+    files = [paths.PROJECT / "kernel-configs" / f"{name}.config" for name in row.fragments]
+    if config is not None:
+        if not config.is_file():
+            raise UsageError(f"there is no file {config}", "--config takes a file of kernel settings")
+        files.append(config)
+    numbers = catalogue.numbers(row.version)
+    return kconfig.merge(kconfig.parse(file.read_text(errors="replace"), file, numbers) for file in files)
+
+
+def asked(version: str, tree: Path | None, config: Path | None) -> str:
+    """The merged fragments of a kernel as a .config, with a remark where each part of it stands."""
+    lines: list[str] = []
+    before = ""
+    for wish in wishes(row_of(version, tree), config).values():
+        file = wish.where.rpartition(":")[0]
+        if file != before:
+            lines += ["", f"# {file}"]
+        before = file
+        lines.append(wish.line)
+    return "\n".join([*lines[1:], ""])
+
+
+def as_json(built: Built) -> Mapping[str, Any]:
+    """What ``kernel.build --json`` prints."""
+    return {"name": built.name, "folder": str(built.folder), "manifest": asdict(built.manifest)}
+
+
+def compiler_of(row: KernelRow) -> Compiler:
+    """The compiler that the row asks for; the old one is built where it is missing."""
+    if row.compiler == "system":
+        said = [run([name, "--version"]).stdout.decode().splitlines()[0] for name in ("gcc", "ld")]
+        return Compiler(said[0], "", "\n".join(said))
+    import importlib
+
+    old = importlib.import_module("lvslab.build.toolchain").gcc_346()
+    return Compiler(old.name, old.cross, old.key)
+
+
+def _of_release(row: KernelRow, insecure: bool) -> str:
+    """The checksum of the release's tarball, which is downloaded and verified where it is missing."""
+    if row.source.sha256:
+        return row.source.sha256
+    tarball = source.get(row.name, insecure=insecure)
+    about = tarball.stat()
+    stamp = f"{tarball} {about.st_ino} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"
+    return store.remembered(f"source-{tarball.name}", [stamp.encode()], lambda: store.sha256(tarball))
+
+
+def key(row: KernelRow, wanted: Mapping[str, kconfig.Wish], compiler: Compiler, made_of: str) -> str:
+    """A checksum of all that makes a difference to the kernel, how it is made included."""
+    recipe = Recipe(row.family, row.arch, "", 1, tuple(fixes.host_flags(row.fixes)))
+    parts = (
+        made_of,
+        row.version,
+        kconfig.render(wanted),
+        compiler.key,
+        fixes.described(row.fixes),
+        kernel_recipe.described(recipe),
+        repr((row.image, row.userland, row.nic, row.memory)),  # which the manifest has
+    )
+    return sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _check_machine(row: KernelRow) -> None:
+    for program in _PROGRAMS[row.family]:
+        if shutil.which(program) is None:
+            missing_program(program)
+
+
+def _check_space(row: KernelRow) -> None:
+    folder = kernel_store.folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    free, needed = shutil.disk_usage(folder).free >> 20, _SPACE[row.family]
+    if free < needed:
+        raise BuildError(
+            f"{folder} has {free} MiB free, and building Linux {row.version} takes {needed} MiB",
+            "make room there, or set LVSLAB_CACHE to a folder on another disk",
+        )
+
+
+@contextlib.contextmanager
+def _space_told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as refused:
+        if refused.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BuildError(
+            f"there is no space left in {paths.cache()}", "make room, or set LVSLAB_CACHE to another disk"
+        ) from None

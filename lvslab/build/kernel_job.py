@@ -1,0 +1,257 @@
+"""One build of a kernel, from its source to a folder that the store can take."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO
+
+from lvslab import paths
+from lvslab.build import fixes, kconfig, kconfig_tree, kernel_log, kernel_recipe, kernel_tree, source, store
+from lvslab.build.catalogue import KernelRow
+from lvslab.build.kernel_recipe import Recipe
+from lvslab.build.kernel_store import Manifest
+from lvslab.errors import BuildError, CommandFailed, MachineError
+from lvslab.run import ended, follow, last_lines, run
+
+log = logging.getLogger("lvslab.build.kernel_job")
+
+_SHOWN = 12  # of the settings that kconfig did not take
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A compiler: what it is called, the prefix of its programs, and what tells it from another."""
+
+    name: str
+    cross: str
+    key: str
+
+
+def nobody(text: str) -> None:
+    """Hear, and do nothing."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One build: ``work`` is its folder while it lasts, ``made`` the one that the store will take."""
+
+    row: KernelRow
+    wishes: Mapping[str, kconfig.Wish]
+    compiler: Compiler
+    work: Path
+    made: Path
+    jobs: int
+    now: Callable[[str], None] = nobody
+
+    @property
+    def recipe(self) -> Recipe:
+        """How this kernel is built."""
+        flags = tuple(fixes.host_flags(self.row.fixes))
+        return Recipe(self.row.family, self.row.arch, self.compiler.cross, self.jobs, flags)
+
+    def run(self, tree: Path | None, insecure: bool) -> None:
+        """Build ``tree``, which is only read, or else the release's source. Raises BuildError."""
+        for name in ("linux", "tree", "upper", "overlay", "modules", "programs"):
+            (self.work / name).mkdir()
+        for name, text in kernel_recipe.programs(self.recipe).items():
+            store.write(self.work / "programs" / name, text.encode(), mode=0o755)
+        self.now(f"Linux {self.row.version}: getting the source")
+        linux = self.work / "linux"
+        lower = None
+        if tree is None:
+            source.unpack(source.get(self.row.name, insecure=insecure), linux)
+        elif self._takes_layers(tree):
+            lower = tree
+        else:
+            run(["cp", "--archive", "--reflink=auto", f"{tree}/.", linux])
+        read, written = (linux, linux) if lower is None else (lower, self.work / "upper")
+
+        log.info("building Linux %s with %s, %d jobs", self.row.version, self.compiler.name, self.jobs)
+        with (self.made / "build.log").open("wb") as stream:
+            steps = _Steps(self, lower, stream)
+            if kernel_tree.was_built_in(read):
+                steps.take("cleaning the copy of the tree", kernel_recipe.clean(self.recipe))
+            fixes.apply(self.row.fixes, read, written)
+            final = self._configure(steps, read, written)
+            has_modules = kconfig.values(final).get("MODULES") == "y"
+            for what, command in kernel_recipe.build(self.recipe, has_modules):
+                steps.take(what, command)
+            steps.done()
+        self._collect(written, final)
+
+    def _takes_layers(self, tree: Path) -> bool:
+        """Whether a layer can be put over the tree here: not every file system lets one."""
+        tried = run(self.inside(tree, ["true"]), check=False)
+        if tried.returncode != 0 and run(self.inside(None, ["true"]), check=False).returncode != 0:
+            raise MachineError(
+                "a build needs mounts of its own, which this machine does not let it have",
+                last_lines(tried.stderr),
+            )
+        return tried.returncode == 0
+
+    def inside(self, lower: Path | None, command: Sequence[str]) -> Sequence[str]:
+        """``command`` as it is run in this build's mounts and environment."""
+        variables = kernel_recipe.environment(self.recipe)
+        return kernel_recipe.inside(self.work, lower, variables, command, root=os.geteuid() == 0)
+
+    def _configure(self, steps: _Steps, read: Path, written: Path) -> str:
+        """Make the final .config and return it. Raises BuildError where it is not what was asked for."""
+        with_wishes = kernel_tree.reads_wishes(read)
+        if with_wishes:
+            text = kconfig.render(self.wishes)
+            store.write(self.work / "wishes", text.encode())
+        else:
+            # From 2.6 on many symbols are on unless told not to be; in 2.4 hardly any.
+            known = [] if self.row.family == "2.4" else kconfig_tree.definitions(read, self.row.arch)
+            others = [place.symbol for place in known if place.type in ("bool", "tristate")]
+            text = kernel_recipe.questions(self.wishes, others)
+            store.write(written / ".config", text.encode())
+        steps.take("configuring", kernel_recipe.configure(self.recipe, with_wishes), input=b"\n" * 10000)
+        final = (written / ".config").read_text(errors="replace")
+        (self.made / "config").write_text(final)
+        if misses := kconfig.verify(self.wishes, final):
+            known = kconfig_tree.definitions(read, self.row.arch)
+            raise refused(self.row.version, misses, known, kconfig.values(final))
+        return final
+
+    def _collect(self, written: Path, final: str) -> None:
+        image = kernel_tree.image(written)
+        if image is None:
+            raise BuildError(f"Linux {self.row.version} was built, and there is no bzImage")
+        shutil.copyfile(image, self.made / "bzImage")
+        modules = self.work / "modules" / "lib/modules"
+        for folder in modules.iterdir() if modules.is_dir() else ():
+            for link in ("build", "source", "pcmcia"):
+                place = folder / link
+                if place.is_symlink():
+                    place.unlink()
+                elif place.is_dir():
+                    shutil.rmtree(place)
+            if self.row.family == "2.4":
+                # depmod of today's kmod sees no module in a .o file.
+                found = {
+                    file.relative_to(folder).as_posix(): file for file in (folder / "kernel").rglob("*.o")
+                }
+                lines = (
+                    f"{name}: {' '.join(needed)}".rstrip()
+                    for name, needed in sorted(kernel_tree.dependencies(found).items())
+                )
+                store.write(folder / "modules.dep", "".join(f"{line}\n" for line in lines).encode())
+            else:
+                run(["depmod", "--basedir", self.work / "modules", folder.name])
+        if modules.is_dir():
+            (self.made / "lib").mkdir()
+            modules.rename(self.made / "lib/modules")
+        for path in self.made.rglob("*"):
+            if path.is_file():
+                descriptor = os.open(path, os.O_RDONLY)
+                os.fsync(descriptor)
+                os.close(descriptor)
+
+    def manifest(self, source_sha256: str) -> Manifest:
+        """What ``made`` holds, after ``run``."""
+        from lvslab.build import kernel
+
+        image = self.made / "bzImage"
+        release = kernel.release_of(image)
+        folder = self.made / "lib/modules" / release
+        flags = [word for _, command in kernel_recipe.build(self.recipe, True) for word in command[1:]]
+        return Manifest(
+            version=self.row.version,
+            release=release,
+            arch=self.row.arch,
+            family=self.row.family,
+            image=self.row.image,
+            userland=self.row.userland,
+            nic=self.row.nic,
+            memory=self.row.memory,
+            compiler=self.compiler.name,
+            flags=tuple(dict.fromkeys(word for word in flags if "=" in word)),
+            source_sha256=source_sha256,
+            config_sha256=sha256((self.made / "config").read_bytes()).hexdigest(),
+            image_sha256=store.sha256(image),
+            built=int(time.time()),
+            modules=tuple(
+                sorted(file.relative_to(folder).as_posix() for file in (folder / "kernel").rglob("*.*o"))
+            ),
+        )
+
+
+class _Steps:
+    """Takes the steps of a job one after the other, and says how far they are."""
+
+    def __init__(self, job: Job, lower: Path | None, stream: BinaryIO) -> None:
+        self._job = job
+        self._lower = lower
+        self._stream = stream
+        self._began = time.monotonic()
+        self._objects = 0
+        self._told = 0.0
+
+    def take(self, what: str, command: Sequence[str], input: bytes = b"") -> None:
+        """Run a command in the build's place. Raises BuildError with the first error that it prints."""
+        began = self._stream.tell()
+        self._stream.write(f"# {what}: {' '.join(command)}\n".encode())
+        self._stream.flush()
+        self._tell(what)
+
+        def heard(line: bytes) -> None:
+            self._stream.write(line)
+            if kernel_log.is_object(line.decode("latin-1")):
+                self._objects += 1
+            if time.monotonic() - self._told > 0.25:
+                self._tell(what)
+
+        status = follow(self._job.inside(self._lower, command), heard, input=input)
+        self._stream.flush()
+        if status != 0:
+            raise self._failed(what, status, began)
+
+    def done(self) -> None:
+        """Say how long it took."""
+        log.info("built in %.0f s, %d files", time.monotonic() - self._began, self._objects)
+
+    def _tell(self, what: str) -> None:
+        self._told = time.monotonic()
+        seconds = int(self._told - self._began)
+        far = f"{self._objects} files, {seconds // 60}:{seconds % 60:02}"
+        self._job.now(f"Linux {self._job.row.version}: {what}, {far}")
+
+    def _failed(self, what: str, status: int, began: int) -> BuildError:
+        kept = paths.cache() / "kernels" / "failed" / f"{self._job.row.version}.log"
+        text = Path(self._stream.name).read_bytes()
+        store.write(kept, text)
+        lines = kernel_log.first_error(text[began:].decode(errors="replace"))
+        return CommandFailed(
+            f"Linux {self._job.row.version} does not build: {what}: {ended('make', status)}",
+            status=status,
+            hint="\n  ".join([*lines, f"all that it said: {kept}"]),
+        )
+
+
+def refused(
+    version: str,
+    misses: Sequence[kconfig.Miss],
+    known: Sequence[kconfig_tree.Definition],
+    final: Mapping[str, str],
+) -> BuildError:
+    """The error for settings that kconfig dropped or changed. First those that are not missed for want of
+    another."""
+    lacking = {miss.wish.symbol for miss in misses}
+    reasons = [(miss, kconfig_tree.explain(miss, known, final)) for miss in misses]
+    reasons.sort(key=lambda pair: any(f"{symbol} is " in pair[1] for symbol in lacking))
+    lines = [
+        f"{miss.wish.line} ({miss.wish.where}) became {miss.found}: {reason}"
+        for miss, reason in reasons[:_SHOWN]
+    ]
+    if len(misses) > _SHOWN:
+        lines.append(f"and {len(misses) - _SHOWN} more")
+    what = "a setting that was" if len(misses) == 1 else f"{len(misses)} settings that were"
+    return BuildError(f"Linux {version} does not take {what} asked for", "\n  ".join(lines))

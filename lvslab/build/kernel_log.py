@@ -1,0 +1,34 @@
+"""What a kernel's build said: how far it is, and what went wrong first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+# From 2.6 on make names what it does in two columns; 2.4's shows each command whole.
+_OBJECT = re.compile(r"\s{2}(?:HOST)?(?:CC|AS|LD)\s|.*\s-c\s+(?:-o\s+)?\S+|.*\s-o\s+\S+\.o(?:\s|$)")
+_MISTAKE = re.compile(
+    r"[Ee]rror:|sorry, unimplemented|\bline \d+\.$|undefined reference|No space left on device"
+    r"|No rule to make target|command not found"
+    r"|not found$|Permission denied|Killed|\*\*\* (?!\[)|^#error|[Ss]egmentation fault|multiple definition"
+)
+# The end of a chain of makes, where nothing better is found.
+_STOP = re.compile(r"\*\*\* ")
+# Warnings and notes speak of errors that are none.
+_HARMLESS = re.compile(r"warning:|note:|\(ignored\)|^\s+(?:CC|LD|AS|AR)\b")
+
+
+def is_object(line: str) -> bool:
+    """Whether a line says that one more file is compiled."""
+    return bool(_OBJECT.match(line))
+
+
+def first_error(log: str, before: int = 3, after: int = 6) -> Sequence[str]:
+    """The line on which the first mistake stands, with some lines around it; the last lines where none
+    does."""
+    lines = log.splitlines()
+    for pattern in (_MISTAKE, _STOP):
+        for number, line in enumerate(lines):
+            if pattern.search(line) and not _HARMLESS.search(line):
+                return [text for text in lines[max(0, number - before) : number + after] if text.strip()]
+    return [text for text in lines[-(before + after) :] if text.strip()]

@@ -1,0 +1,115 @@
+"""A kernel's source tree: which version it is, whether anything was built in it, and what tells it from
+another."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from pathlib import Path
+
+from lvslab.errors import UsageError
+from lvslab.run import run
+
+# What configuring and building leave behind; make's mrproper removes it.
+_PRODUCTS = (
+    ".config",
+    "include/config",
+    "include/generated",
+    "include/linux/autoconf.h",
+    "include/linux/version.h",
+    "vmlinux",
+)
+
+
+def version(tree: Path) -> str:
+    """The version that the tree's Makefile says, such as 2.6.18 or 6.1-rc3. Raises UsageError where it is no
+    kernel's."""
+    makefile = tree / "Makefile"
+    if not tree.is_dir():
+        raise UsageError(f"there is no folder {tree}", "--tree takes the top folder of a kernel's source")
+    text = makefile.read_text("latin-1") if makefile.is_file() else ""
+    found = {
+        name: matched[1].strip()
+        for name in ("VERSION", "PATCHLEVEL", "SUBLEVEL", "EXTRAVERSION")
+        if (matched := re.search(rf"^{name}[ \t]*=[ \t]*([\w.-]*)[ \t]*$", text, re.MULTILINE))
+    }
+    if not (found.get("VERSION") and found.get("PATCHLEVEL") and (tree / "arch").is_dir()):
+        raise UsageError(
+            f"{tree} is no source tree of Linux: "
+            + ("its Makefile names no version" if text else "it has no Makefile"),
+            "give the folder that holds Makefile, arch and net",
+        )
+    numbers = [found["VERSION"], found["PATCHLEVEL"], found.get("SUBLEVEL", "")]
+    # linux-6.1 is 6.1.0 to its Makefile and 6.1 to everybody else.
+    if numbers[2] == "0" and int(numbers[0]) >= 3:
+        numbers.pop()
+    return ".".join(number for number in numbers if number) + found.get("EXTRAVERSION", "")
+
+
+def was_built_in(tree: Path) -> bool:
+    """Whether somebody has configured or built in the tree itself."""
+    return any((tree / product).exists() for product in _PRODUCTS)
+
+
+def reads_wishes(tree: Path) -> bool:
+    """Whether the tree's kconfig takes a list of answers (KCONFIG_ALLCONFIG); 2.4's and the first of 2.6
+    do not."""
+    conf = tree / "scripts/kconfig/conf.c"
+    return conf.is_file() and "KCONFIG_ALLCONFIG" in conf.read_text("latin-1")
+
+
+def image(tree: Path) -> Path | None:
+    """The bzImage that was built in the tree."""
+    places = (tree / "arch" / arch / "boot/bzImage" for arch in ("x86", "i386", "x86_64"))
+    return next((place for place in places if place.is_file()), None)
+
+
+def fingerprint(tree: Path) -> str:
+    """A checksum that changes when the tree does.
+
+    Of a git work tree: its commit, what differs from it, and other files that git does not ignore, by name,
+    size and time. Of any other folder: all files, by name, size and time.
+    """
+    return _of_git(tree) or _of_files(tree)
+
+
+def _of_git(tree: Path) -> str | None:
+    if not (tree / ".git").exists():
+        return None
+    # The tree may be another user's, and a program that its configuration names is not ours to start.
+    git = ["git", "-c", f"safe.directory={tree}", "-c", "core.fsmonitor=false", "-C", str(tree)]
+    head = run([*git, "rev-parse", "HEAD"], check=False)
+    if head.returncode != 0:
+        return None
+    total = sha256(head.stdout)
+    total.update(run([*git, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv"]).stdout)
+    others = run([*git, "ls-files", "-z", "--others", "--exclude-standard"]).stdout
+    for name in sorted(filter(None, others.decode(errors="surrogateescape").split("\0"))):
+        about = (tree / name).lstat()
+        total.update(f"{name}\0{about.st_size}\0{about.st_mtime_ns}\0".encode(errors="surrogateescape"))
+    return total.hexdigest()
+
+
+def _of_files(tree: Path) -> str:
+    # find asks the kernel half as long about a tree of 80,000 files as Python does.
+    listed = run(["find", tree, "-type", "f,l", "-printf", r"%P\t%s\t%T@\t%l\n"]).stdout
+    return sha256(b"\n".join(sorted(listed.split(b"\n")))).hexdigest()
+
+
+def dependencies(modules: dict[str, Path]) -> dict[str, list[str]]:
+    """Which of the modules each needs, for 2.4, whose modules do not say: the symbols that it takes from
+    another.
+
+    ``modules`` are files by their path below the modules folder; so is what comes back.
+    """
+    gives: dict[str, str] = {}
+    takes: dict[str, set[str]] = {}
+    for name, file in modules.items():
+        symbols = run(["nm", file]).stdout.decode("latin-1")
+        takes[name] = set(re.findall(r"^\s+U (\S+)$", symbols, re.MULTILINE))
+        for symbol in re.findall(r" __ksymtab_(\S+)$", symbols, re.MULTILINE):
+            gives[symbol] = name
+    return {
+        name: sorted({gives[symbol] for symbol in wanted if gives.get(symbol, name) != name})
+        for name, wanted in takes.items()
+    }

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lvslab.build import catalogue, kconfig, kconfig_tree, kernel_build, kernel_job
+from lvslab.errors import LabFileError, UsageError
+
+
+def a_tree(folder: Path, version: str) -> Path:
+    (folder / "arch").mkdir(parents=True)
+    names = ("VERSION", "PATCHLEVEL", "SUBLEVEL")
+    numbers = dict(zip(names, version.split("."), strict=False))
+    (folder / "Makefile").write_text("".join(f"{name} = {numbers.get(name, '')}\n" for name in names))
+    return folder
+
+
+def test_a_release_has_its_row() -> None:
+    assert kernel_build.row_of("2.4.37.11", None).fragments == ("ipvs-2.4", "guest-2.4")
+    with pytest.raises(UsageError):
+        kernel_build.row_of("2.4.37.12345.6", None)
+
+
+@pytest.mark.parametrize(
+    ("found", "row"),
+    [
+        ("2.4.36", "2.4.37.11"),
+        ("2.6.11", "2.6.11.12"),
+        ("2.6.18", "2.6.18.8"),
+        ("2.6.27", "2.6.18.8"),  # none of its series: what the last one before it needs
+        ("2.6.32", "2.6.32.71"),
+        ("6.18", "6.12"),
+    ],
+)
+def test_a_tree_is_built_as_its_own_version(tmp_path: Path, found: str, row: str) -> None:
+    built = kernel_build.row_of(found, a_tree(tmp_path / "tree", found))
+    assert built.version == found
+    expected = catalogue.kernel(row)
+    assert (built.fragments, built.fixes) == (expected.fragments, expected.fixes)
+
+
+def test_a_tree_of_another_version_is_refused(tmp_path: Path) -> None:
+    tree = a_tree(tmp_path / "tree", "2.6.18")
+    with pytest.raises(UsageError, match=r"is Linux 2\.6\.18, not 2\.6\.32") as caught:
+        kernel_build.row_of("2.6.32", tree)
+    assert caught.value.hint == f"./run kernel.build 2.6.18 --tree {tree}"
+
+
+def test_the_users_settings_have_the_last_word(tmp_path: Path) -> None:
+    own = tmp_path / "own.config"
+    own.write_text("CONFIG_IP_VS_TAB_BITS=20\nCONFIG_IP_VS_DEBUG=y\n")
+    wishes = kernel_build.wishes(catalogue.kernel("2.6.32"), own)
+    assert (wishes["IP_VS_TAB_BITS"].value, wishes["IP_VS_DEBUG"].value) == ("20", "y")
+    assert wishes["IP_VS_DEBUG"].where == "own.config:2"
+    with pytest.raises(UsageError, match="there is no file"):
+        kernel_build.wishes(catalogue.kernel("2.6.32"), tmp_path / "nothing")
+    own.write_text("IP_VS_DEBUG=y\n")
+    with pytest.raises(LabFileError, match=r"own\.config:1: "):
+        kernel_build.wishes(catalogue.kernel("2.6.32"), own)
+
+
+def test_what_is_asked_can_be_read_again() -> None:
+    text = kernel_build.asked("6.1", None, None)
+    row = catalogue.kernel("6.1")
+    again = kconfig.parse(text, Path("asked"), catalogue.numbers(row.version))
+    wishes = kernel_build.wishes(row, None)
+    assert {name: wish.value for name, wish in again.items()} == {
+        name: wish.value for name, wish in wishes.items()
+    }
+    assert text.startswith("# ipvs-today.config\n") and "\n\n# guest-today.config\n" in text
+
+
+def test_a_key_is_of_all_that_makes_a_difference() -> None:
+    row = catalogue.kernel("2.6.32")
+    wishes = kernel_build.wishes(row, None)
+    gcc = kernel_job.Compiler("gcc", "/one/place/gcc-", "key")
+    first = kernel_build.key(row, wishes, gcc, "source")
+    assert (
+        kernel_build.key(row, wishes, kernel_job.Compiler("gcc", "/another/gcc-", "key"), "source") == first
+    )
+    others = {
+        kernel_build.key(row, wishes, gcc, "another source"),
+        kernel_build.key(row, wishes, kernel_job.Compiler("gcc", "/one/place/gcc-", "other"), "source"),
+        kernel_build.key(row, {**wishes, "NEW": kconfig.Wish("NEW", "y")}, gcc, "source"),
+        kernel_build.key(catalogue.kernel("2.6.39"), wishes, gcc, "source"),
+    }
+    assert len(others | {first}) == 5
+
+
+def test_causes_come_before_what_follows_from_them() -> None:
+    def place(symbol: str, *depends: str) -> kconfig_tree.Definition:
+        return kconfig_tree.Definition(symbol, "Kconfig:1", "tristate", True, depends)
+
+    known = [place("A", "B"), place("B", "C"), place("C", "D"), place("D")]
+    wishes = {name: kconfig.Wish(name, "y", f"f:{number}") for number, name in enumerate("ABC")}
+    final = "CONFIG_X=y\n"
+    error = kernel_job.refused("6.1", kconfig.verify(wishes, final), known, kconfig.values(final))
+    assert error.message == "Linux 6.1 does not take 3 settings that were asked for"
+    assert error.hint is not None
+    assert error.hint.splitlines()[0] == ("CONFIG_C=y (f:2) became n: it depends on D (D is n) (Kconfig:1)")
