@@ -1,0 +1,353 @@
+"""Compilers and programs that are built here from source, each once, and kept in the cache.
+
+How each is built is data: see ``recipes/README.md``. A build has mounts and processes of its own, which end with
+lvslab. What comes of it appears at once or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from lvslab import paths
+from lvslab.build import catalogue, kernel_log, kernel_tree, source, store
+from lvslab.errors import BuildError, CommandFailed, MachineError
+from lvslab.run import ended, follow, last_lines, run
+
+log = logging.getLogger("lvslab.build.component")
+
+# A folder of Debian's base system. Every build has its own over it, so that the names of files, which compilers
+# write into what they make, are the same wherever the cache is.
+_PLACE = Path("/usr/src")
+_SPACE = 700  # MiB: what the largest build takes at its height
+_MANIFEST = "manifest.json"
+_LOG = "build.log"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a program is built: ``needs`` are components, ``files`` its script's own, ``programs`` the machine's."""
+
+    what: str
+    needs: tuple[str, ...]
+    files: tuple[str, ...]
+    programs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Component:
+    """A program of a version, such as ``ipvsadm-1.31``, or built from the developer's own ``tree``."""
+
+    name: str
+    tree: Path | None = None
+
+    @property
+    def program(self) -> str:
+        """The name without the version."""
+        return self.name.rpartition("-")[0]
+
+    @property
+    def version(self) -> str:
+        """The version, as upstream has it; of a tree, ``tree``."""
+        return self.name.rpartition("-")[2]
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it is built."""
+        return recipes()[self.program]
+
+    @property
+    def needs(self) -> tuple[Component, ...]:
+        """What is built before."""
+        return tuple(Component(name) for name in self.recipe.needs)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A component in the cache: its ``folder``, the SHA-256 of its ``files``, and what it was ``built`` with."""
+
+    folder: Path
+    name: str
+    key: str
+    source_sha256: str
+    files: Mapping[str, str]
+    compiler: str
+    seconds: float
+    built: int
+
+
+def nobody(text: str) -> None:
+    """Hear, and do nothing."""
+
+
+def folder() -> Path:
+    """Where components are kept."""
+    return paths.cache() / "toolchains"
+
+
+@cache
+def recipes() -> Mapping[str, Recipe]:
+    """The table ``recipes/recipes.toml``, by program."""
+    import tomllib  # most commands ask nothing of the tables
+
+    rows: Mapping[str, Any] = tomllib.loads((_recipes() / "recipes.toml").read_text())
+    return {
+        name: Recipe(row["what"], tuple(row["needs"]), tuple(row["files"]), tuple(row["programs"]))
+        for name, row in rows.items()
+    }
+
+
+def key(component: Component) -> str:
+    """A checksum of all that a component is made of: source, script, files, and what it needs, likewise."""
+    parts = [component.name, _source_checksum(component)]
+    for name in (f"{component.program}.sh", *component.recipe.files):
+        parts.append(sha256((_recipes() / name).read_bytes()).hexdigest())
+    parts += [key(needed) for needed in component.needs]
+    return sha256("\0".join(parts).encode()).hexdigest()
+
+
+def find(component: Component) -> Built | None:
+    """The component, if it is in the cache."""
+    return _read(_place(component))
+
+
+def build(component: Component, now: Callable[[str], None] = nobody) -> Built:
+    """The component, built if the cache has none of these inputs; ``now`` hears how far it is.
+
+    Raises MachineError where the machine lacks a program, BuildError where it cannot be fetched or built.
+    """
+    if there := find(component):
+        return there
+    _check_machine(component)
+    needs = {needed.program: build(needed, now).folder for needed in component.needs}
+    place = _place(component)
+    with store.locked(f"component-{place.name}"), _space_told():
+        if there := find(component):
+            return there  # built by another process, for which this one waited
+        with _making(place.name) as work:
+            _run(component, work, needs, now)
+            made = work / "made"
+            (made / _MANIFEST).touch()
+            (work / _LOG).rename(made / _LOG)
+            made.rename(place)
+    found = find(component)
+    assert found is not None
+    return found
+
+
+def installed() -> tuple[Built, ...]:
+    """All components in the cache, those of other recipes included."""
+    found = (_read(place) for place in sorted(folder().glob("[!.]*")))
+    return tuple(built for built in found if built is not None)
+
+
+def lacking(wanted: Sequence[Component]) -> Sequence[str]:
+    """The programs that this machine must get before it can build these."""
+    programs: dict[str, None] = {}
+    for component in wanted:
+        programs |= dict.fromkeys((*component.recipe.programs, *lacking(component.needs)))
+    return [program for program in programs if shutil.which(program) is None]
+
+
+def inside(work: Path, needs: Mapping[str, Path], script: Path, jobs: int, *, root: bool) -> Sequence[str]:
+    """The command that runs ``script`` in ``work``, at the place that every build sees, and in the same environment.
+
+    It has mounts and processes of its own, which end with lvslab.
+    """
+    binds = [word for name, place in needs.items() for word in (str(place), str(work / name))]
+    return [
+        *("setpriv", "--pdeathsig", "KILL"),
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *(() if root else ("--map-root-user",)),
+        *("sh", "-euc", _INSIDE, "sh", str(work), str(_PLACE), str(_PLACE / "recipes" / script.name), str(jobs)),
+        *binds,
+    ]  # fmt: skip
+
+
+# Arguments: the build's folder, where it shall appear, the script there, jobs, then pairs of what is mounted where.
+_INSIDE = """
+work=$1 place=$2 script=$3 jobs=$4
+shift 4
+while [ $# -gt 0 ]; do
+    mount --bind "$1" "$2"
+    shift 2
+done
+mount --rbind "$work" "$place"
+cd "$place/source"
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/nonexistent LC_ALL=C TZ=UTC SOURCE_DATE_EPOCH=946684800 \
+    KCONFIG_NOTIMESTAMP=1 JOBS="$jobs" sh -eu "$script"
+"""
+
+
+def _recipes() -> Path:
+    return Path(__file__).parent / "recipes"
+
+
+def _place(component: Component) -> Path:
+    return folder() / f"{component.name}-{key(component)[:12]}"
+
+
+def _source_checksum(component: Component) -> str:
+    if component.tree is not None:
+        return kernel_tree.fingerprint(component.tree)
+    if known := catalogue.source(component.name).sha256:
+        return known
+    return store.sha256(source.get(component.name))
+
+
+def _read(place: Path) -> Built | None:
+    try:
+        fields = json.loads((place / _MANIFEST).read_bytes())
+        return Built(folder=place, **fields)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _check_machine(component: Component) -> None:
+    if missing := lacking([component]):
+        packages = dict.fromkeys(_package(program) for program in missing)
+        raise MachineError(
+            f"building {component.name} takes {', '.join(missing)}, which this machine lacks",
+            f"apt-get install --no-install-recommends {' '.join(packages)}",
+        )
+    if not Path("/usr/include/stdio.h").exists():
+        raise MachineError(
+            f"building {component.name} takes the headers of the C library",
+            "apt-get install --no-install-recommends libc6-dev",
+        )
+    folder().mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder()).free >> 20
+    if free < _SPACE:
+        raise BuildError(
+            f"{folder()} has {free} MiB free, and building {component.name} takes {_SPACE} MiB",
+            "make room there, or set LVSLAB_CACHE to a folder on another disk",
+        )
+
+
+def _package(program: str) -> str:
+    """The Debian package of a program: as packages-build.txt has it, or of its own name."""
+    for line in (paths.PROJECT / "lvslab" / "packages-build.txt").read_text().splitlines():
+        words = line.split(maxsplit=2)
+        if len(words) > 1 and words[1] == program:
+            return words[0]
+    return {"as": "binutils", "ar": "binutils", "strip": "binutils", "xz": "xz-utils"}.get(program, program)
+
+
+def _run(component: Component, work: Path, needs: Mapping[str, Path], now: Callable[[str], None]) -> None:
+    """Fill ``work/made``. Raises BuildError."""
+    for name in ("build", "made", *needs):
+        (work / name).mkdir()
+    shutil.copytree(_recipes(), work / "recipes")
+    now(f"{component.name}: getting the source")
+    if component.tree is None:
+        source.unpack(source.get(component.name), work / "source")
+    else:
+        run(["cp", "--archive", component.tree, work / "source"])
+    jobs = len(os.sched_getaffinity(0))
+    command = inside(work, needs, work / "recipes" / f"{component.program}.sh", jobs, root=os.geteuid() == 0)
+    log.info("building %s, %d jobs", component.name, jobs)
+    began = time.monotonic()
+    objects, told = 0, 0.0
+    with (work / _LOG).open("wb") as stream:
+
+        def heard(line: bytes) -> None:
+            nonlocal objects, told
+            stream.write(line)
+            objects += kernel_log.is_object(line.decode("latin-1"))
+            seconds = int(time.monotonic() - began)
+            if time.monotonic() - told > 0.25:
+                told = time.monotonic()
+                now(f"{component.name}: {objects} files, {seconds // 60}:{seconds % 60:02}")
+
+        status = follow(command, heard)
+    if status != 0:
+        raise _failed(component, work, status)
+    seconds = time.monotonic() - began
+    log.info("%s built in %.0f s", component.name, seconds)
+    made = work / "made"
+    built = Built(
+        folder=made,
+        name=component.name,
+        key=key(component),
+        source_sha256=_source_checksum(component),
+        files={
+            path.relative_to(made).as_posix(): store.sha256(path)
+            for path in sorted(made.rglob("*"))
+            if path.is_file() and not path.is_symlink()
+        },
+        compiler=run(["gcc", "--version"]).stdout.decode().splitlines()[0],
+        seconds=round(seconds, 1),
+        built=int(time.time()),
+    )
+    fields = asdict(built)
+    del fields["folder"]
+    os.sync()
+    store.write(made / _MANIFEST, json.dumps(fields, indent=1).encode() + b"\n")
+
+
+def _failed(component: Component, work: Path, status: int) -> BuildError:
+    text = (work / _LOG).read_bytes()
+    kept = paths.cache() / "toolchains-failed" / f"{component.name}.log"
+    store.write(kept, text)
+    if b"unshare" in text[:200] and (said := last_lines(text)):
+        return BuildError("a build needs mounts of its own, which this machine does not let it have", said)
+    lines = kernel_log.first_error(text.decode(errors="replace"))
+    return CommandFailed(
+        f"{component.name} does not build: {ended('its script', status)}",
+        status=status,
+        hint="\n  ".join([*lines, f"all that it said: {kept}"]),
+    )
+
+
+@contextlib.contextmanager
+def _making(name: str) -> Iterator[Path]:
+    """An empty folder on the cache's own file system, which is deleted at the end; so is what killed builds left."""
+    with store.locked("components"):
+        for left in folder().glob(".*"):
+            with contextlib.suppress(OSError), _held(left):
+                shutil.rmtree(left, ignore_errors=True)
+        place = Path(tempfile.mkdtemp(dir=folder(), prefix=f".{name}."))
+        holding = contextlib.ExitStack()
+        holding.enter_context(_held(place))
+    with holding:
+        try:
+            place.chmod(0o755)
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(place: Path) -> Iterator[None]:
+    """Hold a folder, so that nobody sweeps it. Raises BlockingIOError where somebody else does."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _space_told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as refused:
+        if refused.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BuildError(
+            f"there is no space left in {paths.cache()}", "make room, or set LVSLAB_CACHE to another disk"
+        ) from None

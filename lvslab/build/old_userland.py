@@ -1,0 +1,69 @@
+"""The programs of guests with old kernels: static, for i386, with musl. The distribution's need Linux 3.2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from lvslab import paths
+from lvslab.build import catalogue, component, store
+from lvslab.build.component import Built, Component, nobody
+from lvslab.errors import UsageError
+
+IPVSADM = "1.31"
+_PROGRAMS = {
+    "busybox-1.35.0": "busybox",
+    "dropbear-2022.83": "dropbear",
+    "iptables-1.8.9": "xtables-legacy-multi",
+}
+
+
+@dataclass(frozen=True)
+class OldUserland:
+    """A folder of programs, a checksum of their bytes, and their versions."""
+
+    folder: Path
+    key: str
+    versions: Mapping[str, str]
+
+
+def components(ipvsadm: str = IPVSADM) -> Mapping[Component, str]:
+    """What the programs are built from, and the file that each brings.
+
+    ``ipvsadm`` is a version, or the path of a source tree. Raises UsageError where it is neither.
+    """
+    return {**{Component(name): file for name, file in _PROGRAMS.items()}, _ipvsadm(ipvsadm): "ipvsadm"}
+
+
+def programs(ipvsadm: str = IPVSADM, now: Callable[[str], None] = nobody) -> OldUserland:
+    """The programs, built where they are not there: busybox, dropbear, xtables-legacy-multi, ipvsadm.
+
+    Raises UsageError, MachineError, BuildError.
+    """
+    wanted = components(ipvsadm)
+    found: dict[str, tuple[Component, Built]] = {
+        file: (part, component.build(part, now)) for part, file in wanted.items()
+    }
+    key = sha256("".join(built.files[file] for file, (_, built) in found.items()).encode()).hexdigest()
+    folder = paths.cache() / "userland" / key[:16]
+    for file, (_, built) in found.items():
+        if not (folder / file).exists():
+            store.write(folder / file, (built.folder / file).read_bytes(), mode=0o755)
+    return OldUserland(folder, key, {part.program: part.version for part, _ in found.values()})
+
+
+def _ipvsadm(asked: str) -> Component:
+    tree = Path(asked)
+    if "/" in asked or tree.is_dir():
+        if not (tree / "ipvsadm.c").is_file():
+            raise UsageError(
+                f"{asked} is not ipvsadm's source", "give a version, or the folder with ipvsadm.c"
+            )
+        return Component("ipvsadm-tree", tree.resolve())
+    name = f"ipvsadm-{asked}"
+    if name not in catalogue.sources():
+        known = [row.removeprefix("ipvsadm-") for row in catalogue.sources() if row.startswith("ipvsadm-")]
+        raise catalogue.unknown("ipvsadm", asked, known)
+    return Component(name)

@@ -1,0 +1,15 @@
+# Without netlink: it speaks to IPVS through socket options, which every kernel has. ipvs_2_4.c is put between.
+CC=/usr/src/musl/bin/cc
+
+# Else it would warn with each command that IPVS 1.0 is older than 1.1.4.
+grep -q '^#define MINIMUM_IPVS_VERSION_MINOR' libipvs/libipvs.h
+sed -i 's/^\(#define MINIMUM_IPVS_VERSION_MINOR\s\+\).*/\10/' libipvs/libipvs.h
+
+find . -name '*.[ao]' -delete  # of a tree that was built in
+set -- HAVE_NL=0 CC="$CC -Os -I/usr/src/popt" ARCH=i386
+make -C libipvs "$@" libipvs.a
+make "$@" POPT_DEFINE=-DHAVE_POPT ipvsadm.o config_stream.o dynamic_array.o
+$CC -Os -c /usr/src/recipes/ipvs_2_4.c -o ipvs_2_4.o
+$CC -Wl,--wrap=getsockopt -Wl,--wrap=setsockopt -o ipvsadm ipvsadm.o config_stream.o dynamic_array.o ipvs_2_4.o \
+    libipvs/libipvs.a /usr/src/popt/libpopt.a
+strip -s -o /usr/src/made/ipvsadm ipvsadm
