@@ -50,7 +50,7 @@ def list_labs(c: Context, json: bool = False) -> None:
     help={
         "lab": "a lab's name, or the path of its folder",
         "name": "what to call the running lab (default: the lab's name)",
-        "kernel": "the directors' kernel: debian-cloud, debian, a version that was built, or a bzImage's path",
+        "kernel": "the directors' kernel: a name or version of kernel.list, or a bzImage's path",
         "director": DIRECTOR,
         "ipvsadm": "the version of ipvsadm on the directors (default: the usual one)",
         "apply": "whether to type the how-to's steps",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lvslab import paths
-from lvslab.build import image, kernel
+from lvslab.build import archive, image, kernel
 from lvslab.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def test_kernel_that_panics(box: Box) -> None:
             (cache / entry.name).symlink_to(entry)
     built = image.build(kernel.find("debian-cloud"))
     (cache / "images").mkdir()
-    (cache / "images" / built.path.name).write_bytes(image.newc([]))
+    (cache / "images" / built.path.name).write_bytes(archive.newc([]))
     command = box.start("lab.up", "--name", "t-panic", "--json", env={"LVSLAB_CACHE": box.CACHE})
     ended = command.end(60)
     assert (ended.status, ended.stdout) == (4, ""), ended.stderr

@@ -33,8 +33,8 @@ from packaging.requirements import Requirement
 from lvslab import paths
 from lvslab.boot import accelerator, own_director
 from lvslab.boot.qemu import QEMU
-from lvslab.build import image, kernel, modules, packages, servers, userland
-from lvslab.build.image import Entry
+from lvslab.build import archive, debian_guest, kernel, modules, packages, servers, userland
+from lvslab.build.archive import Entry
 from lvslab.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class Files:
         """All of it as an initramfs: a descriptor of a file without a name. The caller closes it."""
         descriptor = os.memfd_create("initramfs")
         with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(image.newc(self._entries.values()))
+            file.write(archive.newc(self._entries.values()))
         return descriptor
 
     def _copy_libraries(self, content: bytes) -> None:
@@ -293,8 +293,9 @@ def from_packages(files: Files) -> None:
     """Out of the packages that guest images are made of: busybox, and ipvsadm and iptables, which this
     machine may not have. Where it has a library of theirs, it is in the guest already.
     """
-    sources = userland.files_of(packages.fetch(image.PACKAGES), lambda path: "bin/" in path or "lib" in path)
-    wanted = [path for path in image.PROGRAMS if "xtables" in path or "ipvsadm" in path]
+    found = packages.fetch(debian_guest.PACKAGES)
+    sources = userland.files_of(found, lambda path: "bin/" in path or "lib" in path)
+    wanted = [path for path in debian_guest.PROGRAMS if "xtables" in path or "ipvsadm" in path]
     wanted += [path for path in sources if path.startswith("usr/lib/x86_64-linux-gnu/xtables/")]
     for path, member in userland.closure(sources, wanted).items():
         kind, content = stat.S_IFREG | member.mode, member.content
