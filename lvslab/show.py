@@ -94,7 +94,7 @@ class Progress:
 
             self._status = Console(file=self._stream).status("")
             self._status.start()
-        self._building.listen(self._line, self._now)
+        self._building.listen(self._line, self.now)
         return self
 
     def __exit__(
