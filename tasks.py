@@ -326,7 +326,7 @@ def build_kernel(
             version,
             tree=Path(tree) if tree else None,
             config=Path(config) if config else None,
-            jobs=jobs or None,
+            jobs=jobs if jobs != 0 else None,
             insecure=insecure,
             now=progress.now,
         )

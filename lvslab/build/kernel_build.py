@@ -62,6 +62,8 @@ def build(
     MachineError where a program is missing, BuildError where the source cannot be had or does not build as
     asked.
     """
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs is {jobs}, and make takes at least 1")
     row = row_of(version, tree)
     wanted = wishes(row, config)
     _check_machine(row)

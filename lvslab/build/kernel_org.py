@@ -26,6 +26,7 @@ LIST = "sha256sums.asc"
 KEY = "autosigner.gpg"
 _ENTRY = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
 INSECURE = "--insecure takes it unverified"
+_OTHERS = "without kernel.org: LVSLAB_MIRROR names mirrors of your own, --tree takes a source tree"
 
 
 def checksums(folder: str, mirrors: Sequence[str] = MIRRORS, extra: Sequence[str] = ()) -> Mapping[str, str]:
@@ -94,4 +95,4 @@ def _first(urls: Sequence[str], what: str) -> bytes:
             return download.content(url)
         except BuildError as problem:
             problems.append(problem.message)
-    raise BuildError(f"kernel.org's {what} cannot be had", "\n  ".join([*dict.fromkeys(problems), INSECURE]))
+    raise BuildError(f"kernel.org's {what} cannot be had", "\n  ".join([*dict.fromkeys(problems), _OTHERS, INSECURE]))
