@@ -39,9 +39,11 @@ _LOG = "build.log"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a program is built: ``needs`` are components, ``files`` its script's own, ``programs`` the machine's."""
+    """How a program is built: ``needs`` are components, ``files`` its script's own, ``programs`` the machine's,
+    files by their paths among them; ``source`` is the program whose source it is."""
 
     what: str
+    source: str
     needs: tuple[str, ...]
     files: tuple[str, ...]
     programs: tuple[str, ...]
@@ -49,7 +51,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Component:
-    """A program of a version, such as ``ipvsadm-1.31``, or built from the developer's own ``tree``."""
+    """A program of a version, such as ``ipvsadm-1.31``, or built from the developer's own ``tree``.
+
+    The name is the recipe's and the version: ``ipvsadm-today-1.31`` comes of the source ``ipvsadm-1.31``.
+    """
 
     name: str
     tree: Path | None = None
@@ -61,8 +66,17 @@ class Component:
 
     @property
     def version(self) -> str:
-        """The version, as upstream has it; of a tree, ``tree``."""
-        return self.name.rpartition("-")[2]
+        """The version, as upstream has it; of a tree what its file VERSION says, as ``1.31+tree``, or ``tree``."""
+        if self.tree is None:
+            return self.name.rpartition("-")[2]
+        file = self.tree / "VERSION"
+        said = file.read_text(errors="replace").split()[:1] if file.is_file() else []
+        return "+".join([*said, "tree"])
+
+    @property
+    def source(self) -> str:
+        """The name of its source in the catalogue; of no use where there is a tree."""
+        return f"{self.recipe.source}-{self.version}"
 
     @property
     def recipe(self) -> Recipe:
@@ -105,7 +119,13 @@ def recipes() -> Mapping[str, Recipe]:
 
     rows: Mapping[str, Any] = tomllib.loads((_recipes() / "recipes.toml").read_text())
     return {
-        name: Recipe(row["what"], tuple(row["needs"]), tuple(row["files"]), tuple(row["programs"]))
+        name: Recipe(
+            row["what"],
+            row.get("source", name),
+            tuple(row["needs"]),
+            tuple(row["files"]),
+            tuple(row["programs"]),
+        )
         for name, row in rows.items()
     }
 
@@ -155,11 +175,11 @@ def installed() -> tuple[Built, ...]:
 
 
 def lacking(wanted: Sequence[Component]) -> Sequence[str]:
-    """The programs that this machine must get before it can build these."""
+    """The programs and files that this machine must get before it can build these."""
     programs: dict[str, None] = {}
     for component in wanted:
         programs |= dict.fromkeys((*component.recipe.programs, *lacking(component.needs)))
-    return [program for program in programs if shutil.which(program) is None]
+    return [program for program in programs if not _there(program)]
 
 
 def inside(work: Path, needs: Mapping[str, Path], script: Path, jobs: int, *, root: bool) -> Sequence[str]:
@@ -203,9 +223,9 @@ def _place(component: Component) -> Path:
 def _source_checksum(component: Component) -> str:
     if component.tree is not None:
         return kernel_tree.fingerprint(component.tree)
-    if known := catalogue.source(component.name).sha256:
+    if known := catalogue.source(component.source).sha256:
         return known
-    return store.sha256(source.get(component.name))
+    return store.sha256(source.get(component.source))
 
 
 def _read(place: Path) -> Built | None:
@@ -237,8 +257,15 @@ def _check_machine(component: Component) -> None:
         )
 
 
+def _there(program: str) -> bool:
+    # Of a file, the list may give a pattern.
+    if program.startswith("/"):
+        return any(Path("/").glob(program[1:]))
+    return shutil.which(program) is not None
+
+
 def _package(program: str) -> str:
-    """The Debian package of a program: as packages-build.txt has it, or of its own name."""
+    """The Debian package of a program or file: as packages-build.txt has it, or of its own name."""
     for line in (paths.PROJECT / "lvslab" / "packages-build.txt").read_text().splitlines():
         words = line.split(maxsplit=2)
         if len(words) > 1 and words[1] == program:
@@ -253,7 +280,7 @@ def _run(component: Component, work: Path, needs: Mapping[str, Path], now: Calla
     shutil.copytree(_recipes(), work / "recipes")
     now(f"{component.name}: getting the source")
     if component.tree is None:
-        source.unpack(source.get(component.name), work / "source")
+        source.unpack(source.get(component.source), work / "source")
     else:
         run(["cp", "--archive", component.tree, work / "source"])
     jobs = len(os.sched_getaffinity(0))
