@@ -209,7 +209,8 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
     ]
     renamed = [(f"eth{n}", card.name) for n, card in enumerate(guest.cards) if card.name != f"eth{n}"]
     # In two rounds, since one card's new name may be another's old one.
-    commands += [f"busybox ip link set {old} name new-{old}" for old, _ in renamed]
+    for old, _ in renamed:
+        commands.append(f"busybox ip link set {old} down && busybox ip link set {old} name new-{old}")
     commands += [f"busybox ip link set new-{old} name {new}" for old, new in renamed]
     for card in guest.cards:
         commands.append(f"busybox ip link set {card.name} address {card.mac}")

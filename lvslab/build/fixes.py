@@ -47,6 +47,15 @@ CHANGES = {
     ),
     # _GNU_SOURCE too: with limits.h alone functions that return pointers are taken to return int, and crash.
     "host-tools-limits": Change(host_flags=("-include", "limits.h", "-D_GNU_SOURCE")),
+    "stray-space": Change(
+        (
+            Edit(
+                "drivers/media/dvb/b2c2/Makefile",
+                "obj-$(CONFIG_DVB_B2C2_USB) + =",
+                "obj-$(CONFIG_DVB_B2C2_USB) +=",
+            ),
+        )
+    ),
     "timeconst": Change((Edit("kernel/timeconst.pl", "if (!defined(@val))", "if (!@val)"),)),
     "segment-moves": Change(
         (

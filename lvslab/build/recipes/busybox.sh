@@ -1,5 +1,7 @@
 CC=/usr/src/musl/bin/cc
 $CC -Os -c /usr/src/recipes/modules_2_4.c -o /usr/src/build/modules_2_4.o
+# A library, since busybox gives its flags for the linker to each ld -r too, which would take an object in every time.
+ar rD /usr/src/build/libmodules_2_4.a /usr/src/build/modules_2_4.o
 
 asked=/usr/src/recipes/busybox.config
 cp $asked .config

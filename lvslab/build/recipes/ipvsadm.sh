@@ -6,7 +6,8 @@ grep -q '^#define MINIMUM_IPVS_VERSION_MINOR' libipvs/libipvs.h
 sed -i 's/^\(#define MINIMUM_IPVS_VERSION_MINOR\s\+\).*/\10/' libipvs/libipvs.h
 
 find . -name '*.[ao]' -delete  # of a tree that was built in
-set -- HAVE_NL=0 CC="$CC -Os -I/usr/src/popt" ARCH=i386
+# musl has u_int16_t and its like in one header only, and not for everybody.
+set -- HAVE_NL=0 CC="$CC -Os -D_GNU_SOURCE -include sys/types.h -I/usr/src/popt" ARCH=i386
 make -C libipvs "$@" libipvs.a
 make "$@" POPT_DEFINE=-DHAVE_POPT ipvsadm.o config_stream.o dynamic_array.o
 $CC -Os -c /usr/src/recipes/ipvs_2_4.c -o ipvs_2_4.o
