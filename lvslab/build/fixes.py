@@ -20,7 +20,8 @@ from lvslab.errors import BuildError
 class Edit:
     """Put ``new`` in the place of every ``old`` in ``file``, which is below the tree's top folder.
 
-    ``sometimes``: not every release of a series needs it. One that does and has other words will not compile.
+    ``sometimes``: not every release of a series needs it. One that does and has other words will not
+    compile.
     """
 
     file: str

@@ -77,7 +77,7 @@ def _elf(lines: tuple[str, ...]) -> bytes:
     size = _HEADERS + len(code)
     ident = b"\x7fELF" + bytes([1, 1, 1]) + bytes(9)
     header = struct.pack("<16sHHIIIIIHHHHHH", ident, 2, 3, 1, _BASE + _HEADERS, 52, 0, 0, 52, 32, 1, 0, 0, 0)
-    # Readable, executable, and writable too: Linux 2.6.11 clears the rest of the last page behind the program, and
-    # kills it where it may not write there (padzero() in fs/binfmt_elf.c).
+    # Readable, executable, and writable too: Linux 2.6.11 clears the rest of the last page behind the
+    # program, and kills it where it may not write there (padzero() in fs/binfmt_elf.c).
     segment = struct.pack("<IIIIIIII", 1, 0, _BASE, _BASE, size, size, 7, 0x1000)
     return header + segment + code

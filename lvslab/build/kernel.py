@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Literal, cast
 
 from lvslab import paths
-from lvslab.build import catalogue, kernel_store, modules, packages, store
+from lvslab.build import catalogue, kernel_store, modules, packages, releases, store
 from lvslab.build.archive import Kind
 from lvslab.build.kernel_store import Built
-from lvslab.errors import BuildError, LvsLabError, UsageError
+from lvslab.errors import BuildError, UsageError
 
 # Name in lab.yaml and on the command line -> the distribution's package that depends on the newest one.
 DISTRIBUTION = {"debian-cloud": "linux-image-cloud-amd64", "debian": "linux-image-amd64"}
@@ -71,14 +71,17 @@ class Kernel:
 
 
 def find(name: str) -> Kernel:
-    """The kernel that ``name`` stands for: a name of DISTRIBUTION, the version or series of one that was
-    built (the newest of it) or its folder's name, or the path of such a folder, a bzImage or a ``.deb``.
+    """The kernel that ``name`` stands for: a name of DISTRIBUTION, a ready-made one of the catalogue, the
+    version or series of one that was built (the newest of it) or its folder's name, or the path of such a
+    folder, a bzImage or a ``.deb``.
 
     Raises UsageError where there is no such kernel or the file is none, MachineError and BuildError
     where the distribution's package cannot be had.
     """
     if name in DISTRIBUTION:
-        return _of_distribution(name)
+        return _of_release(name, None, DISTRIBUTION[name])
+    if (ready := catalogue.ready(name)) is not None:
+        return _of_release(name, ready.release, ready.package)
     path = Path(name)
     if path.is_file():
         path = path.resolve()
@@ -96,7 +99,7 @@ def _unknown(name: str) -> UsageError:
     with suppress(UsageError):
         row = catalogue.kernel(name)
         return UsageError(f"the kernel {name} has not been built", f"./run kernel.build {row.name} does it")
-    names = list(dict.fromkeys([*DISTRIBUTION, *there]))
+    names = list(dict.fromkeys([*DISTRIBUTION, *there, *catalogue.prebuilt()]))
     near = get_close_matches(name, [*names, *catalogue.kernels()], n=1)
     return UsageError(
         f"no kernel '{name}': it is neither a file nor a known name",
@@ -143,14 +146,9 @@ def _of_store(name: str, built: Built) -> Kernel:
     )
 
 
-def _of_distribution(name: str) -> Kernel:
-    wanted = packages.depends_on(DISTRIBUTION[name], re.compile(r"linux-image-\d"))
-    try:
-        (package,) = packages.fetch([wanted], dependencies=False)
-    except LvsLabError:
-        packages.forget(DISTRIBUTION[name])
-        raise
-    return _of_package(name, package.path)
+def _of_release(name: str, release: str | None, meta: str) -> Kernel:
+    found = releases.kernel_packages(release, meta)
+    return replace(_of_package(name, found.image), module_source=found.modules)
 
 
 def _of_package(name: str, package: Path) -> Kernel:
@@ -159,13 +157,16 @@ def _of_package(name: str, package: Path) -> Kernel:
     key = sha256(f"{package} {about.st_size} {about.st_mtime_ns}".encode()).hexdigest()[:12]
     image = paths.cache() / "kernels" / f"{package.stem}-{key}.vmlinuz"
     if not image.exists():
-        found = [
-            member for member in packages.members(package, lambda path: path.startswith("boot/vmlinuz-"))
-        ]
+        found = [member for member in packages.members(package, _is_image) if member.target is None]
         if len(found) != 1:
             raise BuildError(f"{package} holds {len(found)} kernels where there should be one")
         store.write(image, found[0].content)
     return Kernel(name, release_of(image), image, _checksum(image), package)
+
+
+def _is_image(path: str) -> bool:
+    """Whether that is a kernel's place in a package: up to Debian 13, or after it."""
+    return bool(re.fullmatch(r"boot/vmlinuz-.+|(?:usr/)?lib/modules/[^/]+/vmlinuz", path))
 
 
 def _of_file(path: Path) -> Kernel:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.build import kernel, packages, store
-from lvslab.build.packages import Package
+from lvslab.build import kernel, releases, store
+from lvslab.build.releases import KernelPackages
 from lvslab.errors import BuildError, LvsLabError, UsageError
 
 RELEASE = "6.1.0-1-amd64"
@@ -180,7 +180,11 @@ def test_a_kernel_without_a_version(tmp_path: Path, content: bytes) -> None:
     [
         ("debian-clod", "did you mean debian-cloud?"),
         ("debain", "did you mean debian?"),
-        ("xyzzy", "known names: debian-cloud, debian; or give the path of a bzImage or a .deb"),
+        ("debian-trixy", "did you mean debian-"),
+        (
+            "xyzzy",
+            "known names: debian-cloud, debian, debian-5.10, debian-6.1, debian-6.12, debian-sid; or give",
+        ),
         ("", "known names: "),
     ],
 )
@@ -197,25 +201,39 @@ def test_a_folder_is_no_kernel(tmp_path: Path) -> None:
         kernel.find(str(tmp_path))
 
 
-def test_the_distributions_kernel(
-    cache: Path, make_deb: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "release"),
+    [
+        ("debian-cloud", None),
+        ("debian-5.10", "bullseye"),
+        ("debian-trixie", "trixie"),
+        ("debian-sid", "sid"),
+    ],
+)
+def test_a_ready_made_kernel(
+    make_deb: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, name: str, release: str | None
 ) -> None:
     package = make_deb({f"boot/vmlinuz-{RELEASE}": bzimage()}, name=f"linux-image-{RELEASE}")
-    (cache / "packages").mkdir(parents=True)
-    package.rename(cache / "packages" / package.name)
     asked: list[object] = []
 
-    def depends_on(name: str, wanted: object) -> str:
-        asked.append(name)
-        return f"linux-image-{RELEASE}"
+    def kernel_packages(release: str | None, meta: str) -> KernelPackages:
+        asked.append((release, meta))
+        return KernelPackages(package, package)
 
-    def fetch(names: list[str], *, dependencies: bool) -> tuple[Package, ...]:
-        asked.append((names, dependencies))
-        return (Package(package.name, ""),)
+    monkeypatch.setattr(releases, "kernel_packages", kernel_packages)
+    found = kernel.find(name)
+    assert (found.name, found.release, found.module_source) == (name, RELEASE, package)
+    assert asked == [(release, "linux-image-cloud-amd64")]
 
-    monkeypatch.setattr(packages, "depends_on", depends_on)
-    monkeypatch.setattr(packages, "fetch", fetch)
-    found = kernel.find("debian-cloud")
-    assert (found.name, found.release) == ("debian-cloud", RELEASE)
-    # The kernel's own dependencies (its initramfs tools, say) are for a machine that it is installed on.
-    assert asked == ["linux-image-cloud-amd64", ([f"linux-image-{RELEASE}"], False)]
+
+def test_a_ready_made_kernel_in_parts(
+    make_deb: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = f"usr/lib/modules/{RELEASE}"
+    binary = make_deb({f"{folder}/vmlinuz": bzimage()}, name="binary")
+    module_package = make_deb({f"{folder}/kernel/net/netfilter/nf_nat.ko": b"\0depends=\0"}, name="modules")
+    parts = KernelPackages(binary, module_package)
+    monkeypatch.setattr(releases, "kernel_packages", lambda release, meta: parts)
+    found = kernel.find("debian-sid")
+    assert found.image.read_bytes() == bzimage()
+    assert [needed.name for needed in found.needed_modules()] == ["nf_nat"]
