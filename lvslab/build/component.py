@@ -1,7 +1,7 @@
 """Compilers and programs that are built here from source, each once, and kept in the cache.
 
-How each is built is data: see ``recipes/README.md``. A build has mounts and processes of its own, which end with
-lvslab. What comes of it appears at once or not at all.
+How each is built is data: see ``recipes/README.md``. A build has mounts and processes of its own, which end
+with lvslab. What comes of it appears at once or not at all.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from lvslab.run import ended, follow, last_lines, run
 
 log = logging.getLogger("lvslab.build.component")
 
-# A folder of Debian's base system. Every build has its own over it, so that the names of files, which compilers
-# write into what they make, are the same wherever the cache is.
+# A folder of Debian's base system. Every build has its own over it, so that the names of files, which
+# compilers write into what they make, are the same wherever the cache is.
 _PLACE = Path("/usr/src")
 _SPACE = 700  # MiB: what the largest build takes at its height
 _MANIFEST = "manifest.json"
@@ -39,8 +39,8 @@ _LOG = "build.log"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a program is built: ``needs`` are components, ``files`` its script's own, ``programs`` the machine's,
-    files by their paths among them; ``source`` is the program whose source it is."""
+    """How a program is built: ``needs`` are components, ``files`` its script's own, ``programs`` the
+    machine's, files by their paths among them; ``source`` is the program whose source it is."""
 
     what: str
     source: str
@@ -66,7 +66,8 @@ class Component:
 
     @property
     def version(self) -> str:
-        """The version, as upstream has it; of a tree what its file VERSION says, as ``1.31+tree``, or ``tree``."""
+        """The version, as upstream has it; of a tree what its file VERSION says, as ``1.31+tree``, or
+        ``tree``."""
         if self.tree is None:
             return self.name.rpartition("-")[2]
         file = self.tree / "VERSION"
@@ -91,7 +92,8 @@ class Component:
 
 @dataclass(frozen=True)
 class Built:
-    """A component in the cache: its ``folder``, the SHA-256 of its ``files``, and what it was ``built`` with."""
+    """A component in the cache: its ``folder``, the SHA-256 of its ``files``, and what it was ``built``
+    with."""
 
     folder: Path
     name: str
@@ -183,7 +185,8 @@ def lacking(wanted: Sequence[Component]) -> Sequence[str]:
 
 
 def inside(work: Path, needs: Mapping[str, Path], script: Path, jobs: int, *, root: bool) -> Sequence[str]:
-    """The command that runs ``script`` in ``work``, at the place that every build sees, and in the same environment.
+    """The command that runs ``script`` in ``work``, at the place that every build sees, and in the same
+    environment.
 
     It has mounts and processes of its own, which end with lvslab.
     """
@@ -192,12 +195,14 @@ def inside(work: Path, needs: Mapping[str, Path], script: Path, jobs: int, *, ro
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
         *(() if root else ("--map-root-user",)),
-        *("sh", "-euc", _INSIDE, "sh", str(work), str(_PLACE), str(_PLACE / "recipes" / script.name), str(jobs)),
+        *("sh", "-euc", _INSIDE, "sh", str(work), str(_PLACE)),
+        *(str(_PLACE / "recipes" / script.name), str(jobs)),
         *binds,
     ]  # fmt: skip
 
 
-# Arguments: the build's folder, where it shall appear, the script there, jobs, then pairs of what is mounted where.
+# Arguments: the build's folder, where it shall appear, the script there, jobs, then pairs of what is mounted
+# where.
 _INSIDE = """
 work=$1 place=$2 script=$3 jobs=$4
 shift 4
@@ -207,8 +212,8 @@ while [ $# -gt 0 ]; do
 done
 mount --rbind "$work" "$place"
 cd "$place/source"
-exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/nonexistent LC_ALL=C TZ=UTC SOURCE_DATE_EPOCH=946684800 \
-    KCONFIG_NOTIMESTAMP=1 JOBS="$jobs" sh -eu "$script"
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/nonexistent LC_ALL=C TZ=UTC \
+    SOURCE_DATE_EPOCH=946684800 KCONFIG_NOTIMESTAMP=1 JOBS="$jobs" sh -eu "$script"
 """
 
 
@@ -341,7 +346,8 @@ def _failed(component: Component, work: Path, status: int) -> BuildError:
 
 @contextlib.contextmanager
 def _making(name: str) -> Iterator[Path]:
-    """An empty folder on the cache's own file system, which is deleted at the end; so is what killed builds left."""
+    """An empty folder on the cache's own file system, which is deleted at the end; so is what killed builds
+    left."""
     with store.locked("components"):
         for left in folder().glob(".*"):
             with contextlib.suppress(OSError), _held(left):

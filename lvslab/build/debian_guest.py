@@ -42,10 +42,11 @@ _LOADED = ("virtio_pci", "virtio_net", "e1000", "ip_vs", "nf_tables", "nft_compa
 def entries(
     kernel: Kernel, programs: Sequence[packages.Package], ipvsadm: Path | None = None
 ) -> list[Entry]:
-    """What is in the image of ``kernel`` with the ``programs`` of PACKAGES, and ``ipvsadm`` in place of theirs."""
+    """What is in the image of ``kernel`` with the ``programs`` of PACKAGES, and ``ipvsadm`` in place of
+    theirs."""
     files = userland.files_of(programs, lambda path: "bin/" in path or "lib" in path)
     if ipvsadm is not None:
-        files[_IPVSADM] = packages.Member(_IPVSADM, 0o755, ipvsadm.read_bytes())
+        files = {**files, _IPVSADM: packages.Member(_IPVSADM, 0o755, ipvsadm.read_bytes())}
     extensions = [path for path in files if path.startswith(_EXTENSIONS)]
     chosen = userland.closure(files, [*PROGRAMS, *extensions])
     found = [_entry(path, member) for path, member in chosen.items()]

@@ -23,17 +23,21 @@ class Ipvsadm:
 def chosen(asked: str, recipe: str = "ipvsadm") -> Component:
     """What ``--ipvsadm`` names, a version or the path of a source tree, to be built as ``recipe`` says.
 
-    Raises UsageError where it is neither.
+    A path holds a slash. Raises UsageError where it is neither.
     """
-    versions = [row.removeprefix("ipvsadm-") for row in catalogue.sources() if row.startswith("ipvsadm-")]
-    if asked in versions:
-        return Component(f"{recipe}-{asked}")
-    tree = Path(asked)
-    if "/" not in asked and not tree.is_dir():
-        raise catalogue.unknown("ipvsadm", asked, versions)
-    if not (tree / "ipvsadm.c").is_file():
-        raise UsageError(f"{asked} is not ipvsadm's source", "give a version, or the folder with ipvsadm.c")
-    return Component(f"{recipe}-tree", tree.resolve())
+    if "/" in asked:
+        tree = Path(asked)
+        if not (tree / "ipvsadm.c").is_file():
+            raise UsageError(
+                f"{asked} is not ipvsadm's source", "give a version, or the folder with ipvsadm.c"
+            )
+        return Component(f"{recipe}-tree", tree.resolve())
+    if f"ipvsadm-{asked}" not in catalogue.sources():
+        if Path(asked).is_dir():
+            raise UsageError(f"no ipvsadm '{asked}'", f"the path of a folder holds a slash: ./{asked}")
+        known = [row.removeprefix("ipvsadm-") for row in catalogue.sources() if row.startswith("ipvsadm-")]
+        raise catalogue.unknown("ipvsadm", asked, known)
+    return Component(f"{recipe}-{asked}")
 
 
 def today(asked: str, now: Callable[[str], None] = nobody) -> Ipvsadm:

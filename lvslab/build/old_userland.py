@@ -1,4 +1,7 @@
-"""The programs of guests with old kernels: static, for i386, with musl. The distribution's need Linux 3.2."""
+"""The programs of guests with old kernels: static, for i386, with musl.
+
+The distribution's need Linux 3.2.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,8 @@ def components(ipvsadm: str = IPVSADM) -> Mapping[Component, str]:
 
     ``ipvsadm`` is a version, or the path of a source tree. Raises UsageError where it is neither.
     """
-    return {**{Component(name): file for name, file in _PROGRAMS.items()}, ipvsadm_build.chosen(ipvsadm): "ipvsadm"}
+    fixed = {Component(name): file for name, file in _PROGRAMS.items()}
+    return {**fixed, ipvsadm_build.chosen(ipvsadm): "ipvsadm"}
 
 
 def programs(ipvsadm: str = IPVSADM, now: Callable[[str], None] = nobody) -> OldUserland:
