@@ -347,6 +347,30 @@ def show_kernel_config(c: Context, version: str, tree: str = "", config: str = "
     )
 
 
+@task(name="list", help={"json": JSON})
+def list_toolchains(c: Context, json: bool = False) -> None:
+    """The compiler and the programs for old kernels, and which of them are built."""
+    from lvslab import show_kernels
+    from lvslab.build import toolchain
+
+    _say(toolchain.listed(), json, show_kernels.toolchains)
+
+
+@task(
+    name="build",
+    positional=["name"],
+    help={"name": "one of toolchain.list (default: all that a guest with an old kernel needs)", "json": JSON},
+)
+def build_toolchain(c: Context, name: str = "", json: bool = False) -> None:
+    """Build the compiler and the programs for old kernels, each once."""
+    from lvslab import show, show_kernels
+    from lvslab.build import toolchain
+
+    with show.Progress():
+        toolchain.build([name] if name else toolchain.usual())
+    _say(toolchain.listed(), json, show_kernels.toolchains)
+
+
 @task(help={"json": JSON})
 def doctor(c: Context, json: bool = False) -> None:
     """What this machine can do, what it lacks, and how to get it."""
@@ -405,4 +429,7 @@ for _task in (
     remove_kernel,
 ):
     _kernel.add_task(_task)
-ns = Collection(_lab, _snapshot, _kernel, doctor, test, lint, bench)
+_toolchain = Collection("toolchain")
+for _task in (list_toolchains, build_toolchain):
+    _toolchain.add_task(_task)
+ns = Collection(_lab, _snapshot, _kernel, _toolchain, doctor, test, lint, bench)

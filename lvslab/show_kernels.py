@@ -85,3 +85,12 @@ def imported(found: Mapping[str, Any]) -> str:
 def removed(found: Mapping[str, Any]) -> str:
     """What ``kernel.rm`` prints."""
     return f"deleted: {', '.join(found['deleted'])}"
+
+
+def toolchains(found: Sequence[Mapping[str, Any]]) -> str:
+    """What ``toolchain.list`` prints."""
+    rows = [("program", "what it is", "state", "built in")]
+    for row in found:
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f} s"
+        rows.append((row["name"], row["what"], row["state"], seconds))
+    return columns(rows)

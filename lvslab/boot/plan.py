@@ -203,6 +203,7 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
     way_in = guest.management
     commands = [
         guest_renewal(seconds=seconds, seed=seed),
+        f"echo {guest.name} > /etc/hostname",
         f"echo {guest.name} > /proc/sys/kernel/hostname",
         f"echo 127.0.1.1 {guest.name} >> /etc/hosts",
         f"manage eth{len(guest.cards)} {way_in.there} {way_in.mac}",
