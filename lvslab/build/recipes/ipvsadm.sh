@@ -5,7 +5,7 @@ CC=/usr/src/musl/bin/cc
 grep -q '^#define MINIMUM_IPVS_VERSION_MINOR' libipvs/libipvs.h
 sed -i 's/^\(#define MINIMUM_IPVS_VERSION_MINOR\s\+\).*/\10/' libipvs/libipvs.h
 
-# 1.26 refuses every service where it has no netlink: it takes the place of a name for the name. 1.27 has it so.
+# Without netlink, 1.26 refuses every service: it looks whether there is an array, not what is in it. As in 1.27:
 sed -i -e 's/if (s->pe_name)/if (s->pe_name[0])/' -e 's/svc = malloc(len)/svc = calloc(1, len)/' libipvs/libipvs.c
 # 1.24 wants this header of a kernel that was patched with IPVS. What it uses of it has a place of its own today.
 mkdir /usr/src/build/net
