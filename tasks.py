@@ -52,7 +52,7 @@ def list_labs(c: Context, json: bool = False) -> None:
         "name": "what to call the running lab (default: the lab's name)",
         "kernel": "the directors' kernel: a name or version of kernel.list, or a bzImage's path",
         "director": DIRECTOR,
-        "ipvsadm": "the version of ipvsadm on the directors (default: the usual one)",
+        "ipvsadm": "the directors' ipvsadm: a version, or the path of its source (default: the usual one)",
         "apply": "whether to type the how-to's steps",
         "cold": "boot the directors instead of resuming a snapshot of them",
         "json": JSON,

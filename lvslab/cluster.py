@@ -275,6 +275,8 @@ def booted(
     running.need_root()
     if kernel_name is not None and Path(kernel_name).is_file():
         kernel_name = str(Path(kernel_name).resolve())
+    if ipvsadm is not None and "/" in ipvsadm:
+        ipvsadm = str(Path(ipvsadm).resolve())
     copies = {} if begin_with is None else begin_with.copies
     with control.reserve(name) as listener, Launch(name, listener, copies) as launch:
         begun = time.monotonic()

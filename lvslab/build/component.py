@@ -1,7 +1,7 @@
 """Compilers and programs that are built here from source, each once, and kept in the cache.
 
-How each is built is data: see ``recipes/README.md``. A build has mounts and processes of its own, which end with
-lvslab. What comes of it appears at once or not at all.
+How each is built is data: see ``recipes/README.md``. A build has mounts and processes of its own, which end
+with lvslab. What comes of it appears at once or not at all.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from lvslab.run import ended, follow, last_lines, run
 
 log = logging.getLogger("lvslab.build.component")
 
-# A folder of Debian's base system. Every build has its own over it, so that the names of files, which compilers
-# write into what they make, are the same wherever the cache is.
+# A folder of Debian's base system. Every build has its own over it, so that the names of files, which
+# compilers write into what they make, are the same wherever the cache is.
 _PLACE = Path("/usr/src")
 _SPACE = 700  # MiB: what the largest build takes at its height
 _MANIFEST = "manifest.json"
@@ -39,9 +39,11 @@ _LOG = "build.log"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a program is built: ``needs`` are components, ``files`` its script's own, ``programs`` the machine's."""
+    """How a program is built: ``needs`` are components, ``files`` its script's own, ``programs`` the
+    machine's, files by their paths among them; ``source`` is the program whose source it is."""
 
     what: str
+    source: str
     needs: tuple[str, ...]
     files: tuple[str, ...]
     programs: tuple[str, ...]
@@ -49,7 +51,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Component:
-    """A program of a version, such as ``ipvsadm-1.31``, or built from the developer's own ``tree``."""
+    """A program of a version, such as ``ipvsadm-1.31``, or built from the developer's own ``tree``.
+
+    The name is the recipe's and the version: ``ipvsadm-today-1.31`` comes of the source ``ipvsadm-1.31``.
+    """
 
     name: str
     tree: Path | None = None
@@ -61,8 +66,18 @@ class Component:
 
     @property
     def version(self) -> str:
-        """The version, as upstream has it; of a tree, ``tree``."""
-        return self.name.rpartition("-")[2]
+        """The version, as upstream has it; of a tree what its file VERSION says, as ``1.31+tree``, or
+        ``tree``."""
+        if self.tree is None:
+            return self.name.rpartition("-")[2]
+        file = self.tree / "VERSION"
+        said = file.read_text(errors="replace").split()[:1] if file.is_file() else []
+        return "+".join([*said, "tree"])
+
+    @property
+    def source(self) -> str:
+        """The name of its source in the catalogue; of no use where there is a tree."""
+        return f"{self.recipe.source}-{self.version}"
 
     @property
     def recipe(self) -> Recipe:
@@ -77,7 +92,8 @@ class Component:
 
 @dataclass(frozen=True)
 class Built:
-    """A component in the cache: its ``folder``, the SHA-256 of its ``files``, and what it was ``built`` with."""
+    """A component in the cache: its ``folder``, the SHA-256 of its ``files``, and what it was ``built``
+    with."""
 
     folder: Path
     name: str
@@ -105,7 +121,13 @@ def recipes() -> Mapping[str, Recipe]:
 
     rows: Mapping[str, Any] = tomllib.loads((_recipes() / "recipes.toml").read_text())
     return {
-        name: Recipe(row["what"], tuple(row["needs"]), tuple(row["files"]), tuple(row["programs"]))
+        name: Recipe(
+            row["what"],
+            row.get("source", name),
+            tuple(row["needs"]),
+            tuple(row["files"]),
+            tuple(row["programs"]),
+        )
         for name, row in rows.items()
     }
 
@@ -155,15 +177,16 @@ def installed() -> tuple[Built, ...]:
 
 
 def lacking(wanted: Sequence[Component]) -> Sequence[str]:
-    """The programs that this machine must get before it can build these."""
+    """The programs and files that this machine must get before it can build these."""
     programs: dict[str, None] = {}
     for component in wanted:
         programs |= dict.fromkeys((*component.recipe.programs, *lacking(component.needs)))
-    return [program for program in programs if shutil.which(program) is None]
+    return [program for program in programs if not _there(program)]
 
 
 def inside(work: Path, needs: Mapping[str, Path], script: Path, jobs: int, *, root: bool) -> Sequence[str]:
-    """The command that runs ``script`` in ``work``, at the place that every build sees, and in the same environment.
+    """The command that runs ``script`` in ``work``, at the place that every build sees, and in the same
+    environment.
 
     It has mounts and processes of its own, which end with lvslab.
     """
@@ -172,12 +195,14 @@ def inside(work: Path, needs: Mapping[str, Path], script: Path, jobs: int, *, ro
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
         *(() if root else ("--map-root-user",)),
-        *("sh", "-euc", _INSIDE, "sh", str(work), str(_PLACE), str(_PLACE / "recipes" / script.name), str(jobs)),
+        *("sh", "-euc", _INSIDE, "sh", str(work), str(_PLACE)),
+        *(str(_PLACE / "recipes" / script.name), str(jobs)),
         *binds,
     ]  # fmt: skip
 
 
-# Arguments: the build's folder, where it shall appear, the script there, jobs, then pairs of what is mounted where.
+# Arguments: the build's folder, where it shall appear, the script there, jobs, then pairs of what is mounted
+# where.
 _INSIDE = """
 work=$1 place=$2 script=$3 jobs=$4
 shift 4
@@ -187,8 +212,8 @@ while [ $# -gt 0 ]; do
 done
 mount --rbind "$work" "$place"
 cd "$place/source"
-exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/nonexistent LC_ALL=C TZ=UTC SOURCE_DATE_EPOCH=946684800 \
-    KCONFIG_NOTIMESTAMP=1 JOBS="$jobs" sh -eu "$script"
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/nonexistent LC_ALL=C TZ=UTC \
+    SOURCE_DATE_EPOCH=946684800 KCONFIG_NOTIMESTAMP=1 JOBS="$jobs" sh -eu "$script"
 """
 
 
@@ -203,9 +228,9 @@ def _place(component: Component) -> Path:
 def _source_checksum(component: Component) -> str:
     if component.tree is not None:
         return kernel_tree.fingerprint(component.tree)
-    if known := catalogue.source(component.name).sha256:
+    if known := catalogue.source(component.source).sha256:
         return known
-    return store.sha256(source.get(component.name))
+    return store.sha256(source.get(component.source))
 
 
 def _read(place: Path) -> Built | None:
@@ -237,8 +262,15 @@ def _check_machine(component: Component) -> None:
         )
 
 
+def _there(program: str) -> bool:
+    # Of a file, the list may give a pattern.
+    if program.startswith("/"):
+        return any(Path("/").glob(program[1:]))
+    return shutil.which(program) is not None
+
+
 def _package(program: str) -> str:
-    """The Debian package of a program: as packages-build.txt has it, or of its own name."""
+    """The Debian package of a program or file: as packages-build.txt has it, or of its own name."""
     for line in (paths.PROJECT / "lvslab" / "packages-build.txt").read_text().splitlines():
         words = line.split(maxsplit=2)
         if len(words) > 1 and words[1] == program:
@@ -253,7 +285,7 @@ def _run(component: Component, work: Path, needs: Mapping[str, Path], now: Calla
     shutil.copytree(_recipes(), work / "recipes")
     now(f"{component.name}: getting the source")
     if component.tree is None:
-        source.unpack(source.get(component.name), work / "source")
+        source.unpack(source.get(component.source), work / "source")
     else:
         run(["cp", "--archive", component.tree, work / "source"])
     jobs = len(os.sched_getaffinity(0))
@@ -314,7 +346,8 @@ def _failed(component: Component, work: Path, status: int) -> BuildError:
 
 @contextlib.contextmanager
 def _making(name: str) -> Iterator[Path]:
-    """An empty folder on the cache's own file system, which is deleted at the end; so is what killed builds left."""
+    """An empty folder on the cache's own file system, which is deleted at the end; so is what killed builds
+    left."""
     with store.locked("components"):
         for left in folder().glob(".*"):
             with contextlib.suppress(OSError), _held(left):

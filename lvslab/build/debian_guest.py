@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from lvslab.build import guest_files, packages, reseed, userland
 from lvslab.build.archive import LINK, Entry
@@ -11,6 +12,7 @@ from lvslab.build.kernel import Kernel
 # The programs of a director, by package. Listed are the files that a guest runs; libraries follow by
 # themselves.
 PACKAGES = ("bash", "busybox-static", "dash", "dropbear-bin", "iproute2", "iptables", "ipvsadm")
+_IPVSADM = "usr/sbin/ipvsadm"
 PROGRAMS = (
     guest_files.BUSYBOX,
     "usr/bin/bash",
@@ -19,7 +21,7 @@ PROGRAMS = (
     "usr/bin/ip",
     "usr/sbin/xtables-nft-multi",
     "usr/sbin/xtables-legacy-multi",
-    "usr/sbin/ipvsadm",
+    _IPVSADM,
     "usr/sbin/ipvsadm-save",
     "usr/sbin/ipvsadm-restore",
 )
@@ -37,9 +39,14 @@ _IPTABLES = {
 _LOADED = ("virtio_pci", "virtio_net", "e1000", "ip_vs", "nf_tables", "nft_compat", "nft_chain_nat")
 
 
-def entries(kernel: Kernel, programs: Sequence[packages.Package]) -> list[Entry]:
-    """What is in the image of ``kernel`` with the ``programs`` of PACKAGES."""
+def entries(
+    kernel: Kernel, programs: Sequence[packages.Package], ipvsadm: Path | None = None
+) -> list[Entry]:
+    """What is in the image of ``kernel`` with the ``programs`` of PACKAGES, and ``ipvsadm`` in place of
+    theirs."""
     files = userland.files_of(programs, lambda path: "bin/" in path or "lib" in path)
+    if ipvsadm is not None:
+        files = {**files, _IPVSADM: packages.Member(_IPVSADM, 0o755, ipvsadm.read_bytes())}
     extensions = [path for path in files if path.startswith(_EXTENSIONS)]
     chosen = userland.closure(files, [*PROGRAMS, *extensions])
     found = [_entry(path, member) for path, member in chosen.items()]

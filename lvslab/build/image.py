@@ -46,18 +46,25 @@ class Image:
 def build(kernel: Kernel, ipvsadm: str | None = None) -> Image:
     """The guest image for ``kernel``, from the cache or made now.
 
-    ``ipvsadm`` is the version of that program, where it is not to be the usual one. Raises MachineError,
-    BuildError, UsageError.
+    ``ipvsadm`` is the version or source tree of that program, where it is not to be the usual one. Raises
+    MachineError, BuildError, UsageError.
     """
     if kernel.userland == "musl-i386":
-        # Only where it is needed: it brings the builder of these programs with it.
+        # Only where it is needed, as below: it brings the builder of these programs with it.
         from lvslab.build import musl_guest, old_userland
 
         programs = old_userland.programs(ipvsadm) if ipvsadm else old_userland.programs()
         return _made(kernel, [programs.key], programs.versions, lambda: musl_guest.entries(kernel, programs))
     found = packages.fetch(debian_guest.PACKAGES)
     inputs = sorted(package.sha256 for package in found)
-    return _made(kernel, inputs, debian_guest.versions(found), lambda: debian_guest.entries(kernel, found))
+    versions, own = debian_guest.versions(found), None
+    if ipvsadm:
+        from lvslab.build import ipvsadm_build
+
+        built = ipvsadm_build.today(ipvsadm)
+        inputs.append(built.sha256)
+        versions, own = {**versions, "ipvsadm": built.version}, built.path
+    return _made(kernel, inputs, versions, lambda: debian_guest.entries(kernel, found, own))
 
 
 def _made(

@@ -1,4 +1,7 @@
-"""The programs of guests with old kernels: static, for i386, with musl. The distribution's need Linux 3.2."""
+"""The programs of guests with old kernels: static, for i386, with musl.
+
+The distribution's need Linux 3.2.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from lvslab import paths
-from lvslab.build import catalogue, component, store
+from lvslab.build import component, ipvsadm_build, store
 from lvslab.build.component import Built, Component, nobody
-from lvslab.errors import UsageError
 
 IPVSADM = "1.31"
 _PROGRAMS = {
@@ -34,7 +36,8 @@ def components(ipvsadm: str = IPVSADM) -> Mapping[Component, str]:
 
     ``ipvsadm`` is a version, or the path of a source tree. Raises UsageError where it is neither.
     """
-    return {**{Component(name): file for name, file in _PROGRAMS.items()}, _ipvsadm(ipvsadm): "ipvsadm"}
+    fixed = {Component(name): file for name, file in _PROGRAMS.items()}
+    return {**fixed, ipvsadm_build.chosen(ipvsadm): "ipvsadm"}
 
 
 def programs(ipvsadm: str = IPVSADM, now: Callable[[str], None] = nobody) -> OldUserland:
@@ -52,18 +55,3 @@ def programs(ipvsadm: str = IPVSADM, now: Callable[[str], None] = nobody) -> Old
         if not (folder / file).exists():
             store.write(folder / file, (built.folder / file).read_bytes(), mode=0o755)
     return OldUserland(folder, key, {part.program: part.version for part, _ in found.values()})
-
-
-def _ipvsadm(asked: str) -> Component:
-    tree = Path(asked)
-    if "/" in asked or tree.is_dir():
-        if not (tree / "ipvsadm.c").is_file():
-            raise UsageError(
-                f"{asked} is not ipvsadm's source", "give a version, or the folder with ipvsadm.c"
-            )
-        return Component("ipvsadm-tree", tree.resolve())
-    name = f"ipvsadm-{asked}"
-    if name not in catalogue.sources():
-        known = [row.removeprefix("ipvsadm-") for row in catalogue.sources() if row.startswith("ipvsadm-")]
-        raise catalogue.unknown("ipvsadm", asked, known)
-    return Component(name)

@@ -15,8 +15,8 @@ GCC = "gcc-3.4.6"
 
 @dataclass(frozen=True)
 class Toolchain:
-    """A compiler: the folder it is in, the prefix of its programs (CROSS_COMPILE), its name, and a checksum of
-    its source and recipe."""
+    """A compiler: the folder it is in, the prefix of its programs (CROSS_COMPILE), its name, and a checksum
+    of its source and recipe."""
 
     prefix: Path
     cross: str

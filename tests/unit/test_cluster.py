@@ -95,6 +95,23 @@ def test_an_unknown_kernel_on_the_command_line_is_no_mistake_in_the_file(folder:
         boot(folder, name, kernel_name=str(folder / "vmlinuz"))
 
 
+@pytest.mark.parametrize(("asked", "wanted"), [("./mine", "{here}/mine"), ("1.31", "1.31"), (None, None)])
+def test_the_path_of_ipvsadms_source_holds_for_those_who_are_elsewhere(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, asked: str | None, wanted: str | None
+) -> None:
+    def plan_of(*arguments: object, ipvsadm: str | None, **others: object) -> None:
+        raise UsageError(f"asked for {ipvsadm}")
+
+    monkeypatch.setattr(planning, "plan_of", plan_of)
+    monkeypatch.chdir(folder)
+    with (
+        pytest.raises(UsageError) as caught,
+        cluster.booted(folder, name=name, ipvsadm=asked),
+    ):
+        pytest.fail("it booted")
+    assert caught.value.message == f"asked for {wanted and wanted.format(here=folder)}"
+
+
 def test_files_are_read_before_anything_is_done(folder: Path, name: str, state: Path) -> None:
     (folder / "howto.md").write_text("```sh node=nobody\ntrue\n```\n")
     with pytest.raises(LabFileError, match=r"howto\.md:1: "):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.build import debian_guest, guest_files, image, keys, packages, userland
+from lvslab.build import debian_guest, guest_files, image, ipvsadm_build, keys, packages, store, userland
 from lvslab.build.archive import Entry, newc
+from lvslab.build.ipvsadm_build import Ipvsadm
 from lvslab.build.kernel import Kernel
 from lvslab.build.packages import Member, Package
 
@@ -180,6 +181,42 @@ def test_what_is_in_an_image(kernel: Kernel, distribution: tuple[Package, ...]) 
     for script in ("agent", "boot", "login", "manage"):
         assert found[f"etc/lvslab/{script}"].mode == stat.S_IFREG | 0o755
     assert found["usr/bin/sh"].content == b"dash"
+
+
+@pytest.fixture
+def own_ipvsadm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What ``--ipvsadm 1.29`` builds; of another version of it, other bytes."""
+    program = tmp_path / "own-ipvsadm"
+    program.write_bytes(b"ipvsadm 1.29")
+
+    def today(asked: str) -> Ipvsadm:
+        return Ipvsadm(program, store.sha256(program), asked)
+
+    monkeypatch.setattr(ipvsadm_build, "today", today)
+    return program
+
+
+def test_another_ipvsadm_takes_the_place_of_the_distributions(
+    kernel: Kernel, distribution: tuple[Package, ...], own_ipvsadm: Path
+) -> None:
+    built = image.build(kernel, "1.29")
+    assert built.versions == {"kernel": "6.1.0-1", "ipvsadm": "1.29", "iptables": "1.8.9-2"}
+    ipvsadm = contents(built)["usr/sbin/ipvsadm"]
+    assert (ipvsadm.mode, ipvsadm.content) == (stat.S_IFREG | 0o755, b"ipvsadm 1.29")
+    usual = image.build(kernel)
+    assert contents(usual)["usr/sbin/ipvsadm"].content == b"usr/sbin/ipvsadm"
+    assert contents(usual).keys() == contents(built).keys()
+
+
+def test_whatever_changes_in_ipvsadm_makes_another_image(
+    kernel: Kernel, distribution: tuple[Package, ...], own_ipvsadm: Path
+) -> None:
+    seen = [image.build(kernel).key, image.build(kernel, "1.29").key]
+    own_ipvsadm.write_bytes(b"ipvsadm 1.29, changed")
+    changed = image.build(kernel, "1.29")
+    assert changed.key not in seen
+    assert contents(changed)["usr/sbin/ipvsadm"].content == b"ipvsadm 1.29, changed"
+    assert seen[0] != seen[1]
 
 
 def test_keys_are_for_root_alone(kernel: Kernel, distribution: tuple[Package, ...]) -> None:
