@@ -321,14 +321,13 @@ def build_kernel(
     from lvslab import show
     from lvslab.build import kernel_build
 
-    with show.Progress() as progress:
+    with show.Progress():
         built = kernel_build.build(
             version,
             tree=Path(tree) if tree else None,
             config=Path(config) if config else None,
             jobs=jobs if jobs != 0 else None,
             insecure=insecure,
-            now=progress.now,
         )
     _say(kernel_build.as_json(built), json, show.kernel_built)
 
@@ -359,7 +358,10 @@ def list_toolchains(c: Context, json: bool = False) -> None:
 @task(
     name="build",
     positional=["name"],
-    help={"name": "one of toolchain.list (default: all that a guest with an old kernel needs)", "json": JSON},
+    help={
+        "name": "one of toolchain.list (default: all that old kernels and their guests need)",
+        "json": JSON,
+    },
 )
 def build_toolchain(c: Context, name: str = "", json: bool = False) -> None:
     """Build the compiler and the programs for old kernels, each once."""

@@ -13,10 +13,10 @@ MIB = 1 << 20
 
 def listed(found: Mapping[str, Any]) -> str:
     """What ``kernel.list`` prints."""
-    versions = {row["version"] for row in found["store"]}
+    there = {row["row"] for row in found["store"]}
     rows = [("kernel", "how", "compiler", "arch", "here")]
     for row in found["catalogue"]:
-        here = "built" if row["version"] in versions else "downloaded" if row["downloaded"] else "-"
+        here = "built" if row["name"] in there else "downloaded" if row["downloaded"] else "-"
         rows.append((row["name"], row["how"], row["compiler"] or "-", row["arch"], here))
     return f"what can be had\n{columns(rows)}\n\n{_store(found['store'])}"
 

@@ -6,16 +6,12 @@ with lvslab. What comes of it appears at once or not at all.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import json
 import logging
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
@@ -23,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from lvslab import paths
-from lvslab.build import catalogue, kernel_log, kernel_tree, source, store
-from lvslab.errors import BuildError, CommandFailed, MachineError
-from lvslab.run import ended, follow, last_lines, run
+from lvslab.build import building, catalogue, folders, kernel_recipe, kernel_tree, source, store
+from lvslab.build.building import Build
+from lvslab.errors import MachineError
+from lvslab.run import run
 
 log = logging.getLogger("lvslab.build.component")
 
@@ -105,10 +102,6 @@ class Built:
     built: int
 
 
-def nobody(text: str) -> None:
-    """Hear, and do nothing."""
-
-
 def folder() -> Path:
     """Where components are kept."""
     return paths.cache() / "toolchains"
@@ -146,21 +139,21 @@ def find(component: Component) -> Built | None:
     return _read(_place(component))
 
 
-def build(component: Component, now: Callable[[str], None] = nobody) -> Built:
-    """The component, built if the cache has none of these inputs; ``now`` hears how far it is.
+def build(component: Component) -> Built:
+    """The component, built if the cache has none of these inputs.
 
     Raises MachineError where the machine lacks a program, BuildError where it cannot be fetched or built.
     """
     if there := find(component):
         return there
     _check_machine(component)
-    needs = {needed.program: build(needed, now).folder for needed in component.needs}
+    needs = {needed.program: build(needed).folder for needed in component.needs}
     place = _place(component)
-    with store.locked(f"component-{place.name}"), _space_told():
+    with store.locked(f"component-{place.name}"), folders.full_disk_told():
         if there := find(component):
             return there  # built by another process, for which this one waited
-        with _making(place.name) as work:
-            _run(component, work, needs, now)
+        with folders.making(folder(), place.name) as work:
+            _run(component, work, needs)
             made = work / "made"
             (made / _MANIFEST).touch()
             (work / _LOG).rename(made / _LOG)
@@ -192,9 +185,7 @@ def inside(work: Path, needs: Mapping[str, Path], script: Path, jobs: int, *, ro
     """
     binds = [word for name, place in needs.items() for word in (str(place), str(work / name))]
     return [
-        *("setpriv", "--pdeathsig", "KILL"),
-        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
-        *(() if root else ("--map-root-user",)),
+        *kernel_recipe.apart(root=root),
         *("sh", "-euc", _INSIDE, "sh", str(work), str(_PLACE)),
         *(str(_PLACE / "recipes" / script.name), str(jobs)),
         *binds,
@@ -253,13 +244,7 @@ def _check_machine(component: Component) -> None:
             f"building {component.name} takes the headers of the C library",
             "apt-get install --no-install-recommends libc6-dev",
         )
-    folder().mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder()).free >> 20
-    if free < _SPACE:
-        raise BuildError(
-            f"{folder()} has {free} MiB free, and building {component.name} takes {_SPACE} MiB",
-            "make room there, or set LVSLAB_CACHE to a folder on another disk",
-        )
+    folders.need_space(folder(), _SPACE, f"building {component.name}")
 
 
 def _there(program: str) -> bool:
@@ -278,37 +263,24 @@ def _package(program: str) -> str:
     return {"as": "binutils", "ar": "binutils", "strip": "binutils", "xz": "xz-utils"}.get(program, program)
 
 
-def _run(component: Component, work: Path, needs: Mapping[str, Path], now: Callable[[str], None]) -> None:
+def _run(component: Component, work: Path, needs: Mapping[str, Path]) -> None:
     """Fill ``work/made``. Raises BuildError."""
     for name in ("build", "made", *needs):
         (work / name).mkdir()
     shutil.copytree(_recipes(), work / "recipes")
-    now(f"{component.name}: getting the source")
     if component.tree is None:
         source.unpack(source.get(component.source), work / "source")
     else:
         run(["cp", "--archive", component.tree, work / "source"])
-    jobs = len(os.sched_getaffinity(0))
-    command = inside(work, needs, work / "recipes" / f"{component.program}.sh", jobs, root=os.geteuid() == 0)
+    jobs, script = building.processors(), work / "recipes" / f"{component.program}.sh"
+    kept = paths.cache() / "toolchains-failed" / f"{component.name}.log"
     log.info("building %s, %d jobs", component.name, jobs)
-    began = time.monotonic()
-    objects, told = 0, 0.0
     with (work / _LOG).open("wb") as stream:
-
-        def heard(line: bytes) -> None:
-            nonlocal objects, told
-            stream.write(line)
-            objects += kernel_log.is_object(line.decode("latin-1"))
-            seconds = int(time.monotonic() - began)
-            if time.monotonic() - told > 0.25:
-                told = time.monotonic()
-                now(f"{component.name}: {objects} files, {seconds // 60}:{seconds % 60:02}")
-
-        status = follow(command, heard)
-    if status != 0:
-        raise _failed(component, work, status)
-    seconds = time.monotonic() - began
-    log.info("%s built in %.0f s", component.name, seconds)
+        steps = Build(component.name, "its script", stream, kept)
+        steps.take(
+            "compiling", ["sh", script.name], inside(work, needs, script, jobs, root=os.geteuid() == 0)
+        )
+        steps.done()
     made = work / "made"
     built = Built(
         folder=made,
@@ -321,66 +293,10 @@ def _run(component: Component, work: Path, needs: Mapping[str, Path], now: Calla
             if path.is_file() and not path.is_symlink()
         },
         compiler=run(["gcc", "--version"]).stdout.decode().splitlines()[0],
-        seconds=round(seconds, 1),
+        seconds=round(steps.seconds, 1),
         built=int(time.time()),
     )
     fields = asdict(built)
     del fields["folder"]
     os.sync()
     store.write(made / _MANIFEST, json.dumps(fields, indent=1).encode() + b"\n")
-
-
-def _failed(component: Component, work: Path, status: int) -> BuildError:
-    text = (work / _LOG).read_bytes()
-    kept = paths.cache() / "toolchains-failed" / f"{component.name}.log"
-    store.write(kept, text)
-    if b"unshare" in text[:200] and (said := last_lines(text)):
-        return BuildError("a build needs mounts of its own, which this machine does not let it have", said)
-    lines = kernel_log.first_error(text.decode(errors="replace"))
-    return CommandFailed(
-        f"{component.name} does not build: {ended('its script', status)}",
-        status=status,
-        hint="\n  ".join([*lines, f"all that it said: {kept}"]),
-    )
-
-
-@contextlib.contextmanager
-def _making(name: str) -> Iterator[Path]:
-    """An empty folder on the cache's own file system, which is deleted at the end; so is what killed builds
-    left."""
-    with store.locked("components"):
-        for left in folder().glob(".*"):
-            with contextlib.suppress(OSError), _held(left):
-                shutil.rmtree(left, ignore_errors=True)
-        place = Path(tempfile.mkdtemp(dir=folder(), prefix=f".{name}."))
-        holding = contextlib.ExitStack()
-        holding.enter_context(_held(place))
-    with holding:
-        try:
-            place.chmod(0o755)
-            yield place
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _held(place: Path) -> Iterator[None]:
-    """Hold a folder, so that nobody sweeps it. Raises BlockingIOError where somebody else does."""
-    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _space_told() -> Iterator[None]:
-    try:
-        yield
-    except OSError as refused:
-        if refused.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise BuildError(
-            f"there is no space left in {paths.cache()}", "make room, or set LVSLAB_CACHE to another disk"
-        ) from None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lvslab.build import catalogue, component
-from lvslab.build.component import Component, nobody
+from lvslab.build.component import Component
 from lvslab.errors import UsageError
 
 
@@ -40,9 +39,9 @@ def chosen(asked: str, recipe: str = "ipvsadm") -> Component:
     return Component(f"{recipe}-{asked}")
 
 
-def today(asked: str, now: Callable[[str], None] = nobody) -> Ipvsadm:
+def today(asked: str) -> Ipvsadm:
     """The ipvsadm that is ``asked`` for, built where it is not there, for guests with the distribution's own
     programs. Raises UsageError, MachineError, BuildError."""
     part = chosen(asked, "ipvsadm-today")
-    built = component.build(part, now)
+    built = component.build(part)
     return Ipvsadm(built.folder / "ipvsadm", built.files["ipvsadm"], part.version)

@@ -7,11 +7,8 @@ once.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,20 +16,23 @@ from typing import Any
 
 from lvslab import paths
 from lvslab.build import (
+    building,
     catalogue,
     fixes,
+    folders,
     kconfig,
     kernel_recipe,
     kernel_store,
     kernel_tree,
     source,
     store,
+    toolchain,
 )
 from lvslab.build.catalogue import KernelRow
-from lvslab.build.kernel_job import Compiler, Job, nobody
+from lvslab.build.kernel_job import Compiler, Job
 from lvslab.build.kernel_recipe import Recipe
 from lvslab.build.kernel_store import Built
-from lvslab.errors import BuildError, UsageError
+from lvslab.errors import UsageError
 from lvslab.run import missing_program, run
 
 # What a build takes on disk at its height, in MiB.
@@ -52,19 +52,20 @@ def build(
     config: Path | None = None,
     jobs: int | None = None,
     insecure: bool = False,
-    now: Callable[[str], None] = nobody,
 ) -> Built:
     """The kernel of that version, built if the store has none of just these sources, configuration and
     compiler.
 
-    ``tree`` is built instead of a release's source; ``config`` has the last word; ``now`` hears how far it
-    is. Raises UsageError for an unknown version, a tree that is no kernel or a configuration with a mistake,
-    MachineError where a program is missing, BuildError where the source cannot be had or does not build as
-    asked.
+    ``tree`` is built instead of a release's source; ``config`` has the last word; ``jobs`` is how many
+    things make does at a time, None for one for each processor. Raises UsageError for an unknown version, a
+    tree that is no kernel or a configuration with a mistake, MachineError where a program is missing,
+    BuildError where the source cannot be had or does not build as asked.
     """
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs is {jobs}, and make takes at least 1")
     row = row_of(version, tree)
+    if tree is None and row.source.place == "debian-package":
+        row = replace(row, version=source.packaged_version(source.get(row.name)))
     wanted = wishes(row, config)
     _check_machine(row)
     compiler = compiler_of(row)
@@ -72,13 +73,13 @@ def build(
     name = kernel_store.name_of(row.version, key(row, wanted, compiler, made_of))
     if there := kernel_store.read(kernel_store.folder() / name):
         return there
-    _check_space(row)
+    folders.need_space(kernel_store.folder(), _SPACE[row.family], f"building Linux {row.version}")
     with store.locked(f"kernel-{name}"):
         if there := kernel_store.read(kernel_store.folder() / name):
             return there  # built by another process, for which this one waited
         with kernel_store.making(f"{row.version}-work") as work, kernel_store.making(name) as made:
-            job = Job(row, wanted, compiler, work, made, jobs or len(os.sched_getaffinity(0)), now)
-            with _space_told():
+            job = Job(row, wanted, compiler, work, made, jobs or building.processors())
+            with folders.full_disk_told():
                 job.run(tree.resolve() if tree else None, insecure)
                 return kernel_store.install(made, name, job.manifest(made_of))
 
@@ -134,9 +135,7 @@ def compiler_of(row: KernelRow) -> Compiler:
     if row.compiler == "system":
         said = [run([name, "--version"]).stdout.decode().splitlines()[0] for name in ("gcc", "ld")]
         return Compiler(said[0], "", "\n".join(said))
-    import importlib
-
-    old = importlib.import_module("lvslab.build.toolchain").gcc_346()
+    old = toolchain.gcc_346()
     return Compiler(old.name, old.cross, old.key)
 
 
@@ -169,26 +168,3 @@ def _check_machine(row: KernelRow) -> None:
     for program in _PROGRAMS[row.family]:
         if shutil.which(program) is None:
             missing_program(program)
-
-
-def _check_space(row: KernelRow) -> None:
-    folder = kernel_store.folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    free, needed = shutil.disk_usage(folder).free >> 20, _SPACE[row.family]
-    if free < needed:
-        raise BuildError(
-            f"{folder} has {free} MiB free, and building Linux {row.version} takes {needed} MiB",
-            "make room there, or set LVSLAB_CACHE to a folder on another disk",
-        )
-
-
-@contextlib.contextmanager
-def _space_told() -> Iterator[None]:
-    try:
-        yield
-    except OSError as refused:
-        if refused.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise BuildError(
-            f"there is no space left in {paths.cache()}", "make room, or set LVSLAB_CACHE to another disk"
-        ) from None

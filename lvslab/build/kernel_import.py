@@ -35,6 +35,7 @@ def take(path: Path, modules: Path | None = None, config: Path | None = None) ->
             (made / "config").write_bytes(settings)
         names = _copy_modules(kernel, made / "lib/modules" / kernel.release)
         manifest = Manifest(
+            row="",
             version=number,
             release=kernel.release,
             arch=kernel.arch,

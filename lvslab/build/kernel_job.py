@@ -10,17 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
 
 from lvslab import paths
-from lvslab.build import fixes, kconfig, kconfig_tree, kernel_log, kernel_recipe, kernel_tree, source, store
+from lvslab.build import fixes, kconfig, kconfig_tree, kernel_recipe, kernel_tree, source, store
+from lvslab.build.building import Build
 from lvslab.build.catalogue import KernelRow
 from lvslab.build.kernel_recipe import Recipe
 from lvslab.build.kernel_store import Manifest
-from lvslab.errors import BuildError, CommandFailed, MachineError
-from lvslab.run import ended, follow, last_lines, run
+from lvslab.errors import BuildError
+from lvslab.run import run
 
 log = logging.getLogger("lvslab.build.kernel_job")
+
+Take = Callable[[str, Sequence[str], bytes], None]
+"""Takes a step: what it is, in words, its command, and what that reads."""
 
 _SHOWN = 12  # of the settings that kconfig did not take
 
@@ -34,10 +37,6 @@ class Compiler:
     key: str
 
 
-def nobody(text: str) -> None:
-    """Hear, and do nothing."""
-
-
 @dataclass(frozen=True)
 class Job:
     """One build: ``work`` is its folder while it lasts, ``made`` the one that the store will take."""
@@ -48,7 +47,6 @@ class Job:
     work: Path
     made: Path
     jobs: int
-    now: Callable[[str], None] = nobody
 
     @property
     def recipe(self) -> Recipe:
@@ -62,7 +60,6 @@ class Job:
             (self.work / name).mkdir()
         for name, text in kernel_recipe.programs(self.recipe).items():
             store.write(self.work / "programs" / name, text.encode(), mode=0o755)
-        self.now(f"Linux {self.row.version}: getting the source")
         linux = self.work / "linux"
         lower = None
         if tree is None:
@@ -74,34 +71,33 @@ class Job:
         read, written = (linux, linux) if lower is None else (lower, self.work / "upper")
 
         log.info("building Linux %s with %s, %d jobs", self.row.version, self.compiler.name, self.jobs)
+        kept = paths.cache() / "kernels" / "failed" / f"{self.row.version}.log"
         with (self.made / "build.log").open("wb") as stream:
-            steps = _Steps(self, lower, stream)
+            steps = Build(f"Linux {self.row.version}", "make", stream, kept)
+
+            def take(what: str, command: Sequence[str], input: bytes = b"") -> None:
+                steps.take(what, command, self.inside(lower, command), input=input)
+
             if kernel_tree.was_built_in(read):
-                steps.take("cleaning the copy of the tree", kernel_recipe.clean(self.recipe))
+                take("cleaning the copy of the tree", kernel_recipe.clean(self.recipe))
             fixes.apply(self.row.fixes, read, written)
-            final = self._configure(steps, read, written)
+            final = self._configure(take, read, written)
             has_modules = kconfig.values(final).get("MODULES") == "y"
             for what, command in kernel_recipe.build(self.recipe, has_modules):
-                steps.take(what, command)
+                take(what, command)
             steps.done()
         self._collect(written, final)
 
     def _takes_layers(self, tree: Path) -> bool:
         """Whether a layer can be put over the tree here: not every file system lets one."""
-        tried = run(self.inside(tree, ["true"]), check=False)
-        if tried.returncode != 0 and run(self.inside(None, ["true"]), check=False).returncode != 0:
-            raise MachineError(
-                "a build needs mounts of its own, which this machine does not let it have",
-                last_lines(tried.stderr),
-            )
-        return tried.returncode == 0
+        return run(self.inside(tree, ["true"]), check=False).returncode == 0
 
     def inside(self, lower: Path | None, command: Sequence[str]) -> Sequence[str]:
         """``command`` as it is run in this build's mounts and environment."""
         variables = kernel_recipe.environment(self.recipe)
         return kernel_recipe.inside(self.work, lower, variables, command, root=os.geteuid() == 0)
 
-    def _configure(self, steps: _Steps, read: Path, written: Path) -> str:
+    def _configure(self, take: Take, read: Path, written: Path) -> str:
         """Make the final .config and return it. Raises BuildError where it is not what was asked for."""
         with_wishes = kernel_tree.reads_wishes(read)
         if with_wishes:
@@ -113,7 +109,7 @@ class Job:
             others = [place.symbol for place in known if place.type in ("bool", "tristate")]
             text = kernel_recipe.questions(self.wishes, others)
             store.write(written / ".config", text.encode())
-        steps.take("configuring", kernel_recipe.configure(self.recipe, with_wishes), input=b"\n" * 10000)
+        take("configuring", kernel_recipe.configure(self.recipe, with_wishes), b"\n" * 10000)
         final = (written / ".config").read_text(errors="replace")
         (self.made / "config").write_text(final)
         if misses := kconfig.verify(self.wishes, final):
@@ -164,6 +160,7 @@ class Job:
         folder = self.made / "lib/modules" / release
         flags = [word for _, command in kernel_recipe.build(self.recipe, True) for word in command[1:]]
         return Manifest(
+            row=self.row.name,
             version=self.row.version,
             release=release,
             arch=self.row.arch,
@@ -181,58 +178,6 @@ class Job:
             modules=tuple(
                 sorted(file.relative_to(folder).as_posix() for file in (folder / "kernel").rglob("*.*o"))
             ),
-        )
-
-
-class _Steps:
-    """Takes the steps of a job one after the other, and says how far they are."""
-
-    def __init__(self, job: Job, lower: Path | None, stream: BinaryIO) -> None:
-        self._job = job
-        self._lower = lower
-        self._stream = stream
-        self._began = time.monotonic()
-        self._objects = 0
-        self._told = 0.0
-
-    def take(self, what: str, command: Sequence[str], input: bytes = b"") -> None:
-        """Run a command in the build's place. Raises BuildError with the first error that it prints."""
-        began = self._stream.tell()
-        self._stream.write(f"# {what}: {' '.join(command)}\n".encode())
-        self._stream.flush()
-        self._tell(what)
-
-        def heard(line: bytes) -> None:
-            self._stream.write(line)
-            if kernel_log.is_object(line.decode("latin-1")):
-                self._objects += 1
-            if time.monotonic() - self._told > 0.25:
-                self._tell(what)
-
-        status = follow(self._job.inside(self._lower, command), heard, input=input)
-        self._stream.flush()
-        if status != 0:
-            raise self._failed(what, status, began)
-
-    def done(self) -> None:
-        """Say how long it took."""
-        log.info("built in %.0f s, %d files", time.monotonic() - self._began, self._objects)
-
-    def _tell(self, what: str) -> None:
-        self._told = time.monotonic()
-        seconds = int(self._told - self._began)
-        far = f"{self._objects} files, {seconds // 60}:{seconds % 60:02}"
-        self._job.now(f"Linux {self._job.row.version}: {what}, {far}")
-
-    def _failed(self, what: str, status: int, began: int) -> BuildError:
-        kept = paths.cache() / "kernels" / "failed" / f"{self._job.row.version}.log"
-        text = Path(self._stream.name).read_bytes()
-        store.write(kept, text)
-        lines = kernel_log.first_error(text[began:].decode(errors="replace"))
-        return CommandFailed(
-            f"Linux {self._job.row.version} does not build: {what}: {ended('make', status)}",
-            status=status,
-            hint="\n  ".join([*lines, f"all that it said: {kept}"]),
         )
 
 

@@ -95,4 +95,6 @@ def _first(urls: Sequence[str], what: str) -> bytes:
             return download.content(url)
         except BuildError as problem:
             problems.append(problem.message)
-    raise BuildError(f"kernel.org's {what} cannot be had", "\n  ".join([*dict.fromkeys(problems), _OTHERS, INSECURE]))
+    raise BuildError(
+        f"kernel.org's {what} cannot be had", "\n  ".join([*dict.fromkeys(problems), _OTHERS, INSECURE])
+    )

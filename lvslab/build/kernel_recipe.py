@@ -151,6 +151,15 @@ exec "$@"
 """
 
 
+def apart(*, root: bool) -> Sequence[str]:
+    """What a command begins with that gets mounts and processes of its own, which end with lvslab."""
+    return [
+        *("setpriv", "--pdeathsig", "KILL"),
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *(() if root else ("--map-root-user",)),
+    ]
+
+
 def inside(
     folder: Path, lower: Path | None, environment: Mapping[str, str], command: Sequence[str], *, root: bool
 ) -> Sequence[str]:
@@ -158,9 +167,7 @@ def inside(
     lvslab."""
     script = _INSIDE.format(place=PLACE, tree=TREE)
     return [
-        *("setpriv", "--pdeathsig", "KILL"),
-        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
-        *(() if root else ("--map-root-user",)),
+        *apart(root=root),
         *("sh", "-c", script, "sh", str(folder), str(lower or "")),
         *("env", "-i", *(f"{name}={value}" for name, value in environment.items())),
         *command,

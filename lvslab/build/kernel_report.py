@@ -45,7 +45,7 @@ def shown(name: str) -> Mapping[str, Any]:
         version = ready.name.removeprefix("debian-")
     else:
         try:
-            found = catalogue.kernel(version)
+            found = catalogue.kernel((there[-1].manifest.row if there else "") or version)
         except UsageError:
             if not there:
                 names = [
@@ -80,6 +80,7 @@ def _of_store(kernel: Built) -> Mapping[str, Any]:
     files = (file for file in kernel.folder.rglob("*") if file.is_file())
     return {
         "name": kernel.name,
+        "row": about.row,
         "version": about.version,
         "release": about.release,
         "arch": about.arch,

@@ -1,20 +1,13 @@
 """The kernels that were built or imported: one folder each, with a manifest, there as a whole or not at all.
 
 ``kernels/built/VERSION-CONFIGHASH/`` in the cache holds ``bzImage``, ``config`` and ``build.log`` (where
-there are any), ``manifest.json``, and ``lib/modules/RELEASE/kernel/``. A folder that is being filled has a
-name that begins with a dot; whoever fills it holds a lock on it, so what a killed process has left is told
-from it.
+there are any), ``manifest.json``, and ``lib/modules/RELEASE/kernel/``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -30,11 +23,13 @@ HASH_DIGITS = 12
 class Manifest:
     """What a kernel of the store is, and what it was made of.
 
-    ``release`` is what ``uname -r`` says; ``memory`` the MiB that a director gets; ``built`` seconds since
+    ``row`` is the catalogue's row that it was built by, "" where it was imported; ``release`` is what
+    ``uname -r`` says; ``memory`` the MiB that a director gets; ``built`` seconds since
     1970; ``flags`` what make was given beside the targets; ``modules`` paths below ``lib/modules/RELEASE``.
     The sums are SHA-256 in hexadecimal; those of source and configuration are "" for what was imported.
     """
 
+    row: str
     version: str
     release: str
     arch: str
@@ -120,11 +115,13 @@ def find(name: str) -> Built | None:
 
 
 def matching(name: str) -> tuple[Built, ...]:
-    """Those of that folder name, else those of that version, else those of that series; the newest last."""
+    """Those of that folder name, else those of that version, else those that were built by that row of the
+    catalogue, else those of that series; the newest last."""
     there = installed()
     for called in (
         lambda built: built.name,
         lambda built: built.manifest.version,
+        lambda built: built.manifest.row,
         lambda built: catalogue.series(built.manifest.version),
     ):
         if found := tuple(built for built in there if called(built) == name):
@@ -132,21 +129,11 @@ def matching(name: str) -> tuple[Built, ...]:
     return ()
 
 
-@contextlib.contextmanager
-def making(name: str) -> Iterator[Path]:
+def making(name: str) -> AbstractContextManager[Path]:
     """An empty folder to fill, on the store's own file system. What ``install`` has not taken is deleted."""
-    folder().mkdir(parents=True, exist_ok=True)
-    with store.locked("kernels"):
-        _sweep()
-        place = Path(tempfile.mkdtemp(dir=folder(), prefix=f".{name}."))
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        place.chmod(0o755)
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-        os.close(descriptor)
+    from lvslab.build import folders  # most commands only look
+
+    return folders.making(folder(), name)
 
 
 def install(made: Path, name: str, manifest: Manifest) -> Built:
@@ -180,19 +167,6 @@ def remove(name: str) -> Built:
 
 
 def _discard(place: Path) -> None:
-    """Delete a folder that nobody shall see half deleted."""
-    hidden = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
-    place.rename(hidden / "old")
-    shutil.rmtree(hidden, ignore_errors=True)
+    from lvslab.build import folders
 
-
-def _sweep() -> None:
-    """Delete what killed processes have left: folders with a dot that nobody holds a lock on."""
-    for place in folder().glob(".*"):
-        with contextlib.suppress(OSError):
-            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(place, ignore_errors=True)
-            finally:
-                os.close(descriptor)
+    folders.discard(place)

@@ -5,14 +5,14 @@ The distribution's need Linux 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from lvslab import paths
 from lvslab.build import component, ipvsadm_build, store
-from lvslab.build.component import Built, Component, nobody
+from lvslab.build.component import Built, Component
 
 IPVSADM = "1.31"
 _PROGRAMS = {
@@ -40,14 +40,14 @@ def components(ipvsadm: str = IPVSADM) -> Mapping[Component, str]:
     return {**fixed, ipvsadm_build.chosen(ipvsadm): "ipvsadm"}
 
 
-def programs(ipvsadm: str = IPVSADM, now: Callable[[str], None] = nobody) -> OldUserland:
+def programs(ipvsadm: str = IPVSADM) -> OldUserland:
     """The programs, built where they are not there: busybox, dropbear, xtables-legacy-multi, ipvsadm.
 
     Raises UsageError, MachineError, BuildError.
     """
     wanted = components(ipvsadm)
     found: dict[str, tuple[Component, Built]] = {
-        file: (part, component.build(part, now)) for part, file in wanted.items()
+        file: (part, component.build(part)) for part, file in wanted.items()
     }
     key = sha256("".join(built.files[file] for file, (_, built) in found.items()).encode()).hexdigest()
     folder = paths.cache() / "userland" / key[:16]

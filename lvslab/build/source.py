@@ -69,9 +69,9 @@ def present(source: Source) -> bool:
     return (folder() / source.file).exists()
 
 
-def checksum(tarball: Path) -> str:
-    """The SHA-256 of a tarball, in hexadecimal."""
-    return store.sha256(tarball)
+def packaged_version(tarball: Path) -> str:
+    """The release of Linux in a tarball that came out of a Debian package: 6.1.176 of ``..._6.1.176-1``."""
+    return tarball.name.rpartition("_")[2].removesuffix(".tar.xz").rpartition("-")[0]
 
 
 def mirrors() -> tuple[str, ...]:

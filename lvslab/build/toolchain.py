@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lvslab.build import catalogue, component
-from lvslab.build.component import Built, Component, nobody
+from lvslab.build import catalogue, component, old_userland
+from lvslab.build.component import Built, Component
 
 GCC = "gcc-3.4.6"
 
@@ -24,9 +24,9 @@ class Toolchain:
     key: str
 
 
-def gcc_346(now: Callable[[str], None] = nobody) -> Toolchain:
+def gcc_346() -> Toolchain:
     """gcc 3.4.6 for i386, built if it is not there. Raises MachineError, BuildError."""
-    built = component.build(Component(GCC), now)
+    built = component.build(Component(GCC))
     return Toolchain(built.folder, str(built.folder / "bin/i686-linux-gnu-"), built.name, built.key)
 
 
@@ -56,9 +56,14 @@ def _row(name: str, built: Built | None) -> dict[str, Any]:
     }
 
 
-def build(wanted: Sequence[str], now: Callable[[str], None] = nobody) -> Mapping[str, Built]:
+def usual() -> Sequence[str]:
+    """The names of all that kernels before 3.0 and their guests need."""
+    return [GCC, *(part.name for part in old_userland.components())]
+
+
+def build(wanted: Sequence[str]) -> Mapping[str, Built]:
     """The components of these names, with all that they need. Raises UsageError for an unknown name."""
     for name in wanted:
         if name not in names():
             raise catalogue.unknown("toolchain", name, names())
-    return {name: component.build(Component(name), now) for name in wanted}
+    return {name: component.build(Component(name)) for name in wanted}

@@ -65,7 +65,7 @@ def test_a_path_of_something_else(asked: str, tmp_path: Path) -> None:
 def test_what_is_built_for_guests_of_today(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build(part: Component, now: object) -> Built:
+    def build(part: Component) -> Built:
         assert (part.program, part.tree) == ("ipvsadm-today", tree)
         files = {"build.log": "aa", "ipvsadm": "bb"}
         return Built(tmp_path, part.name, "key", "source", files, "gcc", 1.0, 2)

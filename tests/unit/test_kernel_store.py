@@ -13,6 +13,7 @@ from lvslab.errors import UsageError
 from lvslab.paths import PROJECT
 
 OLD = Manifest(
+    row="2.6.18.8",
     version="2.6.18.8",
     release="2.6.18.8",
     arch="i386",
@@ -137,3 +138,13 @@ def test_remove(folder: Path) -> None:
     assert kernel_store.remove("6.1.9-0").name == "6.1.9-0"
     assert kernel_store.remove("6.1").name == "6.1.9-1"
     assert list(folder.iterdir()) == []
+
+
+def test_one_is_found_by_what_it_was_built_of() -> None:
+    built = put("6.1.176-cccccccccccc", version="6.1.176", row="linux-source-6.1")
+    put("6.1.192-cccccccccccc", version="6.1.192", row="6.1.192")
+    assert kernel_store.find("linux-source-6.1") == built
+    assert [found.name for found in kernel_store.matching("6.1")] == [
+        "6.1.176-cccccccccccc",
+        "6.1.192-cccccccccccc",
+    ]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lvslab.build import apt_lists, catalogue, kernel_org, packages, releases, source
+from lvslab.build import apt_lists, catalogue, kernel_org, packages, releases, source, store
 from lvslab.build.catalogue import Source
 from lvslab.errors import BuildError, UsageError
 
@@ -56,7 +56,7 @@ def test_a_tarball_is_downloaded_once(mirror: Any, cache: Path) -> None:
     path = source.fetch(PINNED)
     assert path == cache / "sources/linux-6.1.9.tar.xz"
     assert path.read_bytes() == CONTENT
-    assert source.checksum(path) == SUM
+    assert store.sha256(path) == SUM
     assert source.present(PINNED)
     assert source.fetch(PINNED) == path
     assert len(mirror.asked) == 1
@@ -252,3 +252,14 @@ def test_unpack_what_is_damaged(tmp_path: Path, kept: int) -> None:
     with pytest.raises(BuildError, match=r"a\.tar\.xz cannot be unpacked"):
         source.unpack(tmp_path / "a.tar.xz", tmp_path / "x")
     assert [file.name for file in tmp_path.iterdir() if file.name != "a.tar.xz"] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "version"),
+    [
+        ("linux-source-6.1_6.1.176-1.tar.xz", "6.1.176"),
+        ("linux-source-6.12_6.12.118-1~bpo12+1.tar.xz", "6.12.118"),
+    ],
+)
+def test_the_version_of_a_packaged_source(file: str, version: str) -> None:
+    assert source.packaged_version(Path("cache", file)) == version

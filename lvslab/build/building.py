@@ -1,0 +1,93 @@
+"""The programs of one build: what they print is kept, how far they are is told, and the first mistake is
+shown."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from lvslab.build import kernel_log, store
+from lvslab.errors import BuildError, CommandFailed, MachineError
+from lvslab.run import ended, follow
+
+log = logging.getLogger("lvslab.build.building")
+
+_OFTEN = 0.25  # seconds between two words on how far it is
+
+
+class Build:
+    """One build of ``name``, whose steps are taken one after the other.
+
+    ``stream`` is its log; of a build that fails a copy is kept at ``kept``. ``program`` is who takes the
+    steps, in words.
+    """
+
+    def __init__(self, name: str, program: str, stream: BinaryIO, kept: Path) -> None:
+        self._name = name
+        self._program = program
+        self._stream = stream
+        self._kept = kept
+        self._began = time.monotonic()
+        self._objects = 0
+        self._told = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return time.monotonic() - self._began
+
+    def take(
+        self, what: str, shown: Sequence[str], command: Sequence[str] | None = None, *, input: bytes = b""
+    ) -> None:
+        """Run ``command``, or where there is none ``shown``, which is what the log says was run.
+
+        Raises BuildError with the first mistake that it prints, MachineError where there is no such program.
+        """
+        began = self._stream.tell()
+        self._stream.write(f"# {what}: {' '.join(shown)}\n".encode())
+        self._tell(what)
+
+        def heard(line: bytes) -> None:
+            self._stream.write(line)
+            self._objects += kernel_log.is_object(line.decode("latin-1"))
+            if time.monotonic() - self._told > _OFTEN:
+                self._tell(what)
+
+        status = follow(shown if command is None else command, heard, input=input)
+        self._stream.flush()
+        if status != 0:
+            raise self._failed(what, status, began)
+
+    def done(self) -> None:
+        """Say how long it took."""
+        log.info("%s: built in %.0f s, %d files", self._name, self.seconds, self._objects)
+
+    def _tell(self, what: str) -> None:
+        self._told = time.monotonic()
+        minutes, seconds = divmod(int(self.seconds), 60)
+        far = f"{self._name}: {what}, {self._objects} files, {minutes}:{seconds:02}"
+        log.info("%s", far, extra={"passing": True})
+
+    def _failed(self, what: str, status: int, began: int) -> BuildError:
+        text = Path(self._stream.name).read_bytes()
+        store.write(self._kept, text)
+        # Without the line that says what was run.
+        said = text[began:].partition(b"\n")[2].decode(errors="replace")
+        if said.startswith(("unshare: ", "mount: ")):
+            raise MachineError(
+                "a build needs mounts of its own, which this machine does not let it have", said.strip()
+            )
+        return CommandFailed(
+            f"{self._name} does not build: {what}: {ended(self._program, status)}",
+            status=status,
+            hint="\n  ".join([*kernel_log.first_error(said), f"all that it said: {self._kept}"]),
+        )
+
+
+def processors() -> int:
+    """How many processors this process may use: so many things make does at a time."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,86 @@
+"""Folders of the cache that are filled, and appear at once or not at all.
+
+A folder that is being filled has a name that begins with a dot. Whoever fills it holds a lock on it, so what
+a killed process has left is told from it, and deleted by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from lvslab import paths
+from lvslab.build import store
+from lvslab.errors import BuildError
+
+_ELSEWHERE = "make room there, or set LVSLAB_CACHE to a folder on another disk"
+
+
+@contextlib.contextmanager
+def making(parent: Path, name: str) -> Iterator[Path]:
+    """An empty folder in ``parent``, to be filled and renamed; where it is not, it is deleted."""
+    parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as holding:
+        with store.locked(f"making-{parent.name}"):
+            _sweep(parent)
+            place = Path(tempfile.mkdtemp(dir=parent, prefix=f".{name}."))
+            holding.enter_context(_held(place))
+        try:
+            place.chmod(0o755)
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def discard(place: Path) -> None:
+    """Delete a folder that nobody shall see half deleted."""
+    hidden = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+    place.rename(hidden / "old")
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _sweep(parent: Path) -> None:
+    """Delete what killed processes have left: folders with a dot that nobody holds."""
+    for place in parent.glob(".*"):
+        with contextlib.suppress(OSError), _held(place):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(place: Path) -> Iterator[None]:
+    """Hold a folder, so that nobody sweeps it. Raises BlockingIOError where somebody else does."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def need_space(place: Path, mebibytes: int, what: str) -> None:
+    """Raise BuildError where the disk of the folder ``place``, which is made, has less free than ``what``
+    takes."""
+    place.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(place).free >> 20
+    if free < mebibytes:
+        raise BuildError(
+            f"{place} has {free} MiB free, and {what} takes {mebibytes} MiB",
+            _ELSEWHERE,
+        )
+
+
+@contextlib.contextmanager
+def full_disk_told() -> Iterator[None]:
+    """Turn the error of a full disk into one for people, a BuildError."""
+    try:
+        yield
+    except OSError as refused:
+        if refused.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BuildError(f"there is no space left in {paths.cache()}", _ELSEWHERE) from None
