@@ -402,15 +402,23 @@ def lint(c: Context) -> None:
     help={
         "rounds": "how often each thing is measured",
         "tests": "how many tests with a lab of their own are run",
+        "kernel": "measure web-nat alone, with this kernel as in lab.up",
+        "tree": "measure how long this kernel's source tree takes to build, and no labs",
         "json": JSON,
     }
 )
-def bench(c: Context, rounds: int = 3, tests: int = 50, json: bool = False) -> None:
-    """Measure how long labs take to come and go, beside bare QEMU with the same kernel and image."""
+def bench(
+    c: Context, rounds: int = 3, tests: int = 50, kernel: str = "", tree: str = "", json: bool = False
+) -> None:
+    """Measure how long labs take to come and go, or kernels to build, beside what they cannot do without."""
     from lvslab import bench as benches
-    from lvslab import show
+    from lvslab import bench_builds, show
 
-    _say(benches.measure(rounds, tests), json, show.bench)
+    _say(
+        bench_builds.measure(Path(tree), rounds) if tree else benches.measure(rounds, tests, kernel),
+        json,
+        show.bench,
+    )
 
 
 _lab = Collection("lab")

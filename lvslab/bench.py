@@ -8,6 +8,7 @@ ratios that mean something.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import statistics
@@ -61,26 +62,29 @@ class Figures:
         self.rows.append(Row(what, value, unit, ratio, base))
 
 
-def measure(rounds: int, tests: int) -> dict[str, Any]:
+def measure(rounds: int, tests: int, kernel_name: str = "") -> dict[str, Any]:
     """Boot and resume bare QEMU and whole labs ``rounds`` times in turns, and run ``tests`` tests that have
-    a lab of their own each.
+    a lab of their own each. With ``kernel_name`` directors have that kernel, and only bare QEMU and
+    web-nat are measured.
 
     Returns ``about``, ``rounds`` and ``rows`` (`Row`).
     """
     running.need_root()
-    guest = _guest()
+    options = ("--kernel", kernel_name) if kernel_name else ()
+    guest = _guest(kernel_name)
     # The first one fills the cache, makes the snapshot and finds out about KVM; it is not counted.
-    _lab_up()
+    _lab_up(*options)
     choice = accelerator.known()
     if choice is None:
         raise StateError("lab.up did not find out which accelerator works")
     figures = Figures()
     _guests(figures, guest, choice.accelerator, rounds)
-    _labs(figures, rounds)
-    _steps(figures, rounds)
-    _directors(figures, rounds)
-    _fresh_labs(figures, tests)
-    _many(figures, rounds)
+    _labs(figures, rounds, options)
+    if not kernel_name:
+        _steps(figures, rounds)
+        _directors(figures, rounds)
+        _fresh_labs(figures, tests)
+        _many(figures, rounds)
     about = f"medians of {rounds}, kernel {guest.release}, accelerator {choice.accelerator}"
     return {"about": about, "rounds": rounds, "rows": [asdict(row) for row in figures.rows]}
 
@@ -120,14 +124,15 @@ def _guests(figures: Figures, guest: plan.Guest, choice: Accelerator, rounds: in
     figures.add("  the same, until it has run web-nat's steps: no lab is faster", typed, _RESTORE)
 
 
-def _labs(figures: Figures, rounds: int) -> None:
+def _labs(figures: Figures, rounds: int, options: tuple[str, ...]) -> None:
     """The tutorial's lab, cold and warm, and its end."""
     ups: dict[str, list[float]] = {"cold": [], "warm": []}
     downs, answers = list[float](), list[float]()
     phases: dict[str, dict[str, list[float]]] = {"cold": {}, "warm": {}}
     for _ in range(rounds):
-        for kind, options in (("cold", ["--cold"]), ("warm", list[str]())):
-            up_seconds, down_seconds, document = _lab_up(*options)
+        for kind in ups:
+            cold = ("--cold",) if kind == "cold" else ()
+            up_seconds, down_seconds, document = _lab_up(*cold, *options)
             ups[kind].append(up_seconds)
             downs.append(down_seconds)
             for phase, seconds in document["phases"].items():
@@ -166,7 +171,7 @@ def _many(figures: Figures, rounds: int) -> None:
 def _steps(figures: Figures, rounds: int) -> None:
     """What one step costs on a director: over SSH in the node's shell, and beside it what else there is."""
     name = f"bench-{secrets.token_hex(3)}"
-    _command("lab.up", "--name", name, "--no-apply", "--json")
+    command("lab.up", "--name", name, "--no-apply", "--json")
     try:
         with cluster.attach(name) as found:
             director = next(iter(found.lab.directors))
@@ -185,7 +190,7 @@ def _steps(figures: Figures, rounds: int) -> None:
                 # The first time the emulator translates what it has not seen.
                 took = {what: [_timed(way) for _ in range(5 * rounds + 1)][1:] for what, way in ways.items()}
     finally:
-        _command("lab.down", "--name", name, "--json")
+        command("lab.down", "--name", name, "--json")
     builtin = next(iter(took))
     for what, seconds in took.items():
         figures.add(what, seconds, "" if what == builtin else builtin)
@@ -203,9 +208,9 @@ def _directors(figures: Figures, rounds: int) -> None:
                 token = secrets.token_hex(3)
                 _write_lab(folder, count, token)
                 name = f"bench-{token}"
-                took, _ = _command("lab.up", str(folder), "--name", name, "--no-apply", "--json")
+                took, _ = command("lab.up", str(folder), "--name", name, "--no-apply", "--json")
                 used = _proportional_memory(token)
-                _command("lab.down", "--name", name, "--json")
+                command("lab.down", "--name", name, "--json")
                 if turn > 0:  # the first one of each may have to make a snapshot
                     seconds[count].append(took)
                     memory[count].append(used)
@@ -282,10 +287,13 @@ def _proportional_memory(token: str) -> float:
     return total / 1024
 
 
-def _guest() -> plan.Guest:
+def _guest(kernel_name: str) -> plan.Guest:
     found = lab_folder.lab(paths.labs() / lab.DEFAULT)
-    chosen = kernel.find(next(iter(found.directors.values())).kernel or "")
-    bootable = plan.Bootable(chosen.image, chosen.release, image.build(chosen).path, "")
+    chosen = kernel.find(kernel_name or next(iter(found.directors.values())).kernel or "")
+    initrd = image.build(chosen).path
+    bootable = plan.Bootable(
+        chosen.image, chosen.release, initrd, "", chosen.image_kind, chosen.nic, chosen.memory
+    )
     return plan.guests_of(found, dict.fromkeys(found.directors, bootable))[0]
 
 
@@ -303,17 +311,20 @@ def _lab_up(*options: str) -> tuple[float, float, dict[str, Any]]:
     """Seconds of one whole ``lab.up`` with ``options`` and of the ``lab.down`` after it; what ``--json``
     says."""
     name = f"bench-{secrets.token_hex(3)}"
-    up_seconds, document = _command("lab.up", "--name", name, "--json", *options)
-    down_seconds, _ = _command("lab.down", "--name", name, "--json")
+    up_seconds, document = command("lab.up", "--name", name, "--json", *options)
+    down_seconds, _ = command("lab.down", "--name", name, "--json")
     return up_seconds, down_seconds, document
 
 
-def _command(*words: str) -> tuple[float, dict[str, Any]]:
+def command(*words: str, **environment: str) -> tuple[float, dict[str, Any]]:
+    """Seconds of one whole ``./run`` with ``words``, and the document that it prints; ``environment`` is
+    added to its own. Raises BootError where it fails."""
     begun = time.monotonic()
     done = subprocess.run(
         [str(paths.PROJECT / "run"), *words],
         stdin=subprocess.DEVNULL,
         capture_output=True,
+        env={**os.environ, **environment},
         check=False,
     )
     seconds = time.monotonic() - begun

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from lvslab import paths
-from lvslab.build import fixes, kconfig, kconfig_tree, kernel_recipe, kernel_tree, source, store
+from lvslab.build import fixes, kconfig, kconfig_tree, kernel_recipe, kernel_tree, modules, source, store
 from lvslab.build.building import Build
 from lvslab.build.catalogue import KernelRow
 from lvslab.build.kernel_recipe import Recipe
@@ -122,8 +122,8 @@ class Job:
         if image is None:
             raise BuildError(f"Linux {self.row.version} was built, and there is no bzImage")
         shutil.copyfile(image, self.made / "bzImage")
-        modules = self.work / "modules" / "lib/modules"
-        for folder in modules.iterdir() if modules.is_dir() else ():
+        installed = self.work / "modules" / "lib/modules"
+        for folder in installed.iterdir() if installed.is_dir() else ():
             for link in ("build", "source", "pcmcia"):
                 place = folder / link
                 if place.is_symlink():
@@ -132,19 +132,13 @@ class Job:
                     shutil.rmtree(place)
             if self.row.family == "2.4":
                 # depmod of today's kmod sees no module in a .o file.
-                found = {
-                    file.relative_to(folder).as_posix(): file for file in (folder / "kernel").rglob("*.o")
-                }
-                lines = (
-                    f"{name}: {' '.join(needed)}".rstrip()
-                    for name, needed in sorted(kernel_tree.dependencies(found).items())
-                )
-                store.write(folder / "modules.dep", "".join(f"{line}\n" for line in lines).encode())
+                found = modules.of_folder(folder, modules.ALL)
+                store.write(folder / "modules.dep", modules.tables(found)["modules.dep"])
             else:
                 run(["depmod", "--basedir", self.work / "modules", folder.name])
-        if modules.is_dir():
+        if installed.is_dir():
             (self.made / "lib").mkdir()
-            modules.rename(self.made / "lib/modules")
+            installed.rename(self.made / "lib/modules")
         for path in self.made.rglob("*"):
             if path.is_file():
                 descriptor = os.open(path, os.O_RDONLY)

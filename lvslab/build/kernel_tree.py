@@ -94,22 +94,3 @@ def _of_files(tree: Path) -> str:
     # find asks the kernel half as long about a tree of 80,000 files as Python does.
     listed = run(["find", tree, "-type", "f,l", "-printf", r"%P\t%s\t%T@\t%l\n"]).stdout
     return sha256(b"\n".join(sorted(listed.split(b"\n")))).hexdigest()
-
-
-def dependencies(modules: dict[str, Path]) -> dict[str, list[str]]:
-    """Which of the modules each needs, for 2.4, whose modules do not say: the symbols that it takes from
-    another.
-
-    ``modules`` are files by their path below the modules folder; so is what comes back.
-    """
-    gives: dict[str, str] = {}
-    takes: dict[str, set[str]] = {}
-    for name, file in modules.items():
-        symbols = run(["nm", file]).stdout.decode("latin-1")
-        takes[name] = set(re.findall(r"^\s+U (\S+)$", symbols, re.MULTILINE))
-        for symbol in re.findall(r" __ksymtab_(\S+)$", symbols, re.MULTILINE):
-            gives[symbol] = name
-    return {
-        name: sorted({gives[symbol] for symbol in wanted if gives.get(symbol, name) != name})
-        for name, wanted in takes.items()
-    }

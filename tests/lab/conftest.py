@@ -71,16 +71,18 @@ class Runner:
         env: Mapping[str, str] | None = None,
         before: tuple[str, ...] = (),
         program: tuple[str, ...] = (str(RUN),),
+        seconds: float = PATIENCE,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, behind the words of ``before``; it must end with ``status`` (None: with
-        any) and without a traceback. ``env`` is added to the environment; ``program`` is what is run."""
+        any) within ``seconds`` and without a traceback. ``env`` is added to the environment; ``program`` is
+        what is run."""
         done = subprocess.run(
             [*before, *program, *arguments],
             env={**self.environment, **(env or {})},
             cwd=PROJECT,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=seconds,
             check=False,
             **({"stdin": subprocess.DEVNULL} if input is None else {"input": input}),
         )

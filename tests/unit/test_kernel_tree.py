@@ -96,18 +96,3 @@ def test_a_fingerprint_of_a_work_tree_is_of_what_git_sees(tmp_path: Path) -> Non
     git(tree, "commit", "-m", "second")
     seen.add(kernel_tree.fingerprint(tree))
     assert len(seen) == 4
-
-
-def test_dependencies_of_modules_that_do_not_say(tmp_path: Path) -> None:
-    def compiled(name: str, text: str) -> Path:
-        file = tmp_path / f"{name}.o"
-        subprocess.run(["gcc", "-x", "c", "-c", "-", "-o", file], input=text.encode(), check=True)
-        return file
-
-    modules = {
-        "kernel/base.o": compiled("base", "int given; void *__ksymtab_given = &given;"),
-        "kernel/user.o": compiled(
-            "user", "extern int given, printk; int f(void) { return given + printk; }"
-        ),
-    }
-    assert kernel_tree.dependencies(modules) == {"kernel/base.o": [], "kernel/user.o": ["kernel/base.o"]}

@@ -24,6 +24,7 @@ FLOORS = (
     ("lvslab.light_invoke",),
     (
         "lvslab.bench",
+        "lvslab.bench_builds",
         "lvslab.command_line",
         "lvslab.doctor",
         "lvslab.folded",

@@ -1,0 +1,169 @@
+"""Kernels of one's own: built from source, kept in the store, and put to work as directors and servers."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lvslab.build import kernel_store, toolchain
+from lvslab.paths import PROJECT
+
+if TYPE_CHECKING:
+    from tests.lab.conftest import Names, Runner
+
+PATIENCE = 1200.0
+"""Seconds after which a build is taken to hang. On a quiet machine of two processors it takes 150."""
+
+STORE = [built.name for built in kernel_store.installed()]
+OLD = "2.4.37.11"
+
+
+def verified(run: Runner, lab: str | Path, *options: str) -> dict[str, Any]:
+    """What ``lab.verify`` says of a lab all of whose checks must pass or be skipped."""
+    document: dict[str, Any] = json.loads(run("lab.verify", str(lab), *options, "--json").stdout)
+    checks = document["checks"]
+    assert checks["failed"] == checks["error"] == 0 and checks["passed"] > 0
+    # A check may be skipped for one reason only: this kernel cannot do what it looks at.
+    for case in checks["cases"]:
+        assert case["outcome"] != "skipped" or "it came with" in case["message"], case
+    return document
+
+
+# --- building ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def built(run: Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """A kernel that was built from Debian's source of it just now, and has a name that no other has."""
+    mark = f"-{secrets.token_hex(4)}"
+    config = tmp_path_factory.mktemp("config") / "small.config"
+    small = Path(__file__).with_name("small.config").read_text()
+    config.write_text(f'{small}\nCONFIG_LOCALVERSION="{mark}"\n')
+    words = ("kernel.build", "linux-source-6.1", "--config", str(config), "--json")
+    done = run(*words, status=None, seconds=PATIENCE)
+    if done.returncode == 3 and "apt" in done.stderr:
+        pytest.skip(f"the source cannot be had here: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    yield {**found, "mark": mark, "words": words, "said": done.stderr}
+    run("kernel.rm", found["name"])
+    assert not Path(found["folder"]).exists()
+
+
+def test_a_build_leaves_a_whole_kernel(built: dict[str, Any]) -> None:
+    folder, manifest = Path(built["folder"]), built["manifest"]
+    assert manifest["release"].endswith(built["mark"])
+    assert built["name"].startswith(f"{manifest['version']}-")
+    for file in ("bzImage", "config", "build.log", "manifest.json"):
+        assert (folder / file).stat().st_size > 0
+    modules = folder / "lib/modules" / manifest["release"]
+    assert {f"ip_vs_{name}.ko" for name in ("rr", "wlc", "ftp")} <= {
+        file.name for file in modules.rglob("*.ko")
+    }
+    config = (folder / "config").read_text().splitlines()
+    assert {"CONFIG_IP_VS=y", "CONFIG_IP_VS_WLC=m", "CONFIG_IP_VS_TAB_BITS=16"} <= set(config)
+    assert "# CONFIG_IP_VS_DEBUG is not set" in config
+
+
+def test_an_unchanged_build_is_not_made_again(run: Runner, built: dict[str, Any]) -> None:
+    again = run(*built["words"])
+    assert json.loads(again.stdout)["manifest"] == built["manifest"]
+    assert "building" in built["said"] and "building" not in again.stderr
+
+
+def test_what_was_built_balances(run: Runner, built: dict[str, Any]) -> None:
+    document = verified(run, "web-nat", "--kernel", built["name"])
+    assert document["up"]["kernel"] == built["manifest"]["release"]
+
+
+# --- the store --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def all_verified(run: Runner) -> Iterator[dict[str, Future[dict[str, Any]]]]:
+    """What becomes of web-nat with each kernel of the store. Two at a time: the checks wait a lot."""
+    with ThreadPoolExecutor(2) as pool:
+        yield {name: pool.submit(verified, run, "web-nat", "--kernel", name) for name in STORE}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.skipif(not STORE, reason="the store has no kernel: ./run kernel.build puts one into it")
+@pytest.mark.parametrize("name", STORE)
+def test_every_kernel_of_the_store_passes_web_nat(
+    all_verified: dict[str, Future[dict[str, Any]]], name: str
+) -> None:
+    document = all_verified[name].result()
+    assert document["up"]["kernel"] == kernel_store.installed()[STORE.index(name)].manifest.release
+    assert [row["observed"] for row in document["up"]["distribution"].values()] == [4, 8]
+
+
+# --- the old userland -------------------------------------------------------------------------------------
+
+
+def test_what_old_kernels_need_is_built(run: Runner) -> None:
+    rows = json.loads(run("toolchain.build", "--json", seconds=PATIENCE).stdout)
+    states = {row["name"]: row["state"] for row in rows}
+    assert {states[name] for name in toolchain.usual()} == {"built"}
+    listed = json.loads(run("toolchain.list", "--json").stdout)
+    assert listed == rows
+    # gcc is asked by the name under which a kernel's make starts it.
+    (gcc,) = (Path(row["folder"]) for row in rows if row["name"] == toolchain.GCC)
+    said = run("--version", program=(str(gcc / "bin/i686-linux-gnu-gcc"),)).stdout
+    assert said.splitlines()[0].endswith("3.4.6")
+
+
+# --- nodes with kernels of their own ----------------------------------------------------------------------
+
+
+def with_kernel(tmp_path: Path, kernel: str) -> Path:
+    """web-nat, where real-server-2 is a virtual machine with that kernel."""
+    folder = shutil.copytree(PROJECT / "labs/web-nat", tmp_path / "own-kernel")
+    file = folder / "lab.yaml"
+    before, name, rest = file.read_text().partition("  real-server-2:\n    role: real-server\n")
+    assert rest
+    file.write_text(f"{before}{name}    kernel: {kernel}\n{rest}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        "debian-cloud",
+        pytest.param(
+            OLD,
+            marks=pytest.mark.skipif(
+                kernel_store.find(OLD) is None, reason=f"the store has no {OLD}: ./run kernel.build {OLD}"
+            ),
+        ),
+    ],
+)
+def test_a_real_server_with_a_kernel_of_its_own(run: Runner, tmp_path: Path, kernel: str) -> None:
+    document = verified(run, with_kernel(tmp_path, kernel))
+    node = document["up"]["nodes"]["real-server-2"]
+    assert (node["kind"], node["state"], node["service"]) == ("guest", "up", "up")
+    assert document["up"]["nodes"]["real-server-1"]["kind"] == "host"
+    assert [row["observed"] for row in document["up"]["distribution"].values()] == [4, 8]
+
+
+@pytest.mark.skipif(kernel_store.find(OLD) is None, reason=f"the store has no {OLD}")
+def test_every_way_into_an_old_director(run: Runner, names: Names) -> None:
+    name = names()
+    run("lab.up", "web-nat", "--kernel", OLD, "--name", name)
+    assert run.execute(name, "director", "uname -r") == OLD
+    assert run.execute(name, "director", "echo out; exit 3", status=3) == "out"
+    assert "1.0.12" in run.execute(name, "director", "ipvsadm -Ln")
+    typed = run("lab.console", "director", "--name", name, input="uname -r\n")
+    assert OLD in typed.stdout
+    (director,) = (
+        node
+        for node in json.loads(run("lab.status", "--name", name, "--json").stdout)["nodes"].values()
+        if node["role"] == "director"
+    )
+    assert director["state"] == "up"
