@@ -203,7 +203,7 @@ while [ $# -gt 0 ]; do
 done
 mount --rbind "$work" "$place"
 cd "$place/source"
-exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/nonexistent LC_ALL=C TZ=UTC \
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/nonexistent TMPDIR="$place/tmp" LC_ALL=C TZ=UTC \
     SOURCE_DATE_EPOCH=946684800 KCONFIG_NOTIMESTAMP=1 JOBS="$jobs" sh -eu "$script"
 """
 
@@ -265,7 +265,7 @@ def _package(program: str) -> str:
 
 def _run(component: Component, work: Path, needs: Mapping[str, Path]) -> None:
     """Fill ``work/made``. Raises BuildError."""
-    for name in ("build", "made", *needs):
+    for name in ("build", "made", "tmp", *needs):
         (work / name).mkdir()
     shutil.copytree(_recipes(), work / "recipes")
     if component.tree is None:

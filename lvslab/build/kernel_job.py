@@ -56,7 +56,7 @@ class Job:
 
     def run(self, tree: Path | None, insecure: bool) -> None:
         """Build ``tree``, which is only read, or else the release's source. Raises BuildError."""
-        for name in ("linux", "tree", "upper", "overlay", "modules", "programs"):
+        for name in ("linux", "tree", "upper", "overlay", "modules", "programs", "tmp"):
             (self.work / name).mkdir()
         for name, text in kernel_recipe.programs(self.recipe).items():
             store.write(self.work / "programs" / name, text.encode(), mode=0o755)

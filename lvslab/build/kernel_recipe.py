@@ -17,6 +17,7 @@ TREE = PLACE / "linux"
 WISHES = PLACE / "wishes"
 MODULES = PLACE / "modules"
 PROGRAMS = PLACE / "programs"
+TEMPORARY = PLACE / "tmp"
 
 EPOCH = 946684800  # seconds; the start of 2000, as every build's time
 _STAMP = "Sat Jan  1 00:00:00 UTC 2000"
@@ -55,6 +56,7 @@ def environment(recipe: Recipe) -> Mapping[str, str]:
     return {
         "PATH": (f"{PROGRAMS}:" if old else "") + "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/nonexistent",
+        "TMPDIR": str(TEMPORARY),  # a compiler that is killed leaves files
         "LC_ALL": "C",
         "LANG": "C",
         "TZ": "UTC",

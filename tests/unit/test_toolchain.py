@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lvslab import show_kernels
+from lvslab.build import component, old_userland, toolchain
+from lvslab.build.component import Built, Component
+from lvslab.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LVSLAB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """What is built, in that order. Nothing is."""
+    names: list[str] = []
+
+    def build(part: Component) -> Built:
+        names.append(part.name)
+        folder = tmp_path / part.name
+        folder.mkdir(exist_ok=True)
+        file = {"iptables": "xtables-legacy-multi"}.get(part.program, part.program)
+        (folder / file).write_text(part.name)
+        return Built(folder, part.name, "key of " + part.name, "s", {file: part.name}, "gcc 12", 61.4, 1)
+
+    monkeypatch.setattr(component, "build", build)
+    return names
+
+
+def test_the_compiler_by_the_prefix_of_its_programs(asked: list[str], tmp_path: Path) -> None:
+    found = toolchain.gcc_346()
+    assert found.cross == f"{tmp_path}/gcc-3.4.6/bin/i686-linux-gnu-"
+    assert (found.name, found.key) == ("gcc-3.4.6", "key of gcc-3.4.6")
+
+
+def test_what_old_kernels_and_their_guests_need(asked: list[str]) -> None:
+    usual = toolchain.usual()
+    assert usual[0] == "gcc-3.4.6"
+    assert {Component(name).program for name in usual} == {
+        "gcc",
+        "busybox",
+        "dropbear",
+        "iptables",
+        "ipvsadm",
+    }
+    assert set(usual) <= set(toolchain.names())
+    assert list(toolchain.build(usual)) == usual == asked
+
+
+def test_an_unknown_name_is_told_before_anything_is_built(asked: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"no toolchain 'gcc-3\.4'") as refused:
+        toolchain.build(["popt-1.19", "gcc-3.4"])
+    assert "gcc-3.4.6" in (refused.value.hint or "")
+    assert asked == []
+
+
+def test_the_list_tells_what_is_there_and_what_is_of_another_recipe(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    there = [Built(tmp_path, name, "k", "s", {}, "gcc 12", 61.4, 1) for name in ("gcc-3.4.6", "popt-1.19")]
+    monkeypatch.setattr(component, "installed", lambda: tuple(there))
+    monkeypatch.setattr(component, "find", lambda part: there[0] if part.name == "gcc-3.4.6" else None)
+    rows = {row["name"]: row for row in toolchain.listed()}
+    assert list(rows) == toolchain.names()
+    states = {name: rows[name]["state"] for name in ("gcc-3.4.6", "popt-1.19", "musl-1.2.3")}
+    assert states == {"gcc-3.4.6": "built", "popt-1.19": "outdated", "musl-1.2.3": "not built"}
+    assert rows["musl-1.2.3"]["folder"] is None
+    text = show_kernels.toolchains(list(rows.values())).splitlines()
+    assert text[1].startswith("  gcc-3.4.6 ") and "  the C compiler for Linux 2.4 and 2.6  " in text[1]
+    assert text[1].split()[-3:] == ["built", "61", "s"]
+
+
+def test_the_programs_are_put_together_in_one_folder(asked: list[str], cache: Path) -> None:
+    found = old_userland.programs("1.29")
+    assert sorted(file.name for file in found.folder.iterdir()) == [
+        "busybox", "dropbear", "ipvsadm", "xtables-legacy-multi",
+    ]  # fmt: skip
+    assert all(file.stat().st_mode & 0o111 for file in found.folder.iterdir())
+    assert found.versions["ipvsadm"] == "1.29" and found.versions["iptables"] == "1.8.9"
+    assert found.folder.is_relative_to(cache)
+    other = old_userland.programs()
+    assert other.versions["ipvsadm"] == "1.31"
+    assert (other.key, other.folder) != (found.key, found.folder)
+    assert old_userland.programs("1.29") == found
