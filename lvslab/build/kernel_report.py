@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lvslab.build import catalogue, kernel_store, releases, source
+from lvslab.build.catalogue import KernelRow
 from lvslab.build.kernel_store import Built
 from lvslab.errors import UsageError
 
@@ -38,31 +39,32 @@ def shown(name: str) -> Mapping[str, Any]:
     its IPVS ``lacks``. Raises UsageError where the name stands for nothing."""
     there = kernel_store.matching(name)
     version = there[-1].manifest.version if there else name
-    ready = catalogue.ready(name)
     row: Mapping[str, Any] | None = None
-    if ready is not None:
+    if (ready := catalogue.ready(name)) is not None:
         row = asdict(ready)
         version = ready.name.removeprefix("debian-")
-    else:
-        try:
-            found = catalogue.kernel((there[-1].manifest.row if there else "") or version)
-        except UsageError:
-            if not there:
-                names = [
-                    *catalogue.kernels(),
-                    *catalogue.prebuilt(),
-                    *(k.name for k in kernel_store.installed()),
-                ]
-                raise catalogue.unknown("kernel", name, names) from None
-        else:
-            row = {**asdict(found), "fixes": {fix: catalogue.fixes()[fix].reason for fix in found.fixes}}
-            version = found.version
+    elif (found := _row(name, there)) is not None:
+        row = {**asdict(found), "fixes": {fix: catalogue.fixes()[fix].reason for fix in found.fixes}}
+        version = version if there else found.version
     return {
         "name": name,
         "row": row,
         "store": [{**_of_store(kernel), "manifest": asdict(kernel.manifest)} for kernel in there],
         "lacks": _lacks(version),
     }
+
+
+def _row(name: str, there: tuple[Built, ...]) -> KernelRow | None:
+    """What the catalogue has of a kernel; None where it was imported, or built of a tree that is in no row.
+    Raises UsageError for a name that stands for nothing."""
+    try:
+        return catalogue.kernel(there[-1].manifest.row if there else name)
+    except UsageError:
+        if there:
+            return None
+        names = [*catalogue.kernels(), *catalogue.prebuilt()]
+        names += [kernel.name for kernel in kernel_store.installed()]
+        raise catalogue.unknown("kernel", name, names) from None
 
 
 def fetched(name: str, insecure: bool = False) -> tuple[Path, ...]:
