@@ -132,11 +132,17 @@ def as_json(built: Built) -> Mapping[str, Any]:
 
 def compiler_of(row: KernelRow) -> Compiler:
     """The compiler that the row asks for; the old one is built where it is missing."""
+    # The linker stands for the assembler too: they are the machine's own in any case.
+    linker = _first_line("ld")
     if row.compiler == "system":
-        said = [run([name, "--version"]).stdout.decode().splitlines()[0] for name in ("gcc", "ld")]
-        return Compiler(said[0], "", "\n".join(said))
+        compiler = _first_line("gcc")
+        return Compiler(compiler, "", f"{compiler}\n{linker}")
     old = toolchain.gcc_346()
-    return Compiler(old.name, old.cross, old.key)
+    return Compiler(old.name, old.cross, f"{old.key}\n{linker}")
+
+
+def _first_line(program: str) -> str:
+    return run([program, "--version"]).stdout.decode().splitlines()[0]
 
 
 def _of_release(row: KernelRow, insecure: bool) -> str:
