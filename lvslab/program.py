@@ -25,13 +25,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from errno import EDQUOT, ENOSPC
 from importlib import util
 from inspect import cleandoc
 from signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal
 from typing import Any, NoReturn
 
 from lvslab.command_line import CommandLine, no_command, option, placeholder
-from lvslab.errors import LvsLabError, UsageError
+from lvslab.errors import BuildError, LvsLabError, UsageError
 from lvslab.light_invoke import (
     Argument,
     Collection,
@@ -160,10 +161,17 @@ class LabProgram(Program):
             # What is still in the buffer goes nowhere, instead of into an error message at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
+        except OSError as refused:
+            if refused.errno not in (ENOSPC, EDQUOT):
+                return fault(refused)
+            what = f" for {refused.filename}" if refused.filename else ""
+            report(
+                f"there is no space left on the disk{what}",
+                "make room there, or set LVSLAB_CACHE and LVSLAB_STATE to folders on another disk",
+            )
+            return BuildError.exit_code
         except Exception as error:
-            print_traceback()
-            report(f"this is a fault in lvslab: {type(error).__name__}")
-            return BUG
+            return fault(error)
         return 0
 
     def parse_collection(self) -> None:
@@ -263,6 +271,13 @@ def print_traceback() -> None:
     import traceback
 
     traceback.print_exc()
+
+
+def fault(error: Exception) -> int:
+    """Report an error of lvslab's own."""
+    print_traceback()
+    report(f"this is a fault in lvslab: {type(error).__name__}")
+    return BUG
 
 
 def stdout_has_a_reader() -> bool:

@@ -14,6 +14,9 @@ _DOCUMENTS = "/var/www/html"
 _PIDS = "/run/httpd.pid"
 
 
+_SOON = 5.0  # seconds in which a guest says whether its server runs
+
+
 def start_order(ports: tuple[int, ...]) -> str:
     """The shell command that starts a web server on each of ``ports``, if none of them runs yet."""
     # It leaves its first process when it listens. A child of its own comes with the first request.
@@ -53,7 +56,7 @@ class GuestWebServer:
         """Whether the server's processes are there."""
         if self._machine.trouble is not None:
             return False
-        return self._machine.observe(running_order()).status == 0
+        return self._machine.observe(running_order(), _SOON).status == 0
 
     def start(self) -> None:
         """Start the server and return when it listens. Raises BootError."""

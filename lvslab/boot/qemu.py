@@ -28,9 +28,6 @@ log = logging.getLogger("lvslab.qemu")
 QEMU = "qemu-system-x86_64"
 Accelerator = Literal["kvm", "tcg"]
 
-# Linux 2.4 cuts its command line off there (COMMAND_LINE_SIZE in include/asm-i386/setup.h of 2.4.37).
-_LONGEST_PARAMETERS = 255
-
 # Generous: a loaded two-core machine needs 5 s for what takes 2.5 s otherwise, and more than that without
 # KVM.
 DEADLINE: dict[Accelerator, float] = {"kvm": 20.0, "tcg": 60.0}

@@ -229,7 +229,10 @@ class Supervisor(control.Answer):
         for name in (host.name for host in self._plan.hosts):
             nodes[name] = {"kind": "host", "state": "up" if name in self._hosts else "booting"}
         for name, server in list(self._servers.items()):
-            nodes[name]["service"] = "up" if server.running else "stopped"
+            try:
+                nodes[name]["service"] = "up" if server.running else "stopped"
+            except BootError:
+                nodes[name]["service"] = "unknown"  # of a guest that does not answer
         return {
             "lab": self._plan.lab,
             "name": self._plan.name,

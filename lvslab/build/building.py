@@ -3,16 +3,18 @@ shown."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from lvslab.build import kernel_log, store
+from lvslab.build import kernel_log, kernel_recipe, store
 from lvslab.errors import BuildError, CommandFailed, MachineError
-from lvslab.run import ended, follow
+from lvslab.run import ended, follow, missing_program, run
 
 log = logging.getLogger("lvslab.build.building")
 
@@ -86,6 +88,36 @@ class Build:
             status=status,
             hint="\n  ".join([*kernel_log.first_error(said), f"all that it said: {self._kept}"]),
         )
+
+
+@contextlib.contextmanager
+def one_at_a_time(name: str, lock: str) -> Iterator[None]:
+    """Hold the cache's lock ``lock``; say so where another process builds ``name``, and wait for it."""
+    with store.locked_if_free(lock) as ours:
+        if ours:
+            yield
+            return
+    log.info("another process is building %s; waiting for it", name)
+    with store.locked(lock):
+        yield
+
+
+def tools() -> str:
+    """What a build's compiler and linker say that they are, a line each; the linker stands for the assembler
+    too. Raises MachineError where there is none."""
+    stamps, programs = list[bytes](), list[str]()
+    for name in ("gcc", "ld"):
+        place = shutil.which(name, path=kernel_recipe.PATH)
+        if place is None:
+            missing_program(name)
+        about = os.stat(place)
+        stamps.append(f"{place} {about.st_ino} {about.st_size} {about.st_mtime_ns}".encode())
+        programs.append(place)
+    return store.remembered(
+        "build-tools",
+        stamps,
+        lambda: "\n".join(run([place, "--version"]).stdout.decode().splitlines()[0] for place in programs),
+    )
 
 
 def processors() -> int:

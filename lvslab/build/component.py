@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from lvslab import paths
-from lvslab.build import building, catalogue, folders, kernel_recipe, kernel_tree, source, store
+from lvslab.build import building, catalogue, folders, kernel_recipe, kernel_tree, packages, source, store
 from lvslab.build.building import Build
-from lvslab.errors import MachineError
+from lvslab.errors import BuildError, MachineError
 from lvslab.run import run
 
 log = logging.getLogger("lvslab.build.component")
@@ -126,8 +126,9 @@ def recipes() -> Mapping[str, Recipe]:
 
 
 def key(component: Component) -> str:
-    """A checksum of all that a component is made of: source, script, files, and what it needs, likewise."""
-    parts = [component.name, _source_checksum(component)]
+    """A checksum of all that a component is made of: source, script, files, what it needs, likewise, and the
+    machine's tools and libraries."""
+    parts = [component.name, _source_checksum(component), building.tools(), packages.distribution(), _INSIDE]
     for name in (f"{component.program}.sh", *component.recipe.files):
         parts.append(sha256((_recipes() / name).read_bytes()).hexdigest())
     parts += [key(needed) for needed in component.needs]
@@ -148,17 +149,17 @@ def build(component: Component) -> Built:
         return there
     _check_machine(component)
     needs = {needed.program: build(needed).folder for needed in component.needs}
-    place = _place(component)
-    with store.locked(f"component-{place.name}"), folders.full_disk_told():
-        if there := find(component):
+    wanted, place = key(component), _place(component)
+    with building.one_at_a_time(component.name, f"component-{place.name}"):
+        if there := _read(place):
             return there  # built by another process, for which this one waited
         with folders.making(folder(), place.name) as work:
-            _run(component, work, needs)
-            made = work / "made"
-            (made / _MANIFEST).touch()
-            (work / _LOG).rename(made / _LOG)
-            made.rename(place)
-    found = find(component)
+            _run(component, work, needs, wanted)
+            (work / _LOG).rename(work / "made" / _LOG)
+            if place.exists():  # with a manifest that cannot be read
+                folders.discard(place)
+            (work / "made").rename(place)
+    found = _read(place)
     assert found is not None
     return found
 
@@ -186,24 +187,24 @@ def inside(work: Path, needs: Mapping[str, Path], script: Path, jobs: int, *, ro
     binds = [word for name, place in needs.items() for word in (str(place), str(work / name))]
     return [
         *kernel_recipe.apart(root=root),
-        *("sh", "-euc", _INSIDE, "sh", str(work), str(_PLACE)),
+        *("sh", "-euc", _INSIDE, "sh", str(work), str(_PLACE), kernel_recipe.PATH),
         *(str(_PLACE / "recipes" / script.name), str(jobs)),
         *binds,
     ]  # fmt: skip
 
 
-# Arguments: the build's folder, where it shall appear, the script there, jobs, then pairs of what is mounted
-# where.
+# Arguments: the build's folder, where it shall appear, PATH, the script there, jobs, then pairs of what is
+# mounted where.
 _INSIDE = """
-work=$1 place=$2 script=$3 jobs=$4
-shift 4
+work=$1 place=$2 path=$3 script=$4 jobs=$5
+shift 5
 while [ $# -gt 0 ]; do
     mount --bind "$1" "$2"
     shift 2
 done
 mount --rbind "$work" "$place"
 cd "$place/source"
-exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/nonexistent TMPDIR="$place/tmp" LC_ALL=C TZ=UTC \
+exec env -i PATH="$path" HOME=/nonexistent TMPDIR="$place/tmp" LC_ALL=C TZ=UTC \
     SOURCE_DATE_EPOCH=946684800 KCONFIG_NOTIMESTAMP=1 JOBS="$jobs" sh -eu "$script"
 """
 
@@ -263,8 +264,8 @@ def _package(program: str) -> str:
     return {"as": "binutils", "ar": "binutils", "strip": "binutils", "xz": "xz-utils"}.get(program, program)
 
 
-def _run(component: Component, work: Path, needs: Mapping[str, Path]) -> None:
-    """Fill ``work/made``. Raises BuildError."""
+def _run(component: Component, work: Path, needs: Mapping[str, Path], wanted: str) -> None:
+    """Fill ``work/made``; ``wanted`` is the component's key. Raises BuildError."""
     for name in ("build", "made", "tmp", *needs):
         (work / name).mkdir()
     shutil.copytree(_recipes(), work / "recipes")
@@ -281,22 +282,24 @@ def _run(component: Component, work: Path, needs: Mapping[str, Path]) -> None:
             "compiling", ["sh", script.name], inside(work, needs, script, jobs, root=os.geteuid() == 0)
         )
         steps.done()
+    if (made_of := key(component)) != wanted:
+        raise BuildError(f"{component.tree} was changed while it was built", "build it again")
     made = work / "made"
     built = Built(
         folder=made,
         name=component.name,
-        key=key(component),
+        key=made_of,
         source_sha256=_source_checksum(component),
         files={
             path.relative_to(made).as_posix(): store.sha256(path)
             for path in sorted(made.rglob("*"))
             if path.is_file() and not path.is_symlink()
         },
-        compiler=run(["gcc", "--version"]).stdout.decode().splitlines()[0],
+        compiler=building.tools().partition("\n")[0],
         seconds=round(steps.seconds, 1),
         built=int(time.time()),
     )
     fields = asdict(built)
     del fields["folder"]
-    os.sync()
+    folders.flush(made)
     store.write(made / _MANIFEST, json.dumps(fields, indent=1).encode() + b"\n")

@@ -104,10 +104,10 @@ def _once(url: str, part: Path) -> None:
                     raise Unreachable(f"{url} cannot be continued after {there} bytes")
                 case 404 | 410:
                     raise NotThere(f"{_host(url)} has no {urlsplit(url).path}")
-                case status if status >= 500:
-                    raise Unreachable(f"{_host(url)} answers {status} {answer.reason}")
+                case status if 400 <= status < 500:  # some say that nobody may have what is not there
+                    raise NotThere(f"{_host(url)} answers {status} {answer.reason} for {url}")
                 case status:
-                    raise BuildError(f"{_host(url)} answers {status} {answer.reason} for {url}")
+                    raise Unreachable(f"{_host(url)} answers {status} {answer.reason}")
             length = answer.headers.get("Content-Length", "")
             total = there + int(length) if length.isdigit() else None
             _take(answer, part, there, total)

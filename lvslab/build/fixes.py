@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lvslab.errors import BuildError
@@ -87,16 +87,17 @@ CHANGES = {
 }
 
 
-def apply(names: Collection[str], tree: Path, copy: Path) -> None:
+def apply(names: Collection[str], tree: Path, copy: Path, *, strict: bool = True) -> None:
     """Make the changes to files of ``tree``, and write what comes of them to ``copy``, which may be
     ``tree``.
 
-    Raises BuildError where one does not find its place.
+    Raises BuildError where one does not find its place; unless ``strict``, that one is left out.
     """
     for name in names:
         for edit in _change(name).edits:
             written = copy / edit.file
-            _edit(name, edit, written if written.is_file() else tree / edit.file, written)
+            found = written if written.is_file() else tree / edit.file
+            _edit(name, edit if strict else replace(edit, sometimes=True), found, written)
 
 
 def host_flags(names: Collection[str]) -> Sequence[str]:
@@ -127,5 +128,5 @@ def _edit(name: str, edit: Edit, file: Path, written: Path) -> None:
     elif edit.new not in text and not edit.sometimes:
         raise BuildError(
             f"the fix {name} does not fit this tree: {edit.file} has no {edit.old.strip()!r}",
-            "another version of the kernel? the catalogue's row names the fixes",
+            "a release of this series has it; is it changed in this tree?",
         )

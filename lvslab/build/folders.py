@@ -7,7 +7,6 @@ a killed process has left is told from it, and deleted by the next.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -15,11 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lvslab import paths
 from lvslab.build import store
 from lvslab.errors import BuildError
-
-_ELSEWHERE = "make room there, or set LVSLAB_CACHE to a folder on another disk"
 
 
 @contextlib.contextmanager
@@ -35,21 +31,28 @@ def making(parent: Path, name: str) -> Iterator[Path]:
             place.chmod(0o755)
             yield place
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            _delete(place)
 
 
 def discard(place: Path) -> None:
     """Delete a folder that nobody shall see half deleted."""
-    hidden = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
-    place.rename(hidden / "old")
-    shutil.rmtree(hidden, ignore_errors=True)
+    with making(place.parent, place.name) as hidden:
+        place.rename(hidden / "old")
 
 
 def _sweep(parent: Path) -> None:
     """Delete what killed processes have left: folders with a dot that nobody holds."""
     for place in parent.glob(".*"):
         with contextlib.suppress(OSError), _held(place):
-            shutil.rmtree(place, ignore_errors=True)
+            _delete(place)
+
+
+def _delete(place: Path) -> None:
+    # An overlay's own folder may be entered by nobody, not even by who may delete it.
+    for folder in place.glob("*/work"):
+        with contextlib.suppress(OSError):
+            folder.chmod(0o700)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -63,6 +66,15 @@ def _held(place: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def flush(place: Path) -> None:
+    """Have all files of a folder on disk when this returns."""
+    for path in place.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+
+
 def need_space(place: Path, mebibytes: int, what: str) -> None:
     """Raise BuildError where the disk of the folder ``place``, which is made, has less free than ``what``
     takes."""
@@ -71,16 +83,5 @@ def need_space(place: Path, mebibytes: int, what: str) -> None:
     if free < mebibytes:
         raise BuildError(
             f"{place} has {free} MiB free, and {what} takes {mebibytes} MiB",
-            _ELSEWHERE,
+            "make room there, or set LVSLAB_CACHE to a folder on another disk",
         )
-
-
-@contextlib.contextmanager
-def full_disk_told() -> Iterator[None]:
-    """Turn the error of a full disk into one for people, a BuildError."""
-    try:
-        yield
-    except OSError as refused:
-        if refused.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise BuildError(f"there is no space left in {paths.cache()}", _ELSEWHERE) from None

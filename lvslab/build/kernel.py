@@ -82,12 +82,12 @@ def find(name: str) -> Kernel:
         return _of_release(name, None, DISTRIBUTION[name])
     if (ready := catalogue.ready(name)) is not None:
         return _of_release(name, ready.release, ready.package)
-    path = Path(name)
+    if "/" not in name and (built := kernel_store.find(name)) is not None:
+        return _of_store(name, built)
+    path = Path(name).resolve()
     if path.is_file():
-        path = path.resolve()
         return _of_package(str(path), path) if path.suffix == ".deb" else _of_file(path)
-    built = kernel_store.read(path.resolve()) if path.is_dir() else kernel_store.find(name)
-    if built is not None:
+    if path.is_dir() and (built := kernel_store.read(path)) is not None:
         return _of_store(name, built)
     raise _unknown(name)
 
@@ -123,9 +123,11 @@ def release_of(path: Path) -> str:
         )
     start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
     words = head[start : start + 256].split(b"\0")[0].split()
-    if not words:
+    release = words[0].decode(errors="replace") if words else ""
+    # It becomes the name of a folder.
+    if not re.fullmatch(r"\d[\w.+~-]*", release):
         raise UsageError(f"{path} is a damaged kernel: it does not name its version")
-    return words[0].decode(errors="replace")
+    return release
 
 
 def _of_store(name: str, built: Built) -> Kernel:

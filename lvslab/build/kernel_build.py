@@ -18,6 +18,7 @@ from lvslab import paths
 from lvslab.build import (
     building,
     catalogue,
+    component,
     fixes,
     folders,
     kconfig,
@@ -26,18 +27,18 @@ from lvslab.build import (
     kernel_tree,
     source,
     store,
-    toolchain,
 )
 from lvslab.build.catalogue import KernelRow
+from lvslab.build.component import Component
 from lvslab.build.kernel_job import Compiler, Job
 from lvslab.build.kernel_recipe import Recipe
 from lvslab.build.kernel_store import Built
-from lvslab.errors import UsageError
-from lvslab.run import missing_program, run
+from lvslab.errors import BuildError, UsageError
+from lvslab.run import missing_program
 
 # What a build takes on disk at its height, in MiB.
 _SPACE = {"2.4": 400, "2.6": 900, "today": 2500}
-# Beside the compiler. The kernel's own messages would come late, and name a file.
+# What the machine must have. make would notice late, and name a file of the kernel's instead of a package.
 _PROGRAMS = {
     "2.4": ("make", "gcc", "ld", "perl", "mount", "setpriv"),
     "2.6": ("make", "gcc", "ld", "perl", "depmod", "mount", "setpriv"),
@@ -67,26 +68,28 @@ def build(
     if tree is None and row.source.place == "debian-package":
         row = replace(row, version=source.packaged_version(source.get(row.name)))
     wanted = wishes(row, config)
-    _check_machine(row)
-    compiler = compiler_of(row)
-    made_of = kernel_tree.fingerprint(tree.resolve()) if tree else _of_release(row, insecure)
-    name = kernel_store.name_of(row.version, key(row, wanted, compiler, made_of))
+    tree = tree.resolve() if tree else None
+    made_of = kernel_tree.fingerprint(tree) if tree else _of_release(row, insecure)
+    name = kernel_store.name_of(row.version, key(row, wanted, compiler_key(row), made_of))
     if there := kernel_store.read(kernel_store.folder() / name):
         return there
+    _check_machine(row)
+    compiler = compiler_of(row)
     folders.need_space(kernel_store.folder(), _SPACE[row.family], f"building Linux {row.version}")
-    with store.locked(f"kernel-{name}"):
+    with building.one_at_a_time(f"Linux {row.version}", f"kernel-{name}"):
         if there := kernel_store.read(kernel_store.folder() / name):
             return there  # built by another process, for which this one waited
         with kernel_store.making(f"{row.version}-work") as work, kernel_store.making(name) as made:
             job = Job(row, wanted, compiler, work, made, jobs or building.processors())
-            with folders.full_disk_told():
-                job.run(tree.resolve() if tree else None, insecure)
-                return kernel_store.install(made, name, job.manifest(made_of))
+            job.run(tree, insecure)
+            if tree and kernel_tree.fingerprint(tree) != made_of:
+                raise BuildError(f"{tree} was changed while it was built", "build it again")
+            return kernel_store.install(made, name, job.manifest(_origin(row, tree, insecure), made_of))
 
 
 def row_of(version: str, tree: Path | None) -> KernelRow:
-    """The catalogue's row to build by. A tree's own version is what counts, if it is of the series asked
-    for."""
+    """The catalogue's row to build by, with the version that is built. A tree's own version is what counts,
+    if it is of the series asked for."""
     if tree is None:
         return catalogue.kernel(version)
     found = kernel_tree.version(tree)
@@ -94,11 +97,25 @@ def row_of(version: str, tree: Path | None) -> KernelRow:
         raise UsageError(
             f"{tree} is Linux {found}, not {version}", f"./run kernel.build {found} --tree {tree}"
         )
+    return replace(_row_for(found), version=found)
+
+
+def _row_for(version: str) -> KernelRow:
+    """The row of the version's series, else of the last series before it that is built the same way.
+
+    Raises UsageError for versions that are built in no way that is known here.
+    """
     rows = [row for row in catalogue.kernels().values() if row.source.place == "kernel.org"]
-    older = [row for row in rows if catalogue.numbers(row.version) <= catalogue.numbers(found)]
-    same = [row for row in rows if catalogue.series(row.version) == catalogue.series(found)]
-    row = (same or older[-1:] or rows[:1])[0]
-    return replace(row, name=found, version=found)
+    for row in rows:
+        if catalogue.series(row.version) == catalogue.series(version):
+            return row
+    numbers = catalogue.numbers(version)
+    older = [row for row in rows if catalogue.numbers(row.version) <= numbers]
+    if not older or (older[-1].family != "today" and numbers >= (3,)) or older[-1].family == "2.4":
+        raise UsageError(
+            f"lvslab cannot build Linux {version}", "it builds 2.4, 2.6 from 2.6.11 on, and 4.19 and later"
+        )
+    return older[-1]
 
 
 def wishes(row: KernelRow, config: Path | None) -> Mapping[str, kconfig.Wish]:
@@ -130,19 +147,26 @@ def as_json(built: Built) -> Mapping[str, Any]:
     return {"name": built.name, "folder": str(built.folder), "manifest": asdict(built.manifest)}
 
 
+def compiler_key(row: KernelRow) -> str:
+    """What tells the compiler that the row asks for from another, and so the machine's own tools."""
+    # The old one's key has these in it.
+    return building.tools() if row.compiler == "system" else component.key(Component(row.compiler))
+
+
 def compiler_of(row: KernelRow) -> Compiler:
     """The compiler that the row asks for; the old one is built where it is missing."""
-    # The linker stands for the assembler too: they are the machine's own in any case.
-    linker = _first_line("ld")
     if row.compiler == "system":
-        compiler = _first_line("gcc")
-        return Compiler(compiler, "", f"{compiler}\n{linker}")
-    old = toolchain.gcc_346()
-    return Compiler(old.name, old.cross, f"{old.key}\n{linker}")
+        return Compiler(building.tools().partition("\n")[0], "")
+    built = component.build(Component(row.compiler))
+    return Compiler(built.name, f"{built.folder}/bin/i686-linux-gnu-")
 
 
-def _first_line(program: str) -> str:
-    return run([program, "--version"]).stdout.decode().splitlines()[0]
+def _origin(row: KernelRow, tree: Path | None, insecure: bool) -> str:
+    """What the kernel is built from, as its manifest has it."""
+    if tree is not None:
+        return "tree"
+    verified = not source.is_unverified(source.get(row.name, insecure=insecure))
+    return row.source.place if verified else "unverified"
 
 
 def _of_release(row: KernelRow, insecure: bool) -> str:
@@ -155,14 +179,14 @@ def _of_release(row: KernelRow, insecure: bool) -> str:
     return store.remembered(f"source-{tarball.name}", [stamp.encode()], lambda: store.sha256(tarball))
 
 
-def key(row: KernelRow, wanted: Mapping[str, kconfig.Wish], compiler: Compiler, made_of: str) -> str:
+def key(row: KernelRow, wanted: Mapping[str, kconfig.Wish], compiler: str, made_of: str) -> str:
     """A checksum of all that makes a difference to the kernel, how it is made included."""
     recipe = Recipe(row.family, row.arch, "", 1, tuple(fixes.host_flags(row.fixes)))
     parts = (
         made_of,
         row.version,
         kconfig.render(wanted),
-        compiler.key,
+        compiler,
         fixes.described(row.fixes),
         kernel_recipe.described(recipe),
         repr((row.image, row.userland, row.nic, row.memory)),  # which the manifest has
@@ -172,5 +196,5 @@ def key(row: KernelRow, wanted: Mapping[str, kconfig.Wish], compiler: Compiler, 
 
 def _check_machine(row: KernelRow) -> None:
     for program in _PROGRAMS[row.family]:
-        if shutil.which(program) is None:
+        if shutil.which(program, path=kernel_recipe.PATH) is None:
             missing_program(program)

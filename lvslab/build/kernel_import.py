@@ -46,6 +46,7 @@ def take(path: Path, modules: Path | None = None, config: Path | None = None) ->
             memory=kernel.memory,
             compiler="",
             flags=(),
+            source="",
             source_sha256="",
             config_sha256=hashlib.sha256(settings).hexdigest() if settings else "",
             image_sha256=kernel.sha256,
@@ -91,6 +92,8 @@ def _copy_modules(kernel: Kernel, target: Path) -> tuple[str, ...]:
         inside = f"lib/modules/{kernel.release}/"
         for member in packages.members(source, lambda path: f"{inside}kernel/" in path and ".ko" in path):
             file = target / member.path.partition(inside)[2]
+            if ".." in file.parts:
+                raise UsageError(f"{source} is no kernel's package: it has a file {member.path}")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(member.content)
     return tuple(sorted(file.relative_to(target).as_posix() for file in target.rglob("*") if file.is_file()))

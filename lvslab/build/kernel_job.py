@@ -12,7 +12,18 @@ from hashlib import sha256
 from pathlib import Path
 
 from lvslab import paths
-from lvslab.build import fixes, kconfig, kconfig_tree, kernel_recipe, kernel_tree, modules, source, store
+from lvslab.build import (
+    catalogue,
+    fixes,
+    folders,
+    kconfig,
+    kconfig_tree,
+    kernel_recipe,
+    kernel_tree,
+    modules,
+    source,
+    store,
+)
 from lvslab.build.building import Build
 from lvslab.build.catalogue import KernelRow
 from lvslab.build.kernel_recipe import Recipe
@@ -30,11 +41,10 @@ _SHOWN = 12  # of the settings that kconfig did not take
 
 @dataclass(frozen=True)
 class Compiler:
-    """A compiler: what it is called, the prefix of its programs, and what tells it from another."""
+    """A compiler: what it is called, and the prefix of its programs."""
 
     name: str
     cross: str
-    key: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,9 @@ class Job:
 
             if kernel_tree.was_built_in(read):
                 take("cleaning the copy of the tree", kernel_recipe.clean(self.recipe))
-            fixes.apply(self.row.fixes, read, written)
+            # Between the catalogue's series, some of what a row needs may be mended or be somewhere else.
+            known = catalogue.series(self.row.name) == catalogue.series(self.row.version)
+            fixes.apply(self.row.fixes, read, written, strict=known)
             final = self._configure(take, read, written)
             has_modules = kconfig.values(final).get("MODULES") == "y"
             for what, command in kernel_recipe.build(self.recipe, has_modules):
@@ -139,14 +151,10 @@ class Job:
         if installed.is_dir():
             (self.made / "lib").mkdir()
             installed.rename(self.made / "lib/modules")
-        for path in self.made.rglob("*"):
-            if path.is_file():
-                descriptor = os.open(path, os.O_RDONLY)
-                os.fsync(descriptor)
-                os.close(descriptor)
+        folders.flush(self.made)
 
-    def manifest(self, source_sha256: str) -> Manifest:
-        """What ``made`` holds, after ``run``."""
+    def manifest(self, origin: str, source_sha256: str) -> Manifest:
+        """What ``made`` holds, after ``run``; ``origin`` is what it was built from, as in a manifest."""
         from lvslab.build import kernel
 
         image = self.made / "bzImage"
@@ -165,6 +173,7 @@ class Job:
             memory=self.row.memory,
             compiler=self.compiler.name,
             flags=tuple(dict.fromkeys(word for word in flags if "=" in word)),
+            source=origin,
             source_sha256=source_sha256,
             config_sha256=sha256((self.made / "config").read_bytes()).hexdigest(),
             image_sha256=store.sha256(image),

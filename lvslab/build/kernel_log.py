@@ -10,7 +10,8 @@ _OBJECT = re.compile(r"\s{2}(?:HOST)?(?:CC|AS|LD)\s|.*\s-c\s+(?:-o\s+)?\S+|.*\s-
 _MISTAKE = re.compile(
     r"[Ee]rror:|sorry, unimplemented|\bline \d+\.$|undefined reference|No space left on device"
     r"|No rule to make target|command not found"
-    r"|not found$|Permission denied|Killed|\*\*\* (?!\[)|^#error|[Ss]egmentation fault|multiple definition"
+    r"|: not found$|Permission denied|Killed|^(?:make(?:\[\d+\])?|\S+:\d+): \*\*\* (?!\[)|^#error"
+    r"|[Ss]egmentation fault|multiple definition"
 )
 # The end of a chain of makes, where nothing better is found.
 _STOP = re.compile(r"\*\*\* ")

@@ -29,14 +29,60 @@ INSECURE = "--insecure takes it unverified"
 _OTHERS = "without kernel.org: LVSLAB_MIRROR names mirrors of your own, --tree takes a source tree"
 
 
-def checksums(folder: str, mirrors: Sequence[str] = MIRRORS, extra: Sequence[str] = ()) -> Mapping[str, str]:
-    """File name to SHA-256 for a folder of kernel.org's, such as ``linux/kernel/v6.x``, off its signed list.
+class Unlisted(BuildError):
+    """Kernel.org's list of checksums cannot be had, or nothing verifies it."""
 
-    ``extra`` are mirrors of the user's, which are asked first and may have the signer's key too. Raises
-    BuildError where the list or the key cannot be had, or the signature is not the signer's.
+
+def checksum(path: str, extra: Sequence[str] = (), mirrors: Sequence[str] | None = None) -> str:
+    """The SHA-256 of the tarball ``path`` below kernel.org's /pub/, off the signed list of its folder.
+
+    ``extra`` are mirrors of the user's, which are asked first and may have the signer's key too; where one
+    has no list, a list that is not the signer's, or an old one without the tarball, the next one is asked.
+    Raises Unlisted where no list can be had, BuildError where those that can do not have it.
     """
-    listed = _first([f"{mirror}{folder}/{LIST}" for mirror in (*extra, *mirrors)], "checksums")
-    return entries(signed_text(listed, _key(extra)))
+    folder, _, file = path.rpartition("/")
+    problems, near = list[str](), list[str]()
+    listed = False
+    for mirror in (*extra, *(MIRRORS if mirrors is None else mirrors)):
+        try:
+            found = entries(_signed(download.content(f"{mirror}{folder}/{LIST}"), extra))
+        except BuildError as problem:
+            problems += [problem.message, *([problem.hint] if problem.hint else [])]
+            continue
+        listed = True
+        if file in found:
+            return found[file]
+        near = [name for name in found if name.endswith(".tar.xz")]
+        problems.append(f"the list of {mirror} does not have {file}")
+    if listed:
+        raise BuildError(f"kernel.org has no {path}", _near(file, near))
+    hint = "\n  ".join([*dict.fromkeys(problems), _OTHERS, INSECURE])
+    raise Unlisted("kernel.org's checksums cannot be had", hint)
+
+
+def _near(file: str, names: list[str]) -> str | None:
+    from difflib import get_close_matches  # only a mistake has to wait for this import
+
+    found = get_close_matches(file, names, n=3)
+    return f"it has {', '.join(found)}" if found else None
+
+
+def _signed(listed: bytes, extra: Sequence[str]) -> str:
+    """What was signed, by the key that is kept, or by one of those that can be had: it is kept then."""
+    kept = paths.cache() / "keys" / f"kernel.org-{FINGERPRINT}.gpg"
+    if kept.exists():
+        return signed_text(listed, kept.read_bytes())
+    problems = list[str]()
+    for url in (*(mirror + KEY for mirror in extra), *key_urls()):
+        try:
+            key = download.content(url)
+            text = signed_text(listed, key)
+        except BuildError as problem:
+            problems.append(problem.message)
+            continue
+        store.write(kept, key)
+        return text
+    raise BuildError("nothing verifies kernel.org's list of checksums", "\n  ".join(dict.fromkeys(problems)))
 
 
 def signed_text(listed: bytes, key: bytes) -> str:
@@ -78,23 +124,3 @@ def zbase32(data: bytes) -> str:
     number = int.from_bytes(data, "big")
     digits = "ybndrfg8ejkmcpqxot1uwisza345h769"
     return "".join(digits[number >> shift & 31] for shift in range(len(data) * 8 - 5, -1, -5))
-
-
-def _key(extra: Sequence[str]) -> bytes:
-    path = paths.cache() / "keys" / f"kernel.org-{FINGERPRINT}.gpg"
-    if not path.exists():
-        key = _first([*(mirror + KEY for mirror in extra), *key_urls()], "the key of its signer")
-        return store.write(path, key).read_bytes()
-    return path.read_bytes()
-
-
-def _first(urls: Sequence[str], what: str) -> bytes:
-    problems = []
-    for url in urls:
-        try:
-            return download.content(url)
-        except BuildError as problem:
-            problems.append(problem.message)
-    raise BuildError(
-        f"kernel.org's {what} cannot be had", "\n  ".join([*dict.fromkeys(problems), _OTHERS, INSECURE])
-    )

@@ -19,6 +19,9 @@ MODULES = PLACE / "modules"
 PROGRAMS = PLACE / "programs"
 TEMPORARY = PLACE / "tmp"
 
+# Where a build finds programs: the distribution's, whatever the user has before them.
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
 EPOCH = 946684800  # seconds; the start of 2000, as every build's time
 _STAMP = "Sat Jan  1 00:00:00 UTC 2000"
 _USER, _HOST = "lvslab", "lvslab"
@@ -54,7 +57,7 @@ def environment(recipe: Recipe) -> Mapping[str, str]:
     it."""
     old = recipe.family != "today"
     return {
-        "PATH": (f"{PROGRAMS}:" if old else "") + "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": (f"{PROGRAMS}:" if old else "") + PATH,
         "HOME": "/nonexistent",
         "TMPDIR": str(TEMPORARY),  # a compiler that is killed leaves files
         "LC_ALL": "C",
@@ -147,6 +150,8 @@ _INSIDE = """set -e
 cd "$1"
 if [ -n "$2" ]; then
     mount --bind "$2" tree
+    # Nothing writes there: the overlay's layer is above it. Not everybody may have it said so.
+    mount -o remount,bind,ro tree 2>/dev/null || :
     mount -t overlay -o lowerdir=tree,upperdir=upper,workdir=overlay lvslab linux
 fi
 mount --rbind "$1" {place}

@@ -25,7 +25,9 @@ class Manifest:
 
     ``row`` is the catalogue's row that it was built by, "" where it was imported; ``release`` is what
     ``uname -r`` says; ``memory`` the MiB that a director gets; ``built`` seconds since
-    1970; ``flags`` what make was given beside the targets; ``modules`` paths below ``lib/modules/RELEASE``.
+    1970; ``source`` what it was built from ("kernel.org", "debian-package", "tree", "unverified"; "" where
+    it was imported); ``flags`` what make was given beside the targets; ``modules`` paths below
+    ``lib/modules/RELEASE``.
     The sums are SHA-256 in hexadecimal; those of source and configuration are "" for what was imported.
     """
 
@@ -40,6 +42,7 @@ class Manifest:
     memory: int
     compiler: str
     flags: tuple[str, ...]
+    source: str
     source_sha256: str
     config_sha256: str
     image_sha256: str

@@ -4,6 +4,7 @@ another."""
 from __future__ import annotations
 
 import re
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
@@ -68,16 +69,18 @@ def fingerprint(tree: Path) -> str:
     """A checksum that changes when the tree does.
 
     Of a git work tree: its commit, what differs from it, and other files that git does not ignore, by name,
-    size and time. Of any other folder: all files, by name, size and time.
+    size and time. Of any other folder, or without git: all files, by name, size, mode and time.
     """
     return _of_git(tree) or _of_files(tree)
 
 
 def _of_git(tree: Path) -> str | None:
-    if not (tree / ".git").exists():
+    if not (tree / ".git").exists() or shutil.which("git") is None:
         return None
-    # The tree may be another user's, and a program that its configuration names is not ours to start.
-    git = ["git", "-c", f"safe.directory={tree}", "-c", "core.fsmonitor=false", "-C", str(tree)]
+    # The tree may be another user's, its index is not ours to refresh, and a program that its configuration
+    # names not ours to start.
+    git = ["git", "--no-optional-locks", "-c", f"safe.directory={tree}", "-c", "core.fsmonitor=false"]
+    git += ["-C", str(tree)]
     head = run([*git, "rev-parse", "HEAD"], check=False)
     if head.returncode != 0:
         return None
@@ -92,5 +95,5 @@ def _of_git(tree: Path) -> str | None:
 
 def _of_files(tree: Path) -> str:
     # find asks the kernel half as long about a tree of 80,000 files as Python does.
-    listed = run(["find", tree, "-type", "f,l", "-printf", r"%P\t%s\t%T@\t%l\n"]).stdout
+    listed = run(["find", tree, "-type", "f,l", "-printf", r"%P\t%s\t%m\t%T@\t%l\n"]).stdout
     return sha256(b"\n".join(sorted(listed.split(b"\n")))).hexdigest()

@@ -24,6 +24,7 @@ from lvslab.run import run
 log = logging.getLogger("lvslab.build.source")
 
 MIRROR = "LVSLAB_MIRROR"
+_UNVERIFIED = "unverified"
 _APT_HELPER = Path("/usr/lib/apt/apt-helper")
 
 
@@ -52,9 +53,9 @@ def fetch(source: Source, *, insecure: bool = False) -> Path:
         if path.exists():
             return path
         folder().mkdir(parents=True, exist_ok=True)
-        wanted = source.sha256 or ("" if insecure else _listed(source))
+        wanted = source.sha256 or _listed(source, insecure)
         if not wanted:
-            path = folder() / "unverified" / source.file
+            path = folder() / _UNVERIFIED / source.file
             if path.exists():
                 return path
             log.warning("nothing verifies %s", source.file)
@@ -67,6 +68,11 @@ def present(source: Source) -> bool:
     if source.place == "debian-package":
         return any(folder().glob(f"{_stem(source)}_*.tar.xz"))
     return (folder() / source.file).exists()
+
+
+def is_unverified(tarball: Path) -> bool:
+    """Whether nothing vouches for a tarball that ``get`` or ``fetch`` returned."""
+    return tarball.parent == folder() / _UNVERIFIED
 
 
 def packaged_version(tarball: Path) -> str:
@@ -115,22 +121,16 @@ def urls(source: Source) -> Iterator[str]:
     yield from (original + path for original in originals)
 
 
-def _listed(source: Source) -> str:
-    """The checksum that kernel.org's signed list has."""
-    if source.place != "kernel.org":
-        raise BuildError(f"nothing verifies {source.file}", kernel_org.INSECURE)
-    where, _, file = source.path.rpartition("/")
-    listed = kernel_org.checksums(where, extra=mirrors())
-    if file not in listed:
-        raise BuildError(f"kernel.org has no {source.path}", _near(file, list(listed)))
-    return listed[file]
-
-
-def _near(file: str, listed: list[str]) -> str | None:
-    from difflib import get_close_matches  # only a mistake has to wait for this import
-
-    found = get_close_matches(file, [name for name in listed if name.endswith(".tar.xz")], n=3)
-    return f"it has {', '.join(found)}" if found else None
+def _listed(source: Source, insecure: bool) -> str:
+    """The checksum that kernel.org's signed list has; "" where it cannot be had and that may be."""
+    try:
+        if source.place != "kernel.org":
+            raise kernel_org.Unlisted(f"nothing verifies {source.file}", kernel_org.INSECURE)
+        return kernel_org.checksum(source.path, extra=mirrors())
+    except kernel_org.Unlisted:
+        if not insecure:
+            raise
+        return ""
 
 
 def _download(source: Source, path: Path, wanted: str) -> None:

@@ -1,33 +1,14 @@
-"""The compiler for old kernels: gcc 3.4.6 for i386, with the machine's own assembler and linker."""
+"""The compiler for old kernels and the programs of their guests: which there are, and what is built."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lvslab.build import catalogue, component, old_userland
 from lvslab.build.component import Built, Component
 
 GCC = "gcc-3.4.6"
-
-
-@dataclass(frozen=True)
-class Toolchain:
-    """A compiler: the folder it is in, the prefix of its programs (CROSS_COMPILE), its name, and a checksum
-    of its source and recipe."""
-
-    prefix: Path
-    cross: str
-    name: str
-    key: str
-
-
-def gcc_346() -> Toolchain:
-    """gcc 3.4.6 for i386, built if it is not there. Raises MachineError, BuildError."""
-    built = component.build(Component(GCC))
-    return Toolchain(built.folder, str(built.folder / "bin/i686-linux-gnu-"), built.name, built.key)
 
 
 def names() -> Sequence[str]:
@@ -38,18 +19,19 @@ def names() -> Sequence[str]:
 def listed() -> list[dict[str, Any]]:
     """What can be built for old kernels and what of it is there, with what it was built with and where."""
     there = {built.name: built for built in component.installed()}
-    return [_row(name, there.get(name)) for name in names()]
+    return [_row(Component(name), there.get(name)) for name in names()]
 
 
-def _row(name: str, built: Built | None) -> dict[str, Any]:
+def _row(part: Component, there: Built | None) -> dict[str, Any]:
+    """``there`` is one that is built, of whatever recipe."""
     # A source without a checksum of ours is not downloaded to tell whether its key is still the same.
-    current = built is not None and (
-        not catalogue.source(name).sha256 or component.find(Component(name)) is not None
-    )
+    known = there is not None and catalogue.source(part.source).sha256
+    current = component.find(part) if known else there
+    built = current or there
     return {
-        "name": name,
-        "what": Component(name).recipe.what,
-        "state": "not built" if built is None else "built" if current else "outdated",
+        "name": part.name,
+        "what": part.recipe.what,
+        "state": "not built" if built is None else "outdated" if current is None else "built",
         "seconds": built.seconds if built else None,
         "compiler": built.compiler if built else None,
         "folder": str(built.folder) if built else None,

@@ -100,9 +100,7 @@ def test_another_release_of_a_series_is_built_as_its_row_says() -> None:
     assert (other.fragments, other.fixes, other.nic) == (row.fragments, row.fixes, row.nic)
 
 
-@pytest.mark.parametrize(
-    "name", ["2.6", "2.6.19", "6.1.", "6.1.x", "6", "", "../6.1.1", "6.1.1/..", "debian-6.1"]
-)
+@pytest.mark.parametrize("name", ["2.6", "2.6.19", "6.1.", "6.1.x", "6", "", "../6.1.1", "6.1.1/.."])
 def test_an_unknown_kernel(name: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"no kernel '{name}'")):
         catalogue.kernel(name)

@@ -29,7 +29,7 @@ class Guest:
     asked: list[str] = field(default_factory=list)
     guest: Any = field(default_factory=lambda: SimpleNamespace(name="rs1"))
 
-    def observe(self, command: str) -> Done:
+    def observe(self, command: str, seconds: float = 30.0) -> Done:
         self.asked.append(command)
         for folder in ("run", "var"):
             command = command.replace(f"/{folder}/", f"{self.root}/{folder}/")

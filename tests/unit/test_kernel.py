@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.build import kernel, releases, store
+from lvslab.build import kernel, kernel_import, releases, store
 from lvslab.build.releases import KernelPackages
 from lvslab.errors import BuildError, LvsLabError, UsageError
 
@@ -78,6 +78,19 @@ def test_a_path_from_here_is_one_from_everywhere(tmp_path: Path, monkeypatch: py
     (tmp_path / "bzImage").write_bytes(bzimage())
     monkeypatch.chdir(tmp_path)
     assert kernel.find("bzImage").image == tmp_path / "bzImage"
+
+
+def test_a_kernel_of_the_store_comes_before_what_is_called_so_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/bzImage").write_bytes(bzimage())
+    built = kernel_import.take(tmp_path / "made/bzImage")
+    (tmp_path / "6.1.0").mkdir()
+    assert kernel.find("6.1.0").image == built.image
+    with pytest.raises(UsageError):
+        kernel.find("./6.1.0")
 
 
 def test_modules_beside_a_bzimage(tmp_path: Path) -> None:
@@ -168,7 +181,9 @@ def test_a_file_that_is_no_kernel(tmp_path: Path, content: bytes) -> None:
     )
 
 
-@pytest.mark.parametrize("content", [bzimage(""), bzimage()[:0x2E00]])
+@pytest.mark.parametrize(
+    "content", [bzimage(""), bzimage()[:0x2E00], bzimage("6.1/../../etc"), bzimage("x")]
+)
 def test_a_kernel_without_a_version(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bzImage").write_bytes(content)
     with pytest.raises(UsageError, match="bzImage is a damaged kernel: it does not name its version"):

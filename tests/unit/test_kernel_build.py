@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lvslab.build import catalogue, kconfig, kconfig_tree, kernel_build, kernel_job
+from lvslab.build import catalogue, kconfig, kconfig_tree, kernel_build, kernel_job, kernel_recipe
 from lvslab.errors import LabFileError, UsageError
 
 
@@ -71,21 +74,60 @@ def test_what_is_asked_can_be_read_again() -> None:
     assert text.startswith("# ipvs-today.config\n") and "\n\n# guest-today.config\n" in text
 
 
-def test_a_key_is_of_all_that_makes_a_difference() -> None:
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"version": "2.6.32.69"},
+        {"family": "today"},
+        {"arch": "x86_64"},
+        {"fixes": ("timeconst", "initramfs-time")},
+        {"fixes": ("timeconst", "rcu-inline", "initramfs-time", "host-tools-limits")},
+        {"image": "ext2"},
+        {"userland": "debian"},
+        {"nic": "virtio-net-pci"},
+        {"memory": 65},
+    ],
+    ids=str,
+)
+def test_a_key_is_of_all_in_a_row_that_makes_a_difference(changed: dict[str, Any]) -> None:
+    row = catalogue.kernel("2.6.32.71")
+    wishes = kernel_build.wishes(row, None)
+    first = kernel_build.key(row, wishes, "gcc", "source")
+    assert kernel_build.key(replace(row, **changed), wishes, "gcc", "source") != first
+    assert kernel_build.key(replace(row, name="another"), wishes, "gcc", "source") == first
+
+
+def test_a_key_is_of_source_compiler_configuration_and_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     row = catalogue.kernel("2.6.32")
     wishes = kernel_build.wishes(row, None)
-    gcc = kernel_job.Compiler("gcc", "/one/place/gcc-", "key")
-    first = kernel_build.key(row, wishes, gcc, "source")
-    assert (
-        kernel_build.key(row, wishes, kernel_job.Compiler("gcc", "/another/gcc-", "key"), "source") == first
-    )
-    others = {
-        kernel_build.key(row, wishes, gcc, "another source"),
-        kernel_build.key(row, wishes, kernel_job.Compiler("gcc", "/one/place/gcc-", "other"), "source"),
-        kernel_build.key(row, {**wishes, "NEW": kconfig.Wish("NEW", "y")}, gcc, "source"),
-        kernel_build.key(catalogue.kernel("2.6.39"), wishes, gcc, "source"),
+    keys = {
+        kernel_build.key(row, wishes, "gcc", "source"),
+        kernel_build.key(row, wishes, "gcc", "another source"),
+        kernel_build.key(row, wishes, "another gcc", "source"),
+        kernel_build.key(row, {**wishes, "NEW": kconfig.Wish("NEW", "y")}, "gcc", "source"),
     }
-    assert len(others | {first}) == 5
+    monkeypatch.setattr(kernel_recipe, "EPOCH", kernel_recipe.EPOCH + 1)
+    keys.add(kernel_build.key(row, wishes, "gcc", "source"))
+    assert len(keys) == 5
+
+
+@pytest.mark.parametrize("found", ["2.2.26", "2.6.0", "2.6.10", "3.2.102", "4.4.302", "4.18"])
+def test_a_tree_that_nobody_has_tried_is_refused(tmp_path: Path, found: str) -> None:
+    with pytest.raises(UsageError, match=f"lvslab cannot build Linux {re.escape(found)}"):
+        kernel_build.row_of(found, a_tree(tmp_path / "tree", found))
+
+
+@pytest.mark.parametrize(
+    ("version", "extra", "row"),
+    [("2.6.18", "-custom", "2.6.18.8"), ("2.6.32", "-431.el6", "2.6.32.71"), ("6.12", "-rc7", "6.12.117")],
+)
+def test_a_tree_with_a_name_of_its_own(tmp_path: Path, version: str, extra: str, row: str) -> None:
+    tree = a_tree(tmp_path / "tree", version)
+    with (tree / "Makefile").open("a") as makefile:
+        makefile.write(f"EXTRAVERSION = {extra}\n")
+    for asked in (version, version + extra):
+        built = kernel_build.row_of(asked, tree)
+        assert (built.name, built.version) == (row, version + extra)
 
 
 def test_causes_come_before_what_follows_from_them() -> None:

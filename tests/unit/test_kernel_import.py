@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lvslab.build import kernel_import, kernel_store
+from lvslab.build import kernel_import, kernel_store, packages
 from lvslab.errors import UsageError
 
 RELEASE = "6.1.9-test"
@@ -123,3 +124,21 @@ def test_modules_that_are_none(built: Path, tmp_path: Path) -> None:
 )
 def test_families(version: tuple[int, ...], family: str) -> None:
     assert kernel_import.family(version) == family
+
+
+def test_a_package_that_reaches_out_of_its_folder(
+    tmp_path: Path, make_deb: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = make_deb({f"boot/vmlinuz-{RELEASE}": image(), MODULE: b"module"})
+    really = packages.members
+
+    def members(package: Path, wanted: Callable[[str], bool]) -> Iterator[packages.Member]:
+        """What tar would read of a package that dpkg-deb would never make."""
+        yield from (
+            replace(found, path=found.path.replace("/net/", "/../")) for found in really(package, wanted)
+        )
+
+    monkeypatch.setattr(packages, "members", members)
+    with pytest.raises(UsageError, match=r"is no kernel's package: it has a file .*/\.\./"):
+        kernel_import.take(package)
+    assert kernel_store.installed() == ()

@@ -103,22 +103,53 @@ def test_entries_of_lines() -> None:
     assert kernel_org.entries(text) == {"linux-6.1.tar.xz": SUM}
 
 
+TARBALL = f"{FOLDER}/linux-6.1.tar.xz"
+
+
+def a_mirror(place: Path, listed: bytes = b"", key: bytes = b"") -> str:
+    """A mirror in a folder, with a list and a key where they are given; its URL."""
+    (place / FOLDER).mkdir(parents=True)
+    if listed:
+        (place / FOLDER / "sha256sums.asc").write_bytes(listed)
+    if key:
+        (place / "autosigner.gpg").write_bytes(key)
+    return f"{place.as_uri()}/"
+
+
 def test_checksums_of_a_mirror_of_ones_own(signer: Signer, tmp_path: Path, cache: Path) -> None:
-    mirror = tmp_path / "mirror"
-    (mirror / FOLDER).mkdir(parents=True)
-    (mirror / FOLDER / "sha256sums.asc").write_bytes(signer.signs(LIST))
-    (mirror / "autosigner.gpg").write_bytes(signer.key())
-    found = kernel_org.checksums(FOLDER, mirrors=(), extra=(f"{mirror.as_uri()}/",))
-    assert found["linux-6.1.tar.xz"] == SUM
+    mirror = a_mirror(tmp_path / "mirror", signer.signs(LIST), signer.key())
+    assert kernel_org.checksum(TARBALL, (mirror,), ()) == SUM
     # The key is kept.
-    (mirror / "autosigner.gpg").unlink()
-    assert kernel_org.checksums(FOLDER, mirrors=(f"{mirror.as_uri()}/",)) == found
+    (tmp_path / "mirror/autosigner.gpg").unlink()
+    assert kernel_org.checksum(TARBALL, (), (mirror,)) == SUM
+
+
+def test_a_key_that_is_none_is_not_kept(signer: Signer, tmp_path: Path, cache: Path) -> None:
+    portal = a_mirror(tmp_path / "portal", signer.signs(LIST), b"<html>please log in</html>")
+    with pytest.raises(kernel_org.Unlisted):
+        kernel_org.checksum(TARBALL, (portal,), ())
+    assert not (cache / "keys").exists()
+    mirror = a_mirror(tmp_path / "mirror", key=signer.key())
+    assert kernel_org.checksum(TARBALL, (portal, mirror), ()) == SUM
+
+
+def test_lists_that_are_old_or_somebody_elses_are_passed_over(
+    signer: Signer, signers: list[Signer], tmp_path: Path
+) -> None:
+    old = a_mirror(tmp_path / "old", signer.signs(f"{'0' * 64}  linux-6.0.tar.xz\n"), signer.key())
+    forged = a_mirror(tmp_path / "forged", signers[1].signs(LIST.replace(SUM, "1" * 64)))
+    right = a_mirror(tmp_path / "right", signer.signs(LIST))
+    assert kernel_org.checksum(TARBALL, (old, forged), (right,)) == SUM
+    with pytest.raises(BuildError, match=r"kernel\.org has no linux/kernel/v6\.x/linux-6\.1\.tar") as caught:
+        kernel_org.checksum(TARBALL, (old, forged), ())
+    assert not isinstance(caught.value, kernel_org.Unlisted)
+    assert caught.value.hint == "it has linux-6.0.tar.xz"
 
 
 def test_no_list_anywhere(tmp_path: Path) -> None:
     mirrors = (f"{tmp_path.as_uri()}/a/", f"{tmp_path.as_uri()}/b/")
-    with pytest.raises(BuildError, match=r"kernel\.org's checksums cannot be had") as caught:
-        kernel_org.checksums(FOLDER, mirrors=mirrors)
+    with pytest.raises(kernel_org.Unlisted, match=r"kernel\.org's checksums cannot be had") as caught:
+        kernel_org.checksum(TARBALL, (), mirrors)
     hint = caught.value.hint or ""
     assert f"{tmp_path}/a/{FOLDER}/sha256sums.asc" in hint and f"{tmp_path}/b/" in hint
     assert hint.endswith("--insecure takes it unverified")

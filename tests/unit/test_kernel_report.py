@@ -13,7 +13,8 @@ from lvslab.errors import UsageError
 
 MANIFEST = Manifest(
     "2.6.18.8", "2.6.18.8", "2.6.18.8", "i386", "2.6", "initramfs", "musl-i386", "e1000", 48,
-    "gcc-3.4.6", ("ARCH=i386",), "5" * 64, "c" * 64, "1" * 64, 86400, ("kernel/net/ipv4/ipvs/ip_vs_rr.ko",),
+    "gcc-3.4.6", ("ARCH=i386",), "kernel.org", "5" * 64, "c" * 64, "1" * 64, 86400,
+    ("kernel/net/ipv4/ipvs/ip_vs_rr.ko",),
 )  # fmt: skip
 
 

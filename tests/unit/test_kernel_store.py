@@ -24,6 +24,7 @@ OLD = Manifest(
     memory=48,
     compiler="gcc-3.4.6",
     flags=("ARCH=i386",),
+    source="kernel.org",
     source_sha256="5" * 64,
     config_sha256="c" * 64,
     image_sha256="1" * 64,

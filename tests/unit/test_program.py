@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -39,6 +40,8 @@ def check(c: Context, outcome: str = "") -> None:
         raise CheckFailed("the servers took no turns", "look at the table")
     if outcome == "boot":
         raise BootError("director did not come up")
+    if outcome == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", "/cache/file")
     if outcome == "bug":
         raise ZeroDivisionError
     print(json.dumps({"check": True}))
@@ -168,6 +171,12 @@ def test_failure_of_a_task(
 def test_a_fault_of_ours_is_no_failed_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("lab.check", "--outcome", "bug") == 70
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_no_fault_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("lab.check", "--outcome", "full") == 7
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: there is no space left on the disk for /cache/file\n  make room there")
 
 
 def test_debug_logs_our_own_doings_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,8 +47,16 @@ def mirror(web: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return web
 
 
-def listing(monkeypatch: pytest.MonkeyPatch, *files: str) -> None:
-    monkeypatch.setattr(kernel_org, "checksums", lambda folder, extra: dict.fromkeys(files, SUM))
+def listing(mirror: Any, monkeypatch: pytest.MonkeyPatch, *files: str) -> None:
+    """Have kernel.org list these files, signed as far as anybody can tell."""
+    lines = "".join(f"{SUM}  {file}\n" for file in files)
+    mirror.files["/pub/linux/kernel/v6.x/sha256sums.asc"] = lines.encode()
+    monkeypatch.setattr(kernel_org, "_signed", lambda listed, extra: listed.decode())
+
+
+def tarballs(mirror: Any) -> list[str]:
+    """What was asked for beside lists."""
+    return [path for path, _ in mirror.asked if not path.endswith(".asc")]
 
 
 def test_a_tarball_is_downloaded_once(mirror: Any, cache: Path) -> None:
@@ -74,17 +82,19 @@ def test_whoever_waits_for_the_same_tarball_finds_it(mirror: Any) -> None:
 
 
 def test_a_tarball_whose_checksum_is_only_listed(mirror: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    listing(monkeypatch, "linux-6.1.9.tar.xz")
+    listing(mirror, monkeypatch, "linux-6.1.9.tar.xz")
     assert source.fetch(LISTED).read_bytes() == CONTENT
 
 
 def test_a_release_that_never_was_is_not_downloaded(mirror: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    listing(monkeypatch, "linux-6.1.9.tar.xz", "linux-6.1.9.tar.gz", "patch-6.1.90.xz")
+    listing(mirror, monkeypatch, "linux-6.1.9.tar.xz", "linux-6.1.9.tar.gz", "patch-6.1.90.xz")
     never = Source("6.1.99", "kernel.org", "linux/kernel/v6.x/linux-6.1.99.tar.xz")
     with pytest.raises(BuildError, match=r"kernel\.org has no linux/kernel/v6\.x/linux-6\.1\.99") as caught:
         source.fetch(never)
     assert caught.value.hint == "it has linux-6.1.9.tar.xz"
-    assert mirror.asked == []
+    with pytest.raises(BuildError, match="has no linux"):
+        source.fetch(never, insecure=True)  # it is known that there is none
+    assert tarballs(mirror) == []
 
 
 def test_a_tarball_that_is_not_what_it_should_be(mirror: Any, cache: Path) -> None:
@@ -107,10 +117,21 @@ def test_what_nothing_verifies_is_kept_apart(
 ) -> None:
     path = source.fetch(LISTED, insecure=True)
     assert path == cache / "sources/unverified/linux-6.1.9.tar.xz"
-    assert source.fetch(LISTED, insecure=True) == path and len(mirror.asked) == 1
-    assert not source.present(LISTED)
-    listing(monkeypatch, "linux-6.1.9.tar.xz")
-    assert source.fetch(LISTED) == cache / "sources/linux-6.1.9.tar.xz"
+    assert source.fetch(LISTED, insecure=True) == path and len(tarballs(mirror)) == 1
+    assert source.is_unverified(path) and not source.present(LISTED)
+    listing(mirror, monkeypatch, "linux-6.1.9.tar.xz")
+    verified = source.fetch(LISTED, insecure=True)
+    assert verified == cache / "sources/linux-6.1.9.tar.xz" and not source.is_unverified(verified)
+
+
+def test_what_contradicts_the_list_is_refused_in_any_case(
+    mirror: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing(mirror, monkeypatch, "linux-6.1.9.tar.xz")
+    mirror.files[f"/pub/{PATH}"] = b"something else"
+    with pytest.raises(BuildError, match="cannot be had"):
+        source.fetch(LISTED, insecure=True)
+    assert not (cache / "sources/unverified").exists()
 
 
 def test_a_download_that_was_interrupted_goes_on(mirror: Any, cache: Path) -> None:

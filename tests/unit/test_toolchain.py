@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,12 +34,6 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     return names
 
 
-def test_the_compiler_by_the_prefix_of_its_programs(asked: list[str], tmp_path: Path) -> None:
-    found = toolchain.gcc_346()
-    assert found.cross == f"{tmp_path}/gcc-3.4.6/bin/i686-linux-gnu-"
-    assert (found.name, found.key) == ("gcc-3.4.6", "key of gcc-3.4.6")
-
-
 def test_what_old_kernels_and_their_guests_need(asked: list[str]) -> None:
     usual = toolchain.usual()
     assert usual[0] == "gcc-3.4.6"
@@ -60,17 +55,26 @@ def test_an_unknown_name_is_told_before_anything_is_built(asked: list[str]) -> N
     assert asked == []
 
 
-def test_the_list_tells_what_is_there_and_what_is_of_another_recipe(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    there = [Built(tmp_path, name, "k", "s", {}, "gcc 12", 61.4, 1) for name in ("gcc-3.4.6", "popt-1.19")]
-    monkeypatch.setattr(component, "installed", lambda: tuple(there))
-    monkeypatch.setattr(component, "find", lambda part: there[0] if part.name == "gcc-3.4.6" else None)
+def put(part: Component, key: str) -> Path:
+    """A component in the cache that was built by whatever recipe has that key."""
+    folder = component.folder() / f"{part.name}-{key[:12]}"
+    folder.mkdir(parents=True)
+    about = {"name": part.name, "key": key, "source_sha256": "s", "files": {}, "compiler": "gcc 12"}
+    (folder / "manifest.json").write_text(json.dumps({**about, "seconds": 61.4, "built": 1}))
+    return folder
+
+
+def test_the_list_tells_what_is_there_and_what_is_of_another_recipe() -> None:
+    gcc, popt = Component("gcc-3.4.6"), Component("popt-1.19")
+    current = put(gcc, component.key(gcc))
+    put(gcc, "f" * 64)
+    old = put(popt, "0" * 64)
     rows = {row["name"]: row for row in toolchain.listed()}
     assert list(rows) == toolchain.names()
     states = {name: rows[name]["state"] for name in ("gcc-3.4.6", "popt-1.19", "musl-1.2.3")}
     assert states == {"gcc-3.4.6": "built", "popt-1.19": "outdated", "musl-1.2.3": "not built"}
-    assert rows["musl-1.2.3"]["folder"] is None
+    folders = [rows[name]["folder"] for name in ("gcc-3.4.6", "popt-1.19", "musl-1.2.3")]
+    assert folders == [str(current), str(old), None]
     text = show_kernels.toolchains(list(rows.values())).splitlines()
     assert text[1].startswith("  gcc-3.4.6 ") and "  the C compiler for Linux 2.4 and 2.6  " in text[1]
     assert text[1].split()[-3:] == ["built", "61", "s"]

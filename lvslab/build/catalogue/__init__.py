@@ -139,6 +139,8 @@ def kernel(name: str) -> KernelRow:
             path = row.source.path.replace(f"linux-{row.version}.", f"linux-{name}.")
             source = replace(row.source, name=name, path=path, sha256="")
             return replace(row, name=name, version=name, source=source)
+    if ready(name) is not None:
+        raise UsageError(f"the kernel {name} is ready-made, and not built", f"./run lab.up --kernel {name}")
     raise unknown("kernel", name, kernels())
 
 
@@ -178,9 +180,9 @@ def lacking(version: str, feature: str) -> str | None:
 
 
 def series(version: str) -> str:
-    """What the release belongs to: ``2.4``, ``2.6.18``, ``6.1``."""
-    parts = version.split(".")
-    return ".".join(parts[: 3 if version.startswith("2.6.") else 2])
+    """What the release belongs to: ``2.4``, ``2.6.18``, ``6.1``; of ``2.6.18-rc7`` and the like too."""
+    parts = numbers(version)
+    return ".".join(map(str, parts[: 3 if parts[:2] == (2, 6) else 2]))
 
 
 def numbers(version: str) -> tuple[int, ...]:
