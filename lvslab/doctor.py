@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvslab import paths
+from lvslab import paths, requirements
 from lvslab.boot import accelerator, own_director
 from lvslab.build import packages
 from lvslab.errors import LvsLabError, MachineError
@@ -55,28 +55,16 @@ def _distribution() -> Finding:
 
 
 def _programs() -> Iterator[Finding]:
-    for package, provides, purpose in _listed("packages.txt"):
-        there = _there(provides)
-        yield Finding(
-            provides, there, f"{package}: {purpose}", "" if there else f"apt-get install {package}"
-        )
-    lacking = [package for package, provides, _ in _listed("packages-build.txt") if not _there(provides)]
+    for need in requirements.listed("packages.txt"):
+        there = requirements.there(need.provides)
+        remedy = "" if there else f"apt-get install {need.package}"
+        yield Finding(need.provides, there, f"{need.package}: {need.purpose}", remedy)
+    builds = requirements.listed("packages-build.txt")
+    lacking = [need.package for need in builds if not requirements.there(need.provides)]
     detail = (
         "all there" if not lacking else f"not there yet: {' '.join(lacking)} (./run kernel.build gets them)"
     )
     yield Finding("to build kernels", None, detail)
-
-
-def _listed(name: str) -> Iterator[list[str]]:
-    """The rows of a list of packages: package, what it brings, what for."""
-    for line in (Path(__file__).parent / name).read_text().splitlines():
-        if line.strip() and not line.startswith("#"):
-            yield line.split(maxsplit=2)
-
-
-def _there(provides: str) -> bool:
-    # Of a file, the list may give a pattern.
-    return any(Path("/").glob(provides[1:])) if provides.startswith("/") else bool(shutil.which(provides))
 
 
 def _devices() -> Iterator[Finding]:

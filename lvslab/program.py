@@ -76,6 +76,19 @@ def task(**options: Any) -> Callable[[Body], Task[Body]]:
     return decorate
 
 
+def say(value: Any, json: bool, as_text: Callable[[Any], str]) -> None:
+    """Print what a command has found, as one JSON document or as ``as_text`` makes it."""
+    from lvslab import show
+
+    show.document(value) if json else print(as_text(value))
+
+
+def end(status: int) -> None:
+    """End a command with an exit status that is no error of ours."""
+    if status != 0:
+        raise Exit(code=status)
+
+
 class LabTask(Task[Body]):
     """A task that can tell its arguments more than once: Invoke's own forgets their help texts."""
 

@@ -38,7 +38,7 @@ def run(
 
     ``timeout`` is in seconds; ``env`` is added to the environment;
     ``executable`` is the file to run where it is not ``command[0]``. Raises MachineError where the program
-    does not exist, CommandFailed where it ends badly (unless ``check`` is false) or in time never.
+    does not exist, CommandFailed where it ends badly (unless ``check`` is false) or not in time.
     """
     log.debug("%s", pasteable(command))
     try:

@@ -277,6 +277,8 @@ def _explained(error: ErrorDetails) -> _Mistake:
         case "int_type" | "string_type" | "tuple_type" | "mapping_type" | "model_type" as kind:
             names = {"int_type": "a whole number", "string_type": "text", "tuple_type": "a list"}
             shown = "nothing" if value is None else reprlib.repr(value)
+            if kind == "string_type" and isinstance(value, int | float):
+                hint = f'YAML takes it for a number: put it into quotes, as in {key}: "2.6"'
             message = f"{_shown(place)} must be {names.get(kind, 'a mapping')}, not {shown}"
     return _Mistake(place, message, hint)
 
@@ -325,7 +327,7 @@ def _node_mistakes(name: str, node: Node) -> Iterator[_Mistake]:
         if "memory" in node.model_fields_set and node.kernel is None:
             message = f"{name} has no kernel of its own, and so no memory either"
             yield _Mistake(
-                (*place, "memory"), message, "remove it, or name a kernel: the node is a host else"
+                (*place, "memory"), message, "remove it, or name a kernel, which makes it a virtual machine"
             )
     elif node.kernel is None:
         message = f"{name} is a director without a kernel"

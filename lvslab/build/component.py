@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from lvslab import paths
+from lvslab import paths, requirements
 from lvslab.build import building, catalogue, folders, kernel_recipe, kernel_tree, packages, source, store
 from lvslab.build.building import Build
 from lvslab.errors import BuildError, MachineError
@@ -175,7 +175,7 @@ def lacking(wanted: Sequence[Component]) -> Sequence[str]:
     programs: dict[str, None] = {}
     for component in wanted:
         programs |= dict.fromkeys((*component.recipe.programs, *lacking(component.needs)))
-    return [program for program in programs if not _there(program)]
+    return [program for program in programs if not requirements.there(program, kernel_recipe.PATH)]
 
 
 def inside(work: Path, needs: Mapping[str, Path], script: Path, jobs: int, *, root: bool) -> Sequence[str]:
@@ -235,10 +235,10 @@ def _read(place: Path) -> Built | None:
 
 def _check_machine(component: Component) -> None:
     if missing := lacking([component]):
-        packages = dict.fromkeys(_package(program) for program in missing)
+        brought = dict.fromkeys(requirements.package_of(program) for program in missing)
         raise MachineError(
             f"building {component.name} takes {', '.join(missing)}, which this machine lacks",
-            f"apt-get install --no-install-recommends {' '.join(packages)}",
+            f"apt-get install --no-install-recommends {' '.join(brought)}",
         )
     if not Path("/usr/include/stdio.h").exists():
         raise MachineError(
@@ -246,22 +246,6 @@ def _check_machine(component: Component) -> None:
             "apt-get install --no-install-recommends libc6-dev",
         )
     folders.need_space(folder(), _SPACE, f"building {component.name}")
-
-
-def _there(program: str) -> bool:
-    # Of a file, the list may give a pattern.
-    if program.startswith("/"):
-        return any(Path("/").glob(program[1:]))
-    return shutil.which(program) is not None
-
-
-def _package(program: str) -> str:
-    """The Debian package of a program or file: as packages-build.txt has it, or of its own name."""
-    for line in (paths.PROJECT / "lvslab" / "packages-build.txt").read_text().splitlines():
-        words = line.split(maxsplit=2)
-        if len(words) > 1 and words[1] == program:
-            return words[0]
-    return {"as": "binutils", "ar": "binutils", "strip": "binutils", "xz": "xz-utils"}.get(program, program)
 
 
 def _run(component: Component, work: Path, needs: Mapping[str, Path], wanted: str) -> None:

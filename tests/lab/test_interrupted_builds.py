@@ -8,12 +8,13 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from lvslab.build import component, source
+from lvslab.build import component, kernel, source
 from lvslab.build.component import Component
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ LONG = 1200.0
 """Seconds within which what it needs is built, a minute or two where it is not there yet."""
 
 SEED = int(os.environ.get("LVSLAB_KILL_SEED", "") or random.SystemRandom().randrange(1 << 32))
-ROUNDS = int(os.environ.get("LVSLAB_KILL_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("LVSLAB_KILL_ROUNDS", "2"))
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,45 @@ def cached_box(run: Runner, cache: Path) -> Iterator[Box]:
         yield box
 
 
-def parts(cache: Path) -> list[str]:
-    """The folders of the part, those that are being filled too."""
-    return [place.name for place in (cache / "toolchains").iterdir() if PART.program in place.name]
+@dataclass(frozen=True)
+class Made:
+    """Something that is built: by which command, below which folder of the cache, and as what."""
+
+    words: tuple[str, ...]
+    folder: str
+    name: str
+
+    def there(self, cache: Path) -> list[Path]:
+        """What of it is there, whole or not."""
+        return [place for place in (cache / self.folder).glob("*") if self.name in place.name]
+
+
+MAKEFILE = """\
+VERSION = 6
+PATCHLEVEL = 1
+SUBLEVEL = 9
+objects = $(foreach n,$(shell seq 200),$(n).o)
+allnoconfig:
+	cp $(KCONFIG_ALLCONFIG) .config
+$(objects): %.o:
+	@echo 'int number_$*;' | gcc -x c -c -o $@ -
+bzImage: $(objects)
+	ld -r -o vmlinux $(objects)
+	cp image arch/x86/boot/bzImage
+modules modules_install:
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A source tree like Linux's, whose compiling takes some seconds."""
+    folder = tmp_path / "tree"
+    for name in ("arch/x86/boot", "scripts/kconfig"):
+        (folder / name).mkdir(parents=True)
+    (folder / "scripts/kconfig/conf.c").write_text("KCONFIG_ALLCONFIG")
+    (folder / "Makefile").write_text(MAKEFILE)
+    shutil.copy(kernel.find("debian-cloud").image, folder / "image")
+    return folder
 
 
 def remaining(box: Box, stays: tuple[str, ...]) -> list[str]:
@@ -63,11 +100,17 @@ def remaining(box: Box, stays: tuple[str, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_build(cached_box: Box, cache: Path, how: signal.Signals) -> None:
-    moments = random.Random(f"{SEED} {how.name}")
+@pytest.mark.parametrize("what", ["program", "kernel"])
+def test_an_interrupted_build(
+    cached_box: Box, cache: Path, tree: Path, how: signal.Signals, what: str
+) -> None:
+    made = Made(("toolchain.build", PART.name), "toolchains", PART.program)
+    if what == "kernel":
+        made = Made(("kernel.build", "6.1.9", "--tree", str(tree)), "kernels/built", "6.1.9")
+    moments = random.Random(f"{SEED} {how.name} {what}")
     for _ in range(ROUNDS):
         moment = moments.uniform(0.1, 4.0)
-        command = cached_box.start("toolchain.build", PART.name)
+        command = cached_box.start(*made.words)
         told = f"{how.name} after {moment:.2f} s (LVSLAB_KILL_SEED={SEED})"
         if not command.ends_before(moment):
             os.kill(command.pid, how)
@@ -77,11 +120,13 @@ def test_an_interrupted_build(cached_box: Box, cache: Path, how: signal.Signals)
         # What a killed one has half filled stays until the next one sweeps it; all else goes with it.
         stays = () if how == signal.SIGINT else ("temporary file in the cache",)
         assert not remaining(cached_box, stays), told
-        whole = [name for name in parts(cache) if not name.startswith(".")]
+        whole = [place for place in made.there(cache) if not place.name.startswith(".")]
         assert bool(whole) == (ended.status == 0), told
-        shutil.rmtree(cache / "toolchains" / whole[0]) if whole else None
-    assert cached_box.start("toolchain.build", PART.name).end().status == 0
-    (name,) = parts(cache)
-    assert (cache / "toolchains" / name / "libpopt.a").stat().st_size > 0
-    shutil.rmtree(cache / "toolchains" / name)
+        for place in whole:
+            shutil.rmtree(place)
+    ended = cached_box.start(*made.words).end()
+    assert ended.status == 0, ended.stderr
+    (place,) = made.there(cache)
+    assert (place / "manifest.json").stat().st_size > 0
+    shutil.rmtree(place)
     cached_box.await_empty()

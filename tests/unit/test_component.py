@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from lvslab import requirements
 from lvslab.build import catalogue, component, store
 from lvslab.build.catalogue import Source
 from lvslab.build.component import Component, Recipe
 from lvslab.errors import BuildError, CommandFailed, MachineError
-from lvslab.paths import PROJECT
+from lvslab.requirements import Needed
 
 TOOL, USER = Component("tool-1.0"), Component("user-2.0")
 
@@ -137,12 +138,9 @@ def test_a_full_disk_is_told_before_anything_is_fetched(
 
 
 def test_every_recipe_has_its_script_its_files_and_packages() -> None:
-    packages = (PROJECT / "lvslab/packages-build.txt").read_text() + (
-        PROJECT / "lvslab/packages.txt"
-    ).read_text()
-    brought = {line.split()[1] for line in packages.splitlines() if line and not line.startswith("#")}
-    # Part of every Debian, or of a package that is listed for another program of it.
-    always = {"tar", "gzip", "as", "ar", "strip"}
+    lists: tuple[Needed, ...] = ("packages.txt", "packages-build.txt")
+    brought = {need.provides for name in lists for need in requirements.listed(name)}
+    always = {"tar", "gzip"}  # in every Debian
     for name, recipe in component.recipes().items():
         folder = component._recipes()
         assert (folder / f"{name}.sh").is_file()

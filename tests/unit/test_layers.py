@@ -13,7 +13,15 @@ from lvslab.paths import PROJECT
 
 # From the ground up. Rooms of one floor may use each other, as long as that makes no circle.
 FLOORS = (
-    ("lvslab", "lvslab.errors", "lvslab.groups", "lvslab.paths", "lvslab.run", "lvslab.stand_in"),
+    (
+        "lvslab",
+        "lvslab.errors",
+        "lvslab.groups",
+        "lvslab.paths",
+        "lvslab.requirements",
+        "lvslab.run",
+        "lvslab.stand_in",
+    ),
     ("lvslab.spec", "lvslab.topology"),
     ("lvslab.build.*",),
     ("lvslab.boot.*",),
@@ -28,6 +36,7 @@ FLOORS = (
         "lvslab.command_line",
         "lvslab.doctor",
         "lvslab.folded",
+        "lvslab.kernel_tasks",
         "lvslab.program",
         "lvslab.show",
         "lvslab.show_kernels",

@@ -98,7 +98,17 @@ def test_another_distribution_is_told_what_to_install(
     )
 
 
-@pytest.mark.parametrize("words", [["kernel.build", "6.1"], ["lab.up", "--ipvsadm", "1.30"], ["test"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["kernel.build", "6.1"],
+        ["lab.up", "--ipvsadm", "1.30"],
+        ["lab.up", "--kernel", "2.4.37.11"],
+        ["lab.verify", "--kernel=2.6.18"],
+        ["bench", "--tree=x"],
+        ["-d", "test"],
+    ],
+)
 def test_what_builds_need_is_asked_for_only_by_those_who_build(
     checkout: Path, tmp_path: Path, words: list[str], shell: list[str]
 ) -> None:
@@ -108,7 +118,13 @@ def test_what_builds_need_is_asked_for_only_by_those_who_build(
     done = call([*shell, str(checkout / "run"), *words], LVSLAB_OS_RELEASE=str(system))
     assert (done.returncode, done.stdout) == (3, "")
     assert "bison-or-so" in done.stderr
-    assert call([*shell, str(checkout / "run"), "lab.up"], LVSLAB_OS_RELEASE=str(system)).returncode == 0
+    for others in (
+        ["lab.up"],
+        ["lab.up", "--name", "test"],
+        ["lab.up", "--kernel", "6.1"],
+        ["lab.up", "2.4.x"],
+    ):
+        assert call([*shell, str(checkout / "run"), *others], LVSLAB_OS_RELEASE=str(system)).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["packages.txt", "packages-build.txt"])

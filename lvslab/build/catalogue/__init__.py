@@ -1,8 +1,8 @@
 """What lvslab knows by heart of kernels and sources: the tables beside this file, read when first asked for.
 
-``kernels.toml`` has a row for each kernel that can be built or had ready-made, ``sources.toml`` one for
-each tarball of compilers and guest programs, ``features.toml`` what IPVS can do since when, ``fixes.toml``
-why a stock tree does not build as it is.
+``kernels.toml`` has a row for each kernel that can be built or had ready-made, ``families.toml`` what those
+of a family have in common, ``sources.toml`` a row for each tarball of compilers and guest programs,
+``features.toml`` what IPVS can do since when, ``fixes.toml`` why a stock tree does not build as it is.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def unknown(what: str, name: str, known: Collection[str]) -> UsageError:
 
 
 def _kernel(name: str, row: Mapping[str, Any]) -> KernelRow:
-    rest = dict(row)
+    rest = {"fixes": [], **_table("families")[row["family"]], **row}
     place: Literal["kernel.org", "debian-package"] = "debian-package" if "package" in rest else "kernel.org"
     of_source = {key: rest.pop(key, "") for key in ("path", "sha256", "package", "release", "inside")}
     rest = {key: tuple(value) if isinstance(value, list) else value for key, value in rest.items()}
