@@ -211,7 +211,7 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
     renamed = [(f"eth{n}", card.name) for n, card in enumerate(guest.cards) if card.name != f"eth{n}"]
     # In two rounds, since one card's new name may be another's old one.
     for old, _ in renamed:
-        commands.append(f"busybox ip link set {old} down && busybox ip link set {old} name new-{old}")
+        commands += [f"link_down {old}", f"busybox ip link set {old} name new-{old}"]
     commands += [f"busybox ip link set new-{old} name {new}" for old, new in renamed]
     for card in guest.cards:
         commands.append(f"busybox ip link set {card.name} address {card.mac}")
@@ -219,7 +219,7 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
             # For IPv6 as for hosts (`ip_lines`), but busybox knows no "nodad".
             commands.append(f"echo 0 > /proc/sys/net/ipv6/conf/{card.name}/accept_dad")
         commands.append(f"busybox ip address add {card.address} dev {card.name}")
-        commands.append(f"busybox ip link set {card.name} up")
+        commands.append(f"link_up {card.name}")
     for card in guest.cards:
         if card.gateway is not None:
             commands.append(f"busybox ip route add default via {card.gateway} dev {card.name}")

@@ -54,4 +54,5 @@ def entries(kernel: Kernel, programs: OldUserland) -> list[Entry]:
     found += _DEVICES
     found += guest_files.common(kernel, i386_programs.reseed(), _LOADED)
     found.append(Entry("etc/lvslab/clock", PROGRAM, i386_programs.clock()))
+    found.append(Entry("etc/lvslab/linked", PROGRAM, i386_programs.linked()))
     return found + guest_files.applets((programs.folder / "busybox").read_bytes(), found)

@@ -57,3 +57,10 @@ def test_nobody_else_sets_the_clock() -> None:
     finally:
         shutil.rmtree(folder)
     assert done.returncode == 1  # EPERM
+
+
+@pytest.mark.parametrize(("interface", "status"), [("lo", 95), ("no-such-card", 19)])
+def test_what_has_no_link_to_negotiate(tmp_path: Path, interface: str, status: int) -> None:
+    # EOPNOTSUPP and ENODEV; of EPERM in their place, a machine that lets nobody ask.
+    found = run(tmp_path, i386_programs.linked(), interface)
+    assert found == status or (found == 1 and os.geteuid() != 0)

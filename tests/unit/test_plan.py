@@ -177,7 +177,7 @@ class Sandbox:
 
 @pytest.fixture
 def sandbox(tmp_path: Path, program: Callable[[str, str], Path]) -> Sandbox:
-    for name in ("busybox", "date", "manage", "ip", "hostname"):
+    for name in ("busybox", "date", "manage", "link_up", "link_down", "ip", "hostname"):
         program(name, RECORD)
     root = tmp_path / "root"
     for folder in ("etc/lvslab", "dev", "proc/sys/kernel", "proc/sys/net/ipv6/conf/eth2"):
@@ -194,13 +194,13 @@ def test_a_guest_becomes_its_node(lab: spec.Lab, sandbox: Sandbox) -> None:
         "manage eth3 169.254.100.2/30 02:4c:56:ff:00:00",
         "busybox ip link set eth0 address 02:4c:56:00:01:00",
         "busybox ip address add 192.0.2.1/24 dev eth0",
-        "busybox ip link set eth0 up",
+        "link_up eth0",
         "busybox ip link set eth1 address 02:4c:56:00:01:01",
         "busybox ip address add 10.0.0.1/24 dev eth1",
-        "busybox ip link set eth1 up",
+        "link_up eth1",
         "busybox ip link set eth2 address 02:4c:56:00:01:02",
         "busybox ip address add fd00::1/64 dev eth2",
-        "busybox ip link set eth2 up",
+        "link_up eth2",
         "busybox ip route add default via 192.0.2.254 dev eth0",
     ]
     assert sandbox.text("proc/sys/kernel/hostname") == sandbox.text("etc/hostname") == "director\n"
