@@ -63,7 +63,7 @@ def measure(tree: Path, rounds: int) -> dict[str, Any]:
 
 def _made_in(tree: Path, recipe: Recipe, modules: Path) -> float:
     """Seconds that make takes in ``tree``, from a .config to installed modules."""
-    environment = {**kernel_recipe.environment(recipe), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    environment = {**kernel_recipe.environment(recipe), "PATH": kernel_recipe.PATH}
     del environment["TMPDIR"]
     commands = [kernel_recipe.configure(recipe, False)]
     commands += [command for _, command in kernel_recipe.build(recipe, True)]

@@ -13,7 +13,6 @@ ACCESS_LOG = "/var/log/httpd/access.log"
 _DOCUMENTS = "/var/www/html"
 _PIDS = "/run/httpd.pid"
 
-
 _SOON = 5.0  # seconds in which a guest says whether its server runs
 
 
