@@ -98,6 +98,9 @@ def follow(command: Sequence[Argument], heard: Callable[[bytes], None], *, input
     finally:
         child.kill()  # does nothing to one that has ended
         child.wait()
+        # All that it started holds its end of the pipe: it is gone, and writes no more, when this returns.
+        if child.stdout is not None and not child.stdout.closed:
+            child.stdout.read()
         for stream in (child.stdin, child.stdout):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
