@@ -30,7 +30,6 @@ from xml.etree import ElementTree
 import pytest
 from packaging.requirements import Requirement
 
-from lvslab import paths
 from lvslab.boot import accelerator, own_director
 from lvslab.boot.qemu import QEMU
 from lvslab.build import archive, debian_guest, kernel, modules, packages, servers, userland
@@ -94,9 +93,6 @@ PROGRAMS = [
 SETTINGS = ("passwd", "group", "nsswitch.conf", "os-release", "protocols", "services", "shells")
 # Parts of Python's library that nothing here imports.
 USELESS = re.compile(r"/(?:config-[^/]*|dist-packages|idlelib|lib2to3|pydoc_data|test|tkinter|turtledemo)$")
-# Of lvslab's cache, what only virtual machines are made of; and packages, of which it is asked that they
-# are there.
-FOR_GUESTS = re.compile(r"/(?:images|kernels|servers|snapshots)$|\.deb$")
 LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib")
 
 NAME = "own"
@@ -256,7 +252,10 @@ def guest_files(release: str, module_source: Path) -> Files:
         files.copy_tree(PROJECT / name, re.compile("$^"))
     for name in ("run", "tasks.py", "pyproject.toml", "requirements.lock"):
         files.copy(PROJECT / name)
-    files.copy_tree(paths.cache(), FOR_GUESTS, to="/cache")
+    # Of lvslab's cache, only what a Mininet lab takes: servers, and which packages they are in. Of these it
+    # is asked that they are there.
+    for known in packages.folder().glob("resolved-*.json"):
+        files.copy(known, to=f"cache/packages/{known.name}")
     files.copy(servers.bundle(), to=f"cache/servers/{servers.bundle().name}")
     for package in packages.folder().glob("*.deb"):
         files.put(f"cache/packages/{package.name}")
