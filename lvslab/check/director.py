@@ -17,9 +17,10 @@ from lvslab.errors import CheckFailed
 if TYPE_CHECKING:
     from lvslab.cluster import Cluster
 
-ESTIMATION_PERIOD = 2.2
-"""Seconds after which the kernel has added up its counters once more: every 2 s, and a little for the
-timer."""
+ESTIMATION_PERIOD = 2.5
+"""Seconds of the director's own clock in which its kernel adds up all of its counters: every 2 s
+(``IPVS_EST_TICK`` times 50 in include/net/ip_vs.h since Linux 6.2), and a little for threads that come late.
+"""
 
 _COMMANDS = {
     "rules": "ipvsadm -Sn",
@@ -36,8 +37,8 @@ class Reading:
     """A director at one moment: its table, its connections and counters, and whether it forwards.
 
     ``entries`` maps the client's end of each connection that it remembers to the real server's, both as
-    ``address:port``. The counters (``totals``, ``by_server``) lag behind: the kernel adds them up every 2 s
-    (``est_reload`` in net/netfilter/ipvs/ip_vs_est.c); connections and entries are of this moment.
+    ``address:port``. The counters (``totals``, ``by_server``) lag behind since Linux 2.6.39: see `settled`.
+    Connections and entries are of this moment.
     """
 
     rules: tuple[Service, ...]
@@ -77,21 +78,61 @@ def read(cluster: Cluster, director: str, what: Sequence[str] = EVERYTHING) -> R
 
 
 def settled(cluster: Cluster, director: str, seconds: float = 20.0) -> Reading:
-    """Read the director when its counters have stood still for a whole period of the kernel's adding up.
+    """Read the director when its counters have caught up with what has happened.
+
+    Kernels since 2.6.39 count on each processor, and add that up every 2 s into what ipvsadm shows
+    (net/netfilter/ipvs/ip_vs_est.c). ``ip_vs_stats_percpu``, which came with it, shows both for all services
+    together. Up to 6.1 one timer adds up all there is, so what holds for the whole holds for each server.
+    Since 6.2 threads do, server by server; there, and where the whole has been zeroed, which makes the two
+    differ for good, the counters must stand still for a period of the director's own clock.
 
     Raises CheckFailed where they go on moving: there is other traffic then.
     """
     deadline = time.monotonic() + seconds
-    reading, since = read(cluster, director), time.monotonic()
+    before = None
     while time.monotonic() < deadline:
-        again = read(cluster, director)
-        if (again.totals, again.by_server) != (reading.totals, reading.by_server):
-            reading, since = again, time.monotonic()
-        elif time.monotonic() - since > ESTIMATION_PERIOD:
-            return again
+        now = _added_up(cluster.observe(director, _ADDED_UP))
+        if now is None or (now.at_once and now.counted == now.shown):
+            return read(cluster, director)
+        if before is None or now.counted != before.counted:
+            before = now
+        elif now.uptime - before.uptime > ESTIMATION_PERIOD:
+            return read(cluster, director)
     raise CheckFailed(
         f"the counters of {director} do not stand still", "is somebody else using the service?"
     )
+
+
+_ADDED_UP = (
+    "cat /proc/uptime; for name in /proc/sys/net/ipv4/vs/est_nice /proc/net/ip_vs_stats_percpu; do "
+    "[ ! -e $name ] || { echo $name; cat $name; }; done"
+)
+
+
+@dataclass(frozen=True)
+class _AddedUp:
+    """How far a director's kernel has added up what its processors have counted for all services:
+    connections, packets and bytes, in and out. ``at_once``: all that there is to add up is added up together.
+    """
+
+    uptime: float
+    at_once: bool
+    counted: tuple[int, ...]
+    shown: tuple[int, ...]
+
+
+def _added_up(text: str) -> _AddedUp | None:
+    """What _ADDED_UP prints; None where the kernel counts in one place, so that nothing lags behind."""
+    uptime, _, rest = text.partition("\n")
+    threads, found, table = rest.partition("/proc/net/ip_vs_stats_percpu\n")
+    if not found:
+        return None
+    # A heading of two lines, a line for each processor, and "~" for what is shown, in hexadecimal numbers.
+    lines = [line.split() for line in table.partition("\n\n")[0].splitlines()[2:]]
+    rows = {name: tuple(int(number, 16) for number in numbers) for name, *numbers in lines}
+    shown = rows.pop("~")
+    counted = tuple(map(sum, zip(*rows.values(), strict=True)))
+    return _AddedUp(float(uptime.split()[0]), not threads, counted, shown)
 
 
 def _entries(text: str) -> Iterator[tuple[str, str]]:

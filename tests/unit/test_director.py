@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import cast
@@ -29,7 +30,7 @@ STATS = """\
 IP Virtual Server version 1.2.1 (size=4096)
 Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes
   -> RemoteAddress:Port
-TCP  192.0.2.1:80                        {conns}       54       45     3700     4500
+TCP  192.0.2.1:80                        9       54       45     3700     4500
   -> 10.0.0.100:80                       3       18       15     1200     1500
   -> 10.0.0.101:80                       6       36       30     2500     3000
 """
@@ -46,8 +47,7 @@ TCP 01:58  TIME_WAIT   [fd00::9]:40000    [fd00::1]:80       [fd00::100]:80
 class Shell:
     """A director whose commands print what they are given; ``said`` are those that it was asked."""
 
-    def __init__(self, *, stats: list[str] | None = None) -> None:
-        self.stats = stats or [STATS.format(conns=9)]
+    def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
         self.steps = (
             SimpleNamespace(node="director", command="VIP=192.0.2.1"),
@@ -61,12 +61,10 @@ class Shell:
         answers = {
             "ipvsadm -Sn": RULES,
             "ipvsadm -Ln": LISTING,
-            "ipvsadm -Ln --stats --exact": self.stats[0],
+            "ipvsadm -Ln --stats --exact": STATS,
             "ipvsadm -Lnc": ENTRIES,
             "cat /proc/sys/net/ipv4/ip_forward": "1\n",
         }
-        if len(self.stats) > 1:
-            self.stats.pop(0)
         # Each command only runs if the one before it did.
         parts = command.split(" && ")
         marks = [part.removeprefix("echo '").removesuffix("'") for part in parts[1::2]]
@@ -181,33 +179,82 @@ def test_the_table_of_the_steps_is_that_of_one_node_in_the_order_typed() -> None
     assert [str(server) for server in service.destinations] == ["10.0.0.100:80"]
 
 
-class Busy(Shell):
-    """A director whose counters move in its first readings; each takes half a second of its own clock."""
+PERCPU = """\
+/proc/net/ip_vs_stats_percpu
+       Total Incoming Outgoing         Incoming         Outgoing
+CPU    Conns  Packets  Packets            Bytes            Bytes
+  0 {first:8X}       3C       3C             156E             1D04
+  1 {second:8X}        4        2               10               A0
+  ~ {shown:8X}       40       3E             157E             1DA4
 
-    def __init__(self, moving: int) -> None:
-        super().__init__(stats=[STATS.format(conns=number) for number in range(moving)])
+     Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s
+           0        0        0                0                0
+"""
+THREADS = "/proc/sys/net/ipv4/vs/est_nice\n0\n"
+
+
+class Busy(Shell):
+    """A director that has counted ``counted`` connections in its first looks, and after them the last of
+    these numbers; ``adds_up`` says what it shows, looked at so often. Each look takes half a second.
+    """
+
+    def __init__(self, counted: list[int], adds_up: Callable[[int], int] | None, head: str = "") -> None:
+        super().__init__()
+        self.counted, self.adds_up, self.head = counted, adds_up, head
         self.now = 100.0
+        self.looks = 0
 
     def observe(self, node: str, command: str) -> str:
+        if not command.startswith("cat /proc/uptime"):
+            return super().observe(node, command)
         self.now += 0.5
-        return super().observe(node, command)
+        self.looks += 1
+        uptime = f"{self.now - 90:.2f} 3.10\n"
+        if self.adds_up is None:
+            return uptime
+        counted = self.counted[min(self.looks, len(self.counted)) - 1]
+        half = counted // 2
+        shown = self.adds_up(self.looks)
+        return uptime + self.head + PERCPU.format(first=half, second=counted - half, shown=shown)
 
     def monotonic(self) -> float:
         return self.now
 
 
-def test_settled_waits_for_a_whole_period_after_the_last_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    shell = Busy(moving=4)
+def settled(shell: Busy, monkeypatch: pytest.MonkeyPatch) -> Reading:
     monkeypatch.setattr(director, "time", shell)
-    reading = director.settled(cast(Cluster, shell), "director", 20)
-    assert reading.totals["192.0.2.1:80"].connections == 3
-    # The last change was read after four readings.
-    assert shell.now - (100.0 + 4 * 0.5) > director.ESTIMATION_PERIOD
+    return director.settled(cast(Cluster, shell), "director", 20)
+
+
+def test_nothing_is_awaited_where_a_kernel_counts_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Busy([], None)
+    assert settled(shell, monkeypatch) == read(Shell())
+    assert shell.looks == 1
+
+
+def test_settled_is_when_all_is_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Busy([31, 32, 33], lambda looks: 30 if looks < 7 else 33)
+    assert settled(shell, monkeypatch) == read(Shell())
+    # However long that takes, and no longer.
+    assert shell.looks == 7
+
+
+@pytest.mark.parametrize(
+    ("head", "shown"),
+    # Threads add up one after the other, so that what the whole shows says nothing of the parts; and a whole
+    # that has been zeroed never is what was counted.
+    [(THREADS, 33), ("", 2)],
+)
+def test_elsewhere_a_whole_period_must_pass(monkeypatch: pytest.MonkeyPatch, head: str, shown: int) -> None:
+    shell = Busy([31, 32, 33], lambda looks: shown, head)
+    settled(shell, monkeypatch)
+    # The last change was seen in the third look.
+    assert shell.now - (100.0 + 3 * 0.5) > director.ESTIMATION_PERIOD
+    assert shell.looks == 9
 
 
 def test_counters_that_never_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    shell = Busy(moving=1000)
-    monkeypatch.setattr(director, "time", shell)
+    shell = Busy(list(range(1, 1000)), lambda looks: 0)
     with pytest.raises(CheckFailed, match="the counters of director do not stand still"):
-        director.settled(cast(Cluster, shell), "director", 20)
+        settled(shell, monkeypatch)
     assert 120 <= shell.now <= 121

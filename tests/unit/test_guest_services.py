@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -39,17 +40,26 @@ class Guest:
 
 @pytest.fixture
 def guest(tmp_path: Path, program: Callable[[str, str], Path]) -> Iterator[Guest]:
-    """Programs in the place of busybox's: an httpd that does nothing in the background, and a pidof."""
+    """Programs in the place of busybox's: an httpd, and a pidof. What runs in the background is a process of
+    this test, which reaps it at once: this machine's process 1 may leave that undone.
+    """
     for folder in ("run", "var/log/httpd"):
         (tmp_path / folder).mkdir(parents=True)
-    pids = tmp_path / "pids"
+    ready = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    reapers = [threading.Thread(target=process.wait) for process in ready]
+    for reaper in reapers:
+        reaper.start()
+    pids, waiting = tmp_path / "pids", tmp_path / "waiting"
     pids.write_text("")
-    program("httpd", f'#!/bin/sh\nsleep 60 > /dev/null 2>&1 &\necho $! "$@" >> {pids}\n')
+    waiting.write_text("".join(f"{process.pid}\n" for process in ready))
+    program("httpd", f'#!/bin/sh\necho $(sed -n "$(($(wc -l < {pids}) + 1))p" {waiting}) "$@" >> {pids}\n')
     program("pidof", f"#!/bin/sh\ncut -d' ' -f1 {pids}\n")
     program("busybox", '#!/bin/sh\n[ "$1" = usleep ] && exec sleep 0.02\nexit 1\n')
     yield Guest(tmp_path)
-    for line in pids.read_text().splitlines():
-        subprocess.run(["kill", line.split()[0]], check=False, stderr=subprocess.DEVNULL)
+    for process in ready:
+        process.kill()
+    for reaper in reapers:
+        reaper.join()
 
 
 def server(guest: Guest, *ports: int) -> GuestWebServer:
