@@ -112,7 +112,7 @@ _ADDED_UP = (
 @dataclass(frozen=True)
 class _AddedUp:
     """How far a director's kernel has added up what its processors have counted for all services:
-    connections, packets and bytes, in and out. ``at_once``: all that there is to add up is added up together.
+    connections, packets and bytes, in and out. ``at_once``: all there is to add up is added up together.
     """
 
     uptime: float
