@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lvslab.check.ipvs_listing import Counters, ServiceConnections, parse_connections, parse_counters
+from lvslab.check.ipvs_listing import (
+    Counters,
+    ServiceConnections,
+    parse_connections,
+    parse_counters,
+    parse_thresholds,
+)
 from lvslab.check.ipvs_rules import parse_rules
-from lvslab.check.ipvs_table import Service
+from lvslab.check.ipvs_table import Destination, Service
 from lvslab.check.ipvs_typed import spelled_out
 from lvslab.errors import CheckFailed
 
@@ -24,6 +30,7 @@ ESTIMATION_PERIOD = 2.5
 
 _COMMANDS = {
     "rules": "ipvsadm -Sn",
+    "thresholds": "ipvsadm -Ln --thresholds",
     "listing": "ipvsadm -Ln",
     "counters": "ipvsadm -Ln --stats --exact",
     "entries": "ipvsadm -Lnc",
@@ -37,8 +44,9 @@ class Reading:
     """A director at one moment: its table, its connections and counters, and whether it forwards.
 
     ``entries`` maps the client's end of each connection that it remembers to the real server's, both as
-    ``address:port``. The counters (``totals``, ``by_server``) lag behind since Linux 2.6.39: see `settled`.
-    Connections and entries are of this moment.
+    ``address:port``. ``rules`` have their thresholds only where these were read too. The counters
+    (``totals``, ``by_server``) lag behind since Linux 2.6.39: see `settled`. Connections and entries are of
+    this moment.
     """
 
     rules: tuple[Service, ...]
@@ -63,7 +71,7 @@ def read(cluster: Cluster, director: str, what: Sequence[str] = EVERYTHING) -> R
     found = dict.fromkeys(EVERYTHING, "") | dict(zip(what, said.split(f"{mark}\n"), strict=True))
     counters = parse_counters(found["counters"])
     return Reading(
-        rules=parse_rules(found["rules"]),
+        rules=_with_thresholds(parse_rules(found["rules"]), parse_thresholds(found["thresholds"])),
         connections=parse_connections(found["listing"]),
         totals={str(service): service.counters for service in counters},
         by_server={
@@ -74,6 +82,21 @@ def read(cluster: Cluster, director: str, what: Sequence[str] = EVERYTHING) -> R
         ip_forward=int(found["ip_forward"] or 0),
         entries=dict(_entries(found["entries"])),
         listing=found["listing"].rstrip(),
+    )
+
+
+def _with_thresholds(
+    rules: tuple[Service, ...], thresholds: Mapping[tuple[str, str], tuple[int, int]]
+) -> tuple[Service, ...]:
+    """``rules`` with the thresholds of their servers, which ``ipvsadm -S`` does not print."""
+
+    def of(service: Service, server: Destination) -> Destination:
+        upper, lower = thresholds.get((str(service), str(server)), (0, 0))
+        return replace(server, upper_threshold=upper, lower_threshold=lower)
+
+    return tuple(
+        replace(service, destinations=tuple(of(service, server) for server in service.destinations))
+        for service in rules
     )
 
 

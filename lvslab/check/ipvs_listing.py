@@ -163,6 +163,21 @@ def parse_counters(text: str) -> tuple[ServiceCounters, ...]:
     return tuple(table)
 
 
+def parse_thresholds(text: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """Upper and lower threshold in connections (0: none) by service and server, from ``ipvsadm -Ln
+    --thresholds``. Raises TableError."""
+    found = {}
+    for heading, lines in _listing(text):
+        service = service_name(heading.protocol, heading.address, heading.port, heading.mark, heading.ipv6)
+        for place, columns, line in lines:
+            address, port = address_and_port(place, line)
+            if len(columns) != 4:
+                raise TableError(f"not a line of `ipvsadm -Ln --thresholds`: {line!r}")
+            upper, lower = (_count(column, line) for column in columns[:2])
+            found[service, endpoint(address, port or 0)] = (upper, lower)
+    return found
+
+
 def _listing(text: str) -> list[tuple[_Heading, list[tuple[str, list[str], str]]]]:
     found: list[tuple[_Heading, list[tuple[str, list[str], str]]]] = []
     for line in text.splitlines():

@@ -36,7 +36,8 @@ class TableError(LvsLabError, ValueError):
 class Destination:
     """One real server of a virtual service.
 
-    Thresholds are connections, 0 for none; ``-S`` never prints them, so they take no part in comparisons.
+    Thresholds are connections, 0 for none. ``-S`` never prints them, so they are no part of equality;
+    ``compare`` looks at them, and `director.read` knows them from another listing.
     ``tunnel`` is "" for plain IPIP, else the options that say otherwise, as ``gue --tun-port 6080``.
     """
 
@@ -176,6 +177,12 @@ def _destination_differences(service: Service, expected: Destination, observed: 
         differences.append(
             f"{service} reaches {expected} by {observed.forwarding}, not by {expected.forwarding}: "
             f"its `ipvsadm -a` needs {_SWITCH[expected.forwarding]}"
+        )
+    wanted, found = ((server.upper_threshold, server.lower_threshold) for server in (expected, observed))
+    if wanted != found:
+        differences.append(
+            f"{service} gives {expected} the thresholds {found[0]} (upper) and {found[1]} (lower), not "
+            f"{wanted[0]} and {wanted[1]}: what do the `-x` and `-y` of its `ipvsadm -a` say?"
         )
     if expected.tunnel != observed.tunnel:
         differences.append(

@@ -26,6 +26,14 @@ TCP  192.0.2.1:80 wlc
   -> 10.0.0.100:80                Masq    1      0          3
   -> 10.0.0.101:80                Masq    2      1          5
 """
+THRESHOLDS = """\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port            Uthreshold Lthreshold ActiveConn InActConn
+  -> RemoteAddress:Port
+TCP  192.0.2.1:80 wlc
+  -> 10.0.0.100:80                0          0          0          4
+  -> 10.0.0.101:80                10         3          0          8
+"""
 STATS = """\
 IP Virtual Server version 1.2.1 (size=4096)
 Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes
@@ -60,6 +68,7 @@ class Shell:
         self.asked.append((node, command))
         answers = {
             "ipvsadm -Sn": RULES,
+            "ipvsadm -Ln --thresholds": THRESHOLDS,
             "ipvsadm -Ln": LISTING,
             "ipvsadm -Ln --stats --exact": STATS,
             "ipvsadm -Lnc": ENTRIES,
@@ -84,6 +93,7 @@ def test_a_reading_is_one_command() -> None:
     assert node == "director"
     assert command.split(" && ")[::2] == [
         "ipvsadm -Sn",
+        "ipvsadm -Ln --thresholds",
         "ipvsadm -Ln",
         "ipvsadm -Ln --stats --exact",
         "ipvsadm -Lnc",
@@ -93,6 +103,10 @@ def test_a_reading_is_one_command() -> None:
     assert [(str(server), server.weight) for server in service.destinations] == [
         ("10.0.0.100:80", 1),
         ("10.0.0.101:80", 2),
+    ]
+    assert [(each.upper_threshold, each.lower_threshold) for each in service.destinations] == [
+        (0, 0),
+        (10, 3),
     ]
     assert reading.ip_forward == 1
     assert reading.totals["192.0.2.1:80"].connections == 9
@@ -153,8 +167,15 @@ def test_only_what_is_asked_for_is_read(what: list[str], commands: list[str], fo
 def test_the_parts_make_the_whole() -> None:
     """Every field of a reading belongs to one of EVERYTHING, so nothing else can be missing from it."""
     whole = read(Shell())
-    assert director.EVERYTHING == ("rules", "listing", "counters", "entries", "ip_forward")
+    assert director.EVERYTHING == ("rules", "thresholds", "listing", "counters", "entries", "ip_forward")
     assert all(getattr(whole, field.name) != getattr(NOTHING, field.name) for field in fields(Reading))
+
+
+def test_thresholds_are_part_of_the_rules() -> None:
+    (service,) = read(Shell(), "rules").rules
+    assert not any(server.upper_threshold for server in service.destinations)
+    (service,) = read(Shell(), "thresholds", "rules").rules
+    assert [server.upper_threshold for server in service.destinations] == [0, 10]
 
 
 def test_what_is_not_there_to_be_read() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lvslab.check.ipvs_listing import Counters, parse_connections, parse_counters
+from lvslab.check.ipvs_listing import Counters, parse_connections, parse_counters, parse_thresholds
 from lvslab.check.ipvs_rules import parse_rules
 from lvslab.check.ipvs_table import Destination, Service, TableError, compare, scan_order
 
@@ -197,6 +197,11 @@ def test_counters_must_be_exact() -> None:
     assert "read them with --exact" in str(caught.value)
 
 
+def test_a_listing_without_thresholds() -> None:
+    with pytest.raises(TableError, match="not a line of `ipvsadm -Ln --thresholds`"):
+        parse_thresholds("TCP  1.2.3.4:80 wlc\n  -> 10.0.0.1:80  Masq")
+
+
 def test_a_missing_server() -> None:
     observed = parse_rules("".join(SAVED.splitlines(keepends=True)[:2]))
     assert compare(parse_rules(HOWTO), observed) == [
@@ -225,6 +230,7 @@ def test_no_server_and_no_service() -> None:
     [
         ("-s wlc", "-s rr", "is scheduled by rr, not by wlc"),
         ("-w 2", "-w 1", "gives 10.0.0.101:80 the weight 1, not 2"),
+        ("-w 2", "-w 2 -x 9 -y 3", "the thresholds 9 (upper) and 3 (lower), not 0 and 0"),
         ("10.0.0.101:80 -m", "10.0.0.101:80 -g", "10.0.0.101:80 by gatewaying, not by masquerading"),
         ("-s wlc", "-s wlc -p 300", "has persistence of 300 s; the steps say no persistence"),
         (
