@@ -117,6 +117,7 @@ class Miniature:
         entries = "".join(f"TCP 01:58 TIME_WAIT {source} {vip} {to}\n" for source, to in self.entries)
         answers = {
             "ipvsadm -Sn": rules,
+            "ipvsadm -Ln --thresholds": "",
             "ipvsadm -Ln": _LISTING_HEAD + listing,
             "ipvsadm -Ln --stats --exact": _STATS_HEAD + stats,
             "ipvsadm -Lnc": _ENTRIES_HEAD + entries,
