@@ -62,7 +62,7 @@ def appearing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
         stream.flush()
         os.fsync(descriptor)
         # Only with a folder's descriptor does Python call linkat(AT_SYMLINK_FOLLOW), which /proc needs.
-        _put(lambda: os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor), path)
+        _put(lambda: os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor), path, stream)
 
 
 @contextlib.contextmanager
@@ -76,16 +76,35 @@ def _renamed(path: Path, mode: int) -> Iterator[BinaryIO]:
         stream.flush()
         os.fsync(stream.fileno())
         os.fchmod(stream.fileno(), mode)
-        _put(lambda: os.link(stream.name, path), path)
+        _put(lambda: os.link(stream.name, path), path, cast(BinaryIO, stream))
 
 
-def _put(link: Callable[[], None], path: Path) -> None:
-    """Link a complete file to ``path`` in the place of what is there; of two writers the last one wins."""
+def _put(link: Callable[[], None], path: Path, stream: BinaryIO) -> None:
+    """Link the complete file ``stream`` to ``path``; of two writers the last one wins.
+
+    What has the same content already stays: somebody may be about to open it, and there is a moment without
+    any file between the old one's end and the new one.
+    """
     while True:
         try:
             return link()
         except FileExistsError:
+            if _same(stream, path):
+                return None
             path.unlink(missing_ok=True)
+
+
+def _same(stream: BinaryIO, path: Path) -> bool:
+    """Whether the file at ``path`` has the content and the mode of ``stream``."""
+    try:
+        with path.open("rb") as there:
+            ours, theirs = (os.fstat(file.fileno()) for file in (stream, there))
+            if (ours.st_size, ours.st_mode) != (theirs.st_size, theirs.st_mode):
+                return False
+            stream.seek(0)
+            return stream.read() == there.read()
+    except OSError:
+        return False
 
 
 def write(path: Path, content: bytes, mode: int = 0o644) -> Path:

@@ -89,7 +89,7 @@ print(json.dumps({
     "authorized": there["rs2"].call(Path("~/.ssh/authorized_keys").expanduser().read_text),
     "shell": [
         made["rs1"].shell is None,
-        made["rs1"].cmd("ip -o address show eth0"),
+        made["rs1"].cmd("ip -color=never -o address show eth0"),
         made["lan"].cmd("echo here"),
     ],
     "shells": len(list(Path("/proc").glob("[0-9]*"))) - after,

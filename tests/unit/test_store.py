@@ -154,6 +154,21 @@ def test_two_writers_of_one_file_do_not_disturb_each_other(
     assert names(folder) == ["file"]
 
 
+@pytest.mark.parametrize(
+    ("content", "mode", "stays"), [(b"x", 0o644, True), (b"y", 0o644, False), (b"x", 0o600, False)]
+)
+def test_what_is_there_already_is_not_replaced(folder: Path, content: bytes, mode: int, stays: bool) -> None:
+    """Whoever opens it meanwhile would find nothing for a moment."""
+    store.write(folder / "file", b"x")
+    before = (folder / "file").stat().st_ino
+    with (folder / "file").open("rb"):  # keeps the inode's number from being given to the new one
+        store.write(folder / "file", content, mode)
+    assert ((folder / "file").stat().st_ino == before) is stays
+    assert (folder / "file").read_bytes() == content
+    assert (folder / "file").stat().st_mode & 0o777 == mode
+    assert names(folder) == ["file"]
+
+
 class Making:
     """Makes a value that is another every time, and counts."""
 
