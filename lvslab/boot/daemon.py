@@ -1,14 +1,14 @@
 """A server program that stays in the foreground on a Mininet host: started, awaited, and stopped as a whole.
 
-It is process 1 of a PID namespace of its own: whatever it has forked for its connections, in sessions and
-process groups of their own, ends with it.
+It has a PID namespace of its own: whatever it has forked for its connections, in sessions and process groups
+of their own, ends with it. Process 1 of the namespace is a shell, which reaps orphans and ends when the
+server does: vsftpd, for one, dies of the death of a child that it does not know.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import signal
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -26,6 +26,8 @@ Endpoint = tuple[Literal["tcp", "udp"], int]
 # The state of a socket that listens (TCP) or is bound (UDP): include/net/tcp_states.h.
 _LISTENS = {"tcp": 0x0A, "udp": 0x07}
 _TICK = 0.005
+# A shell would give a command in the background /dev/null to read.
+_PROCESS_1 = 'exec 3<&0; "$@" <&3 3<&- & wait $!'
 
 
 class Daemon:
@@ -42,7 +44,7 @@ class Daemon:
     ) -> None:
         self.what = what
         self._place = place
-        self._command = list(command)
+        self._command = ["sh", "-c", _PROCESS_1, "sh", *command]
         self._messages = messages
         self._endpoints = frozenset(endpoints)
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,8 +63,8 @@ class Daemon:
     def stop(self) -> None:
         """End it and all that it has forked, and return when they are gone."""
         if self._process is not None:
-            # A first process hears of SIGTERM only if it has said that it wants to. It is reaped when all
-            # of its namespace has gone (zap_pid_ns_processes in kernel/pid_namespace.c).
+            # Process 1 hears of no other signal. It is gone when all of its namespace is
+            # (zap_pid_ns_processes in kernel/pid_namespace.c).
             self._process.kill()
             self._process.wait()
             self._process = None
@@ -77,7 +79,7 @@ class Daemon:
         try:
             while not self._endpoints <= _listening_here():
                 if select.select([descriptor], [], [], _TICK)[0]:
-                    raise self._failed(f"did not start ({_shown(self._process.wait())})")
+                    raise self._failed(f"did not start (status {self._process.wait()})")
                 if time.monotonic() > deadline:
                     self.stop()
                     raise self._failed("does not listen")
@@ -86,10 +88,6 @@ class Daemon:
 
     def _failed(self, how: str) -> BootError:
         return BootError(f"{self.what} {how}", last_lines(self._messages.read_bytes()))
-
-
-def _shown(code: int) -> str:
-    return f"status {code}" if code >= 0 else signal.Signals(-code).name
 
 
 def listening(tables: Iterable[tuple[str, str]]) -> frozenset[Endpoint]:

@@ -24,6 +24,9 @@ SERVER_FILE = "server.txt"
 INCOMING = "incoming"
 """The folder that anonymous users may add files to."""
 
+DATA_SECONDS = 5
+"""How long a server waits for a data connection before it says that none came."""
+
 SIZES: Mapping[str, int] = MappingProxyType(
     {"pub/empty.bin": 0, "pub/1K.bin": 1 << 10, "pub/1M.bin": 1 << 20, "pub/4M.bin": 1 << 22}
 )
@@ -44,15 +47,16 @@ def files(host: str) -> dict[str, bytes]:
     return {SERVER_FILE: f"{host}\n".encode(), "pub/SHA256SUMS": sums.encode(), **known}
 
 
-def configuration(ports: Ftp, folder: Path, *, ipv6: bool) -> str:
-    """The configuration of vsftpd, with an empty ``folder`` for processes that are to see no files.
+def configuration(host: str, port: int, folder: Path) -> str:
+    """The configuration of vsftpd on ``host``; ``folder`` is empty, for processes that are to see no files.
 
-    On a host with ``ipv6`` addresses it listens on these and on IPv4's with one socket, else on IPv4's.
+    Its greeting names the host. It listens for both families with one socket.
     """
-    return f"""listen={"NO" if ipv6 else "YES"}
-listen_ipv6={"YES" if ipv6 else "NO"}
-listen_port={ports.port}
+    return f"""listen=NO
+listen_ipv6=YES
+listen_port={port}
 background=NO
+ftpd_banner={host}
 ftp_username=daemon
 nopriv_user=nobody
 secure_chroot_dir={folder}
@@ -63,7 +67,9 @@ write_enable=YES
 anon_upload_enable=YES
 anon_umask=022
 connect_from_port_20=YES
-ftp_data_port={ports.port - 1}
+ftp_data_port={port - 1}
+accept_timeout={DATA_SECONDS}
+connect_timeout={DATA_SECONDS}
 pasv_enable=YES
 port_enable=YES
 isolate=NO
@@ -123,8 +129,8 @@ class FtpServer:
     def _write(self) -> None:
         """In the host's namespaces."""
         self._folder.mkdir()
-        ipv6 = any(":" in card.address for card in self._host.cards)
-        self._configuration.write_text(configuration(self._service, self._folder, ipv6=ipv6))
+        text = configuration(self._host.name, self._service.port, self._folder)
+        self._configuration.write_text(text)
         # The machine may have a log and files of an FTP server of its own, which would be seen through the
         # host's layer.
         LOG.write_bytes(b"")

@@ -73,15 +73,19 @@ def python(host: Namespaces, tmp_path: Path, script: str) -> Daemon:
 
 
 def family(server: Daemon, tmp_path: Path) -> tuple[int, int]:
-    """Descriptors of the server's process and of the one that it has forked."""
+    """Descriptors of the server's process and of the one that it has forked. A shell is over them."""
     for _ in range(1000):
         if "session" in (tmp_path / "out").read_text():
             break
         time.sleep(0.005)
     assert server._process is not None
-    first = server._process.pid
-    (child,) = Path(f"/proc/{first}/task/{first}/children").read_text().split()
-    return os.pidfd_open(first), os.pidfd_open(int(child))
+    first = child_of(server._process.pid)
+    return os.pidfd_open(first), os.pidfd_open(child_of(first))
+
+
+def child_of(process: int) -> int:
+    (child,) = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return int(child)
 
 
 def gone(descriptor: int) -> bool:
@@ -130,6 +134,38 @@ def test_one_that_was_killed_is_started_again(server: Daemon, tmp_path: Path) ->
     assert gone(child)
     server.start()
     assert server.running
+
+
+def test_orphans_are_not_its_own(host: Namespaces, tmp_path: Path) -> None:
+    """vsftpd ends when a child ends that it does not know of, such as an orphan of a session."""
+    script = """
+import os, signal, socket, sys
+listener = socket.create_server(("", 21))
+session = os.fork()
+if session == 0:
+    if os.fork() == 0:
+        os.read(os.open(sys.argv[1], os.O_RDONLY), 1)  # when its parent has gone
+    os._exit(0)
+os.waitpid(session, 0)
+print("session", flush=True)
+os.close(os.open(sys.argv[1], os.O_WRONLY))
+try:
+    os.waitpid(-1, 0)
+except ChildProcessError:
+    print("no child", flush=True)
+signal.pause()
+"""
+    os.mkfifo(tmp_path / "fifo")
+    command = [sys.executable, "-S", "-c", script, str(tmp_path / "fifo")]
+    server = Daemon("the server on rs1", host, command, tmp_path / "out", [("tcp", 21)])
+    server.start()
+    for _ in range(1000):
+        if "no child" in (tmp_path / "out").read_text():
+            break
+        time.sleep(0.005)
+    else:
+        raise AssertionError((tmp_path / "out").read_text())
+    server.stop()
 
 
 def test_one_that_ends_at_once(host: Namespaces, tmp_path: Path) -> None:

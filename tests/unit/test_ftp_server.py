@@ -4,7 +4,6 @@ from hashlib import sha256
 from pathlib import Path
 
 from lvslab.boot import ftp_server
-from lvslab.boot.plan import Ftp
 
 
 def settings(text: str) -> dict[str, str]:
@@ -30,17 +29,15 @@ def test_the_sums_are_those_of_the_files() -> None:
 
 
 def test_active_data_comes_from_the_port_below() -> None:
-    found = settings(ftp_server.configuration(Ftp(2121), Path("/empty"), ipv6=False))
+    found = settings(ftp_server.configuration("rs1", 2121, Path("/empty")))
     assert (found["listen_port"], found["ftp_data_port"]) == ("2121", "2120")
     assert found["connect_from_port_20"] == "YES"
 
 
-def test_it_listens_in_the_family_of_its_host() -> None:
-    for ipv6 in (False, True):
-        found = settings(ftp_server.configuration(Ftp(21), Path("/empty"), ipv6=ipv6))
-        assert (found["listen"], found["listen_ipv6"]) == (("NO", "YES") if ipv6 else ("YES", "NO"))
+def test_its_greeting_names_the_host() -> None:
+    assert settings(ftp_server.configuration("rs1", 21, Path("/empty")))["ftpd_banner"] == "rs1"
 
 
 def test_nobody_may_log_in_but_anonymous_users() -> None:
-    found = settings(ftp_server.configuration(Ftp(21), Path("/empty"), ipv6=False))
+    found = settings(ftp_server.configuration("rs1", 21, Path("/empty")))
     assert (found["anonymous_enable"], found["local_enable"]) == ("YES", "NO")
