@@ -191,7 +191,7 @@ def test_data_that_goes_to_another_server_is_noticed(bare_lab: Testbed) -> None:
 
 def test_a_wrong_weight_is_noticed(fresh_lab: Testbed) -> None:
     fresh_lab.directors[0].execute(f"ipvsadm -e -t {VIP}:21 -r 10.0.0.100:21 -m -w 1")
-    with pytest.raises(CheckFailed, match=r"10\.0\.0\.100:21 has weight 1"):
+    with pytest.raises(CheckFailed, match=r"10\.0\.0\.100:21 the weight 1, not 2"):
         check_table(fresh_lab)
     with pytest.raises(CheckFailed, match="not answer in the order"):
         check_turns(fresh_lab, held=False)
