@@ -174,6 +174,19 @@ def test_a_missing_helper_is_noticed(bare_lab: Testbed) -> None:
         check_transfers(bare_lab, "PORT")
 
 
+@pytest.mark.needs("conntrack")
+def test_sequence_numbers_that_are_not_corrected_are_noticed(bare_lab: Testbed) -> None:
+    kernel = bare_lab.cluster.versions["kernel"]
+    if not kernel.startswith("2.6."):
+        pytest.skip(f"kernel {kernel} corrects them without a helper of netfilter's")
+    bare_lab.apply(without=["modprobe nf_conntrack_ftp"])
+    check_transfers(bare_lab, "PORT")
+    with pytest.raises(
+        CheckFailed, match=r"RETR server.txt by PASV: no reply.*\n.*modprobe nf_conntrack_ftp"
+    ):
+        check_transfers(bare_lab, "PASV")
+
+
 def test_data_that_goes_to_another_server_is_noticed(bare_lab: Testbed) -> None:
     """Some give all high ports to the servers instead of the helper. Clients of today do not mind the
     address in a reply to PASV, so it works as long as the two connections happen to go to one server."""

@@ -236,7 +236,6 @@ class _Client(ftplib.FTP):
     def begin(self, method: Method) -> None:
         """Make the next data connections by ``method``."""
         self.data, self.tried = DataConnection(method, ""), False
-        self.set_pasv(method in PASSIVE)
 
     def makepasv(self) -> tuple[str, int]:
         known = self.control.getpeername()
@@ -263,15 +262,31 @@ class _Client(ftplib.FTP):
         return listener
 
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
-        connection, size = super().ntransfercmd(cmd, rest)
+        # ftplib's own says nothing of a data connection that was made when the command then failed.
+        if self.data.method in PASSIVE:
+            connection = socket.create_connection(self.makepasv(), self.timeout)
+            self._made(connection)
+            try:
+                self._ask(cmd)
+            except BaseException:
+                connection.close()
+                raise
+        else:
+            with self.makeport() as listener:
+                self._ask(cmd)
+                connection, _ = listener.accept()
+            connection.settimeout(self.timeout)
+            self._made(connection)
+        return connection, None
+
+    def _ask(self, command: str) -> None:
+        if not (reply := self.sendcmd(command)).startswith("1"):
+            raise ftplib.error_reply(reply)
+
+    def _made(self, connection: socket.socket) -> None:
         with suppress(OSError):  # it may be broken already
-            self.data = DataConnection(
-                self.data.method,
-                self.data.announced,
-                _end(connection.getsockname()),
-                _end(connection.getpeername()),
-            )
-        return connection, size
+            ends = _end(connection.getsockname()), _end(connection.getpeername())
+            self.data = DataConnection(self.data.method, self.data.announced, *ends)
 
 
 def _end(name: tuple[str, int] | tuple[str, int, int, int]) -> str:

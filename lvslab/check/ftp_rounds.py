@@ -172,6 +172,7 @@ def facts(lab: Testbed, address: str = "") -> FtpFacts:
         helper_ports=_helper_ports(apps),
         entries=parse_entries(entries),
         names=_names(lab),
+        kernel=lab.cluster.versions.get("kernel", ""),
         lacking=lacking(lab.cluster.versions, ["ftp_ipv6" if ":" in target else "ftp_extended"]),
     )
 

@@ -5,6 +5,7 @@ A check that fails raises CheckFailed. Nothing here talks to a cluster.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -16,6 +17,7 @@ from lvslab.check.ipvs_table import endpoint
 from lvslab.check.verdict import ClusterFacts, Finding, diagnose
 from lvslab.errors import CheckFailed
 
+_UNADJUSTED = re.compile(r"2\.6\.3[789]\b")
 _EXTENDED = frozenset({"EPSV", "EPRT"})
 
 
@@ -34,7 +36,8 @@ class FtpFacts:
 
     ``helper_ports`` are those on which its FTP helper works, () where that is not loaded. ``lacking`` says
     why the helper of this kernel cannot do what is asked of it (EPSV, EPRT, IPv6), None where it can.
-    ``entries`` are the connections that it remembers, ``names`` the real servers by their addresses.
+    ``entries`` are the connections that it remembers, ``names`` the real servers by their addresses, and
+    ``kernel`` is its version.
     """
 
     address: str
@@ -43,6 +46,7 @@ class FtpFacts:
     entries: tuple[Entry, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     lacking: str | None = None
+    kernel: str = ""
 
     @property
     def virtual(self) -> str:
@@ -135,7 +139,7 @@ def explained(failure: FtpFailed, facts: FtpFacts, cluster: ClusterFacts) -> Che
     for any service."""
     if failure.data is None:
         return CheckFailed(failure.message, _hints(diagnose(cluster)) or failure.hint)
-    found = [*_astray(failure, facts), *_helper(failure.data.method, facts)]
+    found = [*_astray(failure, facts), *_helper(failure.data.method, facts), *_stalled(failure, facts)]
     return CheckFailed(failure.message, _hints(found or diagnose(cluster)) or failure.hint)
 
 
@@ -159,6 +163,22 @@ def _astray(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
                 "only the FTP helper knows which belong together: look for a service that takes the data "
                 "ports in `ipvsadm -Ln`",
             )
+
+
+def _stalled(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
+    """A control connection on which nothing comes any more, though its data connection was made."""
+    # ipv4_confirm() of 2.6.39 (nf_conntrack_l3proto_ipv4.c) calls nf_nat_seq_adjust only after a helper.
+    if (
+        failure.kind == "no-reply"
+        and failure.data
+        and failure.data.client
+        and _UNADJUSTED.match(facts.kernel)
+    ):
+        yield Finding(
+            "the director has made the reply to PASV longer or shorter, and its kernel does not correct the "
+            "sequence numbers of connections that have no helper of netfilter's",
+            "run `modprobe nf_conntrack_ftp`",
+        )
 
 
 def _helper(method: str, facts: FtpFacts) -> Iterator[Finding]:

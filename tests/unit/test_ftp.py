@@ -201,6 +201,17 @@ def test_replies_that_mean_no(server: Server, command: str, reply: str, kind: st
     assert message in str(failed.value)
 
 
+def test_a_reply_that_does_not_come_after_the_data_connection(server: Server) -> None:
+    """What a director does that counts TCP's sequence numbers wrong."""
+    server.replies["RETR"] = ""
+    server.say = lambda control, text, own=server.say: own(control, text) if text else None  # type: ignore[method-assign,misc]
+    with session(server) as opened, pytest.raises(FtpFailed, match="by PASV: no reply") as failed:
+        opened.retrieve("server.txt", "PASV")
+    assert failed.value.kind == "no-reply"
+    assert failed.value.data is not None
+    assert failed.value.data.client
+
+
 def test_a_transfer_that_is_cut(server: Server) -> None:
     server.cut = 1000
     with session(server) as opened, pytest.raises(FtpFailed, match="broke off") as failed:

@@ -144,6 +144,14 @@ def test_what_the_helper_cannot_do_does_not_matter_to_others() -> None:
     assert str(said) == "no data"
 
 
+def test_a_control_connection_that_stalls() -> None:
+    stalled = FtpFailed("no-reply", "no reply", server="rs1", control=f"{CLIENT}:40001", data=PASSIVE)
+    said = ftp_verdict.explained(stalled, replace(FACTS, kernel="2.6.39.4"), FINE)
+    assert "run `modprobe nf_conntrack_ftp`" in str(said)
+    for kernel in ("2.6.3", "2.6.36", "6.1.0-50-cloud-amd64"):
+        assert str(ftp_verdict.explained(stalled, replace(FACTS, kernel=kernel), FINE)) == "no reply"
+
+
 def test_a_data_connection_that_was_given_to_another_server() -> None:
     stray = Entry("tcp", "CLOSE", f"{CLIENT}:40009", f"{VIP}:50009", "10.0.0.101:50009")
     facts = replace(FACTS, helper_ports=(), entries=(*FACTS.entries, stray))
