@@ -184,9 +184,9 @@ class Cluster:
             raise CheckFailed(f"on {node}, `{command}` ended with status {answer['status']}", said)
         return output
 
-    def access_log(self, node: str) -> str:
-        """The access log of the web server on ``node``."""
-        _, (descriptor,) = self._control.ask("access log", node=node)
+    def access_log(self, node: str, kind: str = "http") -> str:
+        """The log of requests of the server on ``node`` whose service is of ``kind``."""
+        _, (descriptor,) = self._control.ask("access log", node=node, kind=kind)
         with os.fdopen(descriptor) as log:
             return log.read()
 

@@ -47,7 +47,7 @@ def plan_of(
         networks=tuple(lab.networks),
         hosts=hosts,
         guests=plan.guests_of(lab, bootables),
-        servers=servers.bundle() if any(host.services for host in hosts) else None,
+        servers=servers.bundles(service.kind for host in hosts for service in lab.nodes[host.name].services),
         host_key=keys.dropbear_host_key(),
         client_key=keys.client_public_key(),
         evidence=_evidence(name),

@@ -88,8 +88,22 @@ class HttpService(_Model):
     port: int = Field(default=80, ge=1, le=65535, strict=True, description="The TCP port, 1 to 65535")
 
 
-# With a second kind: Annotated[HttpService | FtpService, Field(discriminator="kind")].
-Service = HttpService
+class FtpService(_Model):
+    """An FTP server for anonymous users, with files that name the server and files of known content."""
+
+    kind: Literal["ftp"] = Field(description="What is served: ftp")
+    port: int = Field(
+        default=21,
+        ge=2,
+        le=65535,
+        strict=True,
+        description="The TCP port of control connections, 2 to 65535",
+    )
+
+
+Service = HttpService | FtpService
+SERVICES: Mapping[str, type[Service]] = {"http": HttpService, "ftp": FtpService}
+"""The kinds of services. A further one stands here, in ``Service``, and in ``_service``."""
 
 
 class Node(_Model):
@@ -122,7 +136,9 @@ class Node(_Model):
         description="So many nodes alike, NAME-1, NAME-2 and so on, each with the next address",
     )
     interfaces: Mapping[InterfaceName, Interface] = Field(min_length=1, description="Network cards by name")
-    services: tuple[Service, ...] = Field(default=(), description="The servers that run on the node, a list")
+    services: tuple[Annotated[Service, Field(discriminator="kind")], ...] = Field(
+        default=(), description="The servers that run on the node, a list"
+    )
 
 
 class LabFile(_Model):
@@ -169,8 +185,16 @@ def _node(node: Node) -> topology.Node:
         name: topology.Interface(interface.network, interface.address, interface.gateway)
         for name, interface in node.interfaces.items()
     }
-    services = tuple(topology.HttpService(service.kind, service.port) for service in node.services)
+    services = tuple(map(_service, node.services))
     return topology.Node(node.role, node.kernel, node.memory, interfaces, services)
+
+
+def _service(service: Service) -> topology.Service:
+    match service:
+        case HttpService():
+            return topology.HttpService(service.kind, service.port)
+        case FtpService():
+            return topology.FtpService(service.kind, service.port)
 
 
 def _parse(path: Path, text: str) -> CommentedMap:
@@ -225,11 +249,15 @@ def _shown(place: Iterable[int | str]) -> str:
     return "".join(parts).removeprefix(".") or "the lab"
 
 
-def _model(place: tuple[int | str, ...]) -> type[_Model]:
-    """The model of the mapping that stands at ``place``."""
+def _model(place: tuple[int | str, ...], kind: str = "http") -> type[_Model]:
+    """The model of the mapping that stands at ``place``; of a service's, that of its ``kind``."""
     if not place:
         return LabFile
-    models: dict[str, type[_Model]] = {"networks": Network, "interfaces": Interface, "services": Service}
+    models: dict[str, type[_Model]] = {
+        "networks": Network,
+        "interfaces": Interface,
+        "services": SERVICES[kind],
+    }
     return models.get(str(place[2] if len(place) > 2 else place[0]), Node)
 
 
@@ -250,16 +278,22 @@ def _translated(errors: list[ErrorDetails]) -> list[_Mistake]:
 
 def _explained(error: ErrorDetails) -> _Mistake:
     place, value, context = error["loc"], error["input"], error.get("ctx", {})
+    of_kind: tuple[str, ...] = ()
+    if place[2:3] == ("services",) and len(place) > 4:
+        # What is wrong in a service of a known kind has the kind in its place.
+        of_kind, place = (str(place[4]),), place[:4] + place[5:]
     *parent, key = place
-    field = _model(tuple(parent)).model_fields.get(str(key))
-    hint = f"{key}: {field.description}" if field else f"its keys: {', '.join(_model(place).model_fields)}"
+    model = _model(tuple(parent), *of_kind)
+    field = model.model_fields.get(str(key))
+    keys = _model(place, *of_kind).model_fields
+    hint = f"{key}: {field.description}" if field else f"its keys: {', '.join(keys)}"
     message = f"{_shown(place)}: {error['msg'].replace('Input', reprlib.repr(value))}"
     match error["type"]:
         case "lab":
             message, hint = f"{_shown(place)}: {context['text']}", context["hint"]
         case "extra_forbidden":
             message = f"unknown key {key!r} in {_shown(parent)}"
-            hint = suggest(str(key), _model(tuple(parent)).model_fields)
+            hint = suggest(str(key), model.model_fields)
         case "missing" | "too_short" if key == "interfaces":
             message = f"{_shown(parent)} is on no network"
             hint = "give it an interface: 'interfaces: {eth0: {network: ..., address: ...}}'"
@@ -267,14 +301,26 @@ def _explained(error: ErrorDetails) -> _Mistake:
             message = f"{_shown(parent)} has no key {key!r}"
         case "too_short" | "string_too_short":
             message = f"{_shown(place)} is empty"
-        case "literal_error" | "union_tag_invalid":
+        case "union_tag_not_found":
+            message, hint = f"{_shown(place)} has no key 'kind'", f"kind: one of {', '.join(SERVICES)}"
+        case "union_tag_invalid":
+            message = f"{_shown(place)}: unknown kind {context['tag']!r}"
+            hint = suggest(str(context["tag"]), SERVICES)
+        case "literal_error":
             message = f"{_shown(parent)}: unknown {key} {value!r}"
             hint = suggest(str(value), re.findall(r"'([^']*)'", context["expected"]))
         case _ if key == "[key]":
             what, hint = _NAME_RULES[str(place[-3])]
             message = f"{place[-2]!r} cannot be the name of {what}"
             place = place[:-1]
-        case "int_type" | "string_type" | "tuple_type" | "mapping_type" | "model_type" as kind:
+        case (
+            "int_type"
+            | "string_type"
+            | "tuple_type"
+            | "mapping_type"
+            | "model_type"
+            | "model_attributes_type" as kind
+        ):
             names = {"int_type": "a whole number", "string_type": "text", "tuple_type": "a list"}
             shown = "nothing" if value is None else reprlib.repr(value)
             if kind == "string_type" and isinstance(value, int | float):
@@ -335,11 +381,33 @@ def _node_mistakes(name: str, node: Node) -> Iterator[_Mistake]:
     elif node.services:
         message = f"{name} is a director, and a director runs no services"
         yield _Mistake((*place, "services"), message, "give them to a real server")
-    ports = [service.port for service in node.services]
-    for number, port in enumerate(ports):
-        if port in ports[:number]:
-            message = f"{name} has two services on port {port}"
-            yield _Mistake((*place, "services", number), message, "give one of the two another port")
+    taken: dict[int, Service] = {}
+    for number, service in enumerate(node.services):
+        yield from _service_mistakes(name, node, number, service, taken)
+
+
+def _service_mistakes(
+    name: str, node: Node, number: int, service: Service, taken: dict[int, Service]
+) -> Iterator[_Mistake]:
+    """``taken`` are the ports of the services before it."""
+    place = ("nodes", name, "services", number)
+    if node.kernel is not None and node.role != "director" and service.kind not in topology.IN_GUESTS:
+        message = f"{name} is a virtual machine, and those have no server for {service.kind}"
+        able = ", ".join(sorted(topology.IN_GUESTS))
+        yield _Mistake(
+            place,
+            message,
+            f"remove its kernel, which makes it a Mininet host; virtual machines serve {able}",
+        )
+    for port in topology.ports_of(_service(service)):
+        if port not in taken:
+            taken[port] = service
+            continue
+        message, hint = f"{name} has two services on port {port}", "give one of the two another port"
+        if service.port != taken[port].port:
+            hint += "; an ftp service makes its data connections from the port below its own"
+        yield _Mistake(place, message, hint)
+        break
 
 
 def _interface_mistakes(place: tuple[str, ...], interface: Interface, spec: LabFile) -> Iterator[_Mistake]:

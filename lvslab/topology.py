@@ -45,7 +45,24 @@ class HttpService:
     port: int
 
 
-Service = HttpService
+@dataclass(frozen=True)
+class FtpService:
+    """An FTP server with anonymous users only, whose files name the server and are the same on all else."""
+
+    kind: Literal["ftp"]
+    port: int
+
+
+Service = HttpService | FtpService
+
+IN_GUESTS = frozenset({"http"})
+"""The kinds of services that a virtual machine can run: a guest's image has busybox httpd and no more."""
+
+
+def ports_of(service: Service) -> tuple[int, ...]:
+    """The ports that ``service`` takes on its node, the one that clients know first."""
+    # Data connections in active mode come from the port below the control connection's (RFC 959, 5.2).
+    return (service.port, service.port - 1) if service.kind == "ftp" else (service.port,)
 
 
 @dataclass(frozen=True)

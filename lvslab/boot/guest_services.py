@@ -6,7 +6,7 @@ import os
 
 from lvslab.boot.plan import Web
 from lvslab.boot.qemu import Machine
-from lvslab.errors import BootError
+from lvslab.errors import BootError, UsageError
 
 ACCESS_LOG = "/var/log/httpd/access.log"
 # Where a client asks for "/" and there is no index.html, httpd runs cgi-bin/index.cgi.
@@ -35,14 +35,16 @@ def stop_order() -> str:
 
 
 class GuestWebServer:
-    """busybox httpd in one virtual machine; as `services.WebServer` is nginx on a Mininet host."""
+    """busybox httpd in one virtual machine; as `web_server.WebServer` is nginx on a Mininet host."""
 
     def __init__(self, machine: Machine, services: tuple[Web, ...]) -> None:
         self._machine = machine
         self._ports = tuple(service.port for service in services)
 
-    def access_log(self) -> int:
-        """A descriptor of what the access log holds now, open for reading. Raises BootError."""
+    def access_log(self, kind: str = "http") -> int:
+        """A descriptor of what the access log holds now, open for reading. Raises BootError, UsageError."""
+        if kind != "http":
+            raise UsageError(f"{self._machine.guest.name} has no server for {kind}", "it serves http")
         lines = self._machine.observe(f"[ ! -e {ACCESS_LOG} ] || cat {ACCESS_LOG}").lines
         descriptor = os.memfd_create("access.log")
         with open(descriptor, "wb", closefd=False) as copy:

@@ -20,6 +20,7 @@ from lvslab.errors import MachineError
 # include/uapi/linux/sched.h; in ``os`` since Python 3.12, as unshare and setns are.
 CLONE_NEWNS = 0x00020000
 CLONE_FS = 0x00000200
+CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 # include/uapi/linux/mount.h, include/uapi/linux/fcntl.h.
 MS_BIND = 4096

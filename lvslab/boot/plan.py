@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from lvslab import topology
     from lvslab.topology import Interface, Lab, Node
 
 DirectorKind = Literal["qemu", "mininet"]
@@ -41,12 +42,22 @@ class Web:
 
 
 @dataclass(frozen=True)
+class Ftp:
+    """An FTP server on a node; ``port`` is that of its control connections."""
+
+    port: int
+
+
+Service = Web | Ftp
+
+
+@dataclass(frozen=True)
 class Host:
     """A node that is a Mininet host."""
 
     name: str
     cards: tuple[Card, ...]
-    services: tuple[Web, ...]
+    services: tuple[Service, ...]
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,7 @@ class Guest:
 class Plan:
     """One lab to boot under ``name``, with its evidence in ``evidence``; ``nodes`` as from ``nodes_of``.
 
+    ``servers`` are archives of the programs that the hosts' services need, by kind.
     ``copyable``: its guests can be copied while they run. ``copies`` are descriptors of the memory and the
     state from which its guests (by name) are to begin, in place of their set-up.
     """
@@ -105,7 +117,7 @@ class Plan:
     networks: tuple[str, ...]
     hosts: tuple[Host, ...]
     guests: tuple[Guest, ...]
-    servers: Path | None
+    servers: Mapping[str, Path]
     host_key: bytes
     client_key: str
     evidence: Path
@@ -177,7 +189,7 @@ def guests_of(lab: Lab, bootables: Mapping[str, Bootable]) -> tuple[Guest, ...]:
             image_kind=bootables[name].image_kind,
             nic=bootables[name].nic,
             usual_memory=bootables[name].memory,
-            services=_services(node),
+            services=tuple(service for service in _services(node) if isinstance(service, Web)),
         )
         for number, (name, node) in enumerate(_named(lab, bootables))
     )
@@ -187,8 +199,14 @@ def _named(lab: Lab, names: Iterable[str]) -> list[tuple[str, Node]]:
     return [(name, node) for name, node in lab.nodes.items() if name in set(names)]
 
 
-def _services(node: Node) -> tuple[Web, ...]:
-    return tuple(Web(service.port) for service in node.services)
+def _services(node: Node) -> tuple[Service, ...]:
+    return tuple(map(_service, node.services))
+
+
+def _service(service: topology.Service) -> Service:
+    if service.kind == "ftp":
+        return Ftp(service.port)
+    return Web(service.port)
 
 
 def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:

@@ -1,150 +1,95 @@
-"""The servers that run on Mininet hosts: configuration as text, start and stop."""
+"""The servers of Mininet hosts, whatever they serve: started, stopped, and asked for their logs.
+
+Each kind has a room of its own: `web_server`, `ftp_server`.
+"""
 
 from __future__ import annotations
 
 import os
-import select
-import signal
-import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import Protocol
 
-from lvslab.boot import control
+from lvslab.boot.ftp_server import FtpServer
 from lvslab.boot.namespaces import Namespaces
-from lvslab.boot.plan import Host, Web
-from lvslab.errors import BootError
-from lvslab.run import last_lines, run
+from lvslab.boot.plan import Ftp, Host, Web
+from lvslab.boot.web_server import WebServer
+from lvslab.errors import UsageError
 
-PROGRAMS = Path("/run/lvslab/servers")
-ACCESS_LOG = "/var/log/nginx/access.log"
-_CONFIGURATION = "/etc/nginx/lvslab.conf"
 # More than there are processors: each waits for its files now and then.
 _AT_ONCE = 2 * (os.cpu_count() or 1)
 
 
-def pid_file(host: str) -> Path:
-    """Where the web server of ``host`` keeps its process id: /run is one folder for all hosts of a lab."""
-    return Path(f"/run/lvslab/nodes/{host}/nginx.pid")
+class Server(Protocol):
+    """One server program on one host. ``kind`` is that of the services in ``lab.yaml``."""
 
-
-def unpack(archive: Path) -> None:
-    """Put the server programs, an archive made by ``build.servers``, where the lab's hosts find them."""
-    PROGRAMS.mkdir()
-    run(["tar", "--extract", "--file", archive, "--directory", PROGRAMS])
-
-
-def nginx_configuration(host: str, ports: tuple[int, ...]) -> str:
-    """The configuration of the web server on ``host``: one page that names it, and a log in JSON lines."""
-    listen = "\n".join(f"        listen {port};\n        listen [::]:{port};" for port in ports)
-    return f"""user root;
-worker_processes 1;
-
-pid {pid_file(host)};
-error_log /var/log/nginx/error.log;
-events {{ worker_connections 512; }}
-http {{
-    log_format lvslab escape=json '{{"time": $msec, "request_id": "$http_x_request_id", '
-        '"client": "$remote_addr", "client_port": "$remote_port", '
-        '"status": $status, "path": "$uri", "server": "{host}"}}';
-    access_log {ACCESS_LOG} lvslab;
-    default_type text/html;
-    client_body_temp_path /tmp/nginx-body;
-    proxy_temp_path /tmp/nginx-proxy;
-    fastcgi_temp_path /tmp/nginx-fastcgi;
-    uwsgi_temp_path /tmp/nginx-uwsgi;
-    scgi_temp_path /tmp/nginx-scgi;
-    server {{
-{listen}
-        root /var/www/html;
-        add_header X-Real-Server {host} always;
-    }}
-}}
-"""
-
-
-def page(host: str) -> str:
-    """The page that a real server presents: it names the server that made it."""
-    return f"<!DOCTYPE html>\n<title>{host}</title>\n<h1>This page was made by {host}</h1>\n"
-
-
-class WebServer:
-    """nginx on one Mininet host."""
-
-    def __init__(self, host: Host, namespaces: Namespaces) -> None:
-        self.host = host
-        self._namespaces = namespaces
-        self._written = False
-
-    def access_log(self) -> int:
-        """A descriptor of the access log, open for reading."""
-        return self._namespaces.call(os.open, ACCESS_LOG, os.O_RDONLY | os.O_CLOEXEC)
+    @property
+    def kind(self) -> str: ...
 
     @property
     def running(self) -> bool:
         """Whether the server's process is there."""
-        pid = self._pid()
-        return pid is not None and Path(f"/proc/{pid}").exists()
+        ...
+
+    def access_log(self) -> int:
+        """A descriptor of the log of its requests, open for reading."""
+        ...
 
     def start(self) -> None:
-        """Start the server and return when it listens: nginx leaves its first process only then."""
-        if self.running:
-            return
-        self._namespaces.call(self._start)
+        """Start it if it is not running, and return when it listens. Raises BootError."""
+        ...
 
-    def stop(self, seconds: float = 5.0) -> None:
-        """Stop the server and return when it is gone. Raises BootError where it does not go."""
-        pid = self._pid()
-        if pid is None or not self.running:
-            return
-        with control.process(pid) as process:
-            signal.pidfd_send_signal(process, signal.SIGTERM)
-            if not select.select([process], [], [], seconds)[0]:
-                raise BootError(f"the web server on {self.host.name} does not stop within {seconds:g} s")
-
-    def _start(self) -> None:
-        """In the host's namespaces."""
-        if not self._written:
-            self._write()
-        system = PROGRAMS / "usr"
-        nginx = [
-            system / "lib64/ld-linux-x86-64.so.2",
-            *("--library-path", system / "lib/x86_64-linux-gnu"),
-            *(system / "sbin/nginx", "-e", "/var/log/nginx/error.log", "-c", _CONFIGURATION),
-        ]
-        # Into a file: nginx's children keep its descriptors, and a pipe would never end.
-        messages = Path(f"/run/lvslab/nodes/{self.host.name}/nginx.out")
-        with messages.open("wb") as out:
-            done = subprocess.run(
-                [str(word) for word in nginx], stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False
-            )
-        if done.returncode != 0:
-            raise BootError(
-                f"the web server on {self.host.name} did not start (status {done.returncode})",
-                last_lines(messages.read_bytes()),
-            )
-
-    def _write(self) -> None:
-        ports = tuple(service.port for service in self.host.services if isinstance(service, Web))
-        for path, text in (
-            (_CONFIGURATION, nginx_configuration(self.host.name, ports)),
-            ("/var/www/html/index.html", page(self.host.name)),
-            (ACCESS_LOG, ""),
-        ):
-            file = Path(path)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-        self._written = True
-
-    def _pid(self) -> int | None:
-        try:
-            return int(pid_file(self.host.name).read_text())
-        except (FileNotFoundError, ValueError):
-            return None
+    def stop(self) -> None:
+        """Stop it, and return when it is gone with all its connections. Raises BootError."""
+        ...
 
 
-def start(servers: Iterable[WebServer]) -> None:
-    """Start many servers, some at a time. Raises BootError where one does not start."""
+class HostServers:
+    """All servers of one Mininet host."""
+
+    def __init__(self, host: Host, servers: Iterable[Server]) -> None:
+        self._host = host
+        self._servers = tuple(servers)
+
+    @property
+    def running(self) -> bool:
+        """Whether all of them are there."""
+        return all(server.running for server in self._servers)
+
+    def access_log(self, kind: str = "http") -> int:
+        """A descriptor of the log of the first server of a ``kind``, open for reading. Raises UsageError."""
+        for server in self._servers:
+            if server.kind == kind:
+                return server.access_log()
+        known = ", ".join(server.kind for server in self._servers)
+        raise UsageError(f"{self._host.name} has no server for {kind}", f"it serves {known}")
+
+    def start(self) -> None:
+        """Start those that do not run, and return when all listen. Raises BootError."""
+        for server in self._servers:
+            server.start()
+
+    def stop(self) -> None:
+        """Stop all, and return when they are gone. Raises BootError."""
+        for server in self._servers:
+            server.stop()
+
+
+def of(host: Host, namespaces: Namespaces) -> HostServers:
+    """The servers of ``host``, not started yet."""
+    return HostServers(host, _made(host, namespaces))
+
+
+def _made(host: Host, namespaces: Namespaces) -> Iterator[Server]:
+    if any(isinstance(service, Web) for service in host.services):
+        yield WebServer(host, namespaces)
+    for service in host.services:
+        if isinstance(service, Ftp):
+            yield FtpServer(host, namespaces, service)
+
+
+def start(servers: Iterable[HostServers]) -> None:
+    """Start the servers of many hosts, some at a time. Raises BootError where one does not start."""
     with ThreadPoolExecutor(_AT_ONCE) as workers:
-        for _ in workers.map(WebServer.start, servers):
+        for _ in workers.map(HostServers.start, servers):
             pass

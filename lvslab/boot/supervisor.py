@@ -171,8 +171,8 @@ class Supervisor(control.Answer):
             case {"ask": "namespace", "node": str(node)}:
                 descriptors.append(os.dup(self._host(node).network))
                 return None
-            case {"ask": "access log", "node": str(node)}:
-                descriptors.append(self._server(node).access_log())
+            case {"ask": "access log", "node": str(node), "kind": str(kind)}:
+                descriptors.append(self._server(node).access_log(kind))
                 return None
             case {"ask": "service", "node": str(node), "action": "start"}:
                 return self._server(node).start()
@@ -204,13 +204,11 @@ class Supervisor(control.Answer):
         return choice
 
     def _start_servers(self) -> None:
-        from lvslab.boot import services
+        from lvslab.boot import programs, services
 
-        if self._plan.servers is None:
-            return
-        services.unpack(self._plan.servers)
+        programs.unpack(self._plan.servers)
         self._servers = {
-            host.name: services.WebServer(host, self._hosts[host.name])
+            host.name: services.of(host, self._hosts[host.name])
             for host in self._plan.hosts
             if host.services
         }

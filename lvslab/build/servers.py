@@ -1,4 +1,4 @@
-"""The servers that run on Mininet hosts, taken out of the distribution's packages into one archive.
+"""The servers that run on Mininet hosts, taken out of the distribution's packages, an archive for each kind.
 
 They are not installed: Debian's packages would start them on the user's machine, now and at every boot.
 """
@@ -6,37 +6,59 @@ They are not installed: Debian's packages would start them on the user's machine
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 
 from lvslab import paths
 from lvslab.build import packages, store, userland
 
-PACKAGES = ("nginx",)
-PROGRAMS = ("usr/sbin/nginx",)
+
+@dataclass(frozen=True)
+class Recipe:
+    """The ``packages`` that a kind of server comes in, and the ``programs`` that are wanted of them."""
+
+    packages: tuple[str, ...]
+    programs: tuple[str, ...]
 
 
-def bundle() -> Path:
-    """A tar archive of the servers and the libraries they load, from the cache or made now."""
-    sources = packages.fetch(PACKAGES)
-    recipe = [Path(room).read_text() for room in (__file__, userland.__file__)]
-    parts = [*sorted(source.sha256 for source in sources), *recipe]
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "http": Recipe(("nginx",), ("usr/sbin/nginx",)),
+        "ftp": Recipe(("vsftpd",), ("usr/sbin/vsftpd",)),
+    }
+)
+"""By the ``kind`` of the services in ``lab.yaml``."""
+
+
+def bundles(kinds: Iterable[str]) -> dict[str, Path]:
+    """For each of ``kinds`` a tar archive of the server and the libraries it loads, from the cache or made
+    now. Raises BuildError, MachineError."""
+    return {kind: _bundle(RECIPES[kind]) for kind in sorted(set(kinds))}
+
+
+def _bundle(recipe: Recipe) -> Path:
+    sources = packages.fetch(recipe.packages)
+    rooms = [Path(room).read_text() for room in (__file__, userland.__file__)]
+    parts = [*recipe.programs, *sorted(source.sha256 for source in sources), *rooms]
     key = sha256("\0".join(parts).encode()).hexdigest()[:16]
     path = paths.cache() / "servers" / f"{key}.tar"
     if not path.exists():
         with store.locked("servers"):
             if not path.exists():
-                store.write(path, _archive(sources))
+                store.write(path, _archive(sources, recipe.programs))
     return path
 
 
-def _archive(sources: tuple[packages.Package, ...]) -> bytes:
+def _archive(sources: tuple[packages.Package, ...], programs: tuple[str, ...]) -> bytes:
     import tarfile  # only to make what most starts find in the cache
 
-    files = userland.files_of(sources, lambda path: path.startswith("usr/sbin/nginx") or "lib" in path)
+    files = userland.files_of(sources, lambda path: path in programs or "lib" in path)
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
-        for path, member in sorted(userland.closure(files, PROGRAMS).items()):
+        for path, member in sorted(userland.closure(files, programs).items()):
             entry = tarfile.TarInfo(path)
             entry.mode = member.mode
             if member.target is None:

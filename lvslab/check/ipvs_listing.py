@@ -1,4 +1,5 @@
-"""Listings of ipvsadm read as rows: connections (``ipvsadm -Ln``) and counters (``ipvsadm -Ln --stats``)."""
+"""Listings of ipvsadm read as rows: connections (``ipvsadm -Ln`` by server, ``-Lnc`` one by one) and
+counters (``ipvsadm -Ln --stats``)."""
 
 from __future__ import annotations
 
@@ -103,6 +104,18 @@ class ServiceCounters:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A connection that the director remembers: a line of ``ipvsadm -Lnc``. ``client``, ``virtual`` and
+    ``server`` are endpoints, ``address:port``; a client's port that is not known yet is 0."""
+
+    protocol: Protocol
+    state: str
+    client: str
+    virtual: str
+    server: str
+
+
+@dataclass(frozen=True)
 class _Heading:
     protocol: Protocol
     address: str
@@ -176,6 +189,16 @@ def parse_thresholds(text: str) -> dict[tuple[str, str], tuple[int, int]]:
             upper, lower = (_count(column, line) for column in columns[:2])
             found[service, endpoint(address, port or 0)] = (upper, lower)
     return found
+
+
+def parse_entries(text: str) -> tuple[Entry, ...]:
+    """The lines of ``ipvsadm -Lnc``, templates of persistence included."""
+    found = []
+    for line in text.splitlines():
+        columns = line.split()
+        if len(columns) >= 6 and columns[0] in _PROTOCOLS:
+            found.append(Entry(_PROTOCOLS[columns[0]], *columns[2:6]))
+    return tuple(found)
 
 
 def _listing(text: str) -> list[tuple[_Heading, list[tuple[str, list[str], str]]]]:

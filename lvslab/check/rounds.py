@@ -188,7 +188,11 @@ def _logged(cluster: Cluster, request_ids: list[str]) -> tuple[access_log.Entry,
     """What the servers logged of these requests; waits a little for the last lines, which come after the
     answers."""
     deadline = time.monotonic() + _LOG_SECONDS
-    servers = [name for name, node in cluster.lab.real_servers.items() if node.services]
+    servers = [
+        name
+        for name, node in cluster.lab.real_servers.items()
+        if any(service.kind == "http" for service in node.services)
+    ]
     while True:
         entries = tuple(
             entry for name in servers for entry in access_log.parse_access_log(cluster.access_log(name))
@@ -212,7 +216,7 @@ def _facts(
     for name, node in cluster.lab.real_servers.items():
         address = str(node.addresses[0])
         seen: Seen = SeenByAgent(cluster, name) if cluster.is_virtual(name) else SeenHere(namespaces(name))
-        asked += [(seen, name, address, kind.port) for kind in node.services]
+        asked += [(seen, name, address, web.port) for web in node.services if web.kind == "http"]
         for card in node.interfaces.values():
             gateways |= {own for own, theirs in reachable.items() if theirs.network == card.network}
     # Many at a time: where no server answers, each of them is waited for.

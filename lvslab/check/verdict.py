@@ -253,7 +253,7 @@ def _servers(facts: ClusterFacts) -> list[Finding]:
             found.append(
                 Finding(
                     f"nothing listens on {server} (connection refused)",
-                    f"start the web server on {server.name}, or take it out with `ipvsadm -d`",
+                    f"start the server on {server.name}, or take it out with `ipvsadm -d`",
                 )
             )
         elif server.probe == "no-answer":

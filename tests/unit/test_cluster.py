@@ -132,7 +132,7 @@ def test_a_supervisor_that_ends_at_once_says_why(
 ) -> None:
     """That the lab "is not up" would be true, and no help."""
     program("unshare", "#!/bin/sh\necho no room for a namespace >&2\nexit 1\n")
-    planned = plan.Plan(name, "my-lab", folder, (), (), (), None, b"", "", tmp_path, cold=False)
+    planned = plan.Plan(name, "my-lab", folder, (), (), (), {}, b"", "", tmp_path, cold=False)
     monkeypatch.setattr(planning, "plan_of", lambda *_, **_named: (planned, {}))
     with pytest.raises(BootError, match="ended before the lab was up: unshare ended with") as caught:
         boot(folder, name)

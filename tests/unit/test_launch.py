@@ -36,7 +36,7 @@ WAIT = 'open(here + "/last", "wb").write(stream.recv(100))'
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    return Plan("a", "web-nat", tmp_path, (), (), (), None, b"key", "key", tmp_path, cold=False)
+    return Plan("a", "web-nat", tmp_path, (), (), (), {}, b"key", "key", tmp_path, cold=False)
 
 
 Starter = Callable[..., Launch]

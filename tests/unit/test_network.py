@@ -37,7 +37,7 @@ nodes = (
     Host("rs2", (lan(2), six(2)), ()),
     Host("client", (lan(3),), ()),
 )
-plan = Plan("n", "n", Path("/"), ("lan", "six"), nodes, (), None, b"key", "client key", Path("/"), True)
+plan = Plan("n", "n", Path("/"), ("lan", "six"), nodes, (), {}, b"key", "client key", Path("/"), True)
 supervisor._mounts()
 supervisor._keys(plan)
 Path("/proc/sys/net/ipv4/ip_forward").write_text("1")

@@ -26,7 +26,7 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_archive_holds_the_servers_and_what_they_load() -> None:
-    with tarfile.open(servers.bundle()) as archive:
+    with tarfile.open(servers.bundles(["http"])["http"]) as archive:
         found = {entry.name: entry for entry in archive}
         assert found.keys() == FILES.keys() - {"usr/sbin/nginx-debug"}
         assert found["usr/sbin/nginx"].mode == 0o755
@@ -37,17 +37,32 @@ def test_the_archive_holds_the_servers_and_what_they_load() -> None:
 
 
 def test_absolute_links_stay_inside(tmp_path: Path) -> None:
-    subprocess.run(["tar", "--extract", "--file", servers.bundle(), "--directory", tmp_path], check=True)
+    subprocess.run(
+        ["tar", "--extract", "--file", servers.bundles(["http"])["http"], "--directory", tmp_path],
+        check=True,
+    )
     assert not (tmp_path / userland.LOADER).readlink().is_absolute()
     assert (tmp_path / userland.LOADER).read_bytes() == b"loader"
 
 
 def test_it_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = servers.bundle()
+    path = servers.bundles(["http"])["http"]
     before, content = path.stat().st_ino, path.read_bytes()
-    assert servers.bundle() == path
+    assert servers.bundles(["http"])["http"] == path
     assert path.stat().st_ino == before
     path.unlink()
-    assert servers.bundle().read_bytes() == content
+    assert servers.bundles(["http"])["http"].read_bytes() == content
     monkeypatch.setattr(packages, "fetch", lambda names: (Package("nginx_2_amd64.deb", "bb"),))
-    assert servers.bundle() != path
+    assert servers.bundles(["http"])["http"] != path
+
+
+def test_each_kind_has_an_archive_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    ftp = {**FILES, "usr/sbin/vsftpd": Member("usr/sbin/vsftpd", 0o755, b"vsftpd")}
+    monkeypatch.setattr(userland, "files_of", lambda sources, wanted: ftp)
+    assert servers.bundles([]) == {}
+    made = servers.bundles(["http", "ftp", "http"])
+    assert made.keys() == {"http", "ftp"}
+    with tarfile.open(made["ftp"]) as archive:
+        names = archive.getnames()
+    assert "usr/sbin/vsftpd" in names
+    assert "usr/sbin/nginx" not in names

@@ -1,121 +1,70 @@
 from __future__ import annotations
 
-import json
-import re
-import signal
-import subprocess
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 import pytest
 
 from lvslab.boot import services
-from lvslab.boot.plan import Host
-from lvslab.boot.services import WebServer
-from lvslab.check.access_log import Entry, parse_access_log
-from lvslab.errors import BootError
+from lvslab.boot.namespaces import Namespaces
+from lvslab.boot.plan import Ftp, Host, Web
+from lvslab.boot.services import HostServers
+from lvslab.errors import BootError, UsageError
 
-HOST = Host("rs1", (), ())
-
-
-def directives(text: str) -> dict[str, list[str]]:
-    """The values of each directive of an nginx configuration, wherever it stands."""
-    found: dict[str, list[str]] = {}
-    for match in re.finditer(r"(\w+)\s+((?:'[^']*'|[^;{}'])*)[;{]", text):
-        found.setdefault(match[1], []).append(" ".join(match[2].split()))
-    return found
+NOWHERE = Namespaces(-1, -1)
 
 
-def test_a_server_listens_on_each_port_in_both_families() -> None:
-    found = directives(services.nginx_configuration("rs1", (80, 8080)))
-    assert found["listen"] == ["80", "[::]:80", "8080", "[::]:8080"]
-    assert found["root"] == ["/var/www/html"]
+class Stub:
+    """A server that only says what it was asked."""
 
+    def __init__(self, kind: str, log: Path, running: bool = False) -> None:
+        self.kind, self.running, self.log = kind, running, log
 
-def test_a_server_says_who_it_is() -> None:
-    found = directives(services.nginx_configuration("rs1", (80,)))
-    assert found["add_header"] == ["X-Real-Server rs1 always"]
-    assert "made by rs1" in services.page("rs1")
+    def access_log(self) -> int:
+        return os.open(self.log, os.O_RDONLY)
 
+    def start(self) -> None:
+        if self.kind == "broken":
+            raise BootError("it does not start")
+        self.running = True
 
-def test_two_hosts_do_not_share_a_process_id() -> None:
-    assert services.pid_file("rs1") != services.pid_file("rs2")
-    found = directives(services.nginx_configuration("rs1", (80,)))
-    assert found["pid"] == [str(services.pid_file("rs1"))]
-
-
-def test_everything_is_written_where_a_host_may_write() -> None:
-    """Its file system is read-only but for /var, /tmp, /etc and its own folder in /run."""
-    found = directives(services.nginx_configuration("rs1", (80,)))
-    places = [found[name][0] for name in found if name.endswith("_path")]
-    assert len(places) == 5
-    assert all(place.startswith("/tmp/") for place in places)
-    assert found["error_log"][0].startswith("/var/log/")
-    assert found["access_log"] == [f"{services.ACCESS_LOG} lvslab"]
-
-
-def test_what_it_logs_is_what_the_checks_read() -> None:
-    text = services.nginx_configuration("rs1", (80,))
-    (form,) = re.findall(r"log_format lvslab escape=json (.*?);\n", text, re.DOTALL)
-    line = "".join(re.findall(r"'([^']*)'", form))
-    values = {
-        "msec": "1700000000.123",
-        "http_x_request_id": "id-1",
-        "remote_addr": "192.0.2.9",
-        "remote_port": "40000",
-        "status": "200",
-        "uri": json.dumps('/a"b')[1:-1],
-    }
-    logged = re.sub(r"\$(\w+)", lambda match: values[match[1]], line) + "\n"
-    assert parse_access_log(logged) == (
-        Entry(1700000000.123, "id-1", "192.0.2.9", 40000, 200, '/a"b', "rs1"),
-    )
-
-
-# --- a server that runs, or not ----------------------------------------------------------------------
+    def stop(self) -> None:
+        self.running = False
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WebServer:
-    """A server whose process is whatever the file ``pid`` says."""
-    monkeypatch.setattr(services, "pid_file", lambda host: tmp_path / "pid")
-    made = object.__new__(WebServer)
-    made.host = HOST
-    return made
+def host(tmp_path: Path) -> HostServers:
+    for kind in ("http", "ftp"):
+        (tmp_path / kind).write_text(f"log of {kind}")
+    return HostServers(Host("rs1", (), ()), [Stub("http", tmp_path / "http"), Stub("ftp", tmp_path / "ftp")])
 
 
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process for it, which ends when it is told to."""
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as running:
-        (tmp_path / "pid").write_text(f"{running.pid}\n")
-        yield running
-        running.kill()
+def test_a_host_has_one_web_server_and_an_ftp_server_for_each_port() -> None:
+    made = services.of(Host("rs1", (), (Web(80), Ftp(21), Web(8080), Ftp(2121))), NOWHERE)
+    assert [server.kind for server in made._servers] == ["http", "ftp", "ftp"]
+    assert not made.running
 
 
-def test_a_server_that_runs_is_stopped(server: WebServer, process: subprocess.Popen[bytes]) -> None:
-    assert server.running
-    server.start()  # it does, and nothing happens
-    server.stop()
-    assert process.wait(10) == -signal.SIGTERM
-    assert not server.running
-    server.stop()
+def test_all_of_a_host_are_started_and_stopped(host: HostServers) -> None:
+    assert not host.running
+    services.start([host])
+    assert host.running
+    host._servers[0].stop()
+    assert not host.running
+    host.start()
+    host.stop()
+    assert not any(server.running for server in host._servers)
 
 
-@pytest.mark.parametrize("content", [None, "", "nonsense", "4194305\n"])
-def test_a_server_that_does_not_run(server: WebServer, tmp_path: Path, content: str | None) -> None:
-    if content is not None:
-        (tmp_path / "pid").write_text(content)
-    assert not server.running
-    server.stop()
+def test_each_kind_has_its_log(host: HostServers) -> None:
+    for kind in ("http", "ftp"):
+        with os.fdopen(host.access_log(kind)) as log:
+            assert log.read() == f"log of {kind}"
+    with pytest.raises(UsageError, match=r"rs1 has no server for dns\n  it serves http, ftp"):
+        host.access_log("dns")
 
 
-def test_a_server_that_does_not_stop(server: WebServer, tmp_path: Path) -> None:
-    script = 'trap "" TERM; echo ready; while :; do read -r line; done'
-    with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stubborn:
-        assert stubborn.stdout is not None
-        assert stubborn.stdout.readline() == b"ready\n"
-        (tmp_path / "pid").write_text(str(stubborn.pid))
-        with pytest.raises(BootError, match=r"the web server on rs1 does not stop within 0\.05 s"):
-            server.stop(0.05)
-        stubborn.kill()
+def test_one_that_does_not_start(tmp_path: Path) -> None:
+    bad = HostServers(Host("rs2", (), ()), [Stub("broken", tmp_path)])
+    with pytest.raises(BootError, match="it does not start"):
+        services.start([bad])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lvslab import paths, spec, topology
+from lvslab.build.servers import RECIPES
 from lvslab.errors import LabFileError, UsageError
 
 LAB = """title: A lab
@@ -71,6 +72,18 @@ def test_load(folder: Path) -> None:
     assert lab.nodes["director"].memory is None
 
 
+def test_each_kind_of_service_has_its_own_defaults(folder: Path) -> None:
+    (folder / "lab.yaml").write_text(LAB.replace("- {kind: http}", "- {kind: ftp}"))
+    services = spec.load(folder).nodes["web"].services
+    assert services == (topology.FtpService("ftp", 21), topology.HttpService("http", 8080))
+    assert topology.ports_of(services[0]) == (21, 20)
+
+
+def test_every_kind_of_service_has_a_server() -> None:
+    assert spec.SERVICES.keys() == RECIPES.keys()
+    assert spec.SERVICES.keys() >= topology.IN_GUESTS
+
+
 def test_one_node_stands_for_many(folder: Path) -> None:
     counted = LAB.replace(
         "client: {role: client, interfaces: {eth0: {network: six, address: fd00::2}}}",
@@ -112,6 +125,7 @@ def test_all_that_a_file_may_say_is_in_the_lab() -> None:
         (topology.Network, spec.Network),
         (topology.Interface, spec.Interface),
         (topology.HttpService, spec.HttpService),
+        (topology.FtpService, spec.FtpService),
         (topology.Node, spec.Node),
     ):
         # What one node stands for has been written out.

@@ -1,0 +1,107 @@
+"""A server program that stays in the foreground on a Mininet host: started, awaited, and stopped as a whole.
+
+It has a PID namespace of its own: whatever it has forked for its connections, in sessions and process groups
+of their own, ends with it. Process 1 of the namespace is a shell, which reaps orphans and ends when the
+server does: vsftpd, for one, dies of the death of a child that it does not know.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from lvslab.boot import namespaces
+from lvslab.boot.namespaces import CLONE_NEWPID, Namespaces
+from lvslab.errors import BootError
+from lvslab.run import last_lines
+
+Endpoint = tuple[Literal["tcp", "udp"], int]
+"""A protocol and a port."""
+
+# The state of a socket that listens (TCP) or is bound (UDP): include/net/tcp_states.h.
+_LISTENS = {"tcp": 0x0A, "udp": 0x07}
+_TICK = 0.005
+# A shell would give a command in the background /dev/null to read.
+_PROCESS_1 = 'exec 3<&0; "$@" <&3 3<&- & wait $!'
+
+
+class Daemon:
+    """One such program. ``what`` is what messages call it, ``messages`` the file for what it prints, and it
+    has come up when it listens on all of ``endpoints``."""
+
+    def __init__(
+        self,
+        what: str,
+        place: Namespaces,
+        command: Sequence[str],
+        messages: Path,
+        endpoints: Iterable[Endpoint],
+    ) -> None:
+        self.what = what
+        self._place = place
+        self._command = ["sh", "-c", _PROCESS_1, "sh", *command]
+        self._messages = messages
+        self._endpoints = frozenset(endpoints)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether its first process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, seconds: float = 10.0) -> None:
+        """Start it if it is not running, and return when it listens. Raises BootError where it does not
+        within so many ``seconds``."""
+        if not self.running:
+            self._place.call(self._start, time.monotonic() + seconds)
+
+    def stop(self) -> None:
+        """End it and all that it has forked, and return when they are gone."""
+        if self._process is not None:
+            # Process 1 hears of no other signal. It is gone when all of its namespace is
+            # (zap_pid_ns_processes in kernel/pid_namespace.c).
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _start(self, deadline: float) -> None:
+        """In the host's namespaces, in a thread that ends then."""
+        namespaces.unshare(CLONE_NEWPID)  # for what this thread starts
+        # vsftpd complains on its standard input, where a client would be.
+        with self._messages.open("w+b") as out:
+            self._process = subprocess.Popen(self._command, stdin=out, stdout=out, stderr=out)
+        descriptor = os.pidfd_open(self._process.pid)
+        try:
+            while not self._endpoints <= _listening_here():
+                if select.select([descriptor], [], [], _TICK)[0]:
+                    raise self._failed(f"did not start (status {self._process.wait()})")
+                if time.monotonic() > deadline:
+                    self.stop()
+                    raise self._failed("does not listen")
+        finally:
+            os.close(descriptor)
+
+    def _failed(self, how: str) -> BootError:
+        return BootError(f"{self.what} {how}", last_lines(self._messages.read_bytes()))
+
+
+def listening(tables: Iterable[tuple[str, str]]) -> frozenset[Endpoint]:
+    """What is listened on, by pairs of a protocol and what /proc/net/tcp, tcp6, udp or udp6 holds of it."""
+    found = set[Endpoint]()
+    for protocol, text in tables:
+        for line in text.splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            if int(state, 16) == _LISTENS[protocol]:
+                found.add(("tcp" if protocol == "tcp" else "udp", int(local.rpartition(":")[2], 16)))
+    return frozenset(found)
+
+
+def _listening_here() -> frozenset[Endpoint]:
+    """In the calling thread's network namespace."""
+    files = [(name[:3], Path(f"/proc/thread-self/net/{name}")) for name in ("tcp", "tcp6", "udp", "udp6")]
+    return listening((protocol, file.read_text()) for protocol, file in files if file.exists())

@@ -1,0 +1,26 @@
+"""The programs of servers on Mininet hosts, where the lab has unpacked them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from lvslab.run import run
+
+PROGRAMS = Path("/run/lvslab/servers")
+
+
+def unpack(archives: Mapping[str, Path]) -> None:
+    """Put the programs of each kind of server, archives made by ``build.servers``, where hosts find them."""
+    for kind, archive in archives.items():
+        folder = PROGRAMS / kind
+        folder.mkdir(parents=True)
+        run(["tar", "--extract", "--file", archive, "--directory", folder])
+
+
+def command(kind: str, program: str) -> list[str]:
+    """The words that start ``program``, such as ``usr/sbin/nginx``, of a ``kind`` of server, with the
+    libraries that came with it."""
+    system = PROGRAMS / kind / "usr"
+    loader = [str(system / "lib64/ld-linux-x86-64.so.2"), "--library-path"]
+    return [*loader, str(system / "lib/x86_64-linux-gnu"), str(PROGRAMS / kind / program)]

@@ -1,0 +1,251 @@
+"""FTP sessions through a director: what came of them, and what the director knows of their connections."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lvslab.check import director, ftp, schedulers
+from lvslab.check.features import lacking
+from lvslab.check.ftp import FtpFailed, Method, Session
+from lvslab.check.ftp_verdict import FtpFacts, Visit, explained
+from lvslab.check.ipvs_listing import parse_entries
+from lvslab.check.ipvs_table import Service, endpoint, scan_order
+from lvslab.check.own_view import SeenHere, default_gateway
+from lvslab.check.verdict import ClusterFacts, Probe, ServerFacts
+from lvslab.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from lvslab.check.http import Place
+    from lvslab.check.testbed import Testbed
+
+_ATTEMPTS = 3
+_APPS = "/proc/net/ip_vs_app"
+_MARK = "-- helpers"
+
+
+@dataclass(frozen=True)
+class FtpRound:
+    """Sessions that came to their ends, and what the director knew then."""
+
+    visits: tuple[Visit, ...]
+    facts: FtpFacts
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Which servers took control connections made one after the other, and which the scheduler's model gives
+    them to. ``active`` counts by server, at the director, those that were open at the end."""
+
+    forecast: tuple[str, ...]
+    observed: tuple[str, ...]
+    active: dict[str, int]
+
+    @property
+    def observed_counts(self) -> dict[str, int]:
+        """How many connections each server had."""
+        return dict(Counter(self.observed))
+
+
+def ftp_service(lab: Testbed) -> Service:
+    """The first virtual service that the steps make whose servers are all FTP servers of the lab. Raises
+    CheckFailed where there is none."""
+    served = {
+        endpoint(str(address), service.port)
+        for node in lab.cluster.lab.real_servers.values()
+        for address in node.addresses
+        for service in node.services
+        if service.kind == "ftp"
+    }
+    for service in lab.table_of_steps():
+        if service.protocol == "tcp" and {str(server) for server in service.destinations} <= served:
+            return service
+    raise CheckFailed("the steps make no FTP service", "is there an `ipvsadm -A` with servers?")
+
+
+def take(
+    lab: Testbed,
+    *,
+    method: Method = "PASV",
+    files: Sequence[str] = ("server.txt",),
+    visits: int = 1,
+    client: str = "",
+    trusting: bool = True,
+    address: str = "",
+) -> FtpRound:
+    """Make sessions, one after the other, so many ``visits``; in each retrieve all ``files`` by ``method``.
+
+    From the first client, to the lab's FTP service, unless another client, or another ``address`` of the
+    same port, is named; ``trusting`` is as in `ftp.Session`. Raises CheckFailed, with likely causes, where
+    one fails.
+    """
+    service = ftp_service(lab)
+    place = lab.enter(client) if client else lab.clients[0].namespace
+    target, made = address or service.address, list[Visit]()
+    try:
+        for _ in range(visits):
+            with Session(place, target, service.port, trusting=trusting) as session:
+                transfers = tuple(session.retrieve(name, method) for name in files)
+                session.quit()
+            made.append(Visit(session.server, session.control, transfers))
+    except FtpFailed as failure:
+        raise why(lab, failure, target) from failure
+    return FtpRound(tuple(made), facts(lab, target))
+
+
+def turns(lab: Testbed, count: int, *, held: bool = False, client: str = "") -> Turns:
+    """Make ``count`` control connections, each finished before the next one begins, or ``held`` until all
+    are made. No file is asked for, so each is one connection to the scheduler.
+
+    Taken again, at most three times in all, where the director forgot an old connection meanwhile. Raises
+    CheckFailed.
+    """
+    for _ in range(_ATTEMPTS):
+        taken, forgotten = _turns(lab, count, held, client)
+        if not forgotten:
+            break
+    return taken
+
+
+def _turns(lab: Testbed, count: int, held: bool, client: str) -> tuple[Turns, bool]:
+    service, name = ftp_service(lab), lab.directors[0].name
+    place = lab.enter(client) if client else lab.clients[0].namespace
+    before = director.read(lab.cluster, name, ("listing",))
+    expected, then = forecast(service, _servers(lab, service, before), count, held=held)
+    sessions: list[Session] = []
+    try:
+        for _ in range(count):
+            sessions.append(Session(place, service.address, service.port))
+            if not held:
+                sessions[-1].quit()
+        after = _servers(lab, service, director.read(lab.cluster, name, ("listing",)))
+        for session in sessions if held else ():
+            session.quit()
+    except FtpFailed as failure:
+        raise why(lab, failure, service.address) from failure
+    finally:
+        for session in sessions:
+            session.close()
+    active = {server.name: server.active for server in after if server.active}
+    taken = Turns(expected, tuple(session.server for session in sessions), active)
+    return taken, _known(after) < _known(then)
+
+
+def forecast(
+    service: Service, servers: tuple[schedulers.Server, ...], count: int, *, held: bool
+) -> tuple[tuple[str, ...], tuple[schedulers.Server, ...]]:
+    """Whom the scheduler's model gives ``count`` connections to, and the servers after that; a connection is
+    active for as long as it is ``held``. Raises CheckFailed where there is no model."""
+    if service.scheduler not in schedulers.SCHEDULERS:
+        raise CheckFailed(f"there is no model of the scheduler {service.scheduler}")
+    schedule, memory, names = schedulers.SCHEDULERS[service.scheduler], schedulers.Memory(), list[str]()
+    state = list(servers)
+    for _ in range(count):
+        choice = schedule(schedulers.Moment(tuple(state), "", memory))
+        memory = choice.memory
+        if choice.server is None:
+            names.append(schedulers.NOBODY)
+            continue
+        chosen = state[choice.server]
+        names.append(chosen.name)
+        state[choice.server] = replace(
+            chosen, active=chosen.active + held, inactive=chosen.inactive + (not held)
+        )
+    return tuple(names), tuple(state)
+
+
+def facts(lab: Testbed, address: str = "") -> FtpFacts:
+    """What the first director knows now, of the service at ``address`` or the lab's own."""
+    service = ftp_service(lab)
+    said = lab.cluster.observe(
+        lab.directors[0].name, f"ipvsadm -Lnc; echo '{_MARK}'; [ ! -e {_APPS} ] || cat {_APPS}"
+    )
+    entries, _, apps = said.partition(f"{_MARK}\n")
+    target = address or service.address
+    return FtpFacts(
+        address=target,
+        port=service.port,
+        helper_ports=_helper_ports(apps),
+        entries=parse_entries(entries),
+        names=_names(lab),
+        kernel=lab.cluster.versions.get("kernel", ""),
+        lacking=lacking(lab.cluster.versions, ["ftp_ipv6" if ":" in target else "ftp_extended"]),
+    )
+
+
+def why(lab: Testbed, failure: FtpFailed, address: str) -> CheckFailed:
+    """The failure again, with its likely causes."""
+    return explained(failure, facts(lab, address), _cluster(lab))
+
+
+def _helper_ports(text: str) -> tuple[int, ...]:
+    """The ports of the FTP helper, by /proc/net/ip_vs_app: protocol, port, connections and name."""
+    rows = (line.split() for line in text.splitlines())
+    return tuple(int(row[1]) for row in rows if len(row) == 4 and row[3] == "ftp")
+
+
+def _servers(lab: Testbed, service: Service, now: director.Reading) -> tuple[schedulers.Server, ...]:
+    """The servers and weights of the steps in the kernel's order, with the director's connections."""
+    row, names = now.connections_of(service), _names(lab)
+    found = {str(server): server for server in row.servers} if row else {}
+    return tuple(
+        schedulers.Server(
+            name=names.get(server.address, server.address),
+            weight=server.weight,
+            active=found[str(server)].active if str(server) in found else 0,
+            inactive=found[str(server)].inactive if str(server) in found else 0,
+        )
+        for server in scan_order(service)
+    )
+
+
+def _known(servers: Sequence[schedulers.Server]) -> int:
+    return sum(server.active + server.inactive for server in servers)
+
+
+def _names(lab: Testbed) -> dict[str, str]:
+    """The real servers by their addresses, those of IPv6 that they have by now included."""
+    names = dict[str, str]()
+    for name, node in lab.cluster.lab.real_servers.items():
+        names |= {str(address): name for address in node.addresses}
+        listed = lab.enter(name).call(Path("/proc/thread-self/net/if_inet6").read_text)
+        names |= {str(IPv6Address(bytes.fromhex(line.split()[0]))): name for line in listed.splitlines()}
+    return names
+
+
+def _cluster(lab: Testbed) -> ClusterFacts:
+    """What a person would look at when there is no control connection."""
+    now, service = lab.reading(), ftp_service(lab)
+    cards = lab.cluster.lab.directors[lab.directors[0].name].interfaces.values()
+    inside, servers = set[str](), list[ServerFacts]()
+    for name, node in lab.cluster.lab.real_servers.items():
+        networks = {card.network for card in node.interfaces.values()}
+        inside |= {str(card.address) for card in cards if card.network in networks}
+        place, address = lab.enter(name), str(node.addresses[0])
+        gateway = default_gateway(SeenHere(place).routes())
+        servers += [
+            ServerFacts(name, address, own.port, _probe(place, address, own.port), gateway)
+            for own in node.services
+            if own.kind == "ftp"
+        ]
+    return ClusterFacts(
+        virtual_service=str(service),
+        director_address=min(inside, default=""),
+        expected=lab.table_of_steps(),
+        observed=now.rules,
+        servers=tuple(servers),
+        ip_forward=now.ip_forward,
+    )
+
+
+def _probe(place: Place, address: str, port: int) -> Probe:
+    """What an FTP server says to a client on its own host."""
+    try:
+        with ftp.Session(place, address, port, timeout=2.0):
+            return "answers"
+    except FtpFailed as failure:
+        return "refused" if failure.kind == "refused" else "no-answer"

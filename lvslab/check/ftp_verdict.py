@@ -1,0 +1,210 @@
+"""What an FTP service behind a director must do, as checks over data, and why it does not.
+
+A check that fails raises CheckFailed. Nothing here talks to a cluster.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from lvslab.boot import ftp_server
+from lvslab.check.ftp import PASSIVE, FtpFailed, Transfer
+from lvslab.check.ipvs_listing import Entry
+from lvslab.check.ipvs_table import endpoint
+from lvslab.check.verdict import ClusterFacts, Finding, diagnose
+from lvslab.errors import CheckFailed
+
+_UNADJUSTED = re.compile(r"2\.6\.3[789]\b")
+_EXTENDED = frozenset({"EPSV", "EPRT"})
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A session that has come to its end: ``server`` greeted, ``control`` is the client's end."""
+
+    server: str
+    control: str
+    transfers: tuple[Transfer, ...] = ()
+
+
+@dataclass(frozen=True)
+class FtpFacts:
+    """What a director knows of FTP through its virtual service ``address``:``port``.
+
+    ``helper_ports`` are those on which its FTP helper works, () where that is not loaded. ``lacking`` says
+    why the helper of this kernel cannot do what is asked of it (EPSV, EPRT, IPv6), None where it can.
+    ``entries`` are the connections that it remembers, ``names`` the real servers by their addresses, and
+    ``kernel`` is its version.
+    """
+
+    address: str
+    port: int
+    helper_ports: tuple[int, ...]
+    entries: tuple[Entry, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    lacking: str | None = None
+    kernel: str = ""
+
+    @property
+    def virtual(self) -> str:
+        """The service's endpoint as ipvsadm prints it."""
+        return endpoint(self.address, self.port)
+
+    def server_of(self, client: str, virtual: str) -> str:
+        """The name of the real server that the connection of these two ends went to, "" where the director
+        does not remember it."""
+        for entry in self.entries:
+            if (entry.client, entry.virtual) == (client, virtual):
+                return self.name(entry.server)
+        return ""
+
+    def name(self, end: str) -> str:
+        """The real server whose ``end`` of a connection this is."""
+        address = end.rpartition(":")[0].strip("[]")
+        return self.names.get(address, address)
+
+
+def content_is_whole(transfers: Sequence[Transfer]) -> None:
+    """What came is what the servers have: for the files of `ftp_server.SIZES`, which are the same on all."""
+    lines = []
+    for transfer in transfers:
+        if transfer.name not in ftp_server.SIZES:
+            continue
+        size = ftp_server.SIZES[transfer.name]
+        if transfer.size != size:
+            lines.append(f"{transfer.name} by {transfer.data.method}: {transfer.size} of {size} bytes came")
+        elif transfer.sha256 != sha256(ftp_server.content(transfer.name)).hexdigest():
+            lines.append(
+                f"{transfer.name} by {transfer.data.method}: {size} bytes came, and not the right ones"
+            )
+    if lines:
+        raise CheckFailed(
+            "\n  ".join(["files did not come as the servers have them", *lines]),
+            "does a server have other content, or was the connection cut?",
+        )
+
+
+def addresses_are_virtual(visits: Sequence[Visit], facts: FtpFacts) -> None:
+    """Replies to PASV name the virtual address, and active data comes from it, from the port below the
+    service's."""
+    for transfer in _transfers(visits):
+        data = transfer.data
+        if data.method == "PASV" and _host(data.announced) != facts.address:
+            whose = facts.name(data.announced)
+            who = f"{whose}'s own address" if whose != _host(data.announced) else "another address"
+            raise CheckFailed(
+                f"the reply to PASV named {_host(data.announced)}, {who}, and not the virtual address "
+                f"{facts.address}",
+                _hints(_helper(data.method, facts)),
+            )
+        if data.method not in PASSIVE and data.other != (origin := endpoint(facts.address, facts.port - 1)):
+            raise CheckFailed(
+                f"data came by {data.method} from {data.other} and not from {origin}",
+                _hints(_helper(data.method, facts)),
+            )
+
+
+def data_follows_control(visits: Sequence[Visit], facts: FtpFacts) -> None:
+    """Each data connection went to the server of its control connection, by the director's own table."""
+    for visit in visits:
+        owner = facts.server_of(visit.control, facts.virtual)
+        if owner != visit.server:
+            raise CheckFailed(
+                f"{visit.server} greeted, and the director gave the control connection to "
+                f"{owner or 'nobody that it remembers'}",
+                "does another server use that name?",
+            )
+        for transfer in visit.transfers:
+            data = transfer.data
+            server = facts.server_of(data.client, data.other)
+            if not server:
+                raise CheckFailed(
+                    f"IPVS on the director knows nothing of a data connection ({data.method}, {data.client} "
+                    f"with {data.other}): it did not come about by the FTP helper",
+                    _hints(_helper(data.method, facts)),
+                )
+            if server != owner:
+                raise CheckFailed(
+                    f"the data connection by {data.method} went to {server}, and its control connection is "
+                    f"with {owner}",
+                    _hints(_helper(data.method, facts)),
+                )
+
+
+def explained(failure: FtpFailed, facts: FtpFacts, cluster: ClusterFacts) -> CheckFailed:
+    """A session that failed, with its likely causes: in the FTP helper where a data connection did, else as
+    for any service."""
+    if failure.data is None:
+        return CheckFailed(failure.message, _hints(diagnose(cluster)) or failure.hint)
+    found = [*_astray(failure, facts), *_helper(failure.data.method, facts), *_stalled(failure, facts)]
+    return CheckFailed(failure.message, _hints(found or diagnose(cluster)) or failure.hint)
+
+
+def _astray(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
+    """A passive data connection that the director gave to another server."""
+    data = failure.data
+    if data is None or data.method not in PASSIVE:
+        return
+    client, port = _host(failure.control), data.announced.rpartition(":")[2]
+    place = endpoint(facts.address, int(port))
+    servers = [
+        facts.name(entry.server)
+        for entry in facts.entries
+        if _host(entry.client) == client and entry.virtual == place
+    ]
+    for server in dict.fromkeys(servers):
+        if server != failure.server:
+            yield Finding(
+                f"the director gave the data connection to {server}, and its control connection is with "
+                f"{failure.server}",
+                "only the FTP helper knows which belong together: look for a service that takes the data "
+                "ports in `ipvsadm -Ln`",
+            )
+
+
+def _stalled(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
+    """A control connection on which nothing comes any more, though its data connection was made."""
+    # ipv4_confirm() of 2.6.39 (nf_conntrack_l3proto_ipv4.c) calls nf_nat_seq_adjust only after a helper.
+    if (
+        failure.kind == "no-reply"
+        and failure.data
+        and failure.data.client
+        and _UNADJUSTED.match(facts.kernel)
+    ):
+        yield Finding(
+            "the director has made the reply to PASV longer or shorter, and its kernel does not correct the "
+            "sequence numbers of connections that have no helper of netfilter's",
+            "run `modprobe nf_conntrack_ftp`",
+        )
+
+
+def _helper(method: str, facts: FtpFacts) -> Iterator[Finding]:
+    if not facts.helper_ports:
+        yield Finding(
+            "the FTP helper is not loaded on the director: IPVS does not read what client and server agree "
+            "on, so it neither rewrites the reply to PASV nor knows of data connections",
+            "run `modprobe ip_vs_ftp`",
+        )
+    elif facts.port not in facts.helper_ports:
+        ports = ", ".join(map(str, facts.helper_ports))
+        yield Finding(
+            f"the director's FTP helper works on port {ports}, and the service is on {facts.port}",
+            f"load it with `modprobe ip_vs_ftp ports={facts.port}`",
+        )
+    elif facts.lacking is not None and (method in _EXTENDED or ":" in facts.address):
+        yield Finding(facts.lacking, "use PASV or PORT, and IPv4")
+
+
+def _transfers(visits: Sequence[Visit]) -> Iterator[Transfer]:
+    return (transfer for visit in visits for transfer in visit.transfers)
+
+
+def _host(end: str) -> str:
+    return end.rpartition(":")[0].strip("[]")
+
+
+def _hints(findings: Iterator[Finding] | Sequence[Finding]) -> str | None:
+    return "\n  ".join(f"{finding.cause}; {finding.remedy}" for finding in findings) or None
