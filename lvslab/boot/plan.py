@@ -260,15 +260,22 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
     commands += [f"busybox ip link set new-{old} name {new}" for old, new in renamed]
     for card in guest.cards:
         commands.append(f"busybox ip link set {card.name} address {card.mac}")
+        address = f"busybox ip address add {card.address} dev {card.name}"
         if ":" in card.address:
             # For IPv6 as for hosts (`ip_lines`), but busybox knows no "nodad".
-            commands.append(f"echo 0 > /proc/sys/net/ipv6/conf/{card.name}/accept_dad")
-        commands.append(f"busybox ip address add {card.address} dev {card.name}")
+            address = f"echo 0 > /proc/sys/net/ipv6/conf/{card.name}/accept_dad && {address}"
+        commands.append(_if_able(card.address, address))
         commands.append(f"link_up {card.name}")
     for card in guest.cards:
         if card.gateway is not None:
-            commands.append(f"busybox ip route add default via {card.gateway} dev {card.name}")
+            route = f"busybox ip route add default via {card.gateway} dev {card.name}"
+            commands.append(_if_able(card.gateway, route))
     return " && ".join(commands)
+
+
+def _if_able(address: str, command: str) -> str:
+    """A ``command`` about an address: of an IPv6 address nothing, where the guest's kernel has no IPv6."""
+    return f"{{ [ ! -e /proc/net/if_inet6 ] || {{ {command}; }}; }}" if ":" in address else command
 
 
 def guest_renewal(*, seconds: int, seed: str) -> str:

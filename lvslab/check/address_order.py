@@ -1,9 +1,9 @@
 """The order in which a client tries the addresses of a name: RFC 6724 as glibc's getaddrinfo has it.
 
 A model, to be compared with what getaddrinfo says. It has the rules that can differ between addresses of a
-lab: an address without a source address comes last (rule 1), then precedence (rule 6, with the default table of
-glibc's sysdeps/posix/getaddrinfo.c), then the longest common prefix of destination and source (rule 9), else
-the order stays as the name server gave it (rule 10).
+lab: an address without a source address comes last (rule 1), then precedence (rule 6, with the default
+table of glibc's sysdeps/posix/getaddrinfo.c), then the longest common prefix of destination and source
+(rule 9), else the order stays as the name server gave it (rule 10).
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ _PRECEDENCE = {6: 40, 4: 10}  # of ::/0 and of ::ffff:0:0/96
 
 
 def client_order(answers: Iterable[str], interfaces: Iterable[str]) -> tuple[str, ...]:
-    """``answers`` (addresses in the name server's order, those of one family together) as a client sorts them.
+    """``answers`` (addresses in the name server's order, those of one family together) as a client sorts
+    them.
 
-    ``interfaces`` are the client's addresses with their prefix lengths. What it has no interface for is taken
-    to be out of its reach: a lab's clients have no default route.
+    ``interfaces`` are the client's addresses with their prefix lengths. What it has no interface for is
+    taken to be out of its reach: a lab's clients have no default route.
     """
     sources = [ip_interface(text) for text in interfaces]
 

@@ -1,7 +1,7 @@
 """Exact tests for what chance decides: how likely is it that a fair draw looks as odd as this one?
 
-The numbers are fractions, so nothing is rounded before the end. Draws are independent of each other, and each
-falls into one of a few classes with known shares.
+The numbers are fractions, so nothing is rounded before the end. Draws are independent of each other, and
+each falls into one of a few classes with known shares.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def multinomial(counts: Sequence[int], shares: Sequence[Fraction]) -> Fraction:
     for count in counts:
         ways *= comb(left, count)
         left -= count
-    return ways * prod((share**count for share, count in zip(shares, counts, strict=True)), start=Fraction(1))
+    return ways * prod(
+        (share**count for share, count in zip(shares, counts, strict=True)), start=Fraction(1)
+    )
 
 
 def tail(counts: Sequence[int], shares: Sequence[Fraction]) -> Fraction:
@@ -55,8 +57,8 @@ def _compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
 def shares_hold(
     what: str, counts: Mapping[str, int], shares: Mapping[str, Fraction], limit: Fraction = FALSE_ALARM
 ) -> Fraction:
-    """The observed ``counts`` are such as draws with these ``shares`` give; returns how likely counts as odd as
-    these are. ``what`` is what was counted, in the plural.
+    """The observed ``counts`` are such as draws with these ``shares`` give; returns how likely counts as
+    odd as these are. ``what`` is what was counted, in the plural.
 
     Raises CheckFailed where counts as odd as these come with a probability of at most ``limit``, which is
     thereby the probability of a false alarm; and where something was counted that has no share.

@@ -8,7 +8,7 @@ until used.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lvslab.check.spares import Spares
     from lvslab.check.testbed import NodeUnderTest, Testbed
 
+MEASURED = "measured: "
+"""How the name of a property begins that is a figure for readers."""
 _SPARES: pytest.StashKey[Spares] = pytest.StashKey()
 
 
@@ -108,6 +110,35 @@ def fresh_lab(request: pytest.FixtureRequest) -> Iterator[Testbed]:
     begin as they were there right after the last step.
     """
     yield from _own(request, applied=True)
+
+
+@pytest.fixture
+def measured(
+    request: pytest.FixtureRequest, record_testsuite_property: Callable[[str, object], None]
+) -> Callable[[str, str], None]:
+    """Called with a name and a figure (with its unit) that a test has measured: it is shown with the
+    results, and is a property of the suite in JUnit."""
+
+    def measured(name: str, figure: str) -> None:
+        record_testsuite_property(f"{MEASURED}{name}", figure)
+        request.node.user_properties.append((f"{MEASURED}{name}", figure))
+
+    return measured
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests have measured."""
+    lines = [
+        f"{name.removeprefix(MEASURED)}: {figure}"
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, figure in report.user_properties
+        if name.startswith(MEASURED)
+    ]
+    if lines:
+        terminalreporter.section("measured")
+        terminalreporter.write("".join(f"{line}\n" for line in lines))
 
 
 @pytest.fixture
