@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MEASURED = "measured: "
 """How the name of a property begins that is a figure for readers."""
+_FIGURES: pytest.StashKey[list[str]] = pytest.StashKey()
 _SPARES: pytest.StashKey[Spares] = pytest.StashKey()
 
 
@@ -31,7 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker ``needs`` known."""
+    """Make the marker ``needs`` known, and a list for what tests measure."""
+    config.stash[_FIGURES] = []
     meaning = "skip the test where the directors' kernel or ipvsadm is older than these features of IPVS"
     config.addinivalue_line("markers", f"needs(feature, ...): {meaning} (names of the catalogue's features)")
 
@@ -121,21 +123,14 @@ def measured(
 
     def measured(name: str, figure: str) -> None:
         record_testsuite_property(f"{MEASURED}{name}", figure)
-        request.node.user_properties.append((f"{MEASURED}{name}", figure))
+        request.config.stash[_FIGURES].append(f"{name}: {figure}")
 
     return measured
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Show what tests have measured."""
-    lines = [
-        f"{name.removeprefix(MEASURED)}: {figure}"
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        if isinstance(report, pytest.TestReport) and report.when == "call"
-        for name, figure in report.user_properties
-        if name.startswith(MEASURED)
-    ]
+    lines = config.stash[_FIGURES]
     if lines:
         terminalreporter.section("measured")
         terminalreporter.write("".join(f"{line}\n" for line in lines))
