@@ -21,6 +21,7 @@ from lvslab.apply.login import ssh_command
 from lvslab.apply.ssh import ConnectionLost
 from lvslab.apply.transcript import Entry
 from lvslab.build import keys
+from lvslab.check.figures import MEASURED
 from lvslab.cluster import Cluster, Event, nobody
 from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 DEFAULT = "web-nat"
 _NO_TESTS = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
-_FIGURE = "measured: "  # as check.pytest_plugin has it, which would take pytest along
 FIRST_ROUND = 12
 """Requests in the round that ``lab.up`` shows: a multiple of the sum of small weights. Where there are more
 servers than that, there is a request for each."""
@@ -339,7 +339,7 @@ def _measured(junit: Path) -> dict[str, str]:
     found = (
         (str(each.get("name")), str(each.get("value"))) for each in ElementTree.parse(junit).iter("property")
     )
-    return {name.removeprefix(_FIGURE): figure for name, figure in found if name.startswith(_FIGURE)}
+    return {name.removeprefix(MEASURED): figure for name, figure in found if name.startswith(MEASURED)}
 
 
 def steps_taken(name: str) -> list[Entry]:

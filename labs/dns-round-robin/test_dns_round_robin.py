@@ -82,11 +82,12 @@ def check_first_address(lab: Testbed, client: str = "client", count: int = 12) -
 
 def zone(lab: Testbed, *changes: str) -> None:
     """Change the zone on the name server by commands of sed, and return when it serves the changed one."""
-    server, number = lab.node("name-server"), time.time_ns() % 1_000_000 + 2
+    server, client = lab.node("name-server"), lab.enter("client")
+    number = (client.call(dns.serial, SERVER, "example.test") or 0) + 1
     words = " ".join(f"-e '{change}'" for change in (*changes, rf"s/\(hostmaster\) [0-9]*/\1 {number}/"))
     server.execute(f"sed -i {words} /etc/nsd/example.test.zone && /etc/nsd/control reload example.test")
     deadline = time.monotonic() + 5
-    while lab.enter("client").call(dns.serial, SERVER, "example.test") != number:
+    while client.call(dns.serial, SERVER, "example.test") != number:
         assert time.monotonic() < deadline, server.output("cat /var/log/nsd.log")
         time.sleep(0.01)
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lvslab.check.figures import MEASURED
+
 if TYPE_CHECKING:
     from lvslab.check.spares import Spares
     from lvslab.check.testbed import NodeUnderTest, Testbed
 
-MEASURED = "measured: "
-"""How the name of a property begins that is a figure for readers."""
 _FIGURES: pytest.StashKey[list[str]] = pytest.StashKey()
 _SPARES: pytest.StashKey[Spares] = pytest.StashKey()
 
