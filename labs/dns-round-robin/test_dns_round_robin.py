@@ -31,7 +31,7 @@ WEIGHTS = {
     "director-3": {"web-3a": 3, "web-3b": 1},
 }
 DEAD = "director-2"
-TIMEOUT = 1.0
+TIMEOUT = 2.0
 """Seconds that a client waits for a dead director."""
 
 Measured = Callable[[str, str], None]
@@ -216,16 +216,17 @@ def test_one_director_dies(fresh_lab: Testbed, measured: Measured) -> None:
     with pytest.raises(CheckFailed, match=r"6 of 18 visits failed: 6 to 66\.199\.240\.51"):
         visits.all_answered(made)
 
-    # Clients that try one address after the other: all get their page, and a third waits first.
-    made = visits.by_requests(inside, NAME, 18, timeout=TIMEOUT, at_once=18)
+    # Clients that try one address after the other: all get their page, and a third waits first. In turn, since
+    # each asks for A and AAAA: how the questions of several mix is chance.
+    made = visits.by_requests(inside, NAME, 6, timeout=TIMEOUT)
     late = [visit for visit in made.answered if visit.seconds >= TIMEOUT]
     measured("dead director: visits that fail, of clients that try the next address", share(made))
     measured(
         "dead director: visits of these that wait for a time-out first",
-        f"{len(late)} of 18, the longest took {made.slowest:.2f} s with a time-out of {TIMEOUT:g} s",
+        f"{len(late)} of {len(made.all)}, the longest took {made.slowest:.2f} s with a time-out of {TIMEOUT:g} s",
     )
     visits.all_answered(made)
-    assert len(late) == 6
+    assert len(late) == 2
     assert DEAD not in made.by(director_of)
 
     # The record goes. Who asks the name server hears of it at once.

@@ -92,10 +92,10 @@ def one_of(place: Place, choose: Callable[[], str], count: int, *, timeout: floa
     return _visits(place, lambda: _to(choose(), timeout), count, 1)
 
 
-def by_requests(place: Place, name: str, count: int, *, timeout: float = 5.0, at_once: int = 1) -> Visits:
-    """Visits by programs on `requests`: it tries the addresses in the order of getaddrinfo, each for so many
+def by_requests(place: Place, name: str, count: int, *, timeout: float = 5.0) -> Visits:
+    """Visits in turn by programs on `requests`: it tries the addresses in the order of getaddrinfo, each for so many
     seconds, until one connects."""
-    return _visits(place, lambda: _page(f"http://{name}/", "", timeout), count, at_once)
+    return _visits(place, lambda: _page(f"http://{name}/", "", timeout), count, 1)
 
 
 def by_curl(place: Place, name: str, count: int) -> Visits:
