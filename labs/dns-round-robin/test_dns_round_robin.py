@@ -216,14 +216,14 @@ def test_one_director_dies(fresh_lab: Testbed, measured: Measured) -> None:
     with pytest.raises(CheckFailed, match=r"6 of 18 visits failed: 6 to 66\.199\.240\.51"):
         visits.all_answered(made)
 
-    # Clients that try one address after the other: all get their page, and a third waits first. In turn, since
-    # each asks for A and AAAA: how the questions of several mix is chance.
+    # Clients that try one address after the other: all get their page, and a third waits first. They come
+    # in turn, since each asks for A and AAAA: how the questions of several mix is chance.
     made = visits.by_requests(inside, NAME, 6, timeout=TIMEOUT)
     late = [visit for visit in made.answered if visit.seconds >= TIMEOUT]
     measured("dead director: visits that fail, of clients that try the next address", share(made))
     measured(
         "dead director: visits of these that wait for a time-out first",
-        f"{len(late)} of {len(made.all)}, the longest took {made.slowest:.2f} s with a time-out of {TIMEOUT:g} s",
+        f"{len(late)} of {len(made.all)}, the longest took {made.slowest:.2f} s (time-out: {TIMEOUT:g} s)",
     )
     visits.all_answered(made)
     assert len(late) == 2

@@ -93,8 +93,8 @@ def one_of(place: Place, choose: Callable[[], str], count: int, *, timeout: floa
 
 
 def by_requests(place: Place, name: str, count: int, *, timeout: float = 5.0) -> Visits:
-    """Visits in turn by programs on `requests`: it tries the addresses in the order of getaddrinfo, each for so many
-    seconds, until one connects."""
+    """Visits in turn by programs on `requests`: it tries the addresses in the order of getaddrinfo, each for
+    so many seconds, until one connects."""
     return _visits(place, lambda: _page(f"http://{name}/", "", timeout), count, 1)
 
 
