@@ -292,6 +292,9 @@ def test_a_name_server_that_does_not_rotate_is_noticed(fresh_lab: Testbed) -> No
         check_rotation(fresh_lab)
     with pytest.raises(CheckFailed, match="director-1 12, director-2 0, director-3 0, and each should have"):
         check_first_address(fresh_lab)
+    fresh_lab.cluster.stop_node("name-server")
+    with pytest.raises(CheckFailed, match="no answer from the name server"):
+        check_records(fresh_lab)
 
 
 def test_a_director_that_does_not_forward_is_noticed(fresh_lab: Testbed) -> None:
