@@ -256,7 +256,8 @@ def guest_files(release: str, module_source: Path) -> Files:
     # is asked that they are there.
     for known in packages.folder().glob("resolved-*.json"):
         files.copy(known, to=f"cache/packages/{known.name}")
-    files.copy(servers.bundle(), to=f"cache/servers/{servers.bundle().name}")
+    for archive in servers.bundles(["http"]).values():
+        files.copy(archive, to=f"cache/servers/{archive.name}")
     for package in packages.folder().glob("*.deb"):
         files.put(f"cache/packages/{package.name}")
     from_packages(files)
