@@ -26,6 +26,7 @@ from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import Entry, Transcript
 from lvslab.boot import control, plan
 from lvslab.boot.launch import Launch
+from lvslab.boot.namespaces import Namespaces
 from lvslab.build import keys
 from lvslab.errors import CheckFailed, UsageError
 from lvslab.topology import Lab, suggest
@@ -165,6 +166,17 @@ class Cluster:
         """An open descriptor of the network namespace of the Mininet host ``node``; the caller closes it."""
         _, (descriptor,) = self._control.ask("namespace", node=node)
         return int(descriptor)
+
+    def namespaces(self, node: str) -> Namespaces:
+        """The network and mount namespaces of the Mininet host ``node``; the caller closes both
+        descriptors."""
+        _, (network, mounts) = self._control.ask("namespaces", node=node)
+        return Namespaces(network, mounts)
+
+    def stop_node(self, node: str) -> None:
+        """Have ``node`` fail for good: a virtual machine as if its power had failed, a Mininet host as if
+        its cables had been pulled. It is not brought up again."""
+        self._control.ask("stop node", node=node)
 
     def execute(self, node: str, command: str, *, timeout: float | None = 30.0) -> Executed:
         """Run ``command`` on ``node``."""

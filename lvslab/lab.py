@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from lvslab.apply.login import ssh_command
 from lvslab.apply.ssh import ConnectionLost
 from lvslab.apply.transcript import Entry
 from lvslab.build import keys
+from lvslab.check.figures import MEASURED
 from lvslab.cluster import Cluster, Event, nobody
 from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
 
@@ -84,12 +85,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Checked:
-    """What came of ``check``. ``status`` is pytest's own exit status."""
+    """What came of ``check``. ``status`` is pytest's own exit status; ``measured`` are the figures that the
+    tests have found, with their units, by name."""
 
     name: str
     junit: str
     cases: tuple[Case, ...]
     status: int
+    measured: dict[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -104,6 +107,7 @@ class Checked:
             "name": self.name,
             **counts,
             "junit": self.junit,
+            "measured": self.measured,
             "cases": [asdict(case) for case in self.cases],
         }
 
@@ -315,17 +319,27 @@ def _run_checks(folder: Path, name: str, junit: Path, *, quiet: bool) -> Checked
         )
     if not junit.exists():
         raise CheckFailed(f"pytest ended with status {done.returncode} and wrote no report")
-    return Checked(name, str(junit), tuple(_cases(junit)), done.returncode)
+    return Checked(name, str(junit), tuple(_cases(junit)), done.returncode, _measured(junit))
 
 
 def _cases(junit: Path) -> Iterator[Case]:
     from xml.etree import ElementTree
 
     for case in ElementTree.parse(junit).iter("testcase"):
-        found = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
-        outcome = "passed" if found is None else {"failure": "failed"}.get(found.tag, found.tag)
-        message = "" if found is None else (found.text or found.get("message") or "").strip()
+        ended = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
+        outcome = "passed" if ended is None else {"failure": "failed"}.get(ended.tag, ended.tag)
+        message = "" if ended is None else (ended.text or ended.get("message") or "").strip()
         yield Case(case.get("name", ""), outcome, float(case.get("time", "0")), message)
+
+
+def _measured(junit: Path) -> dict[str, str]:
+    """The figures of the fixture ``measured``, by name."""
+    from xml.etree import ElementTree
+
+    found = (
+        (str(each.get("name")), str(each.get("value"))) for each in ElementTree.parse(junit).iter("property")
+    )
+    return {name.removeprefix(MEASURED): figure for name, figure in found if name.startswith(MEASURED)}
 
 
 def steps_taken(name: str) -> list[Entry]:

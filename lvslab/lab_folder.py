@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _ROOMS = Path(__file__).parent
 # The rules by which a file is read: the rooms that read it, and all that these import.
-_LAB_RULES = ("errors.py", "groups.py", "spec.py", "topology.py")
+_LAB_RULES = ("errors.py", "groups.py", "spec.py", "topology.py", "zone_file.py")
 _HOWTO_RULES = ("apply/howto.py", "errors.py", "run.py", "topology.py")
 
 
@@ -33,7 +33,11 @@ def lab(folder: Path) -> Lab:
 
         return spec.load(folder)
 
-    return _read(folder, LAB_FILE, _LAB_RULES, "", read)
+    try:
+        zones = sha256(b"".join(file.read_bytes() for file in sorted(folder.glob("*.zone")))).hexdigest()
+    except OSError:
+        return read()
+    return _read(folder, LAB_FILE, _LAB_RULES, zones, read)
 
 
 def steps(folder: Path, lab: Lab) -> tuple[Step, ...]:

@@ -53,6 +53,7 @@ def plan_of(
         evidence=_evidence(name),
         cold=cold,
         nodes=plan.nodes_of(lab),
+        resolvers=plan.resolvers_of(lab),
     )
     about = {"lab": lab.name, "name": name, **{f"{who}-version": what for who, what in versions.items()}}
     files = {

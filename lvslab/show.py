@@ -259,6 +259,8 @@ def verified(result: Verified) -> str:
     messages = [f"{case.name}\n{_indented(case.message)}" for case in result.checked.cases if case.message]
     about = f"{result.up.lab}: kernel {result.up.kernel}, {_runs(result.up.accelerator)}"
     parts = [about, _steps(result.up.steps), _distribution(result.up.distribution), columns(rows), *messages]
+    if result.checked.measured:
+        parts.append(columns([("measured", ""), *result.checked.measured.items()]))
     return "\n\n".join([*parts, f"evidence: {result.up.evidence}"])
 
 

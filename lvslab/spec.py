@@ -22,7 +22,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from lvslab import groups, topology
+from lvslab import groups, topology, zone_file
 from lvslab.errors import LabFileError
 from lvslab.topology import LAB_FILE, Address, Lab, Role, Subnet, read_text, suggest
 
@@ -60,6 +60,9 @@ NetworkName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,8}$")]
 # Of a bridge these would be the loopback interface's, or stand for all interfaces under /proc/sys/net.
 _TAKEN = frozenset({"lo", "all", "default"})
 NodeName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+Zone = Annotated[
+    str, Field(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")
+]
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,14}$")]
 
 
@@ -101,8 +104,18 @@ class FtpService(_Model):
     )
 
 
-Service = HttpService | FtpService
-SERVICES: Mapping[str, type[Service]] = {"http": HttpService, "ftp": FtpService}
+class DnsService(_Model):
+    """A name server with authority for one zone, whose records are in a zone file in the lab's folder."""
+
+    kind: Literal["dns"] = Field(description="What is served: dns")
+    zone: Zone = Field(description="The zone, such as example.test; its records are in example.test.zone")
+    port: int = Field(
+        default=53, ge=1, le=65535, strict=True, description="The UDP and TCP port, 1 to 65535"
+    )
+
+
+Service = HttpService | FtpService | DnsService
+SERVICES: Mapping[str, type[Service]] = {"http": HttpService, "ftp": FtpService, "dns": DnsService}
 """The kinds of services. A further one stands here, in ``Service``, and in ``_service``."""
 
 
@@ -166,11 +179,20 @@ def load(folder: Path) -> Lab:
     else:
         mistakes = list(_contradictions(spec))
         if not mistakes:
-            return _lab(folder.resolve(), spec)
+            lab = _lab(folder.resolve(), spec)
+            _check_zones(folder, lab)
+            return lab
     place, message, hint = min(mistakes, key=lambda mistake: _line(data, mistake.place))
     if more := len(mistakes) - 1:
         hint += f"\n  {more} more mistake{'s' if more > 1 else ''} in this file"
     raise LabFileError(path, _line(data, place), message, hint)
+
+
+def _check_zones(folder: Path, lab: Lab) -> None:
+    services = (service for node in lab.nodes.values() for service in node.services)
+    for service in services:
+        if isinstance(service, topology.DnsService):
+            zone_file.check(folder / service.zone_file, service.zone)
 
 
 def _lab(folder: Path, spec: LabFile) -> Lab:
@@ -195,6 +217,8 @@ def _service(service: Service) -> topology.Service:
             return topology.HttpService(service.kind, service.port)
         case FtpService():
             return topology.FtpService(service.kind, service.port)
+        case DnsService():
+            return topology.DnsService(service.kind, service.port, service.zone)
 
 
 def _parse(path: Path, text: str) -> CommentedMap:
@@ -309,6 +333,9 @@ def _explained(error: ErrorDetails) -> _Mistake:
         case "literal_error":
             message = f"{_shown(parent)}: unknown {key} {value!r}"
             hint = suggest(str(value), re.findall(r"'([^']*)'", context["expected"]))
+        case "string_pattern_mismatch" if key == "zone":
+            message = f"{_shown(place)}: {value!r} is not the name of a zone"
+            hint = "a zone is a domain name in lower case without a dot at its end, such as example.test"
         case _ if key == "[key]":
             what, hint = _NAME_RULES[str(place[-3])]
             message = f"{place[-2]!r} cannot be the name of {what}"
@@ -399,6 +426,9 @@ def _service_mistakes(
             message,
             f"remove its kernel, which makes it a Mininet host; virtual machines serve {able}",
         )
+    if service.kind == "dns" and any(earlier.kind == "dns" for earlier in taken.values()):
+        yield _Mistake(place, f"{name} has two name servers", "a second zone belongs on another node")
+        return
     for port in topology.ports_of(_service(service)):
         if port not in taken:
             taken[port] = service

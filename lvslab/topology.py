@@ -53,7 +53,21 @@ class FtpService:
     port: int
 
 
-Service = HttpService | FtpService
+@dataclass(frozen=True)
+class DnsService:
+    """A name server with authority for ``zone``, whose zone file is ``zone_file`` in the lab's folder."""
+
+    kind: Literal["dns"]
+    port: int
+    zone: str
+
+    @property
+    def zone_file(self) -> str:
+        """The file's name."""
+        return f"{self.zone}.zone"
+
+
+Service = HttpService | FtpService | DnsService
 
 IN_GUESTS = frozenset({"http"})
 """The kinds of services that a virtual machine can run: a guest's image has busybox httpd and no more."""

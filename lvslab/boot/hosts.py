@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,14 +33,15 @@ _LAYER = Path("/run/lvslab/layer")
 _AT_ONCE = 2
 
 
-def make(names: Iterable[str]) -> Iterator[Namespaces]:
+def make(names: Iterable[str], resolvers: Sequence[str] = ()) -> Iterator[Namespaces]:
     """Make the hosts ``names``, in this order; each is there when it is asked for, and the next ones are on
-    their way. Raises BootError, MachineError.
+    their way. Programs on them ask the name servers at the addresses ``resolvers``, where there are any.
+    Raises BootError, MachineError.
     """
     with ThreadPoolExecutor(_AT_ONCE, initializer=namespaces.unshare, initargs=(CLONE_FS,)) as workers:
         template = workers.submit(_template).result()
         try:
-            yield from workers.map(lambda name: _make(name, template), names)
+            yield from workers.map(lambda name: _make(name, template, resolvers), names)
         finally:
             workers.shutdown(cancel_futures=True)
             os.close(template)
@@ -65,14 +66,14 @@ def _template() -> int:
     return namespaces.own("mnt")
 
 
-def _make(name: str, template: int) -> Namespaces:
+def _make(name: str, template: int, resolvers: Sequence[str]) -> Namespaces:
     try:
-        return _made(name, template)
+        return _made(name, template, resolvers)
     except OSError as refused:
         raise BootError(f"the host {name} could not be made", str(refused)) from None
 
 
-def _made(name: str, template: int) -> Namespaces:
+def _made(name: str, template: int, resolvers: Sequence[str]) -> Namespaces:
     namespaces.unshare(CLONE_NEWNET)
     # A namespace inherits it from the machine, where it may be on.
     Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
@@ -89,6 +90,8 @@ def _made(name: str, template: int) -> Namespaces:
         namespaces.mount("tmpfs", folder, "tmpfs", options="mode=1777")
     _let_in()
     Path("/etc/sysctl.conf").write_text("# sysctl -p reads the settings in this file.\n")
+    if resolvers:
+        _resolve_with(resolvers)
     return Namespaces(namespaces.own("net"), namespaces.own("mnt"))
 
 
@@ -101,6 +104,18 @@ def _layer(name: str, lower: str, place: Path) -> None:
     # What is seen of the folder itself is the upper layer's.
     upper.chmod(stat.S_IMODE(os.stat(lower).st_mode))
     namespaces.mount(name, place, "overlay", options=f"lowerdir={lower},upperdir={upper},workdir={work}")
+
+
+def resolv_conf(resolvers: Sequence[str]) -> str:
+    """The file by which glibc's resolver finds its name servers."""
+    return "".join(f"nameserver {address}\n" for address in resolvers)
+
+
+def _resolve_with(resolvers: Sequence[str]) -> None:
+    """Have the host's programs ask these name servers."""
+    file = Path("/etc/resolv.conf")
+    file.unlink(missing_ok=True)  # it may be a link to what a program of the machine writes
+    file.write_text(resolv_conf(resolvers))
 
 
 def _let_in() -> None:

@@ -109,7 +109,7 @@ def build(plan: Plan) -> Mininet:
     """
     network = _outline(plan)
     _allow_descriptors(2 * len(plan.hosts))
-    made = hosts.make(host.name for host in plan.hosts)
+    made = hosts.make((host.name for host in plan.hosts), plan.resolvers)
     lines = [f"link add {name} up {_BRIDGE}" for name in plan.networks]
     lines += [
         f"link set {card.port} up master {card.network}" for guest in plan.guests for card in guest.cards

@@ -48,7 +48,16 @@ class Ftp:
     port: int
 
 
-Service = Web | Ftp
+@dataclass(frozen=True)
+class Dns:
+    """A name server on a node, for ``zone``, whose records are in ``file``."""
+
+    port: int
+    zone: str
+    file: Path
+
+
+Service = Web | Ftp | Dns
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,8 @@ class Guest:
 class Plan:
     """One lab to boot under ``name``, with its evidence in ``evidence``; ``nodes`` as from ``nodes_of``.
 
-    ``servers`` are archives of the programs that the hosts' services need, by kind.
+    ``servers`` are archives of the programs that the hosts' services need, by kind; ``resolvers`` are the
+    addresses of name servers that all hosts ask.
     ``copyable``: its guests can be copied while they run. ``copies`` are descriptors of the memory and the
     state from which its guests (by name) are to begin, in place of their set-up.
     """
@@ -123,6 +133,7 @@ class Plan:
     evidence: Path
     cold: bool
     nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    resolvers: tuple[str, ...] = ()
     copyable: bool = False
     copies: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -168,7 +179,7 @@ def hosts_of(lab: Lab, directors: DirectorKind = "qemu") -> tuple[Host, ...]:
     """The Mininet hosts of ``lab``: every node that is no virtual machine."""
     virtual = virtual_machines(lab, directors)
     return tuple(
-        Host(name, _cards(lab, name, node), _services(node))
+        Host(name, _cards(lab, name, node), _services(lab, node))
         for name, node in lab.nodes.items()
         if name not in virtual
     )
@@ -189,7 +200,7 @@ def guests_of(lab: Lab, bootables: Mapping[str, Bootable]) -> tuple[Guest, ...]:
             image_kind=bootables[name].image_kind,
             nic=bootables[name].nic,
             usual_memory=bootables[name].memory,
-            services=tuple(service for service in _services(node) if isinstance(service, Web)),
+            services=tuple(service for service in _services(lab, node) if isinstance(service, Web)),
         )
         for number, (name, node) in enumerate(_named(lab, bootables))
     )
@@ -199,14 +210,30 @@ def _named(lab: Lab, names: Iterable[str]) -> list[tuple[str, Node]]:
     return [(name, node) for name, node in lab.nodes.items() if name in set(names)]
 
 
-def _services(node: Node) -> tuple[Service, ...]:
-    return tuple(map(_service, node.services))
+def resolvers_of(lab: Lab) -> tuple[str, ...]:
+    """The addresses of the lab's name servers, as /etc/resolv.conf can have them: on the usual port, and no
+    more than three (MAXNS in glibc's resolv.h)."""
+    found = [
+        str(address)
+        for node in lab.nodes.values()
+        if any(service.kind == "dns" and service.port == 53 for service in node.services)
+        for address in node.addresses
+    ]
+    return tuple(found[:3])
 
 
-def _service(service: topology.Service) -> Service:
-    if service.kind == "ftp":
-        return Ftp(service.port)
-    return Web(service.port)
+def _services(lab: Lab, node: Node) -> tuple[Service, ...]:
+    return tuple(_service(lab, service) for service in node.services)
+
+
+def _service(lab: Lab, service: topology.Service) -> Service:
+    match service.kind:
+        case "ftp":
+            return Ftp(service.port)
+        case "dns":
+            return Dns(service.port, service.zone, lab.folder / service.zone_file)
+        case "http":
+            return Web(service.port)
 
 
 def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
@@ -233,15 +260,22 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
     commands += [f"busybox ip link set new-{old} name {new}" for old, new in renamed]
     for card in guest.cards:
         commands.append(f"busybox ip link set {card.name} address {card.mac}")
+        address = f"busybox ip address add {card.address} dev {card.name}"
         if ":" in card.address:
             # For IPv6 as for hosts (`ip_lines`), but busybox knows no "nodad".
-            commands.append(f"echo 0 > /proc/sys/net/ipv6/conf/{card.name}/accept_dad")
-        commands.append(f"busybox ip address add {card.address} dev {card.name}")
+            address = f"echo 0 > /proc/sys/net/ipv6/conf/{card.name}/accept_dad && {address}"
+        commands.append(_if_able(card.address, address))
         commands.append(f"link_up {card.name}")
     for card in guest.cards:
         if card.gateway is not None:
-            commands.append(f"busybox ip route add default via {card.gateway} dev {card.name}")
+            route = f"busybox ip route add default via {card.gateway} dev {card.name}"
+            commands.append(_if_able(card.gateway, route))
     return " && ".join(commands)
+
+
+def _if_able(address: str, command: str) -> str:
+    """A ``command`` about an address: of an IPv6 address nothing, where the guest's kernel has no IPv6."""
+    return f"{{ [ ! -e /proc/net/if_inet6 ] || {{ {command}; }}; }}" if ":" in address else command
 
 
 def guest_renewal(*, seconds: int, seed: str) -> str:

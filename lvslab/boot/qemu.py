@@ -317,11 +317,15 @@ class Machine:
         """The last line that QEMU itself printed, "" where there is none."""
         return last_lines(self._messages.read_bytes(), 1) or ""
 
-    def end(self) -> None:
-        """Stop the guest at once, as if the power had failed."""
+    def power_off(self) -> None:
+        """Stop the guest at once, as if the power had failed. Whoever asks for it hears so from now on."""
         self._process.kill()
         self._process.wait()
         self.console.ended(5)
+
+    def end(self) -> None:
+        """The same for a guest that nobody will ask for any more."""
+        self.power_off()
         self.agent.close()
         self._monitor.close()
 

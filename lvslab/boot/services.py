@@ -1,6 +1,6 @@
 """The servers of Mininet hosts, whatever they serve: started, stopped, and asked for their logs.
 
-Each kind has a room of its own: `web_server`, `ftp_server`.
+Each kind has a room of its own: `web_server`, `ftp_server`, `dns_server`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from lvslab.boot.dns_server import DnsServer
 from lvslab.boot.ftp_server import FtpServer
 from lvslab.boot.namespaces import Namespaces
-from lvslab.boot.plan import Ftp, Host, Web
+from lvslab.boot.plan import Dns, Ftp, Host, Web
 from lvslab.boot.web_server import WebServer
 from lvslab.errors import UsageError
 
@@ -86,6 +87,8 @@ def _made(host: Host, namespaces: Namespaces) -> Iterator[Server]:
     for service in host.services:
         if isinstance(service, Ftp):
             yield FtpServer(host, namespaces, service)
+        elif isinstance(service, Dns):
+            yield DnsServer(host, namespaces, service)
 
 
 def start(servers: Iterable[HostServers]) -> None:

@@ -171,6 +171,12 @@ class Supervisor(control.Answer):
             case {"ask": "namespace", "node": str(node)}:
                 descriptors.append(os.dup(self._host(node).network))
                 return None
+            case {"ask": "namespaces", "node": str(node)}:
+                host = self._host(node)
+                descriptors += [os.dup(host.network), os.dup(host.mounts)]
+                return None
+            case {"ask": "stop node", "node": str(node)}:
+                return self._stop_node(node)
             case {"ask": "access log", "node": str(node), "kind": str(kind)}:
                 descriptors.append(self._server(node).access_log(kind))
                 return None
@@ -272,6 +278,17 @@ class Supervisor(control.Answer):
             entered, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
         )
         return {"status": ended.returncode, "output": ended.stdout.decode(errors="replace")}
+
+    def _stop_node(self, node: str) -> None:
+        """End a virtual machine, or take all cards of a Mininet host down."""
+        if node in self._guests.names:
+            self._machine(node).power_off()
+            return
+        from lvslab.boot.taps import ip_batch
+
+        there = self._host(node)
+        cards = next(host.cards for host in self._plan.hosts if host.name == node)
+        there.call(ip_batch, [f"link set {card.name} down" for card in cards])
 
     def _machine(self, node: str) -> Machine:
         if node not in self._guests.names:

@@ -28,6 +28,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "http": Recipe(("nginx",), ("usr/sbin/nginx",)),
         "ftp": Recipe(("vsftpd",), ("usr/sbin/vsftpd",)),
+        "dns": Recipe(("nsd",), ("usr/sbin/nsd", "usr/sbin/nsd-checkzone", "usr/sbin/nsd-control")),
     }
 )
 """By the ``kind`` of the services in ``lab.yaml``."""

@@ -8,17 +8,20 @@ until used.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lvslab.check.figures import MEASURED
+
 if TYPE_CHECKING:
     from lvslab.check.spares import Spares
     from lvslab.check.testbed import NodeUnderTest, Testbed
 
+_FIGURES: pytest.StashKey[list[str]] = pytest.StashKey()
 _SPARES: pytest.StashKey[Spares] = pytest.StashKey()
 
 
@@ -29,7 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker ``needs`` known."""
+    """Make the marker ``needs`` known, and a list for what tests measure."""
+    config.stash[_FIGURES] = []
     meaning = "skip the test where the directors' kernel or ipvsadm is older than these features of IPVS"
     config.addinivalue_line("markers", f"needs(feature, ...): {meaning} (names of the catalogue's features)")
 
@@ -108,6 +112,28 @@ def fresh_lab(request: pytest.FixtureRequest) -> Iterator[Testbed]:
     begin as they were there right after the last step.
     """
     yield from _own(request, applied=True)
+
+
+@pytest.fixture
+def measured(
+    request: pytest.FixtureRequest, record_testsuite_property: Callable[[str, object], None]
+) -> Callable[[str, str], None]:
+    """Called with a name and a figure (with its unit) that a test has measured: it is shown with the
+    results, and is a property of the suite in JUnit."""
+
+    def measured(name: str, figure: str) -> None:
+        record_testsuite_property(f"{MEASURED}{name}", figure)
+        request.config.stash[_FIGURES].append(f"{name}: {figure}")
+
+    return measured
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show what tests have measured."""
+    lines = config.stash[_FIGURES]
+    if lines:
+        terminalreporter.section("measured")
+        terminalreporter.write("".join(f"{line}\n" for line in lines))
 
 
 @pytest.fixture

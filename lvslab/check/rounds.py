@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -81,25 +81,41 @@ def web_services(cluster: Cluster, director: str) -> tuple[Service, ...]:
 
 
 def take(
-    cluster: Cluster, namespaces: Callable[[str], NamespaceThread], *, client: str, director: str, count: int
+    cluster: Cluster,
+    namespaces: Callable[[str], NamespaceThread],
+    *,
+    client: str,
+    director: str,
+    count: int,
+    service: str = "",
 ) -> Round:
-    """Send ``count`` requests from ``client``, one after the other, to the first web service of
-    ``director``.
+    """Send ``count`` requests from ``client``, one after the other, to a web service of ``director``: the
+    first one, or the one that is called ``service`` (``66.199.240.50:80``).
 
     ``namespaces`` gives the thread that lives in a Mininet host's network namespace. A round during
     which the director forgot an old connection is taken again, since no model can foresee its sequence.
     Raises CheckFailed, with the likely causes, where a request is not answered.
     """
-    service = next(iter(web_services(cluster, director)), None)
-    if service is None:
-        raise CheckFailed(
-            f"the steps make no web service on {director}", "is there an `ipvsadm -A` with servers?"
-        )
+    wanted = _wanted(web_services(cluster, director), service, director)
     for attempt in range(1, _ATTEMPTS + 1):
-        round_, forgotten = _take(cluster, namespaces, service, client, director, count)
+        round_, forgotten = _take(cluster, namespaces, wanted, client, director, count)
         if not forgotten or attempt == _ATTEMPTS:
             break
     return round_
+
+
+def _wanted(there: Sequence[Service], name: str, director: str) -> Service:
+    if not there:
+        raise CheckFailed(
+            f"the steps make no web service on {director}", "is there an `ipvsadm -A` with servers?"
+        )
+    found = next((service for service in there if name in ("", str(service))), None)
+    if found is None:
+        raise CheckFailed(
+            f"the steps make no web service {name} on {director}",
+            f"there is {' and '.join(map(str, there))}",
+        )
+    return found
 
 
 def _take(

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from lvslab.apply.runner import Summary
 from lvslab.apply.ssh import Executed
+from lvslab.boot.namespaces import Namespaces
 from lvslab.check import director, http, rounds
 from lvslab.check.http import Reply
 from lvslab.check.ipvs_table import Service
@@ -41,6 +42,11 @@ class NodeUnderTest:
     def namespace(self) -> NamespaceThread:
         """A thread in the node's network namespace. The node must be a Mininet host."""
         return self._testbed.enter(self.name)
+
+    @property
+    def inside(self) -> Namespaces:
+        """The node's network and mount namespaces. The node must be a Mininet host."""
+        return self._testbed.inside(self.name)
 
     def execute(self, command: str, *, check: bool = True) -> Executed:
         """Run ``command`` on the node over SSH. Raises CheckFailed where it ends with another status
@@ -102,6 +108,7 @@ class Testbed:
         self.cluster = cluster
         self._opened = ExitStack()
         self._threads: dict[str, NamespaceThread] = {}
+        self._namespaces: dict[str, Namespaces] = {}
 
     def __enter__(self) -> Testbed:
         return self
@@ -134,13 +141,13 @@ class Testbed:
         """Type the how-to's steps, leaving out those whose command holds one of the texts of ``without``."""
         return self.cluster.apply(without=without)
 
-    def table_of_steps(self) -> tuple[Service, ...]:
-        """The table that the how-to's steps make on the first director."""
-        return director.table_of_steps(self.cluster, self.directors[0].name)
+    def table_of_steps(self, node: str = "") -> tuple[Service, ...]:
+        """The table that the how-to's steps make on a director, the first one where none is named."""
+        return director.table_of_steps(self.cluster, node or self.directors[0].name)
 
-    def reading(self) -> director.Reading:
-        """What the first director says now."""
-        return director.read(self.cluster, self.directors[0].name)
+    def reading(self, node: str = "") -> director.Reading:
+        """What a director says now, the first one where none is named."""
+        return director.read(self.cluster, node or self.directors[0].name)
 
     def settled_reading(self) -> director.Reading:
         """The same when its counters have caught up with all that has happened."""
@@ -151,15 +158,16 @@ class Testbed:
         settled."""
         return rounds.connections_since(before, self.settled_reading(), self.cluster)
 
-    def round(self, *, count: int = 12, client: str = "", director: str = "") -> Round:
-        """A round of requests; from the first client that is a Mininet host, through the first director,
-        unless others are named."""
+    def round(self, *, count: int = 12, client: str = "", director: str = "", service: str = "") -> Round:
+        """A round of requests; from the first client that is a Mininet host, through the first director, to
+        its first web service, unless others are named."""
         return rounds.take(
             self.cluster,
             self.enter,
             client=client or self._first_client(),
             director=director or self.directors[0].name,
             count=count,
+            service=service,
         )
 
     def _first_client(self) -> str:
@@ -170,6 +178,16 @@ class Testbed:
                 "give one client no kernel of its own",
             )
         return hosts[0]
+
+    def inside(self, node: str) -> Namespaces:
+        """The network and mount namespaces of the Mininet host ``node``, for what looks at its files too:
+        the C library's resolver, for one, reads its /etc/resolv.conf."""
+        if node not in self._namespaces:
+            found = self.cluster.namespaces(node)
+            self._opened.callback(os.close, found.network)
+            self._opened.callback(os.close, found.mounts)
+            self._namespaces[node] = found
+        return self._namespaces[node]
 
     def enter(self, node: str) -> NamespaceThread:
         """The thread in the network namespace of the Mininet host ``node``, the same one every time."""

@@ -3,11 +3,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import fields, replace
-from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
+from lvslab.apply.howto import Step, Versions
 from lvslab.check import director
 from lvslab.check.director import Reading
 from lvslab.cluster import Cluster
@@ -58,10 +58,10 @@ class Shell:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
         self.steps = (
-            SimpleNamespace(node="director", command="VIP=192.0.2.1"),
-            SimpleNamespace(node="rs1", command="ipvsadm -A -t 192.0.2.99:80"),
-            SimpleNamespace(node="director", command="ipvsadm -A -t $VIP:80 -s wlc"),
-            SimpleNamespace(node="director", command="ipvsadm -a -t $VIP:80 \\\n  -r 10.0.0.100:80 -m"),
+            Step(0, "director", "VIP=192.0.2.1", 0),
+            Step(0, "rs1", "ipvsadm -A -t 192.0.2.99:80", 0),
+            Step(0, "director", "ipvsadm -A -t $VIP:80 -s wlc", 0),
+            Step(0, "director", "ipvsadm -a -t $VIP:80 \\\n  -r 10.0.0.100:80 -m", 0),
         )
 
     def observe(self, node: str, command: str) -> str:
@@ -198,6 +198,18 @@ def test_the_table_of_the_steps_is_that_of_one_node_in_the_order_typed() -> None
     (service,) = director.table_of_steps(cast(Cluster, Shell()), "director")
     assert (str(service), service.scheduler) == ("192.0.2.1:80", "wlc")
     assert [str(server) for server in service.destinations] == ["10.0.0.100:80"]
+
+
+def test_steps_that_must_fail_here_make_nothing() -> None:
+    cluster = cast(Any, Shell())
+    old = Versions("kernel", "<3.0")
+    six = Step(
+        0, "director", "ipvsadm -A -t [2001:db8::1]:80", 0, known_failure="no IPv6", known_failure_on=old
+    )
+    cluster.steps += (six,)
+    for version, services in (("2.6.39", 1), ("6.1.0-50-cloud-amd64", 2)):
+        cluster.versions = {"kernel": version}
+        assert len(director.table_of_steps(cluster, "director")) == services
 
 
 PERCPU = """\

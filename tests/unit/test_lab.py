@@ -53,7 +53,8 @@ def test_a_check_is_fine_only_where_pytest_says_so(status: int, exit_code: int) 
 
 def test_a_check_as_json_has_every_count() -> None:
     case = Case("test_bad", "failed", 1.0, "why")
-    document = json.loads(json.dumps(Checked("a", "/junit.xml", (case,), 1).as_json()))
+    found = Checked("a", "/junit.xml", (case,), 1, {"visits that fail": "6 of 18"})
+    document = json.loads(json.dumps(found.as_json()))
     assert document == {
         "name": "a",
         "passed": 0,
@@ -61,6 +62,7 @@ def test_a_check_as_json_has_every_count() -> None:
         "error": 0,
         "skipped": 0,
         "junit": "/junit.xml",
+        "measured": {"visits that fail": "6 of 18"},
         "cases": [{"name": "test_bad", "outcome": "failed", "seconds": 1.0, "message": "why"}],
     }
 

@@ -182,6 +182,8 @@ def sandbox(tmp_path: Path, program: Callable[[str, str], Path]) -> Sandbox:
     root = tmp_path / "root"
     for folder in ("etc/lvslab", "dev", "proc/sys/kernel", "proc/sys/net/ipv6/conf/eth2"):
         (root / folder).mkdir(parents=True)
+    (root / "proc/net").mkdir()
+    (root / "proc/net/if_inet6").touch()
     return Sandbox(root)
 
 
@@ -207,6 +209,14 @@ def test_a_guest_becomes_its_node(lab: spec.Lab, sandbox: Sandbox) -> None:
     assert sandbox.text("etc/hosts") == "127.0.0.1 localhost\n127.0.1.1 director\n"
     # An address for IPv6 is usable at once, and no other card is touched.
     assert sandbox.text("proc/sys/net/ipv6/conf/eth2/accept_dad") == "0\n"
+
+
+def test_a_guest_whose_kernel_has_no_ipv6_does_without(lab: spec.Lab, sandbox: Sandbox) -> None:
+    (sandbox.root / "proc/net/if_inet6").unlink()
+    said = sandbox.run(guests(lab)[0])
+    assert "link_up eth2" in said
+    assert not [line for line in said if "fd00" in line]
+    assert not (sandbox.root / "proc/sys/net/ipv6/conf/eth2/accept_dad").exists()
 
 
 def test_a_new_seed_goes_to_the_kernels_random_numbers(lab: spec.Lab, sandbox: Sandbox) -> None:

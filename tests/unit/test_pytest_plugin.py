@@ -268,3 +268,25 @@ def test_who_needs_something_needs_a_lab(pytester: pytest.Pytester, log: list[st
     result = run(pytester, '@pytest.mark.needs("ipv6")\ndef test_alone():\n    pass\n')
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*test_alone needs a feature of IPVS*"])
+
+
+def test_figures_are_shown_and_are_properties_of_the_suite(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        def test_one(measured):
+            measured("visits that fail", "6 of 18")
+
+        def test_two(measured):
+            measured("longest", "1.03 s")
+        """
+    )
+    done = pytester.runpytest_subprocess("--junit-xml=junit.xml")
+    done.stdout.fnmatch_lines(["*= measured =*", "visits that fail: 6 of 18", "longest: 1.03 s"])
+    found = ElementTree.parse(pytester.path / "junit.xml").iter("property")
+    assert [(each.get("name"), each.get("value")) for each in found] == [
+        ("measured: visits that fail", "6 of 18"),
+        ("measured: longest", "1.03 s"),
+    ]
+    from lvslab import lab
+
+    assert lab._measured(pytester.path / "junit.xml") == {"visits that fail": "6 of 18", "longest": "1.03 s"}

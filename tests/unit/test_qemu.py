@@ -214,6 +214,16 @@ def test_a_qemu_that_is_killed(start: Starter) -> None:
         machine.await_ready(10)
 
 
+def test_a_guest_whose_power_is_cut_says_so_to_whoever_asks(start: Starter) -> None:
+    machine = start("agent lvslab-agent 1\n", "order", "answer  = 0", "stay")
+    machine.await_ready(10)
+    machine.power_off()
+    assert machine.trouble == "qemu-system-x86_64 was ended by SIGKILL"
+    machine.feel_pulse(0.1)
+    with pytest.raises(BootError, match="was ended by SIGKILL"):
+        machine.observe("true", 0.1)
+
+
 def test_a_guest_that_cannot_be_set_up(start: Starter) -> None:
     machine = start(
         "agent lvslab-agent 1\n", "order", 'answer : Cannot find device "eth0"', "answer  = 1", "stay"

@@ -78,7 +78,9 @@ class Miniature:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        return tuple(cast(Step, _Step(command.replace("PORT", str(self.port)))) for command in self.commands)
+        return tuple(
+            Step(0, "director", command.replace("PORT", str(self.port)), 0) for command in self.commands
+        )
 
     def serve(self, connection: socket.socket, peer: tuple[str, int]) -> None:
         request = b""
@@ -133,12 +135,6 @@ class Miniature:
 
     def access_log(self, node: str) -> str:
         return "".join(f"{line}\n" for line in self.log[node])
-
-
-@dataclass(frozen=True)
-class _Step:
-    command: str
-    node: str = "director"
 
 
 _LISTING_HEAD = (

@@ -178,9 +178,11 @@ def test_ended() -> None:
 
 def test_verified() -> None:
     cases = (Case("test_table", "passed", 0.123, ""), Case("test_turns", "failed", 1.0, "wrong\n  see"))
-    text = show.verified(Verified(UP, Checked("a", "/junit.xml", cases, 1)))
+    figures = {"visits that fail": "6 of 18", "longest": "1.03 s"}
+    text = show.verified(Verified(UP, Checked("a", "/junit.xml", cases, 1, figures)))
     assert "  test_table  passed   0.12\n  test_turns  failed   1.00\n" in text
     assert "\n\ntest_turns\n  wrong\n    see\n" in text
+    assert "\n\n  measured\n  visits that fail  6 of 18\n  longest           1.03 s\n\n" in text
     assert text.startswith("web-nat: kernel 6.1.0, tcg\n")
     assert text.endswith("evidence: /state/runs/1")
 

@@ -1,0 +1,54 @@
+"""The order in which a client tries the addresses of a name: RFC 6724 as glibc's getaddrinfo has it.
+
+A model, to be compared with what getaddrinfo says. It has the rules that can differ between addresses of a
+lab: an address without a source address comes last (rule 1), then precedence (rule 6, with the default
+table of glibc's sysdeps/posix/getaddrinfo.c), then the longest common prefix of destination and source
+(rule 9), else the order stays as the name server gave it (rule 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cmp_to_key
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+
+Source = IPv4Interface | IPv6Interface
+
+_PRECEDENCE = {6: 40, 4: 10}  # of ::/0 and of ::ffff:0:0/96
+
+
+def client_order(answers: Iterable[str], interfaces: Iterable[str]) -> tuple[str, ...]:
+    """``answers`` (addresses in the name server's order, those of one family together) as a client sorts
+    them.
+
+    ``interfaces`` are the client's addresses with their prefix lengths. What it has no interface for is
+    taken to be out of its reach: a lab's clients have no default route.
+    """
+    sources = [ip_interface(text) for text in interfaces]
+
+    def compare(one: str, other: str) -> int:
+        first, second = (_source(address, sources) for address in (one, other))
+        if first is None or second is None:
+            return (first is None) - (second is None)  # rule 1
+        versions = (first.version, second.version)
+        if versions[0] != versions[1]:
+            return _PRECEDENCE[versions[1]] - _PRECEDENCE[versions[0]]  # rule 6
+        return _common(other, second) - _common(one, first)  # rule 9
+
+    # sorted() keeps the order of what is equal, as glibc's qsort_r with the original index does: rule 10.
+    return tuple(sorted(answers, key=cmp_to_key(compare)))
+
+
+def _source(address: str, sources: Sequence[Source]) -> Source | None:
+    """The interface that packets to ``address`` leave by."""
+    destination = ip_address(address)
+    return next((source for source in sources if destination in source.network), None)
+
+
+def _common(address: str, source: Source) -> int:
+    """The leading bits that a destination has in common with its source, which is on the same network.
+
+    Of IPv4 addresses glibc compares them on the source's own network only; elsewhere it takes 0.
+    """
+    destination = ip_address(address)
+    return destination.max_prefixlen - (int(destination) ^ int(source.ip)).bit_length()
