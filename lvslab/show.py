@@ -278,7 +278,7 @@ def load(found: Load) -> str:
             f"{', '.join(found.clients)}: {found.connections} connections at a time{each}",
             f"  answers      {found.requests}, {found.requests_per_second:.1f} a second\n"
             f"  bytes        {found.bytes_per_second:.0f} a second\n"
-            f"  an answer    {1000 * found.median:.1f} ms (median), {1000 * found.slowest:.1f} ms (slowest)\n"
+            f"  an answer    {1000 * found.median:.1f} ms (median), {1000 * found.slowest:.1f} ms at most\n"
             f"  errors       {errors or 'none'}",
             columns(rows),
         ]

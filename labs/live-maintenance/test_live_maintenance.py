@@ -13,6 +13,7 @@ from lvslab.apply.transcript import Entry
 from lvslab.check import access_log, load, steady, verdict
 from lvslab.check.steady import Outcome, Steady
 from lvslab.check.testbed import Testbed
+from lvslab.check.wrk import Sent
 from lvslab.errors import CheckFailed
 
 VIP, PORT = "66.199.240.50", 80
@@ -125,7 +126,7 @@ def everybody_counts_the_same(lab: Testbed, outcomes: tuple[Outcome, ...]) -> No
     )
 
 
-def under_load(lab: Testbed, what: Callable[[], None]) -> load.Sent:
+def under_load(lab: Testbed, what: Callable[[], None]) -> Sent:
     """What came of the requests that wrk made as fast as it could while ``what`` was done."""
     client = lab.clients[-1].name
     with load.generators(lab.cluster, [client], f"http://{SERVICE}/", load.MOST_SECONDS, 4) as (process,):
