@@ -10,7 +10,9 @@ from signal import SIGINT
 import pytest
 
 from lvslab.apply.transcript import Entry
-from lvslab.check import access_log, load, steady, verdict
+from lvslab.check import access_log, load, plain_http, steady, verdict
+from lvslab.check.features import lacking
+from lvslab.check.http import new_request_id
 from lvslab.check.steady import Outcome, Steady
 from lvslab.check.testbed import Testbed
 from lvslab.check.wrk import Sent
@@ -165,6 +167,27 @@ def test_a_server_that_is_put_back_at_once_keeps_its_connections(fresh_lab: Test
         outcomes = running.finish()
     assert on(fresh_lab, "real-server-2", entries, outcomes) > 0
     steady.nothing_failed(outcomes)
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["drained", "removed"])
+def test_a_client_port_that_comes_again(fresh_lab: Testbed, removed: bool) -> None:
+    """The director still knows the finished connection from that port; old kernels take it for the same."""
+
+    def ask() -> plain_http.Answer:
+        place, port = fresh_lab.clients[0].namespace, 50123
+        return plain_http.ask(place, VIP, PORT, new_request_id(), source_port=port, patience=2.0)
+
+    first, director = ask(), fresh_lab.directors[0]
+    server = f"-t {SERVICE} -r {fresh_lab.node(first.server).address}:80"
+    director.execute(f"ipvsadm -d {server}" if removed else f"ipvsadm -e {server} -m -w 0")
+    second = ask()
+    if lacking(fresh_lab.cluster.versions, ["conn_reuse_mode"]) is None:
+        assert second.failure is None
+        assert second.server != first.server
+    elif removed:
+        assert second.failure == "no-connection"
+    else:
+        assert second.server == first.server
 
 
 # --- what the checks must notice --------------------------------------------------------------------------

@@ -67,8 +67,10 @@ def ask(
     seconds: float = 0.0,
     enough: Callable[[], bool] = lambda: False,
     patience: float = PATIENCE,
+    source_port: int = 0,
 ) -> Answer:
-    """Ask ``address``:``port`` for ``path`` from ``place``, and read to the end of the stream.
+    """Ask ``address``:``port`` for ``path`` from ``place``, and read to the end of the stream. The client's
+    port is any, or ``source_port``.
 
     A request of some ``seconds`` is a slow client's: it is connected at once, and sends a line of its head
     now and then until the time is over or ``enough`` says so. Meanwhile its connection is in use.
@@ -79,6 +81,9 @@ def ask(
     # The socket belongs to the namespace in which it is made; what is done with it may be done elsewhere.
     with place.call(socket.socket, family, socket.SOCK_STREAM) as connection:
         connection.settimeout(patience)
+        if source_port:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connection.bind(("", source_port))
         try:
             connection.connect((address, port))
             source = endpoint(*connection.getsockname()[:2])

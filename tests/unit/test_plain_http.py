@@ -71,6 +71,14 @@ def test_an_answer(server: Server) -> None:
     assert b"\r\nX-Request-ID: id-1\r\nConnection: close\r\n" in server.request
 
 
+def test_an_answer_to_a_port_of_ones_choice(server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    server.serve(lambda connection: connection.sendall(PAGE))
+    answer = server.ask(source_port=port)
+    assert (answer.failure, answer.source) == (None, f"127.0.0.1:{port}")
+
+
 def test_a_long_request_takes_its_time(server: Server) -> None:
     server.serve(lambda connection: connection.sendall(PAGE))
     answer = server.ask(seconds=0.3)
