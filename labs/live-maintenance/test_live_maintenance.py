@@ -160,7 +160,7 @@ def test_a_server_that_is_put_back_at_once_keeps_its_connections(fresh_lab: Test
         await_active(fresh_lab, "real-server-2")
         entries = fresh_lab.reading().entries
         director.execute(
-            f"ipvsadm -d -t {SERVICE} -r 10.0.0.101:80; ipvsadm -a -t {SERVICE} -r 10.0.0.101:80 -m"
+            f"ipvsadm -d -t {SERVICE} -r 10.0.0.101:80; sleep 1; ipvsadm -a -t {SERVICE} -r 10.0.0.101:80 -m"
         )
         running.mark("put back")
         running.await_answers(6)

@@ -424,7 +424,7 @@ def machine() -> None:
             pytest.skip(f"labs need {program}")
     try:
         image.build(kernel.find("debian-cloud"))
-        servers.bundle()
+        servers.bundles(["http"])
     except LvsLabError as lacking:
         pytest.skip(f"what labs are made of cannot be had: {lacking}")
     if subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], check=False).returncode:
