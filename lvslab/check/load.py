@@ -111,14 +111,15 @@ def load(
                 f"the lab '{name}' has no director '{director}'", suggest(director, running.lab.directors)
             )
         clients = _clients(running, client)
-        before = directors.settled(running, director)
-        service = next(iter(rounds.web_services_of(running, before.rules)), None)
+        table = directors.read(running, director, ("rules",)).rules
+        service = next(iter(rounds.web_services_of(running, table)), None)
         if service is None or not service.destinations:
             raise StateError(
                 f"{director} has no web service with servers of this lab",
                 "./run lab.apply types the how-to's steps",
             )
         url = f"http://{endpoint(service.address, service.port)}/"
+        before = directors.settled(running, director)
         with generators(running, clients, url, seconds, connections) as started:
             sent = wrk.together(ended(process, seconds) for process in started)
         after = directors.settled(running, director)
