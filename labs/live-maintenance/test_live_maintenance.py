@@ -13,6 +13,7 @@ from lvslab.apply.transcript import Entry
 from lvslab.check import access_log, load, plain_http, steady, verdict
 from lvslab.check.features import lacking
 from lvslab.check.http import new_request_id
+from lvslab.check.ipvs_listing import ServerConnections
 from lvslab.check.steady import Outcome, Steady
 from lvslab.check.testbed import Testbed
 from lvslab.check.wrk import Sent
@@ -48,14 +49,30 @@ def on(lab: Testbed, server: str, entries: dict[str, str], outcomes: tuple[Outco
     )
 
 
-def await_active(lab: Testbed, server: str, count: int = 1, seconds: float = 15.0) -> None:
-    """Return when ``count`` connections of ``server`` are in use."""
-    deadline, place = time.monotonic() + seconds, f"{lab.node(server).address}:80"
+def await_that(lab: Testbed, server: str, what: Callable[[ServerConnections], bool]) -> None:
+    """Return when the director has the connections for ``server`` that ``what`` asks for."""
+    deadline, place = time.monotonic() + 15, f"{lab.node(server).address}:80"
     while time.monotonic() < deadline:
         (row,) = lab.reading().connections
-        if any(str(found) == place and found.active >= count for found in row.servers):
+        if any(str(found) == place and what(found) for found in row.servers):
             return
-    pytest.fail(f"{server} had no {count} connections in use within {seconds:g} s")
+    pytest.fail(f"{server} did not get its connections within 15 s")
+
+
+def await_held(lab: Testbed, server: str) -> None:
+    """Return when a long request is with ``server``."""
+    await_that(lab, server, lambda found: found.active > 0)
+
+
+def await_given(lab: Testbed, server: str) -> None:
+    """Return when ``server`` was given connections, be they over: short ones are too short to be seen."""
+    before: list[int] = []
+
+    def more(found: ServerConnections) -> bool:
+        before.append(found.active + found.inactive)
+        return before[-1] > before[0]
+
+    await_that(lab, server, more)
 
 
 def by_the_book(lab: Testbed) -> tuple[Outcome, ...]:
@@ -132,7 +149,7 @@ def under_load(lab: Testbed, what: Callable[[], None]) -> Sent:
     """What came of the requests that wrk made as fast as it could while ``what`` was done."""
     client = lab.clients[-1].name
     with load.generators(lab.cluster, [client], f"http://{SERVICE}/", load.MOST_SECONDS, 4) as (process,):
-        await_active(lab, "real-server-1")
+        await_given(lab, "real-server-1")
         what()
         process.send_signal(SIGINT)  # wrk sums up
         return load.ended(process, load.MOST_SECONDS)
@@ -147,7 +164,7 @@ def test_no_request_fails_under_load(fresh_lab: Testbed) -> None:
         director.execute(f"until {drained}; do sleep 1; done")
         director.execute(f"ipvsadm -d -t {SERVICE} -r 10.0.0.101:80")
         director.execute(f"ipvsadm -a -t {SERVICE} -r 10.0.0.101:80 -m")
-        await_active(fresh_lab, "real-server-2")
+        await_given(fresh_lab, "real-server-2")
 
     sent = under_load(fresh_lab, leave_and_come_back)
     assert sent.requests > 100
@@ -157,7 +174,7 @@ def test_no_request_fails_under_load(fresh_lab: Testbed) -> None:
 def test_a_server_that_is_put_back_at_once_keeps_its_connections(fresh_lab: Testbed) -> None:
     director = fresh_lab.directors[0]
     with traffic(fresh_lab, long_at_once=6, long_seconds=60.0) as running:
-        await_active(fresh_lab, "real-server-2")
+        await_held(fresh_lab, "real-server-2")
         entries = fresh_lab.reading().entries
         director.execute(
             f"ipvsadm -d -t {SERVICE} -r 10.0.0.101:80; sleep 1; ipvsadm -a -t {SERVICE} -r 10.0.0.101:80 -m"
@@ -198,7 +215,7 @@ def test_removing_without_draining_is_noticed(fresh_lab: Testbed, expire: int, h
     director = fresh_lab.directors[0]
     director.execute(f"echo {expire} > /proc/sys/net/ipv4/vs/expire_nodest_conn")
     with traffic(fresh_lab, long_at_once=6, long_seconds=60.0, patience=3.0) as running:
-        await_active(fresh_lab, "real-server-2")
+        await_held(fresh_lab, "real-server-2")
         entries = fresh_lab.reading().entries
         director.execute(f"ipvsadm -d -t {SERVICE} -r 10.0.0.101:80")
         running.mark("removed")
@@ -216,7 +233,7 @@ def test_removing_without_draining_is_noticed(fresh_lab: Testbed, expire: int, h
 
 def test_stopping_without_draining_is_noticed(fresh_lab: Testbed) -> None:
     with traffic(fresh_lab, long_at_once=6, long_seconds=60.0) as running:
-        await_active(fresh_lab, "real-server-2")
+        await_held(fresh_lab, "real-server-2")
         entries = fresh_lab.reading().entries
         fresh_lab.cluster.stop_service("real-server-2")
         running.mark("stopped")
