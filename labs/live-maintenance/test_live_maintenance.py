@@ -11,6 +11,7 @@ import pytest
 
 from lvslab.apply.transcript import Entry
 from lvslab.check import access_log, load, plain_http, steady, verdict
+from lvslab.check import director as directors
 from lvslab.check.features import lacking
 from lvslab.check.http import new_request_id
 from lvslab.check.ipvs_listing import ServerConnections
@@ -53,7 +54,7 @@ def await_that(lab: Testbed, server: str, what: Callable[[ServerConnections], bo
     """Return when the director has the connections for ``server`` that ``what`` asks for."""
     deadline, place = time.monotonic() + 15, f"{lab.node(server).address}:80"
     while time.monotonic() < deadline:
-        (row,) = lab.reading().connections
+        (row,) = directors.read(lab.cluster, lab.directors[0].name, ("listing",)).connections
         if any(str(found) == place and what(found) for found in row.servers):
             return
     pytest.fail(f"{server} did not get its connections within 15 s")
@@ -146,9 +147,10 @@ def everybody_counts_the_same(lab: Testbed, outcomes: tuple[Outcome, ...]) -> No
 
 
 def under_load(lab: Testbed, what: Callable[[], None]) -> Sent:
-    """What came of the requests that wrk made as fast as it could while ``what`` was done."""
+    """What came of the requests that wrk made, one after the other, while ``what`` was done. With more at a
+    time an emulated director has no time left for its own commands."""
     client = lab.clients[-1].name
-    with load.generators(lab.cluster, [client], f"http://{SERVICE}/", load.MOST_SECONDS, 4) as (process,):
+    with load.generators(lab.cluster, [client], f"http://{SERVICE}/", load.MOST_SECONDS, 1) as (process,):
         await_given(lab, "real-server-1")
         what()
         process.send_signal(SIGINT)  # wrk sums up
