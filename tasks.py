@@ -94,6 +94,37 @@ def check(c: Context, name: str = "", junit: str = "", json: bool = False) -> No
     end(result.exit_code)
 
 
+@task(
+    help={
+        "name": NAME,
+        "director": "the director to go through (default: the first)",
+        "client": "the client to send from (default: all of them)",
+        "seconds": "for how long, 1 to 60",
+        "connections": "how many are open at a time from each client, 1 to 1000",
+        "json": JSON,
+    }
+)
+def load(
+    c: Context,
+    name: str = "",
+    director: str = "",
+    client: str = "",
+    seconds: int = 5,
+    connections: int = 8,
+    json: bool = False,
+) -> None:
+    """Send requests as fast as they are answered, and show throughput, errors and shares."""
+    from lvslab import running, show
+    from lvslab.check import load as loads
+
+    with show.Progress() as progress:
+        progress.now(f"sending requests for {seconds} s")
+        result = loads.load(
+            running.only(name), director=director, client=client, seconds=seconds, connections=connections
+        )
+    show.document(result.as_json()) if json else print(show.load(result))
+
+
 @task(help={"name": NAME, "json": JSON})
 def status(c: Context, name: str = "", json: bool = False) -> None:
     """What a running lab is doing."""
@@ -268,7 +299,20 @@ def bench(
 
 
 _lab = Collection("lab")
-for _task in (list_labs, up, apply, check, status, execute, ssh, console, show_transcript, down, verify):
+for _task in (
+    list_labs,
+    up,
+    apply,
+    check,
+    load,
+    status,
+    execute,
+    ssh,
+    console,
+    show_transcript,
+    down,
+    verify,
+):
     _lab.add_task(_task)
 _lab.add_task(schema)
 _snapshot = Collection("snapshot")

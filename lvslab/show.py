@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from lvslab.apply.transcript import Entry
+    from lvslab.check.load import Load
     from lvslab.lab import Up, Verified
 
 Event = Mapping[str, Any]
@@ -262,6 +263,28 @@ def verified(result: Verified) -> str:
     if result.checked.measured:
         parts.append(columns([("measured", ""), *result.checked.measured.items()]))
     return "\n\n".join([*parts, f"evidence: {result.up.evidence}"])
+
+
+def load(found: Load) -> str:
+    """What ``lab.load`` prints."""
+    errors = ", ".join(f"{kind} {count}" for kind, count in found.errors.items() if count)
+    each = " each" if len(found.clients) > 1 else ""
+    rows = [("real server", "weight", "connections", "share", "by weight")]
+    rows += [
+        (row.server, str(row.weight), str(row.connections), f"{row.share:.1%}", f"{row.by_weight:.1%}")
+        for row in found.servers
+    ]
+    return "\n\n".join(
+        [
+            f"{found.service} ({found.scheduler}) through {found.director}, for {found.seconds:.1f} s, from "
+            f"{', '.join(found.clients)}: {found.connections} connections at a time{each}",
+            f"  answers      {found.requests}, {found.requests_per_second:.1f} a second\n"
+            f"  bytes        {found.bytes_per_second:.0f} a second\n"
+            f"  an answer    {1000 * found.median:.1f} ms (median), {1000 * found.slowest:.1f} ms at most\n"
+            f"  errors       {errors or 'none'}",
+            columns(rows),
+        ]
+    )
 
 
 def bench(found: Mapping[str, Any]) -> str:

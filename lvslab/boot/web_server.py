@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -15,6 +16,8 @@ from lvslab.errors import BootError
 from lvslab.run import last_lines
 
 ACCESS_LOG = "/var/log/nginx/access.log"
+INIT_SCRIPT = "/etc/init.d/nginx"
+"""What ``service nginx stop`` and ``service nginx start`` run, on a host as on any Debian machine."""
 _CONFIGURATION = "/etc/nginx/lvslab.conf"
 
 
@@ -57,6 +60,29 @@ def page(host: str) -> str:
     return f"<!DOCTYPE html>\n<title>{host}</title>\n<h1>This page was made by {host}</h1>\n"
 
 
+def nginx_command() -> list[str]:
+    """The command that starts the web server on a host."""
+    nginx = programs.command(WebServer.kind, "usr/sbin/nginx")
+    return [*nginx, "-e", "/var/log/nginx/error.log", "-c", _CONFIGURATION]
+
+
+def init_script(host: str) -> str:
+    """The script that stops and starts the web server of ``host``; it returns when that has been done.
+
+    QUIT, as in Debian's own: nginx ends the requests that it has before it goes.
+    """
+    return f"""#!/bin/sh
+pid=$(cat {pid_file(host)} 2>/dev/null)
+start() {{ {shlex.join(nginx_command())} </dev/null >>/var/log/nginx/out 2>&1; }}
+case $1 in
+  start) [ -d "/proc/${{pid:-none}}" ] || start ;;
+  stop) [ -z "$pid" ] || {{ kill -QUIT "$pid"; while [ -d "/proc/$pid" ]; do sleep 0.05; done; }} ;;
+  restart) "$0" stop && "$0" start ;;
+  *) echo "usage: $0 start|stop|restart" >&2; exit 3 ;;
+esac
+"""
+
+
 class WebServer:
     """nginx on one Mininet host, for all ports that are to serve the web there."""
 
@@ -97,12 +123,12 @@ class WebServer:
         """In the host's namespaces."""
         if not self._written:
             self._write()
-        nginx = programs.command(self.kind, "usr/sbin/nginx")
-        nginx += ["-e", "/var/log/nginx/error.log", "-c", _CONFIGURATION]
         # Into a file: nginx's children keep its descriptors, and a pipe would never end.
         messages = Path(f"/run/lvslab/nodes/{self.host.name}/nginx.out")
         with messages.open("wb") as out:
-            done = subprocess.run(nginx, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False)
+            done = subprocess.run(
+                nginx_command(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False
+            )
         if done.returncode != 0:
             raise BootError(
                 f"the web server on {self.host.name} did not start (status {done.returncode})",
@@ -115,10 +141,12 @@ class WebServer:
             (_CONFIGURATION, nginx_configuration(self.host.name, ports)),
             ("/var/www/html/index.html", page(self.host.name)),
             (ACCESS_LOG, ""),
+            (INIT_SCRIPT, init_script(self.host.name)),
         ):
             file = Path(path)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
+        Path(INIT_SCRIPT).chmod(0o755)
         self._written = True
 
     def _pid(self) -> int | None:

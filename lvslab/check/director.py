@@ -68,7 +68,10 @@ def read(cluster: Cluster, director: str, what: Sequence[str] = EVERYTHING) -> R
     """
     mark = f"-- {secrets.token_hex(8)}"
     said = cluster.observe(director, f" && echo '{mark}' && ".join(_COMMANDS[part] for part in what))
-    found = dict.fromkeys(EVERYTHING, "") | dict(zip(what, said.split(f"{mark}\n"), strict=True))
+    parts = said.split(f"{mark}\n")
+    if len(parts) != len(what):
+        raise CheckFailed(f"{director} did not say all that it was asked for", "has it too much to list?")
+    found = dict.fromkeys(EVERYTHING, "") | dict(zip(what, parts, strict=True))
     counters = parse_counters(found["counters"])
     return Reading(
         rules=_with_thresholds(parse_rules(found["rules"]), parse_thresholds(found["thresholds"])),
@@ -100,8 +103,10 @@ def _with_thresholds(
     )
 
 
-def settled(cluster: Cluster, director: str, seconds: float = 20.0) -> Reading:
-    """Read the director when its counters have caught up with what has happened.
+def settled(
+    cluster: Cluster, director: str, seconds: float = 20.0, what: Sequence[str] = EVERYTHING
+) -> Reading:
+    """Read the director, all or ``what`` of it, when its counters have caught up with what has happened.
 
     Kernels since 2.6.39 count on each processor, and add that up every 2 s into what ipvsadm shows
     (net/netfilter/ipvs/ip_vs_est.c). ``ip_vs_stats_percpu``, which came with it, shows both for all services
@@ -116,11 +121,11 @@ def settled(cluster: Cluster, director: str, seconds: float = 20.0) -> Reading:
     while time.monotonic() < deadline:
         now = _added_up(cluster.observe(director, _ADDED_UP))
         if now is None or (now.at_once and now.counted == now.shown):
-            return read(cluster, director)
+            return read(cluster, director, what)
         if before is None or now.counted != before.counted:
             before = now
         elif now.uptime - before.uptime > ESTIMATION_PERIOD:
-            return read(cluster, director)
+            return read(cluster, director, what)
     raise CheckFailed(
         f"the counters of {director} do not stand still", "is somebody else using the service?"
     )

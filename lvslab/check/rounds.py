@@ -66,6 +66,11 @@ class Round:
 
 def web_services(cluster: Cluster, director: str) -> tuple[Service, ...]:
     """The virtual services that the steps make and behind which every server is a web server of the lab."""
+    return web_services_of(cluster, table_of_steps(cluster, director))
+
+
+def web_services_of(cluster: Cluster, table: Sequence[Service]) -> tuple[Service, ...]:
+    """Those of ``table`` behind which every server is a web server of the lab."""
     web = {
         endpoint(str(address), service.port)
         for node in cluster.lab.real_servers.values()
@@ -75,7 +80,7 @@ def web_services(cluster: Cluster, director: str) -> tuple[Service, ...]:
     }
     return tuple(
         service
-        for service in table_of_steps(cluster, director)
+        for service in table
         if service.protocol == "tcp" and all(str(server) in web for server in service.destinations)
     )
 

@@ -4,6 +4,8 @@ import json
 import re
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +72,41 @@ def test_what_it_logs_is_what_the_checks_read() -> None:
     assert parse_access_log(logged) == (
         Entry(1700000000.123, "id-1", "192.0.2.9", 40000, 200, '/a"b', "rs1"),
     )
+
+
+def test_its_script_is_one_of_sh_for_its_own_process() -> None:
+    text = web_server.init_script("rs1")
+    subprocess.run(["sh", "-n"], input=text, text=True, check=True)
+    assert str(web_server.pid_file("rs1")) in text
+    assert " ".join(web_server.nginx_command()) in text
+
+
+def test_its_script_stops_and_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a process that is no web server, and leaves a file when it has been told to quit."""
+    quits = "trap 'touch quit; exit' QUIT; touch ready; while :; do sleep 0.01; done"
+    monkeypatch.setattr(web_server, "pid_file", lambda host: tmp_path / "pid")
+    monkeypatch.setattr(web_server, "nginx_command", lambda: ["touch", str(tmp_path / "started")])
+    script = tmp_path / "nginx"
+    script.write_text(web_server.init_script("rs1").replace("/var/log/nginx/out", str(tmp_path / "out")))
+
+    def run(*words: str) -> int:
+        return subprocess.run(["sh", str(script), *words], check=False, stderr=subprocess.DEVNULL).returncode
+
+    assert run("stop") == 0  # none has been started yet
+    with subprocess.Popen(["sh", "-c", quits], cwd=tmp_path) as running:
+        reaper = threading.Thread(target=running.wait)
+        reaper.start()
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        (tmp_path / "pid").write_text(f"{running.pid}\n")
+        assert run("start") == 0  # it runs: nothing to do
+        assert not (tmp_path / "started").exists()
+        assert run("stop") == 0
+        assert (tmp_path / "quit").exists()
+        reaper.join()
+    assert run("start") == 0
+    assert (tmp_path / "started").exists()
+    assert run("reload") == 3
 
 
 # --- a server that runs, or not ----------------------------------------------------------------------

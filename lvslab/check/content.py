@@ -1,0 +1,96 @@
+"""Do all real servers of a virtual service present the same content? Asked for through the service, as a
+client gets it, until every server has been seen with every file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from hashlib import sha256
+
+from lvslab.check import plain_http
+from lvslab.check.http import Place, new_request_id
+from lvslab.errors import CheckFailed
+
+Presented = Mapping[str, Mapping[str, str]]
+"""Path to server to what it presents: a SHA-256 in hexadecimal digits, or ``status 404`` and the like."""
+
+PATIENT = 10
+"""So many requests for each file and server are made until every server has been seen. They are made one
+after the other, so that a director that balances gives every server its turn."""
+
+_SHOWN_DIGITS = 12
+_MOST_LINES = 12
+
+
+def presented(
+    place: Place, address: str, port: int, paths: Sequence[str], servers: Collection[str]
+) -> dict[str, dict[str, str]]:
+    """What each of ``servers`` presents of each of ``paths``, asked for at ``address``:``port``.
+
+    Servers are known by the name that they give in their replies. One that is never seen has no entry.
+    Raises CheckFailed where a request gets no whole answer.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for path in paths:
+        seen = found[path] = {}
+        for _ in range(PATIENT * len(servers)):
+            if seen.keys() >= set(servers):
+                break
+            answer = plain_http.ask(place, address, port, new_request_id(), path=path)
+            if answer.failure not in (None, "status"):
+                raise CheckFailed(
+                    f"a request for {path} was not answered ({answer.failure})",
+                    "is the service up, and does each of its servers answer?",
+                )
+            status = f"status {answer.status}"
+            seen[answer.server] = sha256(answer.body).hexdigest() if answer.failure is None else status
+    return found
+
+
+def all_alike(found: Presented, reference: str, servers: Collection[str]) -> None:
+    """Every one of ``servers`` presents what ``reference`` does. Raises CheckFailed that names each server
+    and file where it is not so, and servers that were never seen."""
+    if not found:
+        raise CheckFailed("there are no files to compare", "has the content been made?")
+    wrong = [
+        (server, line)
+        for path, seen in found.items()
+        for server in servers
+        if (line := _difference(path, server, seen, reference))
+    ]
+    if not wrong:
+        return
+    lines = [line for _, line in wrong]
+    if len(lines) > _MOST_LINES:
+        lines[_MOST_LINES:] = [f"and {len(lines) - _MOST_LINES} more"]
+    behind = ", ".join(dict.fromkeys(server for server, _ in wrong))
+    raise CheckFailed(
+        "\n  ".join([f"the servers do not present the same content as {reference}", *lines]),
+        f"has rsync been run on {behind} since the last change? With --delete, and --checksum where a file "
+        "may have changed and kept its size and time?",
+    )
+
+
+def _difference(path: str, server: str, seen: Mapping[str, str], reference: str) -> str:
+    if server not in seen:
+        return f"{path}: {server} was never seen; does the director give it connections?"
+    own, right = seen[server], seen.get(reference, "nothing")
+    if own == right:
+        return ""
+    if not _is_checksum(right):
+        return f"{path}: {server} has it, and {reference} does not ({right})"
+    if not _is_checksum(own):
+        return f"{path}: {server} does not have it ({own})"
+    return (
+        f"{path}: {server} has another one, {own[:_SHOWN_DIGITS]}... instead of {right[:_SHOWN_DIGITS]}..."
+    )
+
+
+def _is_checksum(text: str) -> bool:
+    return len(text) == sha256().digest_size * 2
+
+
+def paths_of(listings: Collection[str]) -> Iterator[str]:
+    """The paths in ``listings`` (what ``find . -type f`` prints in a document root), each once, sorted."""
+    yield from sorted(
+        {line.removeprefix(".") for listing in listings for line in listing.splitlines() if line}
+    )

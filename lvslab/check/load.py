@@ -1,0 +1,232 @@
+"""Load on a virtual service from the lab's clients, for a bounded time: what `lab.load` does.
+
+The generators are children of this process, inside the clients' network namespaces. They end with it,
+however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from lvslab.check import director as directors
+from lvslab.check import rounds, wrk
+from lvslab.check.director import Reading
+from lvslab.check.ipvs_table import Service, endpoint
+from lvslab.check.wrk import Sent
+from lvslab.errors import CheckFailed, MachineError, StateError, UsageError
+from lvslab.topology import suggest
+
+if TYPE_CHECKING:
+    from lvslab.cluster import Cluster
+
+SECONDS = 5
+MOST_SECONDS = 60
+"""A director remembers each finished connection for two minutes, in memory of which it has little."""
+CONNECTIONS = 8
+MOST_CONNECTIONS = 1000
+
+# Not the connections one by one: there are thousands.
+_READ = ("rules", "counters")
+_THREADS = 2
+# wrk ends by itself; it starts and sums up in less than that.
+_GRACE = 10.0
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a real server had of the connections. ``share`` is of those given out, ``by_weight`` of the
+    weights; both from 0 to 1, and 0 where there are none."""
+
+    server: str
+    address: str
+    weight: int
+    connections: int
+    share: float
+    by_weight: float
+
+
+@dataclass(frozen=True)
+class Load:
+    """What came of a load, as ``lab.load --json`` prints it. ``connections`` were open at a time from each
+    of ``clients``; ``errors`` are counted by kind (`wrk.ERRORS`); ``median`` and ``slowest`` are how long an
+    answer took, in seconds."""
+
+    name: str
+    director: str
+    service: str
+    scheduler: str
+    clients: list[str]
+    connections: int
+    seconds: float
+    requests: int
+    requests_per_second: float
+    bytes_per_second: float
+    median: float
+    slowest: float
+    errors: dict[str, int]
+    servers: list[Share]
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``--json``."""
+        return asdict(self)
+
+
+def check_bounds(seconds: int, connections: int) -> None:
+    """Raises UsageError where a load would be too much, or nothing."""
+    for what, given, most in (
+        ("--seconds", seconds, MOST_SECONDS),
+        ("--connections", connections, MOST_CONNECTIONS),
+    ):
+        if not 1 <= given <= most:
+            raise UsageError(f"{what} is {given}", f"it takes a whole number from 1 to {most}")
+
+
+def load(
+    name: str,
+    *,
+    director: str = "",
+    client: str = "",
+    seconds: int = SECONDS,
+    connections: int = CONNECTIONS,
+) -> Load:
+    """Load the first web service of a director of the lab ``name``, and see who got the connections.
+
+    ``director`` is the first one where none is given, ``client`` every one that can. ``connections`` are
+    those of each client. Raises UsageError, StateError, MachineError, and CheckFailed where a generator
+    fails.
+    """
+    from lvslab.cluster import attach
+
+    check_bounds(seconds, connections)
+    if shutil.which(wrk.PROGRAM) is None:
+        raise MachineError("this machine has no wrk", "apt-get install wrk")
+    with attach(name) as running:
+        director = director or next(iter(running.lab.directors))
+        if director not in running.lab.directors:
+            raise UsageError(
+                f"the lab '{name}' has no director '{director}'", suggest(director, running.lab.directors)
+            )
+        clients = _clients(running, client)
+        table = directors.read(running, director, ("rules",)).rules
+        service = next(iter(rounds.web_services_of(running, table)), None)
+        if service is None or not service.destinations:
+            raise StateError(
+                f"{director} has no web service with servers of this lab",
+                "./run lab.apply types the how-to's steps",
+            )
+        url = f"http://{endpoint(service.address, service.port)}/"
+        before = directors.settled(running, director, what=_READ)
+        with generators(running, clients, url, seconds, connections) as started:
+            sent = wrk.together(ended(process, seconds) for process in started)
+        after = directors.settled(running, director, what=_READ)
+        names = {str(a): node for node, about in running.lab.nodes.items() for a in about.addresses}
+    return Load(
+        name=name,
+        director=director,
+        service=str(service),
+        scheduler=service.scheduler,
+        clients=clients,
+        connections=connections,
+        seconds=round(sent.seconds, 3),
+        requests=sent.requests,
+        requests_per_second=round(sent.requests / sent.seconds, 1),
+        bytes_per_second=round(sent.bytes / sent.seconds, 1),
+        median=sent.median,
+        slowest=sent.slowest,
+        errors=sent.errors,
+        servers=list(shares(service, connections_of(service, before, after), names)),
+    )
+
+
+def _clients(running: Cluster, client: str) -> list[str]:
+    """The clients that make the load: Mininet hosts. Raises UsageError where there is no such one."""
+    hosts = [name for name in running.lab.clients if not running.is_virtual(name)]
+    if not client:
+        if hosts:
+            return hosts
+        raise UsageError("no client of this lab is a Mininet host, and load is made on those")
+    if client not in running.lab.clients:
+        raise UsageError(
+            f"the lab '{running.name}' has no client '{client}'", suggest(client, running.lab.clients)
+        )
+    if client not in hosts:
+        raise UsageError(
+            f"{client} is a virtual machine, and load is made on Mininet hosts", suggest("", hosts)
+        )
+    return [client]
+
+
+@contextmanager
+def generators(
+    running: Cluster, clients: Sequence[str], url: str, seconds: int, connections: int
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """A wrk on each of ``clients``; those that have not ended by the end of the block are ended."""
+    started: list[subprocess.Popen[str]] = []
+    try:
+        for client in clients:
+            started.append(_start(running, client, wrk.command(url, seconds, connections, _THREADS)))
+        yield started
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.terminate()
+        for process in started:
+            process.communicate()
+
+
+def _start(running: Cluster, client: str, command: Sequence[str]) -> subprocess.Popen[str]:
+    namespace = running.namespace(client)
+    try:
+        # The kernel ends it when this process is killed.
+        tied = ["setpriv", "--pdeathsig", "KILL", "--", "nsenter", f"--net=/proc/self/fd/{namespace}", "--"]
+        return subprocess.Popen(
+            [*tied, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            pass_fds=(namespace,),
+        )
+    finally:
+        os.close(namespace)
+
+
+def ended(process: subprocess.Popen[str], seconds: float) -> Sent:
+    """What a generator has done, once it has ended by itself. Raises CheckFailed where it has failed."""
+    try:
+        output, _ = process.communicate(timeout=seconds + _GRACE)
+    except subprocess.TimeoutExpired:
+        raise CheckFailed(f"wrk was to run for {seconds} s, and does not end") from None
+    return wrk.parse(output)
+
+
+def connections_of(service: Service, before: Reading, after: Reading) -> dict[str, int]:
+    """How many connections the director has given to each server of ``service``, by ``address:port``."""
+    gained = {}
+    for server in map(str, service.destinations):
+        now = after.by_server.get((str(service), server))
+        earlier = before.by_server.get((str(service), server))
+        gained[server] = (now.connections if now else 0) - (earlier.connections if earlier else 0)
+    return gained
+
+
+def shares(service: Service, connections: Mapping[str, int], names: Mapping[str, str]) -> Iterator[Share]:
+    """Who got how much, in the order of the table; ``names`` are of nodes by address."""
+    total = sum(connections.values())
+    weights = sum(server.weight for server in service.destinations)
+    for server in service.destinations:
+        own = connections[str(server)]
+        yield Share(
+            server=names.get(server.address, server.address),
+            address=str(server),
+            weight=server.weight,
+            connections=own,
+            share=round(own / total, 4) if total else 0.0,
+            by_weight=round(server.weight / weights, 4) if weights else 0.0,
+        )

@@ -1,0 +1,262 @@
+"""Steady traffic to a virtual service while something is done to its servers, every request accounted for.
+
+Two kinds of requests are made at once, each on a connection of its own: short ones at a fixed pace, and long
+ones, some at a time, that keep their connections in use for seconds. What is done meanwhile is told with
+`Steady.mark`, so that each request knows what had been done when it began.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Literal, Self
+
+from lvslab.check import plain_http
+from lvslab.check.http import Place, new_request_id
+from lvslab.check.plain_http import Failed
+from lvslab.errors import CheckFailed
+
+Kind = Literal["short", "long"]
+
+PACE = 20.0
+"""Short requests a second."""
+LONG_AT_ONCE = 3
+LONG_SECONDS = 2.0
+_WORKERS = 128
+_AWAIT_SECONDS = 60.0
+
+_WORDS: Mapping[Failed, str] = {
+    "no-connection": "got no connection",
+    "no-reply": "got no reply",
+    "refused": "refused",
+    "unreachable": "found nobody",
+    "broken-off": "broken off",
+    "not-closed": "not closed",
+    "status": "answered with an error",
+    "other": "failed otherwise",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One request. ``after`` is the mark that was the last one when it began; ``server`` is the real server
+    that answered, or that was to (see `named`); ``source`` is the client's end of its connection."""
+
+    request_id: str
+    kind: Kind
+    after: str
+    began: float
+    ended: float
+    source: str
+    server: str
+    body: bytes = b""
+    failure: Failed | None = None
+
+
+class Steady:
+    """Traffic that begins with the ``with`` block and ends with `finish`, or with the block.
+
+    ``place`` is where it is made (a `NamespaceThread`, in which only sockets are created). At most as many
+    requests are on their way as there are workers, so where none is answered the pace goes down.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        address: str,
+        port: int,
+        *,
+        pace: float = PACE,
+        long_at_once: int = LONG_AT_ONCE,
+        long_seconds: float = LONG_SECONDS,
+        patience: float = plain_http.PATIENCE,
+    ) -> None:
+        self._place, self._address, self._port = place, address, port
+        self._pace, self._patience = pace, patience
+        self._long_seconds = long_seconds
+        self._changed = threading.Condition()
+        self._over = threading.Event()
+        self._mark = ""
+        self._outcomes: list[Outcome] = []
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="requests")
+        self._pending: list[Future[None]] = []
+        self._makers: list[Future[None]] = []
+        self._long_at_once = long_at_once
+
+    def __enter__(self) -> Self:
+        self._makers.append(self._workers.submit(self._make_short))
+        self._makers += [self._workers.submit(self._make_long) for _ in range(self._long_at_once)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish()
+
+    def mark(self, what: str) -> None:
+        """From now on requests begin after ``what``."""
+        with self._changed:
+            self._mark = what
+
+    def await_answers(self, count: int, seconds: float = _AWAIT_SECONDS) -> None:
+        """Return when ``count`` short requests that began after the last mark have ended, however they
+        did. Raises CheckFailed where they do not within ``seconds``."""
+
+        def ended() -> bool:
+            return count <= sum(
+                outcome.after == mark and outcome.kind == "short" for outcome in self._outcomes
+            )
+
+        with self._changed:
+            mark = self._mark
+            if not self._changed.wait_for(ended, seconds):
+                raise CheckFailed(f"{count} requests after `{mark}` did not end within {seconds:g} s")
+
+    def finish(self) -> tuple[Outcome, ...]:
+        """End the traffic; what came of all requests, in the order in which they began. Those on their way
+        are waited for; long ones come to their end at once."""
+        self._over.set()
+        for maker in self._makers:
+            maker.result()
+        for request in self._pending:
+            request.result()
+        self._workers.shutdown()
+        return tuple(sorted(self._outcomes, key=lambda outcome: outcome.began))
+
+    def _make_short(self) -> None:
+        while not self._over.wait(1 / self._pace):
+            self._pending.append(self._workers.submit(self._ask, "short", 0.0))
+
+    def _make_long(self) -> None:
+        while not self._over.is_set():
+            self._ask("long", self._long_seconds)
+
+    def _ask(self, kind: Kind, seconds: float) -> None:
+        with self._changed:
+            after = self._mark
+        answer = plain_http.ask(
+            self._place,
+            self._address,
+            self._port,
+            new_request_id(),
+            seconds=seconds,
+            enough=self._over.is_set,
+            patience=self._patience,
+        )
+        outcome = Outcome(
+            answer.request_id,
+            kind,
+            after,
+            answer.began,
+            answer.ended,
+            answer.source,
+            answer.server,
+            answer.body,
+            answer.failure,
+        )
+        with self._changed:
+            self._outcomes.append(outcome)
+            self._changed.notify_all()
+
+
+def named(
+    outcomes: Sequence[Outcome], entries: Mapping[str, str], names: Mapping[str, str]
+) -> tuple[Outcome, ...]:
+    """``outcomes`` in which requests without an answer have the server that the director chose for them, as
+    far as it remembers: ``entries`` are its connections (source to ``address:port``), ``names`` the servers'
+    by address."""
+
+    def of(outcome: Outcome) -> Outcome:
+        chosen = entries.get(outcome.source, "")
+        address = chosen.rpartition(":")[0].strip("[]")
+        return (
+            outcome if outcome.server or not chosen else replace(outcome, server=names.get(address, chosen))
+        )
+
+    return tuple(map(of, outcomes))
+
+
+# --- checks ------------------------------------------------------------------------------------------------
+
+
+def nothing_failed(outcomes: Sequence[Outcome]) -> None:
+    """Every request was answered. Raises CheckFailed that says how many were not, how, after which mark, and
+    with which server; and where there was no request at all."""
+    if not outcomes:
+        raise CheckFailed("there was no request at all", "is the traffic made for long enough?")
+    failed = [outcome for outcome in outcomes if outcome.failure is not None]
+    if not failed:
+        return
+    lines = [f"{len(failed)} of {len(outcomes)} requests failed: {_kinds(failed)}"]
+    for after in dict.fromkeys(outcome.after for outcome in failed):
+        # Failed ones are named; how many began after the same mark tells how bad that is.
+        those = [outcome for outcome in failed if outcome.after == after]
+        began = sum(outcome.after == after for outcome in outcomes)
+        lines.append(f"  {len(those)} of the {began} that began {_after(after)}: {_kinds(those)}")
+    raise CheckFailed("\n".join(lines), _hint(failed))
+
+
+def _after(mark: str) -> str:
+    return f"after `{mark}`" if mark else "before anything was done"
+
+
+def _kinds(failed: Sequence[Outcome]) -> str:
+    counts = Counter((outcome.failure, outcome.server, outcome.kind) for outcome in failed)
+    return ", ".join(
+        f"{number} {kind} {_WORDS[failure]}" + (f" ({server})" if server else "")
+        for (failure, server, kind), number in sorted(counts.items(), key=str)
+        if failure is not None
+    )
+
+
+def _hint(failed: Collection[Outcome]) -> str:
+    kinds = {outcome.failure for outcome in failed}
+    hints = []
+    if "no-reply" in kinds:
+        hints.append(
+            "the director drops packets of connections whose server was removed (expire_nodest_conn 0): "
+            "was it drained before?"
+        )
+    if "broken-off" in kinds:
+        hints.append(
+            "a connection breaks off when its server is stopped, or is removed with expire_nodest_conn 1: "
+            "was it drained before?"
+        )
+    if "refused" in kinds:
+        hints.append(
+            "nothing listened on a server that was given connections: drain it before it is stopped"
+        )
+    return "; ".join(hints) or "see what was done after the mark"
+
+
+def none_went_to(outcomes: Sequence[Outcome], server: str, marks: Collection[str]) -> None:
+    """No request that began after one of ``marks`` went to ``server``, and there were some. Raises
+    CheckFailed."""
+    began = [outcome for outcome in outcomes if outcome.after in marks]
+    there = [outcome for outcome in began if outcome.server == server]
+    if not began:
+        raise CheckFailed(f"no request began after {' or '.join(f'`{mark}`' for mark in marks)}")
+    if there:
+        raise CheckFailed(
+            f"{len(there)} of {len(began)} requests went to {server}, which was to get none",
+            "is its weight 0, or was it removed? With persistence (-p) a drained server goes on getting its "
+            "clients' new connections unless expire_quiescent_template is 1",
+        )
+
+
+def some_went_to(outcomes: Sequence[Outcome], server: str, marks: Collection[str]) -> None:
+    """A request that began after one of ``marks`` went to ``server``. Raises CheckFailed."""
+    if not any(outcome.after in marks and outcome.server == server for outcome in outcomes):
+        raise CheckFailed(
+            f"none of {sum(outcome.after in marks for outcome in outcomes)} requests went to {server}",
+            "is it in the director's table, and its weight above 0?",
+        )
+
+
+def answered_by_server(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """How many requests each server answered."""
+    return dict(Counter(outcome.server for outcome in outcomes if outcome.failure is None))
