@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from lvslab.check import access_log, http, schedulers, verdict
-from lvslab.check.director import Reading, read, table_of_steps
+from lvslab.check.director import Reading, read, settled, table_of_steps
 from lvslab.check.http import Reply, RequestFailed
 from lvslab.check.ipvs_listing import Counters
 from lvslab.check.ipvs_table import Service, endpoint, scan_order
@@ -21,6 +22,7 @@ from lvslab.check.verdict import ClusterFacts, ServerFacts
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
+    from lvslab.check.schedulers import Model
     from lvslab.cluster import Cluster
 
 _ATTEMPTS = 3
@@ -81,25 +83,41 @@ def web_services(cluster: Cluster, director: str) -> tuple[Service, ...]:
 
 
 def take(
-    cluster: Cluster, namespaces: Callable[[str], NamespaceThread], *, client: str, director: str, count: int
+    cluster: Cluster,
+    namespaces: Callable[[str], NamespaceThread],
+    *,
+    client: str,
+    director: str,
+    count: int,
+    service: str = "",
 ) -> Round:
-    """Send ``count`` requests from ``client``, one after the other, to the first web service of
-    ``director``.
+    """Send ``count`` requests from ``client``, one after the other, to a web service of ``director``: the
+    first one, or the one that is called ``service`` (``66.199.240.50:80``).
 
     ``namespaces`` gives the thread that lives in a Mininet host's network namespace. A round during
     which the director forgot an old connection is taken again, since no model can foresee its sequence.
     Raises CheckFailed, with the likely causes, where a request is not answered.
     """
-    service = next(iter(web_services(cluster, director)), None)
-    if service is None:
-        raise CheckFailed(
-            f"the steps make no web service on {director}", "is there an `ipvsadm -A` with servers?"
-        )
+    wanted = _wanted(web_services(cluster, director), service, director)
     for attempt in range(1, _ATTEMPTS + 1):
-        round_, forgotten = _take(cluster, namespaces, service, client, director, count)
+        round_, forgotten = _take(cluster, namespaces, wanted, client, director, count)
         if not forgotten or attempt == _ATTEMPTS:
             break
     return round_
+
+
+def _wanted(there: Sequence[Service], name: str, director: str) -> Service:
+    if not there:
+        raise CheckFailed(
+            f"the steps make no web service on {director}", "is there an `ipvsadm -A` with servers?"
+        )
+    found = next((service for service in there if name in ("", str(service))), None)
+    if found is None:
+        raise CheckFailed(
+            f"the steps make no web service {name} on {director}",
+            f"there is {' and '.join(map(str, there))}",
+        )
+    return found
 
 
 def _take(
@@ -110,8 +128,13 @@ def _take(
     director: str,
     count: int,
 ) -> tuple[Round, bool]:
-    before = read(cluster, director, ("listing", "counters"))
-    forecast = _forecast(cluster, service, before, count)
+    model = schedulers.model_for(
+        service.scheduler, cluster.versions.get("kernel", ""), service.scheduler_flags
+    )
+    before = (
+        settled(cluster, director) if model.remembers else read(cluster, director, ("listing", "counters"))
+    )
+    forecast = _forecast(cluster, service, model, before, client, count)
     url = f"http://{endpoint(service.address, service.port)}/"
     try:
         replies = http.requests_in_turn(namespaces(client), url, count)
@@ -138,14 +161,34 @@ def _take(
     return taken, _held(_servers(cluster, service, after)) < _held(forecast.servers)
 
 
-def _forecast(cluster: Cluster, service: Service, now: Reading, count: int) -> schedulers.Forecast:
-    """What the scheduler's model makes of ``service`` as the steps describe it, with today's connections."""
-    if service.scheduler not in schedulers.SCHEDULERS:
-        raise CheckFailed(
-            f"there is no model of the scheduler {service.scheduler} to compare {service} with"
-        )
-    servers = _servers(cluster, service, now)
-    return schedulers.forecast(schedulers.SCHEDULERS[service.scheduler], servers, count)
+def _forecast(
+    cluster: Cluster, service: Service, model: Model, now: Reading, client: str, count: int
+) -> schedulers.Forecast:
+    """What the scheduler's model makes of ``service`` as the steps describe it, with today's connections.
+
+    What the scheduler remembers is what as many requests in turn leave behind as the counters have.
+    """
+    servers, memory = _servers(cluster, service, now), None
+    if model.remembers:
+        counted = (now.by_server.get((str(service), str(server))) for server in service.destinations)
+        past = sum(counters.connections for counters in counted if counters)
+        memory = schedulers.remembered(model, servers, past, destination=service.address)
+    return schedulers.forecast(
+        model.choose,
+        servers,
+        count,
+        client=_address_towards(cluster, client, service.address),
+        destination=service.address,
+        memory=memory,
+    )
+
+
+def _address_towards(cluster: Cluster, client: str, target: str) -> str:
+    """The address that ``client`` speaks to ``target`` from: its own in that network, else its first."""
+    lab = cluster.lab
+    cards = [*lab.nodes[client].interfaces.values()]
+    near = [card for card in cards if ip_address(target) in lab.networks[card.network].subnet]
+    return str((near or cards)[0].address)
 
 
 def _servers(cluster: Cluster, service: Service, now: Reading) -> tuple[schedulers.Server, ...]:
@@ -159,6 +202,8 @@ def _servers(cluster: Cluster, service: Service, now: Reading) -> tuple[schedule
             weight=server.weight,
             active=found[str(server)].active if str(server) in found else 0,
             inactive=found[str(server)].inactive if str(server) in found else 0,
+            address=server.address,
+            port=server.port,
         )
         for server in scan_order(service)
     )

@@ -151,15 +151,16 @@ class Testbed:
         settled."""
         return rounds.connections_since(before, self.settled_reading(), self.cluster)
 
-    def round(self, *, count: int = 12, client: str = "", director: str = "") -> Round:
-        """A round of requests; from the first client that is a Mininet host, through the first director,
-        unless others are named."""
+    def round(self, *, count: int = 12, client: str = "", director: str = "", service: str = "") -> Round:
+        """A round of requests; from the first client that is a Mininet host, through the first director, to
+        its first web service, unless others are named."""
         return rounds.take(
             self.cluster,
             self.enter,
             client=client or self._first_client(),
             director=director or self.directors[0].name,
             count=count,
+            service=service,
         )
 
     def _first_client(self) -> str:

@@ -1,8 +1,7 @@
-"""Executable models of the kernel's IPVS schedulers.
+"""Executable models of the kernel's IPVS schedulers, and what they foresee.
 
-A model is one pure function from a `Moment` (what the kernel's scheduler can see when a connection begins)
-to a `Choice`. Adding a scheduler is one such function and its test; one that remembers something between
-connections (rr, wrr) keeps it in ``memory``, one that hashes reads ``client``.
+`model_for` has the model of a scheduler in a kernel. Adding a scheduler is one function from a `Moment` to a
+`Choice`, a row in models.py, and its test.
 
 What decides whether a connection counts as active (TCP, masquerading):
 
@@ -19,16 +18,36 @@ inactive too (CLOSE). Inactive connections are forgotten `FORGOTTEN_AFTER` secon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from lvslab.check.ipvs_listing import ServiceConnections
 from lvslab.check.ipvs_table import Service, scan_order
+from lvslab.check.schedulers.models import LATER, TUTORIAL, model_for
+from lvslab.check.schedulers.moment import Change, Choice, Model, Moment, Scheduler, Server
+from lvslab.check.schedulers.simulated import NOBODY, SimulatedService
 from lvslab.errors import LvsLabError
 
-NOBODY = "(no destination available)"
-"""Stands in a sequence for a connection that the scheduler gives to no server."""
+__all__ = [
+    "FORGOTTEN_AFTER",
+    "LATER",
+    "NOBODY",
+    "TUTORIAL",
+    "Change",
+    "Choice",
+    "Forecast",
+    "Model",
+    "Moment",
+    "Scheduler",
+    "Server",
+    "SimulatedService",
+    "forecast",
+    "model_for",
+    "remembered",
+    "sequence",
+    "servers_of",
+]
 
 FORGOTTEN_AFTER: Mapping[str, int] = MappingProxyType(
     {"SYN_RECV": 60, "FIN_WAIT": 120, "TIME_WAIT": 120, "CLOSE": 10, "CLOSE_WAIT": 60, "LAST_ACK": 30}
@@ -38,114 +57,61 @@ net/netfilter/ipvs/ip_vs_proto_tcp.c (2.6.39, 6.1), ``vs_timeout_table`` of net/
 (2.4.37.11). A finished HTTP request ends in TIME_WAIT, a refused one in CLOSE. ``ipvsadm --set`` changes
 FIN_WAIT; the secure_tcp defence of 2.4 halves FIN_WAIT and TIME_WAIT."""
 
-Memory = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Server:
-    """A destination as a scheduler sees it: its weight and its connections at this moment."""
-
-    name: str
-    weight: int
-    active: int = 0
-    inactive: int = 0
-    overloaded: bool = False
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A connection begins. ``servers`` are in the kernel's order: the last one added first.
-
-    ``memory`` is what the scheduler's last choice left behind, () at first; ``client`` is the address that
-    the connection comes from.
-    """
-
-    servers: tuple[Server, ...]
-    client: str = ""
-    memory: Memory = ()
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The index of the chosen server in ``Moment.servers``, or None when there is no one to choose."""
-
-    server: int | None
-    memory: Memory = ()
-
-
-Scheduler = Callable[[Moment], Choice]
-
 
 @dataclass(frozen=True)
 class Forecast:
-    """The servers' ``names`` in the order of the requests, and the ``servers`` as they stand after them."""
+    """The servers' ``names`` in the order of the requests, and the ``servers`` as they stand after them.
+
+    ``memory`` is what the scheduler remembers then.
+    """
 
     names: tuple[str, ...]
     servers: tuple[Server, ...]
+    memory: object = None
 
 
-def wlc(moment: Moment, *, active_cost: int = 256) -> Choice:
-    """Weighted least connection: the least overhead for each unit of weight; the first one found wins a tie.
-
-    The overhead is ``active * active_cost + inactive``: 256 in ``ip_vs_wlc_dest_overhead`` (2.4.37.11,
-    net/ipv4/ipvs/ip_vs_wlc.c) and ``ip_vs_dest_conn_overhead`` (2.6.39, include/net/ip_vs.h); 257 where the
-    kernel counts total connections in place of inactive ones (seen in 6.1.192, "ipvs: add totalconns for
-    dest", in 6.1.y since 6.1.183). Servers of weight 0 are passed over, overloaded ones as well (2.4 has no
-    thresholds, so none is). A later server displaces the best so far only if
-    ``least_overhead * its_weight > its_overhead * least_weight``, strictly. The overflow of that product on
-    kernels before 3.11 (c16526a7b99c) is not modelled.
-    """
-    best: int | None = None
-    for index, server in enumerate(moment.servers):
-        if server.overloaded or server.weight <= 0:
-            continue
-        if best is None:
-            best = index
-            continue
-        least = moment.servers[best]
-        if _overhead(least, active_cost) * server.weight > _overhead(server, active_cost) * least.weight:
-            best = index
-    return Choice(best)
-
-
-def _overhead(server: Server, active_cost: int) -> int:
-    return server.active * active_cost + server.inactive
-
-
-SCHEDULERS: Mapping[str, Scheduler] = MappingProxyType({"wlc": wlc})
-"""The models by the name that ``ipvsadm -s`` knows them by."""
-
-
-def forecast(schedule: Scheduler, servers: Sequence[Server], count: int, *, client: str = "") -> Forecast:
+def forecast(
+    schedule: Scheduler,
+    servers: Sequence[Server],
+    count: int,
+    *,
+    client: str = "",
+    destination: str = "",
+    memory: object = None,
+) -> Forecast:
     """What ``schedule`` does with ``count`` requests, each of which is finished before the next one begins.
 
     Each request leaves one inactive connection on its server. ``servers`` are in the kernel's order, with
-    the counts that were read before the first request. It holds while no connection is forgotten on the way
-    (`FORGOTTEN_AFTER`): compare the ``servers`` of the result with a second reading to see whether one was.
+    the counts that were read before the first request; ``memory`` is what the scheduler has in mind then. It
+    holds while no connection is forgotten on the way (`FORGOTTEN_AFTER`): compare the ``servers`` of the
+    result with a second reading to see whether one was.
     """
-    state = tuple(servers)
-    memory: Memory = ()
-    names: list[str] = []
+    service, names = SimulatedService(Model(schedule), tuple(servers), memory), list[str]()
     for _ in range(count):
-        choice = schedule(Moment(state, client, memory))
-        memory = choice.memory
-        if choice.server is None:
-            names.append(NOBODY)
-            continue
-        chosen = state[choice.server]
-        names.append(chosen.name)
-        state = tuple(
-            replace(server, inactive=server.inactive + 1) if index == choice.server else server
-            for index, server in enumerate(state)
-        )
-    return Forecast(tuple(names), state)
+        name, service = service.connect(client, destination)
+        names.append(name)
+        if name != NOBODY:
+            service = service.finish(name)
+    return Forecast(tuple(names), service.servers, service.memory)
 
 
 def sequence(
-    schedule: Scheduler, servers: Sequence[Server], count: int, *, client: str = ""
+    schedule: Scheduler, servers: Sequence[Server], count: int, *, client: str = "", destination: str = ""
 ) -> tuple[str, ...]:
     """The names of the servers that answer ``count`` requests in turn; see `forecast`."""
-    return forecast(schedule, servers, count, client=client).names
+    return forecast(schedule, servers, count, client=client, destination=destination).names
+
+
+def remembered(model: Model, servers: Sequence[Server], count: int, *, destination: str = "") -> object:
+    """What a scheduler remembers after ``count`` requests in turn to a service that was made with
+    ``servers``, one after the other, and has not changed since; they are in the kernel's order.
+    """
+    service = SimulatedService(model)
+    for server in reversed(servers):
+        service = service.add(replace(server, active=0, inactive=0))
+    return forecast(
+        model.choose, service.servers, count, destination=destination, memory=service.memory
+    ).memory
 
 
 def servers_of(
@@ -171,6 +137,8 @@ def servers_of(
             weight=rows[str(destination)].weight,
             active=rows[str(destination)].active,
             inactive=rows[str(destination)].inactive,
+            address=destination.address,
+            port=destination.port,
         )
         for destination in scan_order(service)
     )
