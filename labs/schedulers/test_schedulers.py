@@ -299,6 +299,25 @@ def test_a_wrong_weight_is_noticed(service_for: NewService, scheduler: str) -> N
         live.check()
 
 
+def test_a_server_that_was_not_drained_is_noticed(service_for: NewService) -> None:
+    live = service_for("lc")
+    live.make("lc", {ONE: 1, TWO: 1})
+    live.edit(TWO, 1, modelled=0)
+    connect(live, 4)
+    with pytest.raises(CheckFailed, match="real-server-2 should not have answered"):
+        live.check()
+
+
+def test_a_scheduler_that_was_not_changed_is_noticed(service_for: NewService) -> None:
+    live = service_for("wrr")
+    live.make("wrr", {ONE: 1, TWO: 1, THREE: 4})
+    connect(live, 2)
+    live.schedule_by("rr", modelled="sed")
+    connect(live, 6)
+    with pytest.raises(CheckFailed, match=r"request \d is the first"):
+        live.check()
+
+
 def test_a_server_too_many_is_noticed(service_for: NewService, lab: Testbed) -> None:
     live = service_for("rr")
     live.make("rr", {ONE: 1, TWO: 1})

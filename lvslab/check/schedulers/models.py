@@ -1,7 +1,7 @@
 """Which model a kernel's scheduler has, by its version.
 
-The versions between those whose source is named in the models' docstrings belong to the older of two
-variants up to the release that is named here.
+Where the release that brought a change is not known, the one that is named here lies between two whose
+source was read, and the comment says so.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _lblc(version: Version, flags: Collection[str]) -> Model:
 
 
 def _lblcr(version: Version, flags: Collection[str]) -> Model:
-    # Between 2.6.18 and 2.6.32, with the schedulers' locking of 2.6.28.
+    # Between 2.6.18 and 2.6.32; which of the releases in between was the first is not known.
     choose = partial(locality.lblcr, active_cost=_locality_cost(version), shrinks_last=version < (2, 6, 28))
     return Model(_seen_by(version, choose), remembers=True)
 
