@@ -148,6 +148,19 @@ def test_a_single_server_gets_everything(service_for: NewService, scheduler: str
     live.check()
 
 
+@pytest.mark.needs("thresholds")
+@each_scheduler
+def test_a_server_at_its_threshold_is_passed_over(service_for: NewService, scheduler: str) -> None:
+    live = service_for(scheduler)
+    live.make(scheduler, {ONE: 2, TWO: 1, THREE: 3}, thresholds={ONE: 2, THREE: 3})
+    connect(live, 9)
+    if scheduler != "lblc":  # it asks no such question about the server of an address
+        assert live.observed.count(ONE) <= 2 and live.observed.count(THREE) <= 3
+    live.edit(THREE, 3)
+    connect(live, 3)
+    live.check()
+
+
 def test_the_scheduler_is_changed_under_load(service_for: NewService, kernel: str) -> None:
     live = service_for("dh")
     live.make("wlc", {ONE: 3, TWO: 1, THREE: 2})
@@ -305,6 +318,16 @@ def test_a_server_that_was_not_drained_is_noticed(service_for: NewService) -> No
     live.edit(TWO, 1, modelled=0)
     connect(live, 4)
     with pytest.raises(CheckFailed, match="real-server-2 should not have answered"):
+        live.check()
+
+
+@pytest.mark.needs("thresholds")
+def test_a_missing_threshold_is_noticed(service_for: NewService, lab: Testbed) -> None:
+    live = service_for("rr")
+    live.make("rr", {ONE: 1, TWO: 1}, thresholds={ONE: 1})
+    lab.directors[0].execute(f"ipvsadm -e {live.place.option} -r {SERVERS[ONE]}:80 -m")
+    connect(live, 4)
+    with pytest.raises(CheckFailed, match="request 4 is the first"):
         live.check()
 
 

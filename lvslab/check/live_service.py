@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from lvslab.check import director, verdict
@@ -90,15 +90,22 @@ class LiveService:
         return self._model
 
     def make(
-        self, scheduler: str, weights: Mapping[str, int], *, flags: Sequence[str] = (), modelled: str = ""
+        self,
+        scheduler: str,
+        weights: Mapping[str, int],
+        *,
+        thresholds: Mapping[str, int] = MappingProxyType({}),
+        flags: Sequence[str] = (),
+        modelled: str = "",
     ) -> None:
-        """Make the service with servers of these ``weights``, added in this order."""
+        """Make the service with servers of these ``weights``, added in this order; some may have an upper
+        threshold of connections."""
         options = f" -b {','.join(flags)}" if flags else ""
         commands = [f"ipvsadm -A {self.place.option} -s {scheduler}{options}"]
-        commands += [self._adding(name, weight) for name, weight in weights.items()]
+        commands += [self._adding(name, weight, thresholds.get(name, 0)) for name, weight in weights.items()]
         model = SimulatedService(model_for(modelled or scheduler, self._kernel, flags))
         for name, weight in weights.items():
-            model = model.add(self._server(name, weight))
+            model = model.add(self._server(name, weight, thresholds.get(name, 0)))
         self._node.execute(" && ".join(commands))
         self._model = self._with_counts(model)
 
@@ -175,11 +182,12 @@ class LiveService:
             ]
             raise CheckFailed("\n".join(lines), "is somebody else using it, or has it taken too long?")
 
-    def _adding(self, name: str, weight: int) -> str:
-        return f"ipvsadm -a {self.place.option} -r {self._addresses[name]}:80 -m -w {weight}"
+    def _adding(self, name: str, weight: int, threshold: int = 0) -> str:
+        upper = f" -x {threshold}" if threshold else ""
+        return f"ipvsadm -a {self.place.option} -r {self._addresses[name]}:80 -m -w {weight}{upper}"
 
-    def _server(self, name: str, weight: int) -> Server:
-        return Server(name, weight, address=self._addresses[name], port=80)
+    def _server(self, name: str, weight: int, threshold: int = 0) -> Server:
+        return Server(name, weight, address=self._addresses[name], port=80, threshold=threshold)
 
     def _with_counts(self, model: SimulatedService) -> SimulatedService:
         """A server that belonged to an earlier service of the same name still has its connections."""

@@ -15,7 +15,7 @@ from lvslab.check import access_log, http, schedulers, verdict
 from lvslab.check.director import Reading, read, settled, table_of_steps
 from lvslab.check.http import Reply, RequestFailed
 from lvslab.check.ipvs_listing import Counters
-from lvslab.check.ipvs_table import Service, endpoint, scan_order
+from lvslab.check.ipvs_table import Destination, Service, endpoint, scan_order
 from lvslab.check.namespace import NamespaceThread
 from lvslab.check.own_view import Seen, SeenByAgent, SeenHere, default_gateway
 from lvslab.check.verdict import ClusterFacts, ServerFacts
@@ -196,17 +196,22 @@ def _servers(cluster: Cluster, service: Service, now: Reading) -> tuple[schedule
     them."""
     row, names = now.connections_of(service), _names(cluster)
     found = {str(server): server for server in row.servers} if row else {}
-    return tuple(
-        schedulers.Server(
+
+    def as_it_is(server: Destination) -> schedulers.Server:
+        there = found.get(str(server))
+        active, inactive = (there.active, there.inactive) if there else (0, 0)
+        return schedulers.Server(
             name=names.get(server.address, server.address),
             weight=server.weight,
-            active=found[str(server)].active if str(server) in found else 0,
-            inactive=found[str(server)].inactive if str(server) in found else 0,
+            active=active,
+            inactive=inactive,
+            overloaded=0 < server.upper_threshold <= active + inactive,
             address=server.address,
             port=server.port,
+            threshold=server.upper_threshold,
         )
-        for server in scan_order(service)
-    )
+
+    return tuple(map(as_it_is, scan_order(service)))
 
 
 def _held(servers: tuple[schedulers.Server, ...]) -> int:

@@ -151,10 +151,11 @@ def test_another_server_than_the_models_is_noticed() -> None:
     director, held = Director(), Held("one", "two")
     director.counts = {"one": (0, 0), "two": (0, 0)}
     with live_service(director, held) as live:
-        live.make("rr", {"one": 1, "two": 1})
+        live.make("rr", {"one": 1, "two": 1}, thresholds={"two": 7})
         live.connect(2)
         with pytest.raises(CheckFailed, match="request 1 is the first"):
             live.check()
+    assert director.typed[2] == "ipvsadm -a -t 66.199.240.50:9001 -r 10.0.0.101:80 -m -w 1 -x 7"
 
 
 def test_other_connections_than_the_models_are_noticed() -> None:

@@ -344,6 +344,23 @@ def test_a_removed_server_has_its_connections_again() -> None:
     assert back.removed == ()
 
 
+def test_a_server_at_its_threshold_gets_nothing() -> None:
+    def at_threshold(scheduler: str, kernel: str) -> SimulatedService:
+        empty = SimulatedService(model_for(scheduler, kernel))
+        return empty.add(Server("a", 1)).add(Server("b", 9, threshold=2))
+
+    names, full = run(at_threshold("wlc", "2.6.11"), 4)
+    assert names == "baba"
+    assert full.server("b").overloaded
+    # Finished connections count as well, and a server that is edited has no threshold any more.
+    assert run(full.finish("b"), 1)[0] == "a"
+    assert run(full.edit("b", 9), 2)[0] == "bb"
+    assert run(at_threshold("wlc", "2.4.37.11"), 4)[0] == "babb"
+    # lblc asks for thresholds only when it looks for a new server.
+    assert run(at_threshold("lblc", "6.1"), 4, destination="10.0.0.1")[0] == "bbbb"
+    assert run(at_threshold("lblcr", "6.1"), 4, destination="10.0.0.1")[0] == "bbaa"
+
+
 def test_servers_that_are_there_or_not() -> None:
     simulated = service("lc", "6.1", a=1)
     with pytest.raises(LvsLabError, match="a is among the servers already"):

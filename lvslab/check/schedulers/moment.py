@@ -17,8 +17,8 @@ class Server:
     """A destination as a scheduler sees it: its weight and its connections at this moment.
 
     Names tell the servers of one service apart. ``address`` and ``port`` matter to mh alone, and so does
-    ``last_weight``, the last weight above 0 that it had (or that it was added with); None where that is
-    its weight. ``overloaded`` is what the kernel sets at the upper threshold of connections.
+    ``last_weight``, the last weight above 0 that it had (or that it was added with); None where that is its
+    weight. ``overloaded`` is what the kernel sets at the upper ``threshold`` of connections (0 for none).
     """
 
     name: str
@@ -29,6 +29,7 @@ class Server:
     address: str = ""
     port: int = 0
     last_weight: int | None = None
+    threshold: int = 0
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,10 @@ class SimulatedService:
         return replace(self, removed=removed)._changed("add", server.name, (new, *self.servers))
 
     def edit(self, name: str, weight: int) -> SimulatedService:
-        """Give the server ``name`` another weight; it stays where it is in the list."""
+        """Give the server ``name`` another weight, and no threshold; it stays where it is in the list."""
         old = self.server(name)
         last = weight if weight else old.weight if old.last_weight is None else old.last_weight
-        new = replace(old, weight=weight, last_weight=last)
+        new = replace(old, weight=weight, last_weight=last, threshold=0, overloaded=False)
         return self._changed(
             "edit", name, tuple(new if server.name == name else server for server in self.servers)
         )
@@ -62,7 +62,11 @@ class SimulatedService:
     def connect(
         self, client: str = "", destination: str = "", client_port: int = 0, now: float = 0.0
     ) -> tuple[str, SimulatedService]:
-        """Give a connection to a server, where it is active from now on; returns its name, or NOBODY."""
+        """Give a connection to a server, where it is active from now on; returns its name, or NOBODY.
+
+        A server that has its threshold of connections then is overloaded (``ip_vs_bind_dest`` in
+        ip_vs_conn.c, 2.6.11 to 6.12). It stays so: when connections are forgotten is not simulated.
+        """
         choice = self.model.choose(Moment(self.servers, client, self.memory, destination, client_port, now))
         after = replace(self, memory=choice.memory)
         if choice.server is None:
@@ -87,7 +91,9 @@ class SimulatedService:
         def counted(server: Server) -> Server:
             if server.name != name:
                 return server
-            return replace(server, active=server.active + active, inactive=server.inactive + inactive)
+            now = replace(server, active=server.active + active, inactive=server.inactive + inactive)
+            full = 0 < now.threshold <= now.active + now.inactive
+            return replace(now, overloaded=now.overloaded or full)
 
         return replace(
             self,
