@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -169,6 +170,22 @@ def _entries(text: str) -> Iterator[tuple[str, str]]:
         columns = line.split()
         if len(columns) >= 6 and columns[0] in ("TCP", "UDP", "SCTP"):
             yield columns[3], columns[5]
+
+
+def kernel(cluster: Cluster, director: str) -> str:
+    """The version of the kernel that ``director`` runs, to the last number where the kernel says so.
+
+    Debian's releases (``uname -r``) have it in their name only since 6.6: 6.1.0-50-cloud-amd64 is an update
+    of 6.1, and /proc/version says which ("Debian 6.1.176-1").
+    """
+    return exact_version(cluster.observe(director, "cat /proc/version"))
+
+
+def exact_version(text: str) -> str:
+    """The kernel's version in what /proc/version says, "" where there is none."""
+    # The compiler of Debian comes before the "#" and the number of the build.
+    found = re.search(r"#\d.*\bDebian (\d+(?:\.\d+)+)", text) or re.match(r"Linux version (\S+)", text)
+    return found[1] if found else ""
 
 
 def table_of_steps(cluster: Cluster, director: str) -> tuple[Service, ...]:

@@ -8,19 +8,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from lvslab.check import access_log, http, schedulers, verdict
-from lvslab.check.director import Reading, read, table_of_steps
+from lvslab.check.director import Reading, read, settled, table_of_steps
 from lvslab.check.http import Reply, RequestFailed
 from lvslab.check.ipvs_listing import Counters
-from lvslab.check.ipvs_table import Service, endpoint, scan_order
+from lvslab.check.ipvs_table import Destination, Service, endpoint, scan_order
 from lvslab.check.namespace import NamespaceThread
 from lvslab.check.own_view import Seen, SeenByAgent, SeenHere, default_gateway
 from lvslab.check.verdict import ClusterFacts, ServerFacts
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
+    from lvslab.check.schedulers import Model
     from lvslab.cluster import Cluster
 
 _ATTEMPTS = 3
@@ -131,8 +133,13 @@ def _take(
     director: str,
     count: int,
 ) -> tuple[Round, bool]:
-    before = read(cluster, director, ("listing", "counters"))
-    forecast = _forecast(cluster, service, before, count)
+    model = schedulers.model_for(
+        service.scheduler, cluster.versions.get("kernel", ""), service.scheduler_flags
+    )
+    before = (
+        settled(cluster, director) if model.remembers else read(cluster, director, ("listing", "counters"))
+    )
+    forecast = _forecast(cluster, service, model, before, client, count)
     url = f"http://{endpoint(service.address, service.port)}/"
     try:
         replies = http.requests_in_turn(namespaces(client), url, count)
@@ -159,14 +166,34 @@ def _take(
     return taken, _held(_servers(cluster, service, after)) < _held(forecast.servers)
 
 
-def _forecast(cluster: Cluster, service: Service, now: Reading, count: int) -> schedulers.Forecast:
-    """What the scheduler's model makes of ``service`` as the steps describe it, with today's connections."""
-    if service.scheduler not in schedulers.SCHEDULERS:
-        raise CheckFailed(
-            f"there is no model of the scheduler {service.scheduler} to compare {service} with"
-        )
-    servers = _servers(cluster, service, now)
-    return schedulers.forecast(schedulers.SCHEDULERS[service.scheduler], servers, count)
+def _forecast(
+    cluster: Cluster, service: Service, model: Model, now: Reading, client: str, count: int
+) -> schedulers.Forecast:
+    """What the scheduler's model makes of ``service`` as the steps describe it, with today's connections.
+
+    What the scheduler remembers is what as many requests in turn leave behind as the counters have.
+    """
+    servers, memory = _servers(cluster, service, now), None
+    if model.remembers:
+        counted = (now.by_server.get((str(service), str(server))) for server in service.destinations)
+        past = sum(counters.connections for counters in counted if counters)
+        memory = schedulers.remembered(model, servers, past, destination=service.address)
+    return schedulers.forecast(
+        model.choose,
+        servers,
+        count,
+        client=_address_towards(cluster, client, service.address),
+        destination=service.address,
+        memory=memory,
+    )
+
+
+def _address_towards(cluster: Cluster, client: str, target: str) -> str:
+    """The address that ``client`` speaks to ``target`` from: its own in that network, else its first."""
+    lab = cluster.lab
+    cards = [*lab.nodes[client].interfaces.values()]
+    near = [card for card in cards if ip_address(target) in lab.networks[card.network].subnet]
+    return str((near or cards)[0].address)
 
 
 def _servers(cluster: Cluster, service: Service, now: Reading) -> tuple[schedulers.Server, ...]:
@@ -174,15 +201,22 @@ def _servers(cluster: Cluster, service: Service, now: Reading) -> tuple[schedule
     them."""
     row, names = now.connections_of(service), _names(cluster)
     found = {str(server): server for server in row.servers} if row else {}
-    return tuple(
-        schedulers.Server(
+
+    def as_it_is(server: Destination) -> schedulers.Server:
+        there = found.get(str(server))
+        active, inactive = (there.active, there.inactive) if there else (0, 0)
+        return schedulers.Server(
             name=names.get(server.address, server.address),
             weight=server.weight,
-            active=found[str(server)].active if str(server) in found else 0,
-            inactive=found[str(server)].inactive if str(server) in found else 0,
+            active=active,
+            inactive=inactive,
+            overloaded=0 < server.upper_threshold <= active + inactive,
+            address=server.address,
+            port=server.port,
+            threshold=server.upper_threshold,
         )
-        for server in scan_order(service)
-    )
+
+    return tuple(map(as_it_is, scan_order(service)))
 
 
 def _held(servers: tuple[schedulers.Server, ...]) -> int:

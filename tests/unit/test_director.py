@@ -291,3 +291,22 @@ def test_counters_that_never_stand_still(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(CheckFailed, match="the counters of director do not stand still"):
         settled(shell, monkeypatch)
     assert 120 <= shell.now <= 121
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        (
+            "Linux version 6.1.0-50-cloud-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14) "
+            "12.2.0, GNU ld (GNU Binutils for Debian) 2.40) #1 SMP PREEMPT Debian 6.1.176-1 (2026-06-19)",
+            "6.1.176",
+        ),
+        (
+            "Linux version 2.4.37.11 (root@lvslab) (gcc version 3.4.6) #1 Thu Jan 1 00:00:00 UTC 1970",
+            "2.4.37.11",
+        ),
+        ("something else", ""),
+    ],
+)
+def test_which_kernel_it_is_exactly(text: str, version: str) -> None:
+    assert director.exact_version(text) == version

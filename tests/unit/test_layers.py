@@ -27,7 +27,7 @@ FLOORS = (
     ("lvslab.boot.*",),
     ("lvslab.apply.*",),
     ("lvslab.cluster", "lvslab.lab_folder", "lvslab.planning", "lvslab.running"),
-    ("lvslab.check.*",),
+    ("lvslab.check.*", "lvslab.check.schedulers.*"),
     ("lvslab.lab", "lvslab.terminal"),
     ("lvslab.light_invoke",),
     (

@@ -63,7 +63,8 @@ class Here:
 
 @dataclass
 class Miniature:
-    """A cluster that is one listening socket. ``inactive`` counts connections by real server."""
+    """A cluster that is one listening socket. ``inactive`` counts connections by real server; ``turns`` are
+    the addresses of the servers that get the next ones, where wlc shall not say."""
 
     lab: spec.Lab
     port: int
@@ -73,6 +74,8 @@ class Miniature:
     log: dict[str, list[str]] = field(default_factory=lambda: {"rs1": [], "rs2": []})
     weights: dict[str, int] = field(default_factory=lambda: {"10.0.0.100": 1, "10.0.0.101": 2})
     forgets: list[str] = field(default_factory=list)
+    turns: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=lambda: {"kernel": "6.1.176"})
     ip_forward: int = 1
     evidence: Path = Path("/nonexistent")
 
@@ -87,8 +90,12 @@ class Miniature:
         while b"\r\n\r\n" not in request:
             request += connection.recv(65536)
         # The server with the fewest connections for its weight; of equals the one that was added last.
-        server = min(
-            reversed(self.weights), key=lambda address: self.inactive[address] / self.weights[address]
+        server = (
+            self.turns.pop(0)
+            if self.turns
+            else min(
+                reversed(self.weights), key=lambda address: self.inactive[address] / self.weights[address]
+            )
         )
         name = "rs1" if server == "10.0.0.100" else "rs2"
         found = re.search(rb"X-Request-ID: (\S+)", request)
@@ -109,6 +116,8 @@ class Miniature:
 
     def observe(self, node: str, command: str) -> str:
         assert node == "director"
+        if command.startswith("cat /proc/uptime"):
+            return "9.50 1.20\n"
         vip = f"127.0.0.1:{self.port}"
         rules, listing, stats = f"-A -t {vip} -s wlc\n", f"TCP  {vip} wlc\n", f"TCP  {vip} 0 0 0 0 0\n"
         for server, weight in self.weights.items():
@@ -279,9 +288,46 @@ def test_no_answer_comes_with_its_likely_cause(cluster: Miniature, monkeypatch: 
 
 
 def test_a_scheduler_without_a_model(cluster: Miniature) -> None:
-    cluster.commands[0] = "ipvsadm -A -t 127.0.0.1:PORT -s mh"
-    with pytest.raises(CheckFailed, match="there is no model of the scheduler mh"):
+    cluster.commands[0] = "ipvsadm -A -t 127.0.0.1:PORT -s twos"
+    cluster.versions["kernel"] = "6.1"
+    with pytest.raises(CheckFailed, match="there is no model of the scheduler twos"):
         take(cluster)
+
+
+def test_wrr_goes_on_where_the_counters_say(cluster: Miniature) -> None:
+    cluster.commands[0] = "ipvsadm -A -t 127.0.0.1:PORT -s wrr"
+    one, two = "10.0.0.100", "10.0.0.101"
+    # Rounds for weight 1 and 2 of the list two, one (ip_vs_wrr.c, 4.19.79): counted by hand.
+    cluster.turns = [two, one, two, two, one, two, two]
+    first = take(cluster, 4)
+    assert first.forecast == first.observed == ("rs2", "rs1", "rs2", "rs2")
+    second = take(cluster, 3)
+    assert second.forecast == second.observed == ("rs1", "rs2", "rs2")
+
+
+def test_sh_is_asked_about_the_clients_address(cluster: Miniature) -> None:
+    cluster.commands[0] = "ipvsadm -A -t 127.0.0.1:PORT -s sh"
+    # 127.0.0.9 times 0x61c88647 ends in 0xa90cb87f, so place 0xa9, and 169 % 3 = 1 is the second of rs2,
+    # rs2, rs1.
+    assert set(take(cluster, 2).forecast) == {"rs2"}
+
+
+def test_a_round_through_another_service(cluster: Miniature) -> None:
+    cluster.commands[:0] = ["ipvsadm -A -t 127.0.0.1:1", "ipvsadm -a -t 127.0.0.1:1 -r 10.0.0.100:80 -m"]
+
+    def named(service: str) -> rounds.Round:
+        return rounds.take(
+            cast(Cluster, cluster),
+            lambda node: cast(NamespaceThread, Here()),
+            client="client",
+            director="director",
+            count=2,
+            service=service,
+        )
+
+    assert named(f"127.0.0.1:{cluster.port}").observed_counts == {"rs2": 1, "rs1": 1}
+    with pytest.raises(CheckFailed, match=r"make no web service 127\.0\.0\.1:2 on director"):
+        named("127.0.0.1:2")
 
 
 def test_which_services_are_for_the_web(cluster: Miniature) -> None:

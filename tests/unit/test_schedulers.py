@@ -8,15 +8,16 @@ from lvslab.check.ipvs_listing import parse_connections
 from lvslab.check.ipvs_rules import parse_rules
 from lvslab.check.schedulers import (
     NOBODY,
-    SCHEDULERS,
     Choice,
     Moment,
     Server,
     forecast,
+    model_for,
+    remembered,
     sequence,
     servers_of,
-    wlc,
 )
+from lvslab.check.schedulers.least import wlc
 from lvslab.errors import LvsLabError
 
 # The kernel's order: the tutorial adds real-server-1 first, so real-server-2 stands at the head of the list.
@@ -76,7 +77,7 @@ def test_nobody_to_choose() -> None:
 
 
 def test_a_forecast_says_how_the_servers_stand_afterwards() -> None:
-    after = forecast(SCHEDULERS["wlc"], TUTORIAL, 6).servers
+    after = forecast(model_for("wlc", "6.1").choose, TUTORIAL, 6).servers
     assert [(server.name, server.inactive) for server in after] == [("two", 4), ("one", 2)]
     assert TUTORIAL[0].inactive == 0
 
@@ -90,11 +91,29 @@ def test_finished_requests_are_shared_exactly_by_weight(weights: tuple[int, ...]
 
 def test_a_scheduler_remembers_through_its_memory() -> None:
     def rotate(moment: Moment) -> Choice:
-        last = moment.memory[0] if moment.memory else -1
+        last = moment.memory if isinstance(moment.memory, int) else -1
         chosen = (last + 1) % len(moment.servers)
-        return Choice(chosen, (chosen,))
+        return Choice(chosen, chosen)
 
     assert sequence(rotate, TUTORIAL, 5) == ("two", "one", "two", "one", "two")
+
+
+@pytest.mark.parametrize("kernel", ["2.6.39", "6.1"])
+def test_what_wrr_remembers_of_earlier_requests(kernel: str) -> None:
+    model = model_for("wrr", kernel)
+    # A cycle takes three: two, and in the round of weight 1 both.
+    for past in range(7):
+        memory = remembered(model, TUTORIAL, past)
+        whole = forecast(model.choose, TUTORIAL, 9, memory=remembered(model, TUTORIAL, 0)).names
+        assert forecast(model.choose, TUTORIAL, 2, memory=memory).names == whole[past : past + 2]
+
+
+def test_what_lblc_remembers_of_earlier_requests() -> None:
+    model = model_for("lblc", "6.1")
+    memory = remembered(model, TUTORIAL, 1, destination="192.0.2.1")
+    busy = [Server("two", 2, inactive=9), Server("one", 1)]
+    assert forecast(model.choose, busy, 2, destination="192.0.2.1", memory=memory).names == ("two", "two")
+    assert forecast(model.choose, busy, 2, destination="192.0.2.2", memory=memory).names == ("one", "one")
 
 
 def test_servers_come_in_the_kernels_order_with_the_directors_counts() -> None:
@@ -105,8 +124,8 @@ def test_servers_come_in_the_kernels_order_with_the_directors_counts() -> None:
         "  -> 10.0.0.101:80                Masq    2      1          5\n"
     )
     assert servers_of(service, connections, NAMES) == (
-        Server("real-server-2", 2, active=1, inactive=5),
-        Server("real-server-1", 1, active=0, inactive=3),
+        Server("real-server-2", 2, active=1, inactive=5, address="10.0.0.101", port=80),
+        Server("real-server-1", 1, active=0, inactive=3, address="10.0.0.100", port=80),
     )
 
 

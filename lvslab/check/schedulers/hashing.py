@@ -1,0 +1,97 @@
+"""Models of the schedulers that hash an address into a table of servers: dh and sh.
+
+Neither remembers anything: the table is made anew from all servers whenever one is added, edited or removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, ip_address
+
+from lvslab.check.schedulers.moment import Choice, Moment, Server
+
+TABLE_BITS = 8
+"""CONFIG_IP_VS_DH_TAB_BITS and CONFIG_IP_VS_SH_TAB_BITS where a configuration does not say otherwise
+(``Kconfig`` of net/netfilter/ipvs; before, constants in ip_vs_dh.c and ip_vs_sh.c)."""
+
+Hash = Callable[[int, int], int]
+"""From a number of 32 bits, and how many bits are wanted."""
+
+
+def low_bits(number: int, bits: int) -> int:
+    """The hash up to 4.17: the lowest bits of a product, so those of the address alone decide
+    (``ip_vs_sh_hashkey``, 2.4.37.11 to 2.6.39, and 9a17740e0ea1, which ended it)."""
+    return number * 2654435761 & ((1 << bits) - 1)
+
+
+def high_bits(number: int, bits: int) -> int:
+    """The hash since 4.18 (9a17740e0ea1): ``hash_32`` of include/linux/hash.h, with GOLDEN_RATIO_32
+    (4.19.79)."""
+    return (number * 0x61C88647 & 0xFFFFFFFF) >> (32 - bits)
+
+
+def folded(address: str) -> int:
+    """An address as a number of 32 bits: IPv4's own, of IPv6 the exclusive or of its four words."""
+    parsed = ip_address(address)
+    if isinstance(parsed, IPv4Address):
+        return int(parsed)
+    number = int(parsed)
+    return (number ^ number >> 32 ^ number >> 64 ^ number >> 96) & 0xFFFFFFFF
+
+
+def dh(moment: Moment, *, hashes: Hash = high_bits, crowded_out: bool = False) -> Choice:
+    """Destination hashing: the address that a client asked for decides, whatever the weights are.
+
+    The table's 256 places are dealt to the servers in turn. Where the server of the place has the weight 0
+    or is overloaded, nobody gets the connection. ``crowded_out`` is 2.4's meaning of overloaded: more active
+    connections than twice the weight. ``ip_vs_dh_schedule`` in net/ipv4/ipvs/ip_vs_dh.c (2.4.37.11 to
+    2.6.18) and net/netfilter/ipvs/ip_vs_dh.c (2.6.32 to 6.12).
+    """
+    place = hashes(folded(moment.destination), TABLE_BITS)
+    found = place % len(moment.servers) if moment.servers else None
+    return Choice(None if found is None or _is_out(moment.servers[found], crowded_out) else found)
+
+
+def sh(
+    moment: Moment,
+    *,
+    hashes: Hash = high_bits,
+    weighted: bool = True,
+    crowded_out: bool = False,
+    by_port: bool = False,
+    falls_back: bool = False,
+) -> Choice:
+    """Source hashing: the client's address decides.
+
+    Since 3.4 (``weighted``) a server gets as many of the table's 256 places in a row as its weight says, and
+    one where that is 0; before, one place each in turn. Where the server of the place has the weight 0 or is
+    overloaded, nobody gets the connection, or, with the flag sh-fallback (``falls_back``, since 3.11), the
+    server of another place, found by adding the hash to itself and counting on. ``by_port`` is the flag
+    sh-port: the client's port counts too. ``crowded_out`` is as for `dh`. ``ip_vs_sh_schedule`` in
+    net/ipv4/ipvs/ip_vs_sh.c (2.4.37.11 to 2.6.18) and net/netfilter/ipvs/ip_vs_sh.c (2.6.32 to 6.12).
+    """
+    dealt = _dealt(moment.servers, weighted)
+    if not dealt:
+        return Choice(None)
+    size = 1 << TABLE_BITS
+    port = moment.client_port if by_port else 0
+    place = hashes((folded(moment.client) + port) & 0xFFFFFFFF, TABLE_BITS)
+    places = [place]
+    if falls_back:
+        places += [(offset + 2 * place) % size for offset in range(size)]
+    tried = (dealt[at % len(dealt)] for at in places)
+    return Choice(next((at for at in tried if not _is_out(moment.servers[at], crowded_out)), None))
+
+
+def _dealt(servers: Sequence[Server], weighted: bool) -> list[int]:
+    """The servers of the table's first places; the places after them repeat these."""
+    return [
+        index
+        for index, server in enumerate(servers)
+        for _ in range(max(server.weight, 1) if weighted else 1)
+    ]
+
+
+def _is_out(server: Server, crowded_out: bool) -> bool:
+    crowded = crowded_out and server.active > 2 * server.weight
+    return server.weight <= 0 or server.overloaded or crowded

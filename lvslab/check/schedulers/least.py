@@ -1,0 +1,133 @@
+"""Models of the schedulers that compare servers by their connections: lc, wlc, sed, nq, fo and ovf.
+
+None of them remembers anything. The overflow of products on kernels before 3.11 (c16526a7b99c) is not
+modelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lvslab.check.schedulers.moment import Choice, Moment, Server
+
+
+def lc(moment: Moment, *, active_cost: int = 256) -> Choice:
+    """Least connection: the least overhead, whatever the weight is, as long as it is not 0.
+
+    ``ip_vs_lc_schedule`` in net/ipv4/ipvs/ip_vs_lc.c (2.4.37.11 to 2.6.18) and net/netfilter/ipvs/ip_vs_lc.c
+    (2.6.32 to 6.12). The first one found wins a tie. See `overhead` for ``active_cost``.
+    """
+    best: int | None = None
+    for index, server in enumerate(moment.servers):
+        if server.overloaded or server.weight == 0:
+            continue
+        if best is None or overhead(server, active_cost) < overhead(moment.servers[best], active_cost):
+            best = index
+    return Choice(best)
+
+
+def wlc(moment: Moment, *, active_cost: int = 256) -> Choice:
+    """Weighted least connection: the least overhead for each unit of weight; the first one found wins a tie.
+
+    ``ip_vs_wlc_schedule`` in net/ipv4/ipvs/ip_vs_wlc.c (2.4.37.11 to 2.6.18) and
+    net/netfilter/ipvs/ip_vs_wlc.c (2.6.32 to 6.12). Servers of weight 0 are passed over, overloaded ones as
+    well. See `overhead` for ``active_cost``.
+    """
+    return Choice(least_loaded(moment.servers, lambda server: overhead(server, active_cost)))
+
+
+def sed(moment: Moment) -> Choice:
+    """Shortest expected delay: the least ``(active + 1) / weight``; inactive connections do not count.
+
+    ``ip_vs_sed_schedule`` in net/ipv4/ipvs/ip_vs_sed.c (2.4.37.11 to 2.6.18) and
+    net/netfilter/ipvs/ip_vs_sed.c (2.6.32 to 6.12).
+    """
+    return Choice(least_loaded(moment.servers, _delay))
+
+
+def nq(moment: Moment) -> Choice:
+    """Never queue: the first server without an active connection, and as sed where there is none.
+
+    ``ip_vs_nq_schedule`` in net/ipv4/ipvs/ip_vs_nq.c (2.6.11, 2.6.18) and net/netfilter/ipvs/ip_vs_nq.c
+    (2.6.32 to 6.12).
+    """
+    for index, server in enumerate(moment.servers):
+        if server.active == 0 and server.weight > 0 and not server.overloaded:
+            return Choice(index)
+    return sed(moment)
+
+
+def nq_2_4(moment: Moment) -> Choice:
+    """nq of 2.4, which does not look at the weight of an idle server that comes after another in the list.
+
+    So a server of weight 0 does get connections, one at a time, unless all before it in the list have the
+    weight 0 too (``ip_vs_nq_schedule`` in net/ipv4/ipvs/ip_vs_nq.c of 2.4.37.11).
+    """
+    first = next((index for index, server in enumerate(moment.servers) if server.weight > 0), None)
+    if first is None:
+        return Choice(None)
+    for index, server in enumerate(moment.servers[first:], first):
+        if server.active == 0:
+            return Choice(index)
+    return sed(moment)
+
+
+def fo(moment: Moment) -> Choice:
+    """Weighted failover: the server of the greatest weight that is not overloaded gets everything.
+
+    ``ip_vs_fo_schedule`` in net/netfilter/ipvs/ip_vs_fo.c (since 3.18; 4.19.79 to 6.12). The first one found
+    wins a tie.
+    """
+    able = [
+        index for index, server in enumerate(moment.servers) if server.weight > 0 and not server.overloaded
+    ]
+    return Choice(max(able, key=lambda index: moment.servers[index].weight, default=None))
+
+
+def ovf(moment: Moment) -> Choice:
+    """Overflow: the server of the greatest weight among those with no more active connections than weight.
+
+    ``ip_vs_ovf_schedule`` in net/netfilter/ipvs/ip_vs_ovf.c (since 4.3; 4.19.79 to 6.12). So a server gets
+    one connection more than its weight before the next one in line has its turn; nobody gets any when all
+    have that many.
+    """
+    able = tuple(
+        index
+        for index, server in enumerate(moment.servers)
+        if server.weight > 0 and server.active <= server.weight and not server.overloaded
+    )
+    return Choice(max(able, key=lambda index: moment.servers[index].weight, default=None))
+
+
+def overhead(server: Server, active_cost: int) -> int:
+    """``active * active_cost + inactive``, which lc, wlc, lblc and lblcr compare.
+
+    The cost is 256 in ``ip_vs_wlc_dest_overhead`` (2.4.37.11, net/ipv4/ipvs/ip_vs_wlc.c; the same for lc)
+    and ``ip_vs_dest_conn_overhead`` (since 2.6.39, include/net/ip_vs.h), 50 in lblc and lblcr before 2.6.39,
+    and 257 where the kernel counts total connections in place of inactive ones ("ipvs: add totalconns for
+    dest": seen in 6.12.118, in 6.12.y since 6.12.104, in 6.1.y since 6.1.183).
+    """
+    return server.active * active_cost + server.inactive
+
+
+def least_loaded(servers: Sequence[Server], load: Callable[[Server], int]) -> int | None:
+    """The server with the least ``load`` for each unit of weight, the first one found among equals.
+
+    A later one displaces the best so far only if ``least_load * its_weight > its_load * least_weight``,
+    strictly. Servers of weight 0 are passed over, overloaded ones as well.
+    """
+    best: int | None = None
+    for index, server in enumerate(servers):
+        if server.overloaded or server.weight <= 0:
+            continue
+        if best is None:
+            best = index
+            continue
+        least = servers[best]
+        if load(least) * server.weight > load(server) * least.weight:
+            best = index
+    return best
+
+
+def _delay(server: Server) -> int:
+    return server.active + 1

@@ -1,0 +1,108 @@
+"""A virtual service as its scheduler's model sees it, through connections and changes of its table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lvslab.check.schedulers.moment import Change, Model, Moment, Server, index_of
+from lvslab.errors import LvsLabError
+
+NOBODY = "(no destination available)"
+"""Stands in a sequence for a connection that the scheduler gives to no server."""
+
+
+@dataclass(frozen=True)
+class SimulatedService:
+    """One moment of a virtual service. Each method returns the service as it is afterwards.
+
+    ``servers`` are in the kernel's order; ``removed`` are those that were taken out, with the connections
+    that they still had: the kernel keeps them too (``dest_trash`` in ip_vs_ctl.c, 2.4.37.11 to 6.12), and
+    they have these connections again when they are put back.
+    """
+
+    model: Model
+    servers: tuple[Server, ...] = ()
+    memory: object = None
+    removed: tuple[Server, ...] = ()
+
+    def add(self, server: Server) -> SimulatedService:
+        """Put ``server`` at the head of the list (see ``ipvs_table.scan_order``). Raises LvsLabError where
+        its name is there already."""
+        if index_of(self.servers, server.name) != -1:
+            raise LvsLabError(f"{server.name} is among the servers already")
+        place = index_of(self.removed, server.name)
+        if place != -1:
+            old = self.removed[place]
+            server = replace(server, active=old.active, inactive=old.inactive)
+        removed = tuple(old for old in self.removed if old.name != server.name)
+        new = replace(server, last_weight=server.weight)
+        return replace(self, removed=removed)._changed("add", server.name, (new, *self.servers))
+
+    def edit(self, name: str, weight: int) -> SimulatedService:
+        """Give the server ``name`` another weight, and no threshold; it stays where it is in the list."""
+        old = self.server(name)
+        last = weight if weight else old.weight if old.last_weight is None else old.last_weight
+        new = replace(old, weight=weight, last_weight=last, threshold=0, overloaded=False)
+        return self._changed(
+            "edit", name, tuple(new if server.name == name else server for server in self.servers)
+        )
+
+    def remove(self, name: str) -> SimulatedService:
+        """Take the server ``name`` out."""
+        gone = self.server(name)
+        without = tuple(server for server in self.servers if server.name != name)
+        return replace(self, removed=(*self.removed, gone))._changed("remove", name, without)
+
+    def scheduled_by(self, model: Model) -> SimulatedService:
+        """Have another scheduler, which remembers nothing yet; to name the same again would change nothing
+        (``ip_vs_edit_service``)."""
+        return replace(self, model=model, memory=None)
+
+    def connect(
+        self, client: str = "", destination: str = "", client_port: int = 0, now: float = 0.0
+    ) -> tuple[str, SimulatedService]:
+        """Give a connection to a server, where it is active from now on; returns its name, or NOBODY.
+
+        A server that has its threshold of connections then is overloaded (``ip_vs_bind_dest`` in
+        ip_vs_conn.c, 2.6.11 to 6.12). It stays so: when connections are forgotten is not simulated.
+        """
+        choice = self.model.choose(Moment(self.servers, client, self.memory, destination, client_port, now))
+        after = replace(self, memory=choice.memory)
+        if choice.server is None:
+            return NOBODY, after
+        name = self.servers[choice.server].name
+        return name, after._counted(name, active=1)
+
+    def finish(self, name: str) -> SimulatedService:
+        """End one of the connections of ``name``, which counts as inactive for a while (see
+        FORGOTTEN_AFTER)."""
+        return self._counted(name, active=-1, inactive=1)
+
+    def server(self, name: str) -> Server:
+        """The server of that name. Raises LvsLabError where there is none."""
+        place = index_of(self.servers, name)
+        if place == -1:
+            there = ", ".join(server.name for server in self.servers)
+            raise LvsLabError(f"{name} is not among the servers: {there or '(none)'}")
+        return self.servers[place]
+
+    def _counted(self, name: str, *, active: int = 0, inactive: int = 0) -> SimulatedService:
+        def counted(server: Server) -> Server:
+            if server.name != name:
+                return server
+            now = replace(server, active=server.active + active, inactive=server.inactive + inactive)
+            full = 0 < now.threshold <= now.active + now.inactive
+            return replace(now, overloaded=now.overloaded or full)
+
+        return replace(
+            self,
+            servers=tuple(map(counted, self.servers)),
+            removed=tuple(map(counted, self.removed)),
+        )
+
+    def _changed(
+        self, kind: Literal["add", "edit", "remove"], name: str, after: tuple[Server, ...]
+    ) -> SimulatedService:
+        memory = self.model.changed(Change(kind, name, self.servers, after, self.memory))
+        return replace(self, servers=after, memory=memory)
