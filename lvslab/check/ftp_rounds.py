@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +115,9 @@ def _turns(lab: Testbed, count: int, held: bool, client: str) -> tuple[Turns, bo
     service, name = ftp_service(lab), lab.directors[0].name
     place = lab.enter(client) if client else lab.clients[0].namespace
     before = director.read(lab.cluster, name, ("listing",))
-    expected, then = forecast(service, _servers(lab, service, before), count, held=held)
+    kernel = lab.cluster.versions.get("kernel", "")
+    model = schedulers.model_for(service.scheduler, kernel, service.scheduler_flags)
+    expected, then = forecast(model, _servers(lab, service, before), count, held=held)
     sessions: list[Session] = []
     try:
         for _ in range(count):
@@ -136,26 +138,17 @@ def _turns(lab: Testbed, count: int, held: bool, client: str) -> tuple[Turns, bo
 
 
 def forecast(
-    service: Service, servers: tuple[schedulers.Server, ...], count: int, *, held: bool
+    model: schedulers.Model, servers: tuple[schedulers.Server, ...], count: int, *, held: bool
 ) -> tuple[tuple[str, ...], tuple[schedulers.Server, ...]]:
     """Whom the scheduler's model gives ``count`` connections to, and the servers after that; a connection is
-    active for as long as it is ``held``. Raises CheckFailed where there is no model."""
-    if service.scheduler not in schedulers.SCHEDULERS:
-        raise CheckFailed(f"there is no model of the scheduler {service.scheduler}")
-    schedule, memory, names = schedulers.SCHEDULERS[service.scheduler], schedulers.Memory(), list[str]()
-    state = list(servers)
+    active for as long as it is ``held``."""
+    service, names = schedulers.SimulatedService(model, servers), list[str]()
     for _ in range(count):
-        choice = schedule(schedulers.Moment(tuple(state), "", memory))
-        memory = choice.memory
-        if choice.server is None:
-            names.append(schedulers.NOBODY)
-            continue
-        chosen = state[choice.server]
-        names.append(chosen.name)
-        state[choice.server] = replace(
-            chosen, active=chosen.active + held, inactive=chosen.inactive + (not held)
-        )
-    return tuple(names), tuple(state)
+        name, service = service.connect()
+        names.append(name)
+        if not held and name != schedulers.NOBODY:
+            service = service.finish(name)
+    return tuple(names), service.servers
 
 
 def facts(lab: Testbed, address: str = "") -> FtpFacts:

@@ -11,8 +11,7 @@ from lvslab.check import ftp_rounds, ftp_verdict
 from lvslab.check.ftp import DataConnection, FtpFailed, Method, Transfer
 from lvslab.check.ftp_verdict import FtpFacts, Visit
 from lvslab.check.ipvs_listing import Entry, parse_entries
-from lvslab.check.ipvs_table import Destination, Service
-from lvslab.check.schedulers import Server
+from lvslab.check.schedulers import Server, model_for
 from lvslab.check.verdict import ClusterFacts, ServerFacts
 from lvslab.errors import CheckFailed
 
@@ -171,13 +170,13 @@ def test_without_a_control_connection_it_is_as_for_any_service() -> None:
     assert str(ftp_verdict.explained(refused, FACTS, replace(FINE, counters=None))).endswith("listens there")
 
 
-SERVICE = Service("tcp", VIP, 21, "wlc", (Destination("10.0.0.100", 21, "masquerading", 2),))
+WLC = model_for("wlc", "6.1.0")
 SERVERS = (Server("rs3", 1), Server("rs2", 1), Server("rs1", 2))
 
 
 @pytest.mark.parametrize("held", [False, True])
 def test_turns_of_control_connections(held: bool) -> None:
-    names, after = ftp_rounds.forecast(SERVICE, SERVERS, 8, held=held)
+    names, after = ftp_rounds.forecast(WLC, SERVERS, 8, held=held)
     assert names == ("rs3", "rs2", "rs1", "rs1", "rs3", "rs2", "rs1", "rs1")
     counted = [server.active if held else server.inactive for server in after]
     assert counted == [2, 2, 4]
@@ -186,9 +185,4 @@ def test_turns_of_control_connections(held: bool) -> None:
 
 def test_old_connections_count_too() -> None:
     busy = (replace(SERVERS[0], inactive=3), *SERVERS[1:])
-    assert ftp_rounds.forecast(SERVICE, busy, 4, held=False)[0] == ("rs2", "rs1", "rs1", "rs2")
-
-
-def test_a_scheduler_without_a_model() -> None:
-    with pytest.raises(CheckFailed, match="no model of the scheduler no-such"):
-        ftp_rounds.forecast(replace(SERVICE, scheduler="no-such"), SERVERS, 1, held=False)
+    assert ftp_rounds.forecast(WLC, busy, 4, held=False)[0] == ("rs2", "rs1", "rs1", "rs2")
