@@ -142,8 +142,8 @@ def test_ipv6(fresh_lab: Testbed, method: Method) -> None:
 
 
 def skip_where_a_reply_is_fatal(lab: Testbed) -> None:
-    """Up to Linux 5.0 a reply is rewritten with the help of nf_nat_ipv6. Where that is not loaded, the kernel
-    calls a function at address 0 (``nf_nat_mangle_tcp_packet`` in nf_nat_helper.c of 4.19.79)."""
+    """Up to Linux 5.0 a reply is rewritten with the help of nf_nat_ipv6. Where that is not loaded, the
+    kernel calls a function at address 0 (``nf_nat_mangle_tcp_packet`` in nf_nat_helper.c of 4.19.79)."""
     kernel = lab.cluster.versions["kernel"]
     if tuple(map(int, re.findall(r"\d+", kernel)[:2])) >= (5, 1):
         return
