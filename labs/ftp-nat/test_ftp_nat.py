@@ -101,18 +101,11 @@ def test_many_transfers_on_one_control_connection(lab: Testbed) -> None:
     ftp_verdict.content_is_whole(transfers)
 
 
-@pytest.mark.parametrize(
-    ("method", "options"),
-    [
-        ("PASV", "--disable-epsv --no-ftp-skip-pasv-ip"),
-        ("PORT", "--disable-eprt"),
-        pytest.param("EPSV", "", marks=pytest.mark.needs("ftp_extended")),
-        pytest.param("EPRT", "", marks=pytest.mark.needs("ftp_extended")),
-    ],
-)
-def test_curl_gets_the_same(lab: Testbed, method: str, options: str) -> None:
+@pytest.mark.parametrize("method", [*BASIC, *EXTENDED])
+def test_curl_gets_the_same(lab: Testbed, method: Method) -> None:
     if shutil.which("curl") is None:
         pytest.skip("this machine has no curl")
+    options = {"PASV": "--disable-epsv --no-ftp-skip-pasv-ip", "PORT": "--disable-eprt"}.get(method, "")
     client = lab.clients[0]
     if method in ("PORT", "EPRT"):
         port = fresh_port()
