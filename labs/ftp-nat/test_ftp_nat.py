@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 from collections import Counter
 from hashlib import sha256
@@ -38,10 +39,9 @@ def check_transfers(lab: Testbed, method: Method, visits: int = 1) -> None:
 
 
 def check_turns(lab: Testbed, *, held: bool) -> None:
-    """Control connections go where wlc gives them, twice as many to the server of weight 2."""
+    """Control connections go where wlc gives them, and the director counts them while they are open."""
     taken = ftp_rounds.turns(lab, 12, held=held)
     verdict.sequence_matches(taken.forecast, taken.observed)
-    assert taken.observed_counts == {"real-server-1": 6, "real-server-2": 3, "real-server-3": 3}
     assert taken.active == (taken.observed_counts if held else {})
 
 
@@ -55,6 +55,13 @@ def test_table_is_what_the_steps_said(lab: Testbed) -> None:
 @pytest.mark.parametrize("held", [False, True], ids=["finished", "held"])
 def test_control_connections_take_turns_as_wlc_gives_them(lab: Testbed, held: bool) -> None:
     check_turns(lab, held=held)
+
+
+def test_the_server_of_weight_2_has_half_of_them(fresh_lab: Testbed) -> None:
+    # The model is not asked about this. A lab of its own, for wlc counts old data connections too.
+    for held in (False, True):
+        taken = ftp_rounds.turns(fresh_lab, 12, held=held)
+        assert taken.observed_counts == {"real-server-1": 6, "real-server-2": 3, "real-server-3": 3}
 
 
 @pytest.mark.parametrize("method", [*BASIC, *EXTENDED])
@@ -74,11 +81,12 @@ def test_folders_are_listed(lab: Testbed, method: Method) -> None:
 @pytest.mark.parametrize("method", [*BASIC, *EXTENDED])
 def test_uploads_arrive_whole(lab: Testbed, method: Method) -> None:
     content = ftp_server.content("pub/1M.bin")
+    name = f"incoming/{secrets.token_hex(8)}"
     with Session(lab.clients[1].namespace, VIP) as session:
-        sent = session.store(f"incoming/{method}.bin", content, method)
-        back = session.retrieve(f"incoming/{method}.bin", method)
+        sent = session.store(name, content, method)
+        back = session.retrieve(name, method)
         session.quit()
-        stored = lab.node(session.server).output(f"sha256sum < /srv/ftp/incoming/{method}.bin")
+    stored = lab.node(session.server).output(f"cd /srv/ftp && sha256sum < {name} && rm {name}")
     assert back.sha256 == sent.sha256
     assert stored.split()[0] == sent.sha256
 
