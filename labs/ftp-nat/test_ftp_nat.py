@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 import shutil
 from collections import Counter
 from hashlib import sha256
@@ -37,10 +39,9 @@ def check_transfers(lab: Testbed, method: Method, visits: int = 1) -> None:
 
 
 def check_turns(lab: Testbed, *, held: bool) -> None:
-    """Control connections go where wlc gives them, twice as many to the server of weight 2."""
+    """Control connections go where wlc gives them, and the director counts them while they are open."""
     taken = ftp_rounds.turns(lab, 12, held=held)
     verdict.sequence_matches(taken.forecast, taken.observed)
-    assert taken.observed_counts == {"real-server-1": 6, "real-server-2": 3, "real-server-3": 3}
     assert taken.active == (taken.observed_counts if held else {})
 
 
@@ -54,6 +55,13 @@ def test_table_is_what_the_steps_said(lab: Testbed) -> None:
 @pytest.mark.parametrize("held", [False, True], ids=["finished", "held"])
 def test_control_connections_take_turns_as_wlc_gives_them(lab: Testbed, held: bool) -> None:
     check_turns(lab, held=held)
+
+
+def test_the_server_of_weight_2_has_half_of_them(fresh_lab: Testbed) -> None:
+    # The model is not asked about this. A lab of its own, for wlc counts old data connections too.
+    for held in (False, True):
+        taken = ftp_rounds.turns(fresh_lab, 12, held=held)
+        assert taken.observed_counts == {"real-server-1": 6, "real-server-2": 3, "real-server-3": 3}
 
 
 @pytest.mark.parametrize("method", [*BASIC, *EXTENDED])
@@ -73,11 +81,12 @@ def test_folders_are_listed(lab: Testbed, method: Method) -> None:
 @pytest.mark.parametrize("method", [*BASIC, *EXTENDED])
 def test_uploads_arrive_whole(lab: Testbed, method: Method) -> None:
     content = ftp_server.content("pub/1M.bin")
+    name = f"incoming/{secrets.token_hex(8)}"
     with Session(lab.clients[1].namespace, VIP) as session:
-        sent = session.store(f"incoming/{method}.bin", content, method)
-        back = session.retrieve(f"incoming/{method}.bin", method)
+        sent = session.store(name, content, method)
+        back = session.retrieve(name, method)
         session.quit()
-        stored = lab.node(session.server).output(f"sha256sum < /srv/ftp/incoming/{method}.bin")
+    stored = lab.node(session.server).output(f"cd /srv/ftp && sha256sum < {name} && rm {name}")
     assert back.sha256 == sent.sha256
     assert stored.split()[0] == sent.sha256
 
@@ -100,18 +109,11 @@ def test_many_transfers_on_one_control_connection(lab: Testbed) -> None:
     ftp_verdict.content_is_whole(transfers)
 
 
-@pytest.mark.parametrize(
-    ("method", "options"),
-    [
-        ("PASV", "--disable-epsv --no-ftp-skip-pasv-ip"),
-        ("PORT", "--disable-eprt"),
-        pytest.param("EPSV", "", marks=pytest.mark.needs("ftp_extended")),
-        pytest.param("EPRT", "", marks=pytest.mark.needs("ftp_extended")),
-    ],
-)
-def test_curl_gets_the_same(lab: Testbed, method: str, options: str) -> None:
+@pytest.mark.parametrize("method", [*BASIC, *EXTENDED])
+def test_curl_gets_the_same(lab: Testbed, method: Method) -> None:
     if shutil.which("curl") is None:
         pytest.skip("this machine has no curl")
+    options = {"PASV": "--disable-epsv --no-ftp-skip-pasv-ip", "PORT": "--disable-eprt"}.get(method, "")
     client = lab.clients[0]
     if method in ("PORT", "EPRT"):
         port = fresh_port()
@@ -125,6 +127,8 @@ def test_curl_gets_the_same(lab: Testbed, method: str, options: str) -> None:
 @pytest.mark.needs("ftp_ipv6")
 @pytest.mark.parametrize("method", ["EPSV", "EPRT"])
 def test_ipv6(fresh_lab: Testbed, method: Method) -> None:
+    if method == "EPSV":
+        skip_where_a_reply_is_fatal(fresh_lab)
     make_ipv6(fresh_lab)
     taken = ftp_rounds.take(fresh_lab, method=method, files=FILES, visits=4, address="fd00:66::50")
     ftp_verdict.addresses_are_virtual(taken.visits, taken.facts)
@@ -136,6 +140,16 @@ def test_ipv6(fresh_lab: Testbed, method: Method) -> None:
         "real-server-2": 1,
         "real-server-3": 1,
     }
+
+
+def skip_where_a_reply_is_fatal(lab: Testbed) -> None:
+    """Up to Linux 5.0 a reply is rewritten with the help of nf_nat_ipv6. Where that is not loaded, the
+    kernel calls a function at address 0 (``nf_nat_mangle_tcp_packet`` in nf_nat_helper.c of 4.19.79)."""
+    kernel = lab.cluster.versions["kernel"]
+    if tuple(map(int, re.findall(r"\d+", kernel)[:2])) >= (5, 1):
+        return
+    if lab.directors[0].execute("modprobe nf_nat_ipv6", check=False).status != 0:
+        pytest.skip(f"kernel {kernel} was built without nf_nat_ipv6, and a reply to EPSV by IPv6 ends it")
 
 
 def make_ipv6(lab: Testbed) -> None:
