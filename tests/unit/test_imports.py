@@ -16,6 +16,7 @@ from lvslab.paths import PROJECT
 HEAVY = {
     "asyncio",
     "cryptography",
+    "dns",
     "elftools",
     "email",
     "invoke.vendor.yaml.reader",
