@@ -57,7 +57,7 @@ def _case(group: str, step: Judged) -> Element:
     elif step.verdict != "ok":
         SubElement(case, "skipped", type=step.verdict, message=reason)
     if step.verdict != "not run":
-        doubt = f"(doubtful: step {step.doubtful} before it went wrong)\n" if step.doubtful else ""
+        doubt = f"(doubtful: step {step.doubtful} went wrong before it)\n" if step.doubtful else ""
         output = _plain(f"{step.node}# {step.command}\n{step.output}")
         SubElement(case, "system-out").text = f"{output}{doubt}"
     return case

@@ -28,7 +28,7 @@ def verify(
     c: Context,
     path: str,
     lab: str = "",
-    kernel: Sequence[str] = (),
+    kernel: list[str] | None = None,
     ipvsadm: str = "",
     junit: str = "",
     json: bool = False,
@@ -50,16 +50,40 @@ def verify(
     end(result.exit_code)
 
 
-def listed(given: Sequence[str]) -> list[str]:
+@task(
+    name="review",
+    iterable=["kernel"],
+    help={
+        "record": "run what the claims rest on, and record what came of it",
+        "only": "with --record: one how-to of docs/tutorial, or the checks of one lab (default: all)",
+        "kernel": "with --record: as in howto.verify (default: all kernels of the page)",
+    },
+)
+def write_review(c: Context, record: bool = False, only: str = "", kernel: list[str] | None = None) -> None:
+    """Write docs/tutorial-review.md: what the tutorial says, and on which kernels it holds."""
+    from lvslab import howto_verify, review_run, show
+    from lvslab.errors import UsageError
+
+    if (only or kernel) and not record:
+        raise UsageError("--only and --kernel go with --record", "without it nothing is run")
+    if record:
+        with show.Progress() as progress:
+            listeners = howto_verify.Listeners(progress.event, progress.kernel, progress.verdict)
+            review_run.record(only, listed(kernel), listeners)
+    print(review_run.write())
+
+
+def listed(given: Sequence[str] | None) -> list[str]:
     """The names in options that may each hold several, with commas or blanks between them.
 
     The path of a file that is there is one name, whatever is in it.
     """
     names: list[str] = []
-    for text in given:
+    for text in given or ():
         names += [text] if Path(text).is_file() else text.replace(",", " ").split()
     return names
 
 
 howtos = Collection("howto")
-howtos.add_task(verify)
+for _task in (verify, write_review):
+    howtos.add_task(_task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shutil
 import time
@@ -11,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvslab import cluster, howto_junit, lab_folder, paths
+from lvslab import cluster, howto_junit, lab_folder, paths, running
 from lvslab.apply import howto, own_howto, verdicts
 from lvslab.apply.howto import Step
 from lvslab.apply.own_howto import Source
@@ -83,6 +84,10 @@ def verify(
     """
     found = read(word, lab)
     _check_kernels(kernels)
+    if junit is not None and not junit.resolve().parent.is_dir():
+        message = f"{junit} cannot be written: there is no folder {junit.parent}"
+        raise UsageError(message, "make it, or name a file in another one")
+    running.need_root()
     runs = []
     for kernel in kernels or ("",):
         listeners.kernel(kernel)
@@ -105,10 +110,12 @@ def _check_kernels(kernels: Sequence[str]) -> None:
 
 
 def _on_kernel(found: Read, kernel: str, ipvsadm: str | None, listeners: Listeners) -> OnKernel:
-    name = f"{found.lab.name[:20]}-{secrets.token_hex(3)}"
+    # A reader's folder may be called what no lab can be.
+    stem = re.sub("[^a-z0-9]+", "-", found.lab.name.lower())[:20].strip("-") or "lab"
+    name = f"{stem}-{secrets.token_hex(3)}"
     with ExitStack() as held:
         try:
-            running = held.enter_context(
+            booted = held.enter_context(
                 cluster.booted(
                     found.source.folder,
                     name=name,
@@ -118,7 +125,7 @@ def _on_kernel(found: Read, kernel: str, ipvsadm: str | None, listeners: Listene
                     report=listeners.event,
                 )
             )
-            accelerator = str(running.status()["accelerator"])
+            accelerator = str(booted.status()["accelerator"])
         except UsageError:
             raise  # it would be the same on every kernel
         except LvsLabError as error:
@@ -126,18 +133,18 @@ def _on_kernel(found: Read, kernel: str, ipvsadm: str | None, listeners: Listene
             steps = tuple(verdicts.not_run(step, why) for step in found.steps)
             return OnKernel(kernel, {}, "", "", 0.0, steps, str(error), error.exit_code)
         begun = time.monotonic()
-        judged = _judge(running, listeners)
+        judged = _judge(booted, listeners)
         seconds = round(time.monotonic() - begun, 3)
-        return OnKernel(kernel, dict(running.versions), accelerator, str(running.evidence), seconds, judged)
+        return OnKernel(kernel, dict(booted.versions), accelerator, str(booted.evidence), seconds, judged)
 
 
-def _judge(running: Cluster, listeners: Listeners) -> tuple[Judged, ...]:
-    with Transcript(running.evidence / cluster.TRANSCRIPT) as transcript:
+def _judge(booted: Cluster, listeners: Listeners) -> tuple[Judged, ...]:
+    with Transcript(booted.evidence / cluster.TRANSCRIPT) as transcript:
         return verdicts.judge_steps(
-            running.steps,
-            lambda node: running.connect(node).shell(),
+            booted.steps,
+            lambda node: booted.connect(node).shell(),
             transcript,
-            running.versions,
+            booted.versions,
             listeners.step,
         )
 

@@ -107,7 +107,7 @@ def _reasons(runs: Sequence[OnKernel]) -> list[str]:
 
 def _printed(step: Judged) -> str:
     lines = printable(step.output).splitlines()
-    doubt = f"step {step.doubtful} before it went wrong too\n" if step.doubtful else ""
+    doubt = f"doubtful: step {step.doubtful} went wrong before it\n" if step.doubtful else ""
     if not lines:
         return f"{doubt}it printed nothing"
     shown = lines[-_OUTPUT:]

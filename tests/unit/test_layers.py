@@ -28,7 +28,14 @@ FLOORS = (
     ("lvslab.apply.*",),
     ("lvslab.cluster", "lvslab.lab_folder", "lvslab.planning", "lvslab.running"),
     ("lvslab.check.*",),
-    ("lvslab.howto_junit", "lvslab.howto_results", "lvslab.howto_verify", "lvslab.lab", "lvslab.terminal"),
+    (
+        "lvslab.howto_junit",
+        "lvslab.howto_results",
+        "lvslab.howto_verify",
+        "lvslab.lab",
+        "lvslab.review",
+        "lvslab.terminal",
+    ),
     ("lvslab.light_invoke",),
     (
         "lvslab.bench",
@@ -39,9 +46,11 @@ FLOORS = (
         "lvslab.howto_tasks",
         "lvslab.kernel_tasks",
         "lvslab.program",
+        "lvslab.review_run",
         "lvslab.show",
         "lvslab.show_howto",
         "lvslab.show_kernels",
+        "lvslab.show_review",
     ),
     ("tasks",),
 )
