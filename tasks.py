@@ -10,6 +10,7 @@ from pathlib import Path
 
 from invoke import Collection, Context
 
+from lvslab.howto_tasks import howtos
 from lvslab.kernel_tasks import kernels, toolchains
 from lvslab.paths import PROJECT
 from lvslab.program import end, say, task
@@ -318,4 +319,4 @@ _lab.add_task(schema)
 _snapshot = Collection("snapshot")
 for _task in (list_snapshots, prune):
     _snapshot.add_task(_task)
-ns = Collection(_lab, _snapshot, kernels, toolchains, doctor, test, lint, bench)
+ns = Collection(_lab, howtos, _snapshot, kernels, toolchains, doctor, test, lint, bench)

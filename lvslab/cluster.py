@@ -267,6 +267,7 @@ def booted(
     report: Listener = nobody,
     copyable: bool = False,
     begin_with: Applied | None = None,
+    steps: tuple[Step, ...] | None = None,
 ) -> Iterator[Cluster]:
     """Boot the lab of ``folder`` as ``name``. It ends with the block, or with this process, unless it is
     kept.
@@ -276,12 +277,14 @@ def booted(
     program on virtual machines, None for the usual one. ``cold`` boots virtual machines even
     where a memory snapshot could be resumed. With ``copyable`` they can be copied where the how-to is typed
     on nothing else, and a lab that is ``begin_with`` such copies has its how-to applied from the beginning;
-    where they are of another kernel or how-to it is booted without. ``report`` hears of phases:
+    where they are of another kernel or how-to it is booted without. ``steps`` take the place of those of the
+    folder's howto.md. ``report`` hears of phases:
     ``{"event": "begins" | "phase" | "accelerator" | "ready", ...}``, seconds in ``seconds``. Raises
     LabFileError, UsageError, StateError, MachineError, BuildError, BootError.
     """
     lab = lab_folder.lab(folder)
-    steps = lab_folder.steps(folder, lab)
+    if steps is None:
+        steps = lab_folder.steps(folder, lab)
     running.check_name(name)
     kind = _director_kind(director_kind, kernel_name, ipvsadm)
     running.need_root()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from lvslab.apply.transcript import Entry
+    from lvslab.apply.verdicts import Judged
     from lvslab.check.load import Load
     from lvslab.lab import Up, Verified
 
@@ -122,6 +123,18 @@ class Progress:
         text = f"{entry.node}# {entry.command}"
         self.now(text) if entry.outcome == "ok" else self._line(
             f"{text}\n    {entry.outcome}: {entry.reason}"
+        )
+
+    def kernel(self, name: str) -> None:
+        """Say that it goes on with another kernel."""
+        if name:
+            self._line(f"kernel {name}")
+
+    def verdict(self, found: Judged) -> None:
+        """Take note of a step that was judged."""
+        text = f"{found.node}# {found.command}"
+        self.now(text) if found.verdict == "ok" else self._line(
+            f"{text}\n    {found.verdict}: {found.reason}"
         )
 
     def now(self, text: str) -> None:

@@ -19,10 +19,14 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lvslab.errors import LabFileError, LvsLabError
 from lvslab.run import run
 from lvslab.topology import read_text, suggest
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 HOWTO_FILE = "howto.md"
 PROGRAMS = ("kernel", "iptables", "ipvsadm")
@@ -117,6 +121,7 @@ def load(path: Path, nodes: Collection[str]) -> tuple[Step, ...]:
     text = read_text(path)
     steps: list[Step] = []
     for token in MarkdownIt("commonmark").parse(text):
+        _refuse_backtick(path, token)
         if token.type != "fence" or token.map is None or "=" not in token.info:
             continue
         fence, end = token.map[0] + 1, token.map[1]
@@ -143,6 +148,16 @@ def load(path: Path, nodes: Collection[str]) -> tuple[Step, ...]:
         for line, command in commands:
             steps.append(Step(len(steps) + 1, node, command, line, *expected))
     return tuple(steps)
+
+
+def _refuse_backtick(path: Path, token: Token) -> None:
+    """Raise LabFileError where a block was meant, and Markdown takes it for running text: it would be left
+    out without a word."""
+    if token.type == "inline" and token.map is not None:
+        for line, text in enumerate(token.content.split("\n"), token.map[0] + 1):
+            if re.match(r"`{3,}[^`]*\bnode=.*`", text):
+                message = "a backtick stands in the first line of a block, so Markdown takes it for no block"
+                raise LabFileError(path, line, message, "take it out, or begin and end the block with ~~~")
 
 
 def _attributes(path: Path, line: int, info: str) -> dict[str, str]:

@@ -89,7 +89,7 @@ def apply_steps(
                 known = versions() if callable(versions) else versions
             if step.node not in shells:
                 shells[step.node] = opened.enter_context(open_shell(step.node))
-            entry, error = _take(step, shells[step.node], known or {})
+            entry, error = take(step, shells[step.node], known or {})
             transcript.append(entry)
             report(entry)
             if entry.outcome == "expected failure":
@@ -100,10 +100,13 @@ def apply_steps(
     return Summary(len(steps), len(steps), 0, expected_failures)
 
 
-def _take(
+def take(
     step: Step, shell: NodeShell, versions: Mapping[str, str]
 ) -> tuple[Entry, LvsLabError | KeyboardInterrupt | None]:
-    """Run one step and judge it; also what it raised, where it had no end that could be judged."""
+    """Run one step and judge it; also what it raised, where it had no end that could be judged.
+
+    Raises LvsLabError before it runs a step that depends on a version that is not in ``versions``.
+    """
     # Asked first: it raises where a version is not known, and a step that was taken must be written down.
     must_fail = step.expects_failure(versions)
     started = datetime.now(UTC)

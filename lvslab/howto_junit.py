@@ -1,0 +1,68 @@
+"""The verdicts on a how-to as JUnit XML: a suite for each kernel, and in it a case for each step."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+from lvslab.apply import transcript
+from lvslab.apply.verdicts import Judged
+from lvslab.howto_results import OnKernel, Verified
+
+
+def document(result: Verified) -> bytes:
+    """The XML. An expected failure and a step that was not run are skipped cases, with the reason; a lab
+    that did not come up is an error in a case of its own, "lab up". What was typed and printed is each
+    case's system-out."""
+    root = Element("testsuites")
+    for run in result.runs:
+        root.append(_suite(result, run))
+    ElementTree.indent(root)
+    text = ElementTree.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'.encode()
+
+
+def _suite(result: Verified, run: OnKernel) -> Element:
+    counts = run.counts
+    suite = Element(
+        "testsuite",
+        name=f"{result.file} on {run.label}",
+        tests=str(len(run.steps) + 1),
+        failures=str(counts["failed"]),
+        errors=str(int(bool(run.error))),
+        skipped=str(counts["expected failure"] + counts["not run"]),
+        time=f"{run.seconds:.3f}",
+    )
+    about = {"lab": result.lab, "howto": result.file, "evidence": run.evidence}
+    about |= {f"{program}-version": version for program, version in run.versions.items()}
+    properties = SubElement(suite, "properties")
+    for name, value in about.items():
+        SubElement(properties, "property", name=name, value=value)
+    group = f"{result.lab}.{run.label}"
+    up = SubElement(suite, "testcase", classname=group, name="lab up", time="0")
+    if run.error:
+        SubElement(up, "error", message=_plain(run.error.partition("\n")[0])).text = _plain(run.error)
+    for step in run.steps:
+        suite.append(_case(group, step))
+    return suite
+
+
+def _case(group: str, step: Judged) -> Element:
+    typed = _plain(step.command.partition("\n")[0])
+    name = f"step {step.number}, line {step.line}, on {step.node}: {typed}"
+    case = Element("testcase", classname=group, name=name, time=f"{step.seconds:.3f}")
+    reason = _plain(step.reason)
+    if step.verdict == "failed":
+        SubElement(case, "failure", message=reason)
+    elif step.verdict != "ok":
+        SubElement(case, "skipped", type=step.verdict, message=reason)
+    if step.verdict != "not run":
+        doubt = f"(doubtful: step {step.doubtful} went wrong before it)\n" if step.doubtful else ""
+        output = _plain(f"{step.node}# {step.command}\n{step.output}")
+        SubElement(case, "system-out").text = f"{output}{doubt}"
+    return case
+
+
+def _plain(text: str) -> str:
+    """``text`` with what XML 1.0 does not take as visible escapes."""
+    return transcript.printable(text)
