@@ -68,9 +68,11 @@ def ask(
     enough: Callable[[], bool] = lambda: False,
     patience: float = PATIENCE,
     source_port: int = 0,
+    connected: Callable[[], None] = lambda: None,
 ) -> Answer:
     """Ask ``address``:``port`` for ``path`` from ``place``, and read to the end of the stream. The client's
-    port is any, or ``source_port``.
+    port is any, or ``source_port``. ``connected`` is called when the connection is there, which is when a
+    director has chosen its server.
 
     A request of some ``seconds`` is a slow client's: it is connected at once, and sends a line of its head
     now and then until the time is over or ``enough`` says so. Meanwhile its connection is in use.
@@ -87,6 +89,7 @@ def ask(
         try:
             connection.connect((address, port))
             source = endpoint(*connection.getsockname()[:2])
+            connected()
             _send(connection, endpoint(address, port), path, request_id, seconds, enough)
             while part := connection.recv(1 << 16):
                 received += part

@@ -81,6 +81,7 @@ class Steady:
         self._changed = threading.Condition()
         self._over = threading.Event()
         self._mark = ""
+        self._connecting = Counter[str]()
         self._outcomes: list[Outcome] = []
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="requests")
         self._pending: list[Future[None]] = []
@@ -98,9 +99,13 @@ class Steady:
         self.finish()
 
     def mark(self, what: str) -> None:
-        """From now on requests begin after ``what``."""
+        """From now on requests begin after ``what``. Returns when those that began before have their
+        connections, so that nothing that is done next has a say in which server they get."""
         with self._changed:
-            self._mark = what
+            before, self._mark = self._mark, what
+            self._changed.wait_for(
+                lambda: before == what or not self._connecting[before], 2 * self._patience
+            )
 
     def await_answers(self, count: int, seconds: float = _AWAIT_SECONDS) -> None:
         """Return when ``count`` short requests that began after the last mark have ended, however they
@@ -138,15 +143,29 @@ class Steady:
     def _ask(self, kind: Kind, seconds: float) -> None:
         with self._changed:
             after = self._mark
-        answer = plain_http.ask(
-            self._place,
-            self._address,
-            self._port,
-            new_request_id(),
-            seconds=seconds,
-            enough=self._over.is_set,
-            patience=self._patience,
-        )
+            self._connecting[after] += 1
+        connected = threading.Event()
+
+        def note() -> None:
+            if not connected.is_set():
+                connected.set()
+                with self._changed:
+                    self._connecting[after] -= 1
+                    self._changed.notify_all()
+
+        try:
+            answer = plain_http.ask(
+                self._place,
+                self._address,
+                self._port,
+                new_request_id(),
+                seconds=seconds,
+                enough=self._over.is_set,
+                patience=self._patience,
+                connected=note,
+            )
+        finally:
+            note()
         outcome = Outcome(
             answer.request_id,
             kind,

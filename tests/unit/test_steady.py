@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -31,6 +31,8 @@ class Service:
         self.failure: plain_http.Failed | None = None
         self.fault: Exception | None = None
         self.asked: list[tuple[str, int, float]] = []
+        self.accepts = threading.Event()
+        self.accepts.set()
 
     def ask(
         self,
@@ -42,10 +44,13 @@ class Service:
         seconds: float,
         enough: threading.Event,
         patience: float,
+        connected: Callable[[], None],
     ) -> Answer:
         self.asked.append((address, port, seconds))
         if self.fault:
             raise self.fault
+        self.accepts.wait(5)
+        connected()
         began = time.monotonic()
         while seconds and not enough():  # type: ignore[operator]
             time.sleep(0.001)
@@ -74,6 +79,22 @@ def test_every_request_is_accounted_for(service: Service) -> None:
     assert sum(each.after == "" and each.kind == "short" for each in outcomes) >= 3
     assert [each.began for each in outcomes] == sorted(each.began for each in outcomes)
     assert {(address, port) for address, port, _ in service.asked} == {("192.0.2.50", 80)}
+
+
+def test_a_mark_waits_for_connections_that_are_being_made(service: Service) -> None:
+    service.accepts.clear()
+    with Steady(Here(), "192.0.2.50", 80, long_at_once=1, long_seconds=60.0) as running:
+        while not service.asked:
+            time.sleep(0.001)
+        marking = threading.Thread(target=running.mark, args=("removed",))
+        marking.start()
+        marking.join(0.1)
+        assert marking.is_alive()
+        service.accepts.set()
+        marking.join(5)
+        assert not marking.is_alive()  # though the long request goes on
+        outcomes = running.finish()
+    assert "" in {each.after for each in outcomes}
 
 
 def test_nothing_is_sent_after_the_end(service: Service) -> None:
