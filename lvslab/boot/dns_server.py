@@ -89,7 +89,8 @@ class DnsServer:
         if self.running:
             return
         if not self._written:
-            self._namespaces.call(self._write)
+            # Read here: a host has a /tmp of its own, in which a lab's folder under the machine's is not.
+            self._namespaces.call(self._write, self._service.file.read_bytes())
             self._written = True
         self._namespaces.call(self._check)
         self._daemon.start()
@@ -98,13 +99,13 @@ class DnsServer:
         """Stop the server, and return when it is gone. Raises BootError."""
         self._daemon.stop()
 
-    def _write(self) -> None:
+    def _write(self, zone: bytes) -> None:
         """In the host's namespaces."""
         self._folder.mkdir()
         FOLDER.mkdir(exist_ok=True)
         addresses = tuple(card.address.partition("/")[0] for card in self._host.cards)
         self._configuration.write_text(configuration(self._service, addresses, self._folder))
-        self._zone_file.write_bytes(self._service.file.read_bytes())
+        self._zone_file.write_bytes(zone)
         LOG.write_bytes(b"")
         orders = [*programs.command(self.kind, "usr/sbin/nsd-control"), "-c", str(self._configuration)]
         CONTROL.write_text(f'#!/bin/sh\nexec {shlex.join(orders)} "$@"\n')
