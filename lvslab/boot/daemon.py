@@ -1,8 +1,8 @@
-"""A server program that stays in the foreground on a Mininet host: started, awaited, and stopped as a whole.
+"""Server programs that stay in the foreground on Mininet hosts: started, awaited, and stopped as a whole.
 
-It has a PID namespace of its own: whatever it has forked for its connections, in sessions and process groups
-of their own, ends with it. Process 1 of the namespace is a shell, which reaps orphans and ends when the
-server does: vsftpd, for one, dies of the death of a child that it does not know.
+Each has a PID namespace of its own: whatever it has forked for its connections, in sessions and process
+groups of their own, ends with it. Process 1 of the namespace is a shell, which reaps orphans and ends when
+the server does: vsftpd, for one, dies of the death of a child that it does not know.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lvslab.boot import namespaces
 from lvslab.boot.namespaces import CLONE_NEWPID, Namespaces
+from lvslab.boot.plan import Host
 from lvslab.errors import BootError
 from lvslab.run import last_lines
 
@@ -88,6 +89,64 @@ class Daemon:
 
     def _failed(self, how: str) -> BootError:
         return BootError(f"{self.what} {how}", last_lines(self._messages.read_bytes()))
+
+
+class DaemonServer:
+    """A kind of server that is one such program on a host; ``log`` is its log there.
+
+    A further kind is a class that says its ``kind``, what messages call it (``what``), and how its files
+    come to be on the host (``_write``).
+    """
+
+    kind: ClassVar[str]
+    what: ClassVar[str]
+
+    def __init__(
+        self,
+        host: Host,
+        place: Namespaces,
+        folder: str,
+        command: Sequence[str],
+        endpoints: Iterable[Endpoint],
+        log: Path,
+    ) -> None:
+        self._host = host
+        self._place = place
+        self._folder = Path(f"/run/lvslab/nodes/{host.name}/{folder}")
+        self._log = log
+        what, messages = f"{self.what} on {host.name}", self._folder.with_suffix(".out")
+        self._daemon = Daemon(what, place, command, messages, endpoints)
+        self._written = False
+
+    def access_log(self) -> int:
+        """A descriptor of its log, open for reading."""
+        return self._place.call(os.open, self._log, os.O_RDONLY | os.O_CLOEXEC)
+
+    @property
+    def running(self) -> bool:
+        """Whether the server's process is there."""
+        return self._daemon.running
+
+    def start(self) -> None:
+        """Start the server if it is not running, and return when it listens. Raises BootError."""
+        if self.running:
+            return
+        if not self._written:
+            self._write()
+            self._written = True
+        self._check()
+        self._daemon.start()
+
+    def stop(self) -> None:
+        """Stop the server with all its sessions, and return when they are gone."""
+        self._daemon.stop()
+
+    def _write(self) -> None:
+        """Put its files on the host; called once, before the first start."""
+        raise NotImplementedError
+
+    def _check(self) -> None:
+        """Look at its files before each start. Raises BootError."""
 
 
 def listening(tables: Iterable[tuple[str, str]]) -> frozenset[Endpoint]:

@@ -8,13 +8,12 @@ the order can be foreseen.
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 from pathlib import Path
 
 from lvslab.boot import programs
-from lvslab.boot.daemon import Daemon
+from lvslab.boot.daemon import DaemonServer, Endpoint
 from lvslab.boot.namespaces import Namespaces
 from lvslab.boot.plan import Dns, Host
 from lvslab.errors import BootError
@@ -54,52 +53,24 @@ zone:
 """
 
 
-class DnsServer:
-    """NSD on one Mininet host."""
+class DnsServer(DaemonServer):
+    """NSD on one Mininet host. Its log has no line for a query."""
 
     kind = "dns"
+    what = "the name server"
 
     def __init__(self, host: Host, namespaces: Namespaces, service: Dns) -> None:
-        self._host = host
         self._service = service
-        self._namespaces = namespaces
-        self._folder = Path(f"/run/lvslab/nodes/{host.name}/nsd")
         self._configuration = FOLDER / "nsd.conf"
-        self._daemon = Daemon(
-            f"the name server on {host.name}",
-            namespaces,
-            [*programs.command(self.kind, "usr/sbin/nsd"), "-d", "-c", str(self._configuration)],
-            self._folder.with_suffix(".out"),
-            [("tcp", service.port), ("udp", service.port)],
-        )
-        self._written = False
+        command = [*programs.command(self.kind, "usr/sbin/nsd"), "-d", "-c", str(self._configuration)]
+        endpoints: list[Endpoint] = [("tcp", service.port), ("udp", service.port)]
+        super().__init__(host, namespaces, "nsd", command, endpoints, LOG)
 
-    def access_log(self) -> int:
-        """A descriptor of NSD's log, open for reading. It has no line for a query."""
-        return self._namespaces.call(os.open, LOG, os.O_RDONLY | os.O_CLOEXEC)
+    def _write(self) -> None:
+        # Read here: a host has a /tmp of its own, in which a lab's folder under the machine's is not.
+        self._place.call(self._write_files, self._service.file.read_bytes())
 
-    @property
-    def running(self) -> bool:
-        """Whether the server's process is there."""
-        return self._daemon.running
-
-    def start(self) -> None:
-        """Start the server if it is not running, and return when it listens. Raises BootError, also where
-        the zone file on the host is wrong."""
-        if self.running:
-            return
-        if not self._written:
-            # Read here: a host has a /tmp of its own, in which a lab's folder under the machine's is not.
-            self._namespaces.call(self._write, self._service.file.read_bytes())
-            self._written = True
-        self._namespaces.call(self._check)
-        self._daemon.start()
-
-    def stop(self) -> None:
-        """Stop the server, and return when it is gone. Raises BootError."""
-        self._daemon.stop()
-
-    def _write(self, zone: bytes) -> None:
+    def _write_files(self, zone: bytes) -> None:
         """In the host's namespaces."""
         self._folder.mkdir()
         FOLDER.mkdir(exist_ok=True)
@@ -112,7 +83,11 @@ class DnsServer:
         CONTROL.chmod(0o755)
 
     def _check(self) -> None:
-        """In the host's namespaces: NSD starts with a wrong zone file too, and then answers SERVFAIL."""
+        """NSD starts with a wrong zone file too, and then answers SERVFAIL."""
+        self._place.call(self._check_zone)
+
+    def _check_zone(self) -> None:
+        """In the host's namespaces."""
         words = [*programs.command(self.kind, "usr/sbin/nsd-checkzone"), self._service.zone]
         done = subprocess.run(
             [*words, str(self._zone_file)],

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lvslab.boot import programs
-from lvslab.boot.daemon import Daemon
+from lvslab.boot.daemon import DaemonServer, Endpoint
 from lvslab.boot.namespaces import Namespaces, mount
 from lvslab.boot.plan import Ftp, Host
 
@@ -85,51 +85,26 @@ vsftpd_log_file={LOG}
 """
 
 
-class FtpServer:
+class FtpServer(DaemonServer):
     """vsftpd on one Mininet host, with its control connections on one port."""
 
     kind = "ftp"
+    what = "the FTP server"
 
     def __init__(self, host: Host, namespaces: Namespaces, service: Ftp) -> None:
-        self._host = host
-        self._service = service
-        self._namespaces = namespaces
-        self._folder = Path(f"/run/lvslab/nodes/{host.name}/vsftpd-{service.port}")
+        self._port = service.port
         self._configuration = Path(f"/etc/vsftpd-{service.port}.conf")
         command = [*programs.command(self.kind, "usr/sbin/vsftpd"), str(self._configuration)]
-        self._daemon = Daemon(
-            f"the FTP server on {host.name}",
-            namespaces,
-            command,
-            self._folder.with_suffix(".out"),
-            [("tcp", service.port)],
-        )
-        self._written = False
-
-    def access_log(self) -> int:
-        """A descriptor of vsftpd's log, open for reading."""
-        return self._namespaces.call(os.open, LOG, os.O_RDONLY | os.O_CLOEXEC)
-
-    @property
-    def running(self) -> bool:
-        """Whether the server's process is there."""
-        return self._daemon.running
-
-    def start(self) -> None:
-        """Start the server if it is not running, and return when it listens. Raises BootError."""
-        if not self._written:
-            self._namespaces.call(self._write)
-            self._written = True
-        self._daemon.start()
-
-    def stop(self) -> None:
-        """Stop the server with all its sessions, and return when they are gone. Raises BootError."""
-        self._daemon.stop()
+        endpoints: list[Endpoint] = [("tcp", service.port)]
+        super().__init__(host, namespaces, f"vsftpd-{service.port}", command, endpoints, LOG)
 
     def _write(self) -> None:
+        self._place.call(self._write_files)
+
+    def _write_files(self) -> None:
         """In the host's namespaces."""
         self._folder.mkdir()
-        text = configuration(self._host.name, self._service.port, self._folder)
+        text = configuration(self._host.name, self._port, self._folder)
         self._configuration.write_text(text)
         # The machine may have a log and files of an FTP server of its own, which would be seen through the
         # host's layer.
