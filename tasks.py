@@ -13,13 +13,12 @@ from invoke import Collection, Context
 from lvslab.howto_tasks import howtos
 from lvslab.kernel_tasks import kernels, toolchains
 from lvslab.paths import PROJECT
-from lvslab.program import end, say, task
+from lvslab.program import JSON, end, say, task
 
 # Everything else is imported where it is used: `./run --list` shall not wait for pydantic and paramiko.
 
 NAME = "the name that the lab is up as; may be left out where only one is up"
 NODE = "a node's name, as in lab.status"
-JSON = "print one JSON document"
 DIRECTOR = "what directors are: qemu (virtual machines) or mininet (hosts on this machine's kernel)"
 
 

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from invoke import Collection, Context
 
-from lvslab.program import end, task
-
-JSON = "print one JSON document"
+from lvslab.program import JSON, end, task
 
 
 @task(

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from invoke import Collection, Context
 
-from lvslab.program import say, task
+from lvslab.program import JSON, say, task
 
-JSON = "print one JSON document"
 KERNEL = "a version (2.4.37.11), a series (6.1), or a name that kernel.list shows"
 INSECURE = "take a tarball that nothing verifies"
 

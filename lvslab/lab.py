@@ -4,24 +4,22 @@ together."""
 from __future__ import annotations
 
 import secrets
-import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lvslab import cluster, paths, topology
+from lvslab import checked, cluster, paths, topology
 from lvslab.apply import transcript
 from lvslab.apply.login import ssh_command
 from lvslab.apply.ssh import ConnectionLost
 from lvslab.apply.transcript import Entry
 from lvslab.build import keys
-from lvslab.check.figures import MEASURED
+from lvslab.checked import Checked
 from lvslab.cluster import Cluster, Event, nobody
 from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
 
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from lvslab.check.rounds import Round
 
 DEFAULT = "web-nat"
-_NO_TESTS = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
 FIRST_ROUND = 12
 """Requests in the round that ``lab.up`` shows: a multiple of the sum of small weights. Where there are more
 servers than that, there is a request for each."""
@@ -71,45 +68,6 @@ class Up:
     def as_json(self) -> dict[str, Any]:
         """The document of ``--json``."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One test: ``outcome`` is passed, failed, error or skipped; ``message`` says why."""
-
-    name: str
-    outcome: str
-    seconds: float
-    message: str
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What came of ``check``. ``status`` is pytest's own exit status; ``measured`` are the figures that the
-    tests have found, with their units, by name."""
-
-    name: str
-    junit: str
-    cases: tuple[Case, ...]
-    status: int
-    measured: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def exit_code(self) -> int:
-        """0 where every test passed or was skipped, and there was one; else 1."""
-        return 0 if self.status == 0 else CheckFailed.exit_code
-
-    def as_json(self) -> dict[str, Any]:
-        """The document of ``--json``."""
-        outcomes = Counter(case.outcome for case in self.cases)
-        counts = {outcome: outcomes[outcome] for outcome in ("passed", "failed", "error", "skipped")}
-        return {
-            "name": self.name,
-            **counts,
-            "junit": self.junit,
-            "measured": self.measured,
-            "cases": [asdict(case) for case in self.cases],
-        }
 
 
 @dataclass(frozen=True)
@@ -297,49 +255,7 @@ def check(name: str, junit: Path | None, *, quiet: bool) -> Checked:
             raise StateError(
                 f"the how-to has not been applied to the lab '{name}'", "./run lab.apply does it"
             )
-    return _run_checks(folder, name, junit or evidence / "junit.xml", quiet=quiet)
-
-
-def _run_checks(folder: Path, name: str, junit: Path, *, quiet: bool) -> Checked:
-    junit = junit.resolve()
-    junit.unlink(missing_ok=True)
-    # pytest ends with this process, however this one ends, and the labs that it has booted end with pytest.
-    tied = ["setpriv", "--pdeathsig", "TERM", "--"]
-    pytest = [*tied, sys.executable, "-P", "-m", "pytest", "-v", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*pytest, f"--junit-xml={junit}", f"--lab={name}", str(folder.resolve())],
-        stdout=sys.stderr if quiet else None,
-        stdin=subprocess.DEVNULL,
-        cwd=paths.PROJECT,
-        check=False,
-    )
-    if done.returncode == _NO_TESTS:
-        raise CheckFailed(
-            f"there are no checks in {folder}", "a check is a function test_... in a test_*.py"
-        )
-    if not junit.exists():
-        raise CheckFailed(f"pytest ended with status {done.returncode} and wrote no report")
-    return Checked(name, str(junit), tuple(_cases(junit)), done.returncode, _measured(junit))
-
-
-def _cases(junit: Path) -> Iterator[Case]:
-    from xml.etree import ElementTree
-
-    for case in ElementTree.parse(junit).iter("testcase"):
-        ended = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
-        outcome = "passed" if ended is None else {"failure": "failed"}.get(ended.tag, ended.tag)
-        message = "" if ended is None else (ended.text or ended.get("message") or "").strip()
-        yield Case(case.get("name", ""), outcome, float(case.get("time", "0")), message)
-
-
-def _measured(junit: Path) -> dict[str, str]:
-    """The figures of the fixture ``measured``, by name."""
-    from xml.etree import ElementTree
-
-    found = (
-        (str(each.get("name")), str(each.get("value"))) for each in ElementTree.parse(junit).iter("property")
-    )
-    return {name.removeprefix(MEASURED): figure for name, figure in found if name.startswith(MEASURED)}
+    return checked.run(folder, name, junit or evidence / "junit.xml", quiet=quiet)
 
 
 def steps_taken(name: str) -> list[Entry]:
@@ -382,8 +298,8 @@ def verify(
             _, result = _up(held, folder, name, wanted, True, False, listeners)
         except _Stopped as stopped:
             raise stopped.why from None
-        checked = _run_checks(folder, name, junit or Path(result.evidence) / "junit.xml", quiet=True)
-    return Verified(result, checked)
+        found = checked.run(folder, name, junit or Path(result.evidence) / "junit.xml", quiet=True)
+    return Verified(result, found)
 
 
 def _result(running: Cluster, phases: dict[str, float], taken: Round | None) -> Up:

@@ -50,6 +50,9 @@ from lvslab.show import colourful
 BUG = 70
 """Exit status of a fault in lvslab itself (EX_SOFTWARE in sysexits.h); 1 would claim that a check failed."""
 
+JSON = "print one JSON document"
+"""What the help says of --json."""
+
 INTRO = """\
 lvslab builds a kernel, boots a Linux Virtual Server cluster around it, applies
 a how-to's own commands over SSH, and checks with real traffic that the cluster

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lvslab import lab, paths
+from lvslab import checked, lab, paths
 from lvslab.boot import control
+from lvslab.checked import Case, Checked
 from lvslab.errors import MachineError, StateError, UsageError
-from lvslab.lab import Case, Checked
 
 JUNIT = """<?xml version="1.0" encoding="utf-8"?>
 <testsuites><testsuite name="pytest" tests="5">
@@ -37,7 +37,7 @@ nodes:
 
 def test_cases_of_a_report(tmp_path: Path) -> None:
     (tmp_path / "junit.xml").write_text(JUNIT)
-    assert list(lab._cases(tmp_path / "junit.xml")) == [
+    assert list(checked.read("a", tmp_path / "junit.xml", 1).cases) == [
         Case("test_good", "passed", 0.25, ""),
         Case("test_bad", "failed", 1.0, "rs1 never answered\n  is it up?"),
         Case("test_ugly", "error", 0.0, "only a message"),
@@ -135,14 +135,14 @@ def test_checks_are_run_and_reported(tmp_path: Path, capfd: pytest.CaptureFixtur
     suite = tmp_path / "lab"
     suite.mkdir()
     (suite / "test_it.py").write_text("def test_good(): pass\ndef test_bad(): assert 1 == 2\n")
-    checked = lab._run_checks(suite, "a", tmp_path / "junit.xml", quiet=True)
-    assert [(case.name, case.outcome) for case in checked.cases] == [
+    found = checked.run(suite, "a", tmp_path / "junit.xml", quiet=True)
+    assert [(case.name, case.outcome) for case in found.cases] == [
         ("test_good", "passed"),
         ("test_bad", "failed"),
     ]
-    assert checked.exit_code == 1
+    assert found.exit_code == 1
     printed = capfd.readouterr()
     # stdout is for the JSON document.
     assert printed.out == ""
     assert "1 failed, 1 passed" in printed.err
-    assert "assert 1 == 2" in checked.cases[1].message
+    assert "assert 1 == 2" in found.cases[1].message

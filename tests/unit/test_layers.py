@@ -28,6 +28,7 @@ FLOORS = (
     ("lvslab.apply.*",),
     ("lvslab.cluster", "lvslab.lab_folder", "lvslab.planning", "lvslab.running"),
     ("lvslab.check.*", "lvslab.check.schedulers.*"),
+    ("lvslab.checked",),
     (
         "lvslab.howto_junit",
         "lvslab.howto_results",

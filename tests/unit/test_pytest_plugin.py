@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lvslab import cluster, running, spec
+from lvslab import checked, cluster, running, spec
 from lvslab.apply.applied import Applied
 from lvslab.check import spares
 from lvslab.errors import MachineError, StateError
@@ -287,6 +287,6 @@ def test_figures_are_shown_and_are_properties_of_the_suite(pytester: pytest.Pyte
         ("measured: visits that fail", "6 of 18"),
         ("measured: longest", "1.03 s"),
     ]
-    from lvslab import lab
 
-    assert lab._measured(pytester.path / "junit.xml") == {"visits that fail": "6 of 18", "longest": "1.03 s"}
+    measured = checked.read("a", pytester.path / "junit.xml", 0).measured
+    assert measured == {"visits that fail": "6 of 18", "longest": "1.03 s"}

@@ -10,10 +10,10 @@ import pytest
 
 from lvslab import paths, review, review_run, show_review
 from lvslab.apply.verdicts import Judged
+from lvslab.checked import Case, Checked
 from lvslab.errors import LabFileError, StateError, UsageError
 from lvslab.howto_results import OnKernel, Verified
 from lvslab.howto_verify import Listeners
-from lvslab.lab import Case, Checked
 from lvslab.review import Claims, Recorded
 
 CLAIMS = """

@@ -8,7 +8,8 @@ import pytest
 
 from lvslab import show
 from lvslab.apply.transcript import Entry
-from lvslab.lab import Case, Checked, Up, Verified
+from lvslab.checked import Case, Checked
+from lvslab.lab import Up, Verified
 
 NODES = {
     "director": {

@@ -1,0 +1,106 @@
+"""The checks of a lab, run by pytest, and what came of them by its report."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lvslab import paths
+from lvslab.check.figures import MEASURED
+from lvslab.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+_NO_TESTS = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test: ``outcome`` is passed, failed, error or skipped; ``message`` says why."""
+
+    name: str
+    outcome: str
+    seconds: float
+    message: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came of ``check``. ``status`` is pytest's own exit status; ``measured`` are the figures that the
+    tests have found, with their units, by name."""
+
+    name: str
+    junit: str
+    cases: tuple[Case, ...]
+    status: int
+    measured: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every test passed or was skipped, and there was one; else 1."""
+        return 0 if self.status == 0 else CheckFailed.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``--json``."""
+        outcomes = Counter(case.outcome for case in self.cases)
+        counts = {outcome: outcomes[outcome] for outcome in ("passed", "failed", "error", "skipped")}
+        return {
+            "name": self.name,
+            **counts,
+            "junit": self.junit,
+            "measured": self.measured,
+            "cases": [asdict(case) for case in self.cases],
+        }
+
+
+def run(folder: Path, name: str, junit: Path, *, quiet: bool) -> Checked:
+    """Run the checks in ``folder`` on the lab that is up as ``name``; ``junit`` is where the report goes.
+    ``quiet`` sends pytest's words to stderr. Raises CheckFailed where there is no check, or no report.
+    """
+    junit = junit.resolve()
+    junit.unlink(missing_ok=True)
+    # pytest ends with this process, however this one ends, and the labs that it has booted end with pytest.
+    tied = ["setpriv", "--pdeathsig", "TERM", "--"]
+    pytest = [*tied, sys.executable, "-P", "-m", "pytest", "-v", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*pytest, f"--junit-xml={junit}", f"--lab={name}", str(folder.resolve())],
+        stdout=sys.stderr if quiet else None,
+        stdin=subprocess.DEVNULL,
+        cwd=paths.PROJECT,
+        check=False,
+    )
+    if done.returncode == _NO_TESTS:
+        raise CheckFailed(
+            f"there are no checks in {folder}", "a check is a function test_... in a test_*.py"
+        )
+    if not junit.exists():
+        raise CheckFailed(f"pytest ended with status {done.returncode} and wrote no report")
+    return read(name, junit, done.returncode)
+
+
+def read(name: str, junit: Path, status: int) -> Checked:
+    """What the report ``junit`` of a pytest that ended with ``status`` says of the lab ``name``."""
+    from xml.etree import ElementTree
+
+    report = ElementTree.parse(junit).getroot()
+    return Checked(name, str(junit), tuple(_cases(report)), status, _measured(report))
+
+
+def _cases(report: Element) -> Iterator[Case]:
+    for case in report.iter("testcase"):
+        ended = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
+        outcome = "passed" if ended is None else {"failure": "failed"}.get(ended.tag, ended.tag)
+        message = "" if ended is None else (ended.text or ended.get("message") or "").strip()
+        yield Case(case.get("name", ""), outcome, float(case.get("time", "0")), message)
+
+
+def _measured(report: Element) -> dict[str, str]:
+    """The figures of the fixture ``measured``, by name."""
+    found = ((str(each.get("name")), str(each.get("value"))) for each in report.iter("property"))
+    return {name.removeprefix(MEASURED): figure for name, figure in found if name.startswith(MEASURED)}
