@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from lvslab.apply import transcript
+from lvslab.apply.transcript import printable
 from lvslab.apply.verdicts import Judged
 from lvslab.howto_results import OnKernel, Verified
 
@@ -13,7 +13,7 @@ from lvslab.howto_results import OnKernel, Verified
 def document(result: Verified) -> bytes:
     """The XML. An expected failure and a step that was not run are skipped cases, with the reason; a lab
     that did not come up is an error in a case of its own, "lab up". What was typed and printed is each
-    case's system-out."""
+    case's system-out. What XML 1.0 does not take is shown as visible escapes."""
     root = Element("testsuites")
     for run in result.runs:
         root.append(_suite(result, run))
@@ -41,28 +41,23 @@ def _suite(result: Verified, run: OnKernel) -> Element:
     group = f"{result.lab}.{run.label}"
     up = SubElement(suite, "testcase", classname=group, name="lab up", time="0")
     if run.error:
-        SubElement(up, "error", message=_plain(run.error.partition("\n")[0])).text = _plain(run.error)
+        SubElement(up, "error", message=printable(run.error.partition("\n")[0])).text = printable(run.error)
     for step in run.steps:
         suite.append(_case(group, step))
     return suite
 
 
 def _case(group: str, step: Judged) -> Element:
-    typed = _plain(step.command.partition("\n")[0])
+    typed = printable(step.command.partition("\n")[0])
     name = f"step {step.number}, line {step.line}, on {step.node}: {typed}"
     case = Element("testcase", classname=group, name=name, time=f"{step.seconds:.3f}")
-    reason = _plain(step.reason)
+    reason = printable(step.reason)
     if step.verdict == "failed":
         SubElement(case, "failure", message=reason)
     elif step.verdict != "ok":
         SubElement(case, "skipped", type=step.verdict, message=reason)
     if step.verdict != "not run":
         doubt = f"(doubtful: step {step.doubtful} went wrong before it)\n" if step.doubtful else ""
-        output = _plain(f"{step.node}# {step.command}\n{step.output}")
+        output = printable(f"{step.node}# {step.command}\n{step.output}")
         SubElement(case, "system-out").text = f"{output}{doubt}"
     return case
-
-
-def _plain(text: str) -> str:
-    """``text`` with what XML 1.0 does not take as visible escapes."""
-    return transcript.printable(text)

@@ -53,12 +53,10 @@ class OnKernel:
 
     def as_json(self) -> dict[str, Any]:
         """This kernel's part of the document of ``--json``."""
-        steps = [asdict(step) for step in self.steps]
-        return {
-            **{key: value for key, value in asdict(self).items() if key not in ("steps", "error_status")},
-            "counts": self.counts,
-            "steps": steps,
-        }
+        document = asdict(self)
+        del document["error_status"]
+        steps = document.pop("steps")
+        return {**document, "counts": self.counts, "steps": list(steps)}
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,12 @@ class Claims:
     sections: Mapping[str, str]
     claims: tuple[Claim, ...]
 
+    def numbered(self) -> Iterator[tuple[int, Claim]]:
+        """The claims in the order of the sections, counted from 1."""
+        return enumerate(
+            (claim for section in self.sections for claim in self.claims if claim.section == section), 1
+        )
+
     @property
     def kernels(self) -> tuple[str, ...]:
         """The kernels of all groups."""

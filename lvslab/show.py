@@ -161,7 +161,7 @@ def up(result: Up) -> str:
     if result.table:
         director = next(name for name, node in result.nodes.items() if node["role"] == "director")
         remark = f': ./run lab.exec {director}{name} --command "ipvsadm -Ln"'
-        table = folded.without_middle(_indented(result.table), remark)
+        table = folded.without_middle(indented(result.table), remark)
         parts.append(f"the director's table after the first round\n{table}")
     if result.distribution:
         parts.append(_distribution(result.distribution))
@@ -270,7 +270,7 @@ def verified(result: Verified) -> str:
     """What ``lab.verify`` prints."""
     rows = [("check", "outcome", "seconds")]
     rows += [(case.name, case.outcome, f"{case.seconds:.2f}") for case in result.checked.cases]
-    messages = [f"{case.name}\n{_indented(case.message)}" for case in result.checked.cases if case.message]
+    messages = [f"{case.name}\n{indented(case.message)}" for case in result.checked.cases if case.message]
     about = f"{result.up.lab}: kernel {result.up.kernel}, {_runs(result.up.accelerator)}"
     parts = [about, _steps(result.up.steps), _distribution(result.up.distribution), columns(rows), *messages]
     if result.checked.measured:
@@ -336,5 +336,6 @@ def _steps(steps: Mapping[str, int]) -> str:
     return text + (f", failed as howto.md says they do: {expected}" if expected else "")
 
 
-def _indented(text: str) -> str:
+def indented(text: str) -> str:
+    """``text``, each line of it two blanks further in."""
     return "\n".join(f"  {line}" for line in text.splitlines())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lvslab.apply.transcript import printable
 from lvslab.apply.verdicts import Judged
 from lvslab.howto_results import OnKernel, Verified
-from lvslab.show import columns
+from lvslab.show import columns, indented
 
 _MARKS = {"ok": "ok", "failed": "FAILED", "expected failure": "expected", "not run": "not run"}
 _MEANINGS = {
@@ -84,7 +84,7 @@ def _legend(runs: Sequence[OnKernel]) -> list[str]:
 
 
 def _errors(runs: Sequence[OnKernel]) -> list[str]:
-    return [f"{run.label}: the lab did not come up\n{_indented(run.error)}" for run in runs if run.error]
+    return [f"{run.label}: the lab did not come up\n{indented(run.error)}" for run in runs if run.error]
 
 
 def _reasons(runs: Sequence[OnKernel]) -> list[str]:
@@ -100,7 +100,7 @@ def _reasons(runs: Sequence[OnKernel]) -> list[str]:
         text = f"step {number}, {verdict} on {on}: {printable(reason)}"
         run, step = where[0]
         if verdict == "failed":
-            text += f"\n{_indented(_printed(step))}"
+            text += f"\n{indented(_printed(step))}"
         parts.append(text)
     return parts
 
@@ -115,7 +115,3 @@ def _printed(step: Judged) -> str:
         "it printed:" if shown == lines else f"it printed {len(lines)} lines, the last {_OUTPUT} of them:"
     )
     return doubt + "\n".join([about, *(f"  {line}" for line in shown)])
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -16,13 +16,13 @@ _SHOWN_LINES = 6
 def document(claims: Claims, recorded: Recorded) -> str:
     """docs/tutorial-review.md."""
     parts = [_HEAD.strip(), _versions(claims, recorded), _overview(claims, recorded)]
-    number = 0
     for section, title in claims.sections.items():
         parts.append(f"## Section {section}: {title}")
-        for claim in claims.claims:
-            if claim.section == section:
-                number += 1
-                parts.append(_details(number, claim, claims.groups, recorded))
+        parts += [
+            _details(number, claim, claims.groups, recorded)
+            for number, claim in claims.numbered()
+            if claim.section == section
+        ]
     parts.append(_TAIL.strip())
     return "\n\n".join(parts) + "\n"
 
@@ -69,13 +69,9 @@ def _versions(claims: Claims, recorded: Recorded) -> str:
 def _overview(claims: Claims, recorded: Recorded) -> str:
     names = " | ".join(group.name for group in claims.groups)
     rows = [f"| | section | the tutorial says | {names} |", "|" + "---|" * (3 + len(claims.groups))]
-    number = 0
-    for section in claims.sections:
-        for claim in claims.claims:
-            if claim.section == section:
-                number += 1
-                verdicts = " | ".join(_verdict(claim, group, recorded) for group in claims.groups)
-                rows.append(f"| {number} | {section} | {_cell(claim.says)} | {verdicts} |")
+    for number, claim in claims.numbered():
+        verdicts = " | ".join(_verdict(claim, group, recorded) for group in claims.groups)
+        rows.append(f"| {number} | {claim.section} | {_cell(claim.says)} | {verdicts} |")
     return "\n".join(rows)
 
 
