@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import shutil
 from collections import Counter
@@ -11,6 +10,7 @@ from hashlib import sha256
 import pytest
 
 from lvslab.boot import ftp_server
+from lvslab.build import catalogue
 from lvslab.check import ftp_rounds, ftp_verdict, verdict
 from lvslab.check.ftp import Method, Session, fresh_port
 from lvslab.check.ftp_verdict import Visit
@@ -146,7 +146,7 @@ def skip_where_a_reply_is_fatal(lab: Testbed) -> None:
     """Up to Linux 5.0 a reply is rewritten with the help of nf_nat_ipv6. Where that is not loaded, the
     kernel calls a function at address 0 (``nf_nat_mangle_tcp_packet`` in nf_nat_helper.c of 4.19.79)."""
     kernel = lab.cluster.versions["kernel"]
-    if tuple(map(int, re.findall(r"\d+", kernel)[:2])) >= (5, 1):
+    if catalogue.numbers(kernel) >= (5, 1):
         return
     if lab.directors[0].execute("modprobe nf_nat_ipv6", check=False).status != 0:
         pytest.skip(f"kernel {kernel} was built without nf_nat_ipv6, and a reply to EPSV by IPv6 ends it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from lvslab.check.ipvs_listing import (
     ServiceConnections,
     parse_connections,
     parse_counters,
+    parse_entries,
     parse_thresholds,
 )
 from lvslab.check.ipvs_rules import parse_rules
@@ -84,7 +85,7 @@ def read(cluster: Cluster, director: str, what: Sequence[str] = EVERYTHING) -> R
             for server in service.servers
         },
         ip_forward=int(found["ip_forward"] or 0),
-        entries=dict(_entries(found["entries"])),
+        entries={entry.client: entry.server for entry in parse_entries(found["entries"])},
         listing=found["listing"].rstrip(),
     )
 
@@ -162,14 +163,6 @@ def _added_up(text: str) -> _AddedUp | None:
     shown = rows.pop("~")
     counted = tuple(map(sum, zip(*rows.values(), strict=True)))
     return _AddedUp(float(uptime.split()[0]), not threads, counted, shown)
-
-
-def _entries(text: str) -> Iterator[tuple[str, str]]:
-    """The lines of ``ipvsadm -Lnc``: protocol, expiry, state, source, virtual, destination."""
-    for line in text.splitlines():
-        columns = line.split()
-        if len(columns) >= 6 and columns[0] in ("TCP", "UDP", "SCTP"):
-            yield columns[3], columns[5]
 
 
 def kernel(cluster: Cluster, director: str) -> str:

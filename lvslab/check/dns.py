@@ -113,7 +113,7 @@ def records_match(owners: Mapping[str, str], answer: Answer) -> None:
     missing = [f"there is no {what} for {address}, {owner}" for address, owner in owners.items()]
     wrong = [line for line, address in zip(missing, owners, strict=True) if address not in answer.addresses]
     wrong += [
-        f"there is {_a(what)} for {address}, and no director has that address"
+        f"there is an {what} for {address}, and no director has that address"
         for address in answer.addresses
         if address not in owners
     ]
@@ -122,10 +122,6 @@ def records_match(owners: Mapping[str, str], answer: Answer) -> None:
             "; ".join(wrong),
             "compare the zone file on the name server with the directors' addresses; reload a changed one",
         )
-
-
-def _a(what: str) -> str:
-    return f"an {what}" if what.startswith("A") else f"a {what}"
 
 
 def rotation_holds(answers: Sequence[Answer]) -> None:

@@ -9,18 +9,17 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lvslab.check import director, ftp, schedulers
+from lvslab.check import director, ftp, rounds, schedulers
 from lvslab.check.features import lacking
 from lvslab.check.ftp import FtpFailed, Method, Session
 from lvslab.check.ftp_verdict import FtpFacts, Visit, explained
 from lvslab.check.ipvs_listing import parse_entries
-from lvslab.check.ipvs_table import Service, endpoint, scan_order
-from lvslab.check.own_view import SeenHere, default_gateway
-from lvslab.check.verdict import ClusterFacts, Probe, ServerFacts
+from lvslab.check.ipvs_table import Service
+from lvslab.check.own_view import SeenHere
+from lvslab.check.verdict import ClusterFacts, Probe
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
-    from lvslab.check.http import Place
     from lvslab.check.testbed import Testbed
 
 _ATTEMPTS = 3
@@ -54,16 +53,8 @@ class Turns:
 def ftp_service(lab: Testbed) -> Service:
     """The first virtual service that the steps make whose servers are all FTP servers of the lab. Raises
     CheckFailed where there is none."""
-    served = {
-        endpoint(str(address), service.port)
-        for node in lab.cluster.lab.real_servers.values()
-        for address in node.addresses
-        for service in node.services
-        if service.kind == "ftp"
-    }
-    for service in lab.table_of_steps():
-        if service.protocol == "tcp" and {str(server) for server in service.destinations} <= served:
-            return service
+    for service in rounds.services_of(lab.cluster, lab.table_of_steps(), "ftp"):
+        return service
     raise CheckFailed("the steps make no FTP service", "is there an `ipvsadm -A` with servers?")
 
 
@@ -117,14 +108,15 @@ def _turns(lab: Testbed, count: int, held: bool, client: str) -> tuple[Turns, bo
     before = director.read(lab.cluster, name, ("listing",))
     kernel = lab.cluster.versions.get("kernel", "")
     model = schedulers.model_for(service.scheduler, kernel, service.scheduler_flags)
-    expected, then = forecast(model, _servers(lab, service, before), count, held=held)
+    servers = rounds.servers_now(lab.cluster, service, before)
+    expected = schedulers.forecast(model.choose, servers, count, held=held)
     sessions: list[Session] = []
     try:
         for _ in range(count):
             sessions.append(Session(place, service.address, service.port))
             if not held:
                 sessions[-1].quit()
-        after = _servers(lab, service, director.read(lab.cluster, name, ("listing",)))
+        after = rounds.servers_now(lab.cluster, service, director.read(lab.cluster, name, ("listing",)))
         for session in sessions if held else ():
             session.quit()
     except FtpFailed as failure:
@@ -133,22 +125,8 @@ def _turns(lab: Testbed, count: int, held: bool, client: str) -> tuple[Turns, bo
         for session in sessions:
             session.close()
     active = {server.name: server.active for server in after if server.active}
-    taken = Turns(expected, tuple(session.server for session in sessions), active)
-    return taken, _known(after) < _known(then)
-
-
-def forecast(
-    model: schedulers.Model, servers: tuple[schedulers.Server, ...], count: int, *, held: bool
-) -> tuple[tuple[str, ...], tuple[schedulers.Server, ...]]:
-    """Whom the scheduler's model gives ``count`` connections to, and the servers after that; a connection is
-    active for as long as it is ``held``."""
-    service, names = schedulers.SimulatedService(model, servers), list[str]()
-    for _ in range(count):
-        name, service = service.connect()
-        names.append(name)
-        if not held and name != schedulers.NOBODY:
-            service = service.finish(name)
-    return tuple(names), service.servers
+    taken = Turns(expected.names, tuple(session.server for session in sessions), active)
+    return taken, rounds.known(after) < rounds.known(expected.servers)
 
 
 def facts(lab: Testbed, address: str = "") -> FtpFacts:
@@ -181,25 +159,6 @@ def _helper_ports(text: str) -> tuple[int, ...]:
     return tuple(int(row[1]) for row in rows if len(row) == 4 and row[3] == "ftp")
 
 
-def _servers(lab: Testbed, service: Service, now: director.Reading) -> tuple[schedulers.Server, ...]:
-    """The servers and weights of the steps in the kernel's order, with the director's connections."""
-    row, names = now.connections_of(service), _names(lab)
-    found = {str(server): server for server in row.servers} if row else {}
-    return tuple(
-        schedulers.Server(
-            name=names.get(server.address, server.address),
-            weight=server.weight,
-            active=found[str(server)].active if str(server) in found else 0,
-            inactive=found[str(server)].inactive if str(server) in found else 0,
-        )
-        for server in scan_order(service)
-    )
-
-
-def _known(servers: Sequence[schedulers.Server]) -> int:
-    return sum(server.active + server.inactive for server in servers)
-
-
 def _names(lab: Testbed) -> dict[str, str]:
     """The real servers by their addresses, those of IPv6 that they have by now included."""
     names = dict[str, str]()
@@ -212,33 +171,19 @@ def _names(lab: Testbed) -> dict[str, str]:
 
 def _cluster(lab: Testbed) -> ClusterFacts:
     """What a person would look at when there is no control connection."""
-    now, service = lab.reading(), ftp_service(lab)
-    cards = lab.cluster.lab.directors[lab.directors[0].name].interfaces.values()
-    inside, servers = set[str](), list[ServerFacts]()
-    for name, node in lab.cluster.lab.real_servers.items():
-        networks = {card.network for card in node.interfaces.values()}
-        inside |= {str(card.address) for card in cards if card.network in networks}
-        place, address = lab.enter(name), str(node.addresses[0])
-        gateway = default_gateway(SeenHere(place).routes())
-        servers += [
-            ServerFacts(name, address, own.port, _probe(place, address, own.port), gateway)
-            for own in node.services
-            if own.kind == "ftp"
-        ]
-    return ClusterFacts(
-        virtual_service=str(service),
-        director_address=min(inside, default=""),
-        expected=lab.table_of_steps(),
-        observed=now.rules,
-        servers=tuple(servers),
-        ip_forward=now.ip_forward,
+    name, service = lab.directors[0].name, ftp_service(lab)
+    return rounds.facts_of(
+        lab.cluster, service, name, "ftp", lambda node: _Seen(lab.enter(node)), lab.reading()
     )
 
 
-def _probe(place: Place, address: str, port: int) -> Probe:
-    """What an FTP server says to a client on its own host."""
-    try:
-        with ftp.Session(place, address, port, timeout=2.0):
-            return "answers"
-    except FtpFailed as failure:
-        return "refused" if failure.kind == "refused" else "no-answer"
+class _Seen(SeenHere):
+    """A Mininet host, whose own FTP server is asked."""
+
+    def probe(self, address: str, port: int) -> Probe:
+        """What an FTP server says to a client on its own host."""
+        try:
+            with ftp.Session(self.namespace, address, port, timeout=2.0):
+                return "answers"
+        except FtpFailed as failure:
+            return "refused" if failure.kind == "refused" else "no-answer"

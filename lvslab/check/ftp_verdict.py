@@ -13,7 +13,7 @@ from hashlib import sha256
 from lvslab.boot import ftp_server
 from lvslab.check.ftp import PASSIVE, FtpFailed, Transfer
 from lvslab.check.ipvs_listing import Entry
-from lvslab.check.ipvs_table import endpoint
+from lvslab.check.ipvs_table import address_of, endpoint
 from lvslab.check.verdict import ClusterFacts, Finding, diagnose
 from lvslab.errors import CheckFailed
 
@@ -63,8 +63,7 @@ class FtpFacts:
 
     def name(self, end: str) -> str:
         """The real server whose ``end`` of a connection this is."""
-        address = end.rpartition(":")[0].strip("[]")
-        return self.names.get(address, address)
+        return self.names.get(address_of(end), address_of(end))
 
 
 def content_is_whole(transfers: Sequence[Transfer]) -> None:
@@ -92,11 +91,11 @@ def addresses_are_virtual(visits: Sequence[Visit], facts: FtpFacts) -> None:
     service's."""
     for transfer in _transfers(visits):
         data = transfer.data
-        if data.method == "PASV" and _host(data.announced) != facts.address:
+        if data.method == "PASV" and address_of(data.announced) != facts.address:
             whose = facts.name(data.announced)
-            who = f"{whose}'s own address" if whose != _host(data.announced) else "another address"
+            who = f"{whose}'s own address" if whose != address_of(data.announced) else "another address"
             raise CheckFailed(
-                f"the reply to PASV named {_host(data.announced)}, {who}, and not the virtual address "
+                f"the reply to PASV named {address_of(data.announced)}, {who}, and not the virtual address "
                 f"{facts.address}",
                 _hints(_helper(data.method, facts)),
             )
@@ -148,12 +147,12 @@ def _astray(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
     data = failure.data
     if data is None or data.method not in PASSIVE:
         return
-    client, port = _host(failure.control), data.announced.rpartition(":")[2]
+    client, port = address_of(failure.control), data.announced.rpartition(":")[2]
     place = endpoint(facts.address, int(port))
     servers = [
         facts.name(entry.server)
         for entry in facts.entries
-        if _host(entry.client) == client and entry.virtual == place
+        if address_of(entry.client) == client and entry.virtual == place
     ]
     for server in dict.fromkeys(servers):
         if server != failure.server:
@@ -200,10 +199,6 @@ def _helper(method: str, facts: FtpFacts) -> Iterator[Finding]:
 
 def _transfers(visits: Sequence[Visit]) -> Iterator[Transfer]:
     return (transfer for visit in visits for transfer in visit.transfers)
-
-
-def _host(end: str) -> str:
-    return end.rpartition(":")[0].strip("[]")
 
 
 def _hints(findings: Iterator[Finding] | Sequence[Finding]) -> str | None:

@@ -83,6 +83,11 @@ def endpoint(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+def address_of(end: str) -> str:
+    """The address of an ``endpoint``."""
+    return end.rpartition(":")[0].strip("[]")
+
+
 def service_name(protocol: Protocol, address: str, port: int, mark: int = 0, ipv6: bool = False) -> str:
     """A virtual service's name for people: ``10.0.0.1:80``, ``10.0.0.1:53 (udp)``, ``firewall mark 3``."""
     if protocol == "fwmark":

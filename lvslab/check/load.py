@@ -114,7 +114,7 @@ def load(
             )
         clients = _clients(running, client)
         table = directors.read(running, director, ("rules",)).rules
-        service = next(iter(rounds.web_services_of(running, table)), None)
+        service = next(iter(rounds.services_of(running, table, "http")), None)
         if service is None or not service.destinations:
             raise StateError(
                 f"{director} has no web service with servers of this lab",

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from lvslab.check import access_log, http, schedulers, verdict
 from lvslab.check.director import Reading, read, settled, table_of_steps
 from lvslab.check.http import Reply, RequestFailed
 from lvslab.check.ipvs_listing import Counters
-from lvslab.check.ipvs_table import Destination, Service, endpoint, scan_order
+from lvslab.check.ipvs_table import Destination, Service, address_of, endpoint, scan_order
 from lvslab.check.namespace import NamespaceThread
 from lvslab.check.own_view import Seen, SeenByAgent, SeenHere, default_gateway
 from lvslab.check.verdict import ClusterFacts, ServerFacts
@@ -68,22 +68,22 @@ class Round:
 
 def web_services(cluster: Cluster, director: str) -> tuple[Service, ...]:
     """The virtual services that the steps make and behind which every server is a web server of the lab."""
-    return web_services_of(cluster, table_of_steps(cluster, director))
+    return services_of(cluster, table_of_steps(cluster, director), "http")
 
 
-def web_services_of(cluster: Cluster, table: Sequence[Service]) -> tuple[Service, ...]:
-    """Those of ``table`` behind which every server is a web server of the lab."""
-    web = {
+def services_of(cluster: Cluster, table: Sequence[Service], kind: str) -> tuple[Service, ...]:
+    """Those of ``table`` behind which every server is one of the lab, of that ``kind`` in ``lab.yaml``."""
+    served = {
         endpoint(str(address), service.port)
         for node in cluster.lab.real_servers.values()
         for address in node.addresses
         for service in node.services
-        if service.kind == "http"
+        if service.kind == kind
     }
     return tuple(
         service
         for service in table
-        if service.protocol == "tcp" and all(str(server) in web for server in service.destinations)
+        if service.protocol == "tcp" and all(str(server) in served for server in service.destinations)
     )
 
 
@@ -136,16 +136,21 @@ def _take(
     model = schedulers.model_for(
         service.scheduler, cluster.versions.get("kernel", ""), service.scheduler_flags
     )
-    before = (
-        settled(cluster, director) if model.remembers else read(cluster, director, ("listing", "counters"))
-    )
+    look = settled if model.remembers else read
+    before = look(cluster, director, what=("listing", "counters"))
     forecast = _forecast(cluster, service, model, before, client, count)
     url = f"http://{endpoint(service.address, service.port)}/"
     try:
         replies = http.requests_in_turn(namespaces(client), url, count)
     except RequestFailed as failure:
-        facts = _facts(cluster, namespaces, service, director, before, read(cluster, director))
-        raise verdict.no_answer(facts, failure) from failure
+        now = read(cluster, director)
+
+        def see(name: str) -> Seen:
+            return SeenByAgent(cluster, name) if cluster.is_virtual(name) else SeenHere(namespaces(name))
+
+        facts = facts_of(cluster, service, director, "http", see, now)
+        totals = now.totals.get(str(service), _NOTHING).since(before.totals.get(str(service), _NOTHING))
+        raise verdict.no_answer(replace(facts, counters=totals), failure) from failure
     after = read(cluster, director, ("listing", "entries"))
     names = _names(cluster)
     entries = _logged(cluster, [reply.request_id for reply in replies])
@@ -163,7 +168,7 @@ def _take(
         sources=access_log.client_addresses(entries),
         table=after.listing,
     )
-    return taken, _held(_servers(cluster, service, after)) < _held(forecast.servers)
+    return taken, known(servers_now(cluster, service, after)) < known(forecast.servers)
 
 
 def _forecast(
@@ -173,7 +178,7 @@ def _forecast(
 
     What the scheduler remembers is what as many requests in turn leave behind as the counters have.
     """
-    servers, memory = _servers(cluster, service, now), None
+    servers, memory = servers_now(cluster, service, now), None
     if model.remembers:
         counted = (now.by_server.get((str(service), str(server))) for server in service.destinations)
         past = sum(counters.connections for counters in counted if counters)
@@ -196,7 +201,7 @@ def _address_towards(cluster: Cluster, client: str, target: str) -> str:
     return str((near or cards)[0].address)
 
 
-def _servers(cluster: Cluster, service: Service, now: Reading) -> tuple[schedulers.Server, ...]:
+def servers_now(cluster: Cluster, service: Service, now: Reading) -> tuple[schedulers.Server, ...]:
     """The servers of the steps in the kernel's order, with the connections that the director has for
     them."""
     row, names = now.connections_of(service), _names(cluster)
@@ -219,7 +224,8 @@ def _servers(cluster: Cluster, service: Service, now: Reading) -> tuple[schedule
     return tuple(map(as_it_is, scan_order(service)))
 
 
-def _held(servers: tuple[schedulers.Server, ...]) -> int:
+def known(servers: tuple[schedulers.Server, ...]) -> int:
+    """How many connections the director knows of all ``servers``."""
     return sum(server.active + server.inactive for server in servers)
 
 
@@ -234,8 +240,7 @@ def connections_since(before: Reading, after: Reading, cluster: Cluster) -> dict
     names, gained = _names(cluster), Counter[str]()
     for (service, server), counters in after.by_server.items():
         more = counters.since(before.by_server.get((service, server), _NOTHING)).connections
-        address = server.rsplit(":", 1)[0].strip("[]")
-        gained[names.get(address, address)] += more
+        gained[names.get(address_of(server), address_of(server))] += more
     return {name: number for name, number in gained.items() if number}
 
 
@@ -257,35 +262,28 @@ def _logged(cluster: Cluster, request_ids: list[str]) -> tuple[access_log.Entry,
         time.sleep(0.01)
 
 
-def _facts(
-    cluster: Cluster,
-    namespaces: Callable[[str], NamespaceThread],
-    service: Service,
-    director: str,
-    before: Reading,
-    after: Reading,
+def facts_of(
+    cluster: Cluster, service: Service, director: str, kind: str, see: Callable[[str], Seen], now: Reading
 ) -> ClusterFacts:
-    """What a person would look at when a request is not answered."""
+    """What a person would look at when ``service``, whose servers are of that ``kind``, does not answer;
+    ``see`` gives a real server as it sees itself."""
     reachable = {str(card.address): card for card in cluster.lab.nodes[director].interfaces.values()}
     gateways, asked = set[str](), list[tuple[Seen, str, str, int]]()
     for name, node in cluster.lab.real_servers.items():
-        address = str(node.addresses[0])
-        seen: Seen = SeenByAgent(cluster, name) if cluster.is_virtual(name) else SeenHere(namespaces(name))
-        asked += [(seen, name, address, web.port) for web in node.services if web.kind == "http"]
+        address, seen = str(node.addresses[0]), see(name)
+        asked += [(seen, name, address, own.port) for own in node.services if own.kind == kind]
         for card in node.interfaces.values():
             gateways |= {own for own, theirs in reachable.items() if theirs.network == card.network}
     # Many at a time: where no server answers, each of them is waited for.
     with ThreadPoolExecutor(_PROBES_AT_ONCE) as workers:
         servers = tuple(workers.map(lambda server: _look_at(*server), asked))
-    totals = after.totals.get(str(service), _NOTHING).since(before.totals.get(str(service), _NOTHING))
     return ClusterFacts(
         virtual_service=str(service),
         director_address=min(gateways, default=""),
         expected=table_of_steps(cluster, director),
-        observed=after.rules,
+        observed=now.rules,
         servers=servers,
-        ip_forward=after.ip_forward,
-        counters=totals,
+        ip_forward=now.ip_forward,
     )
 
 

@@ -17,6 +17,7 @@ from typing import Literal, Self
 
 from lvslab.check import plain_http
 from lvslab.check.http import Place, new_request_id
+from lvslab.check.ipvs_table import address_of
 from lvslab.check.plain_http import Failed
 from lvslab.errors import CheckFailed
 
@@ -191,10 +192,9 @@ def named(
 
     def of(outcome: Outcome) -> Outcome:
         chosen = entries.get(outcome.source, "")
-        address = chosen.rpartition(":")[0].strip("[]")
-        return (
-            outcome if outcome.server or not chosen else replace(outcome, server=names.get(address, chosen))
-        )
+        if outcome.server or not chosen:
+            return outcome
+        return replace(outcome, server=names.get(address_of(chosen), chosen))
 
     return tuple(map(of, outcomes))
 

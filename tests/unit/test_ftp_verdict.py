@@ -7,7 +7,7 @@ from hashlib import sha256
 import pytest
 
 from lvslab.boot import ftp_server
-from lvslab.check import ftp_rounds, ftp_verdict
+from lvslab.check import ftp_rounds, ftp_verdict, schedulers
 from lvslab.check.ftp import DataConnection, FtpFailed, Method, Transfer
 from lvslab.check.ftp_verdict import FtpFacts, Visit
 from lvslab.check.ipvs_listing import Entry, parse_entries
@@ -176,7 +176,8 @@ SERVERS = (Server("rs3", 1), Server("rs2", 1), Server("rs1", 2))
 
 @pytest.mark.parametrize("held", [False, True])
 def test_turns_of_control_connections(held: bool) -> None:
-    names, after = ftp_rounds.forecast(WLC, SERVERS, 8, held=held)
+    expected = schedulers.forecast(WLC.choose, SERVERS, 8, held=held)
+    names, after = expected.names, expected.servers
     assert names == ("rs3", "rs2", "rs1", "rs1", "rs3", "rs2", "rs1", "rs1")
     counted = [server.active if held else server.inactive for server in after]
     assert counted == [2, 2, 4]
@@ -185,4 +186,4 @@ def test_turns_of_control_connections(held: bool) -> None:
 
 def test_old_connections_count_too() -> None:
     busy = (replace(SERVERS[0], inactive=3), *SERVERS[1:])
-    assert ftp_rounds.forecast(WLC, busy, 4, held=False)[0] == ("rs2", "rs1", "rs1", "rs2")
+    assert schedulers.forecast(WLC.choose, busy, 4).names == ("rs2", "rs1", "rs1", "rs2")

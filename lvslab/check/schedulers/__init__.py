@@ -78,19 +78,21 @@ def forecast(
     client: str = "",
     destination: str = "",
     memory: object = None,
+    held: bool = False,
 ) -> Forecast:
-    """What ``schedule`` does with ``count`` requests, each of which is finished before the next one begins.
+    """What ``schedule`` does with ``count`` requests, each of which is finished before the next one begins,
+    or with connections that are ``held`` until all are made.
 
-    Each request leaves one inactive connection on its server. ``servers`` are in the kernel's order, with
-    the counts that were read before the first request; ``memory`` is what the scheduler has in mind then. It
-    holds while no connection is forgotten on the way (`FORGOTTEN_AFTER`): compare the ``servers`` of the
-    result with a second reading to see whether one was.
+    Each request leaves one inactive connection on its server, or one that is active. ``servers`` are in the
+    kernel's order, with the counts that were read before the first request; ``memory`` is what the scheduler
+    has in mind then. It holds while no connection is forgotten on the way (`FORGOTTEN_AFTER`): compare the
+    ``servers`` of the result with a second reading to see whether one was.
     """
     service, names = SimulatedService(Model(schedule), tuple(servers), memory), list[str]()
     for _ in range(count):
         name, service = service.connect(client, destination)
         names.append(name)
-        if name != NOBODY:
+        if name != NOBODY and not held:
             service = service.finish(name)
     return Forecast(tuple(names), service.servers, service.memory)
 

@@ -49,7 +49,7 @@ def dh(moment: Moment, *, hashes: Hash = high_bits, crowded_out: bool = False) -
     """
     place = hashes(folded(moment.destination), TABLE_BITS)
     found = place % len(moment.servers) if moment.servers else None
-    return Choice(None if found is None or _is_out(moment.servers[found], crowded_out) else found)
+    return Choice(None if found is None or is_out(moment.servers[found], crowded_out) else found)
 
 
 def sh(
@@ -80,7 +80,7 @@ def sh(
     if falls_back:
         places += [(offset + 2 * place) % size for offset in range(size)]
     tried = (dealt[at % len(dealt)] for at in places)
-    return Choice(next((at for at in tried if not _is_out(moment.servers[at], crowded_out)), None))
+    return Choice(next((at for at in tried if not is_out(moment.servers[at], crowded_out)), None))
 
 
 def _dealt(servers: Sequence[Server], weighted: bool) -> list[int]:
@@ -92,6 +92,7 @@ def _dealt(servers: Sequence[Server], weighted: bool) -> list[int]:
     ]
 
 
-def _is_out(server: Server, crowded_out: bool) -> bool:
+def is_out(server: Server, crowded_out: bool = False) -> bool:
+    """Whether nobody gets the connections of this server's places; see `dh` for ``crowded_out``."""
     crowded = crowded_out and server.active > 2 * server.weight
     return server.weight <= 0 or server.overloaded or crowded

@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import chain
 from math import gcd
 
-from lvslab.check.schedulers.hashing import folded
+from lvslab.check.schedulers.hashing import folded, is_out
 from lvslab.check.schedulers.moment import Choice, Moment, Server
 
 # CONFIG_IP_VS_MH_TAB_INDEX is 12 where a configuration does not say otherwise: the fifth of ``primes``, and
@@ -38,11 +38,7 @@ def mh(moment: Moment, *, by_port: bool = False, falls_back: bool = False) -> Ch
         (number + (offset + place) % _PLACES) & 0xFFFFFFFF for offset in range(_PLACES if falls_back else 0)
     )
     found = chain([places[place]], (places[hash_1u32(other, _FIRST_KEY) % _PLACES] for other in others))
-    return Choice(next((index for index in found if not _is_out(moment.servers[index])), None))
-
-
-def _is_out(server: Server) -> bool:
-    return server.weight <= 0 or server.overloaded
+    return Choice(next((index for index in found if not is_out(moment.servers[index])), None))
 
 
 def _last_weight(server: Server) -> int:
