@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.boot import plan, qemu
+from lvslab.boot import namespaces, plan, qemu
+from lvslab.boot.namespaces import CLONE_NEWNET, CLONE_NEWNS, Namespaces
 from lvslab.boot.plan import Card, Guest
 from lvslab.boot.qemu import Machine
 
@@ -63,6 +64,29 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         return folder / name
 
     return put
+
+
+@pytest.fixture
+def host() -> Iterator[Namespaces]:
+    """Namespaces that nothing but two descriptors holds."""
+    made: list[Namespaces | OSError] = []
+
+    def make() -> None:
+        try:
+            namespaces.unshare(CLONE_NEWNET | CLONE_NEWNS)
+            made.append(Namespaces(namespaces.own("net"), namespaces.own("mnt")))
+        except OSError as refused:
+            made.append(refused)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    (found,) = made
+    if isinstance(found, OSError):
+        pytest.skip(f"this machine lets nobody make namespaces: {found}")
+    yield found
+    os.close(found.network)
+    os.close(found.mounts)
 
 
 # --- a stand-in for QEMU ----------------------------------------------------------------------------------

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lvslab.boot import daemon, namespaces
+from lvslab.boot import daemon
 from lvslab.boot.daemon import Daemon
-from lvslab.boot.namespaces import CLONE_NEWNET, CLONE_NEWNS, Namespaces
+from lvslab.boot.namespaces import Namespaces
 from lvslab.errors import BootError
 
 TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -36,28 +35,6 @@ if session == 0:
     print("session", flush=True)
 signal.pause()
 """
-
-
-@pytest.fixture
-def host() -> Iterator[Namespaces]:
-    made: list[Namespaces | OSError] = []
-
-    def make() -> None:
-        try:
-            namespaces.unshare(CLONE_NEWNET | CLONE_NEWNS)
-            made.append(Namespaces(namespaces.own("net"), namespaces.own("mnt")))
-        except OSError as refused:
-            made.append(refused)
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    (found,) = made
-    if isinstance(found, OSError):
-        pytest.skip(f"this machine lets nobody make namespaces: {found}")
-    yield found
-    os.close(found.network)
-    os.close(found.mounts)
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from lvslab.boot import namespaces
-from lvslab.boot.namespaces import CLONE_FS, CLONE_NEWNET, CLONE_NEWNS, Namespaces
+from lvslab.boot.namespaces import CLONE_FS, Namespaces
 from lvslab.errors import MachineError
 from lvslab.paths import PROJECT
 
@@ -21,29 +20,6 @@ from lvslab.paths import PROJECT
 def here() -> tuple[str, str]:
     """The calling thread's network and mount namespace."""
     return os.readlink("/proc/thread-self/ns/net"), os.readlink("/proc/thread-self/ns/mnt")
-
-
-@pytest.fixture
-def host() -> Iterator[Namespaces]:
-    """Namespaces that nothing but two descriptors holds."""
-    made: list[Namespaces | OSError] = []
-
-    def make() -> None:
-        try:
-            namespaces.unshare(CLONE_NEWNET | CLONE_NEWNS)
-            made.append(Namespaces(namespaces.own("net"), namespaces.own("mnt")))
-        except OSError as refused:
-            made.append(refused)
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    (found,) = made
-    if isinstance(found, OSError):
-        pytest.skip(f"this machine lets nobody make namespaces: {found}")
-    yield found
-    os.close(found.network)
-    os.close(found.mounts)
 
 
 def test_a_call_is_made_there_and_nothing_else_moves(host: Namespaces) -> None:
