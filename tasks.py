@@ -221,9 +221,10 @@ def verify(
 @task()
 def schema(c: Context) -> None:
     """The JSON Schema of lab.yaml, for editors."""
-    from lvslab import show, spec
+    from lvslab import schema as schemas
+    from lvslab import show
 
-    show.document(spec.json_schema())
+    show.document(schemas.json_schema())
 
 
 @task(name="list", help={"json": JSON})

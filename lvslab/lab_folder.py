@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _ROOMS = Path(__file__).parent
 # The rules by which a file is read: the rooms that read it, and all that these import.
-_LAB_RULES = ("errors.py", "groups.py", "spec.py", "topology.py", "zone_file.py")
+_LAB_RULES = ("errors.py", "groups.py", "schema.py", "spec.py", "topology.py", "zone_file.py")
 _HOWTO_RULES = ("apply/howto.py", "errors.py", "run.py", "topology.py")
 
 

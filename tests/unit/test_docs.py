@@ -20,7 +20,7 @@ from lvslab.errors import LvsLabError
 from lvslab.lab import Up
 from lvslab.paths import PROJECT
 from lvslab.program import BUG, LabProgram
-from lvslab.spec import LabFile
+from lvslab.schema import LabFile
 from lvslab.topology import list_labs
 
 DOCS = PROJECT / "docs"

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from lvslab import groups
-from lvslab.spec import Interface, Node
+from lvslab.schema import Interface, Node
 
 
 def node(address: str, count: int | None, role: str = "client") -> Node:

@@ -22,7 +22,7 @@ FLOORS = (
         "lvslab.run",
         "lvslab.stand_in",
     ),
-    ("lvslab.spec", "lvslab.topology", "lvslab.zone_file"),
+    ("lvslab.schema", "lvslab.spec", "lvslab.topology", "lvslab.zone_file"),
     ("lvslab.build.*",),
     ("lvslab.boot.*",),
     ("lvslab.apply.*",),

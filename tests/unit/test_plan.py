@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import pickle
 import re
@@ -104,7 +105,7 @@ def test_nothing_has_the_name_or_the_mac_of_something_else(lab: spec.Lab) -> Non
 @pytest.mark.parametrize("number", [0, 1, 63, 64, 200])
 def test_the_ends_of_a_management_network_meet(number: int) -> None:
     way = plan._management(number)
-    here, there = (spec.ipaddress.ip_interface(address) for address in (way.here, way.there))
+    here, there = (ipaddress.ip_interface(address) for address in (way.here, way.there))
     assert here.network == there.network
     assert here.network.prefixlen == 30
     assert here.ip + 1 == there.ip

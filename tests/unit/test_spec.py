@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lvslab import paths, spec, topology
+from lvslab import paths, schema, spec, topology
 from lvslab.build.servers import RECIPES
 from lvslab.errors import LabFileError, UsageError
 
@@ -80,8 +80,8 @@ def test_each_kind_of_service_has_its_own_defaults(folder: Path) -> None:
 
 
 def test_every_kind_of_service_has_a_server() -> None:
-    assert spec.SERVICES.keys() == RECIPES.keys()
-    assert spec.SERVICES.keys() >= topology.IN_GUESTS
+    assert schema.SERVICES.keys() == RECIPES.keys()
+    assert schema.SERVICES.keys() >= topology.IN_GUESTS
 
 
 def test_one_node_stands_for_many(folder: Path) -> None:
@@ -122,11 +122,12 @@ def test_a_lab_is_frozen(folder: Path) -> None:
 def test_all_that_a_file_may_say_is_in_the_lab() -> None:
     """The schema and the plain data are two lists of the same things."""
     for plain, model in (
-        (topology.Network, spec.Network),
-        (topology.Interface, spec.Interface),
-        (topology.HttpService, spec.HttpService),
-        (topology.FtpService, spec.FtpService),
-        (topology.Node, spec.Node),
+        (topology.Network, schema.Network),
+        (topology.Interface, schema.Interface),
+        (topology.HttpService, schema.HttpService),
+        (topology.FtpService, schema.FtpService),
+        (topology.DnsService, schema.DnsService),
+        (topology.Node, schema.Node),
     ):
         # What one node stands for has been written out.
         assert {field.name for field in fields(plain)} == set(model.model_fields) - {"count"}
@@ -172,15 +173,15 @@ def test_an_unknown_lab(folder: Path, name: str, message: str) -> None:
 
 
 def test_the_schema_file_is_up_to_date() -> None:
-    schema = spec.json_schema()
+    found = schema.json_schema()
     written = json.loads((paths.labs() / "lab.schema.json").read_text())
-    assert written == schema, "write it anew: ./run lab.schema > labs/lab.schema.json"
+    assert written == found, "write it anew: ./run lab.schema > labs/lab.schema.json"
 
 
 def test_the_schema_describes_every_field() -> None:
-    schema = spec.json_schema()
-    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    for model in [schema, *schema["$defs"].values()]:
+    found = schema.json_schema()
+    assert found["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    for model in [found, *found["$defs"].values()]:
         assert model["additionalProperties"] is False
         for name, field in model["properties"].items():
             assert field.get("description"), f"{model['title']}.{name}"
