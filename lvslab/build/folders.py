@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lvslab.build import store
 from lvslab.errors import BuildError
+from lvslab.run import run
 
 
 @contextlib.contextmanager
@@ -52,7 +53,8 @@ def _delete(place: Path) -> None:
     for folder in place.glob("*/work"):
         with contextlib.suppress(OSError):
             folder.chmod(0o700)
-    shutil.rmtree(place, ignore_errors=True)
+    # shutil.rmtree takes three times as long over the thousands of files of a build.
+    run(["rm", "--recursive", "--force", "--one-file-system", "--", place], check=False)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -50,13 +50,13 @@ def test_deleting_is_done_behind_a_dot(place: Path, monkeypatch: pytest.MonkeyPa
     (place / "old").mkdir(parents=True)
     (place / "old/file").touch()
     seen: list[str] = []
-    really = shutil.rmtree
+    really = folders.run
 
-    def rmtree(path: Path, ignore_errors: bool) -> None:
+    def rm(command: Sequence[str | Path], *, check: bool) -> None:
         seen.extend(found.name[:5] for found in place.iterdir())
-        really(path, ignore_errors)
+        really(command, check=check)
 
-    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    monkeypatch.setattr(folders, "run", rm)
     folders.discard(place / "old")
     assert seen == [".old."] and list(place.iterdir()) == []
 
