@@ -24,7 +24,7 @@ from lvslab.apply.applied import Applied
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import Entry, Transcript
-from lvslab.boot import control, plan
+from lvslab.boot import control, packets, plan
 from lvslab.boot.launch import Launch
 from lvslab.boot.namespaces import Namespaces
 from lvslab.build import keys
@@ -195,6 +195,10 @@ class Cluster:
             said = output.strip() or None
             raise CheckFailed(f"on {node}, `{command}` ended with status {answer['status']}", said)
         return output
+
+    def capture(self, node: str, *, room: int, first: int = 0) -> list[packets.Interface]:
+        """The interfaces of ``node``, whose packets are captured from now on; see `packets`."""
+        return packets.listen(self._control, node, room=room, first=first)
 
     def access_log(self, node: str, kind: str = "http") -> str:
         """The log of requests of the server on ``node`` whose service is of ``kind``."""

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from lvslab.boot import accelerator, control, copies, warm
+from lvslab.boot import accelerator, control, copies, packets, warm
 from lvslab.boot.guests import Guests
 from lvslab.boot.namespaces import Namespaces
 from lvslab.boot.plan import Guest, Plan
@@ -175,6 +175,14 @@ class Supervisor(control.Answer):
                 host = self._host(node)
                 descriptors += [os.dup(host.network), os.dup(host.mounts)]
                 return None
+            case {"ask": "capture", "node": str(node), **how}:
+                if node not in self._guests.names:
+                    self._host(node)  # or there is no such node, or not yet
+                about, opened = packets.open_all(
+                    self._plan, self._hosts, node, how["interface"], how["filter"], how["room"]
+                )
+                descriptors += opened
+                return about
             case {"ask": "stop node", "node": str(node)}:
                 return self._stop_node(node)
             case {"ask": "access log", "node": str(node), "kind": str(kind)}:
