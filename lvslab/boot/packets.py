@@ -55,6 +55,17 @@ _TIME = struct.Struct("=qq")
 _ANCILLARY = socket.CMSG_SPACE(_TIME.size) + socket.CMSG_SPACE(_AUXDATA.size)
 
 
+def keep_time() -> socket.socket:
+    """Have the kernel note when packets come, as long as the socket is open.
+
+    It begins with that some milliseconds after the first one on this machine asks for it (netstamp_work in
+    net/core/dev.c). A packet from before then is said to have come when it is read.
+    """
+    asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    asking.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    return asking
+
+
 def open_at(interface: str, program: Program = (), room: int = ROOM) -> socket.socket:
     """A socket with the packets of an interface of this thread's network namespace, from now on, both ways.
 

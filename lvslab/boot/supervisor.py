@@ -112,6 +112,7 @@ class Supervisor(control.Answer):
         self._asked_to_end = False
         self._ended = threading.Event()
         self._started = time.time()
+        self._keeps_time = packets.keep_time()  # before anybody captures
 
     def boot(self) -> None:
         """Bring the lab up, the guests beside all the rest. Raises BootError, MachineError."""
