@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from lvslab import pcapng
 from lvslab.boot.namespaces import Namespaces
 from lvslab.boot.plan import Card, Plan
-from lvslab.errors import UsageError
+from lvslab.errors import BootError, UsageError
 from lvslab.pcapng import Count, Packet
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def open_all(
     """What the supervisor does: sockets for the cards of ``node``, or the one that is called ``interface``.
 
     Returns what ``listen`` wants to know of each, and their descriptors. Raises UsageError where the node
-    has no such card.
+    has no such card, BootError where one cannot be captured at.
     """
     guest = next((each for each in plan.guests if each.name == node), None)
     cards = guest.cards if guest else next(each.cards for each in plan.hosts if each.name == node)
@@ -116,10 +116,14 @@ def open_all(
     about, descriptors = [], list[int]()
     try:
         for card in chosen:
-            if guest:
-                opened = open_at(card.port, program, room)
-            else:
-                opened = hosts[node].call(open_at, card.name, program, room)
+            try:
+                if guest:
+                    opened = open_at(card.port, program, room)
+                else:
+                    opened = hosts[node].call(open_at, card.name, program, room)
+            except OSError as refused:  # while the lab comes up its taps may not be there yet
+                what = f"cannot capture at {card.name} of {node}: {refused.strerror}"
+                raise BootError(what, "wait for lab.up to end, if it has not") from None
             descriptors.append(opened.detach())
             about.append({"name": card.name, "description": _description(card), "far": guest is not None})
     except BaseException:

@@ -44,10 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Forget the packets of the tests before this one, and what it has left when it failed the last time."""
-    for testbed, recording in _recordings(item).values():
+    """Forget the packets of the tests before this one."""
+    for _, recording in _recordings(item).values():
         recording.begin()
-        _capture_file(item, testbed).unlink(missing_ok=True)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,6 +63,9 @@ def pytest_runtest_makereport(
             report.longrepr = str(call.excinfo.value)
         if recordings := _recordings(item):
             _keep_packets(item, report, recordings)
+    elif call.when == "call":
+        for testbed, _ in _recordings(item).values():
+            _capture_file(item, testbed).unlink(missing_ok=True)  # of the last time
     return report
 
 

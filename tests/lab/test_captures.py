@@ -151,6 +151,18 @@ def test_a_mininet_host(run: Runner, name: str, tmp_path: Path) -> None:
     assert len(packets(file, "").splitlines()) == 2
 
 
+def test_what_was_written_until_a_capture_was_killed_is_whole(
+    run: Runner, name: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "killed.pcapng"
+    with capturing(run, name, "director", "--output", str(file)) as capture:
+        empty = file.stat().st_size
+        ask(run, name, 1)
+        run.wait_until(lambda: file.stat().st_size > empty + 1000, 20, "packets are written")
+        capture.kill()
+    assert ports(file, f"src {CLIENT} and dst {VIP} and {SYN}")
+
+
 def test_a_pipe_whose_reader_has_enough(run: Runner, name: str) -> None:
     reader = subprocess.Popen(
         ["tcpdump", "-nn", "-c", "2", "-r", "-", "tcp port 80"],

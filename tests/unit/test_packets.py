@@ -17,7 +17,7 @@ from lvslab.boot import packets
 from lvslab.boot.namespaces import Namespaces
 from lvslab.boot.packets import Interface
 from lvslab.boot.plan import Card, Guest, Host, Plan
-from lvslab.errors import UsageError
+from lvslab.errors import BootError, UsageError
 from lvslab.run import run
 from tests.unit.conftest import CARDS
 
@@ -204,7 +204,7 @@ def test_an_interface_that_there_is_not(host: Namespaces, guest: Guest, tmp_path
         packets.open_all(plan(tmp_path, guests=(guest,)), {}, "director", "eth7", (), 1 << 20)
     # The second card's tap is not there, and the first one's socket is not left open.
     host.call(cable, CARDS[0].port, "other")
-    with pytest.raises(OSError, match="No such device"):
+    with pytest.raises(BootError, match="cannot capture at eth1 of director: No such device"):
         host.call(packets.open_all, plan(tmp_path, guests=(guest,)), {}, "director", "", (), 1 << 20)
     assert len(os.listdir("/proc/self/fd")) == before
 

@@ -370,13 +370,16 @@ def test_without_junit_they_are_with_the_evidence_of_the_lab(
     assert len(captures(pytester, "evidence")) == 1
 
 
+@pytest.mark.parametrize("fixture", ["lab", "fresh_lab"])
 def test_when_the_test_passes_again_they_are_gone(
-    pytester: pytest.Pytester, log: list[str], wired: None
+    pytester: pytest.Pytester, log: list[str], wired: None, fixture: str
 ) -> None:
-    run(pytester, "def test_a(lab): pass\ndef test_b(lab): assert 0\n").assert_outcomes(passed=1, failed=1)
-    assert len(captures(pytester, ".")) == 1
-    run(pytester, "def test_a(lab): pass\ndef test_b(lab): pass\n").assert_outcomes(passed=2)
-    assert captures(pytester, ".") == {}
+    test = f"import os\ndef test_a({fixture}): assert os.path.exists('mended')\ndef test_b(lab): assert 0\n"
+    run(pytester, test).assert_outcomes(failed=2)
+    assert len(captures(pytester, ".")) == 2
+    (pytester.path / "mended").touch()
+    run(pytester, test).assert_outcomes(passed=1, failed=1)
+    assert [name.split(".")[1] for name in captures(pytester, ".")] == ["test_b"]
 
 
 def test_a_fixture_that_fails(pytester: pytest.Pytester, log: list[str], wired: None) -> None:
