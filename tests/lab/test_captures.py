@@ -88,8 +88,8 @@ def end(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGINT
 
 
 def packets(file: Path, expression: str, *options: str) -> str:
-    """The packets of a file that match, as tcpdump prints them."""
-    command = ["tcpdump", "-nn", *options, "-r", str(file), expression]
+    """The packets of a file that match, as tcpdump prints them, without what it knows of HTTP."""
+    command = ["tcpdump", "-nnq", *options, "-r", str(file), expression]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -164,20 +164,16 @@ def test_what_was_written_until_a_capture_was_killed_is_whole(
 
 
 def test_a_pipe_whose_reader_has_enough(run: Runner, name: str) -> None:
-    reader = subprocess.Popen(
-        ["tcpdump", "-nn", "-c", "2", "-r", "-", "tcp port 80"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert reader.stdin is not None
-    with capturing(run, name, "director", stdout=reader.stdin) as capture:
-        reader.stdin.close()
-        ask(run, name, 1)
-        out = reader.stdout.read() if reader.stdout else ""
-        assert reader.wait(20) == 0
-        capture.wait(20)
+    command = ["tcpdump", "-nn", "-c", "2", "-r", "-", "tcp port 80"]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet) as reader:
+        assert reader.stdin is not None and reader.stdout is not None
+        with capturing(run, name, "director", stdout=reader.stdin) as capture:
+            reader.stdin.close()
+            ask(run, name, 1)
+            out = reader.stdout.read().decode()
+            assert reader.wait(20) == 0
+            capture.wait(20)
     assert capture.returncode == 0
     assert f"> {VIP}.80" in out and "> 10.0.0." in out
 

@@ -34,6 +34,14 @@ def cable(*names: str) -> None:
     run(["ip", "link", "add", one, "type", "veth", "peer", "name", two])
     for name in names:
         run(["ip", "link", "set", name, "addrgenmode", "none", "up"])
+    await_carrier(*names)
+
+
+def await_carrier(*names: str) -> None:
+    """The kernel silently drops what is sent before it has taken note of the carrier."""
+    deadline = time.monotonic() + 10
+    while any(b"state UP" not in run(["ip", "-o", "link", "show", name]).stdout for name in names):
+        assert time.monotonic() < deadline, "the cable has no carrier"
 
 
 def sender(name: str) -> socket.socket:
@@ -146,6 +154,7 @@ def test_an_interface_that_goes_down_and_up_again(
     ends[0].send(HEADER + IPV4 + b"before")
     host.call(run, ["ip", "link", "set", "near", "down"])
     host.call(run, ["ip", "link", "set", "near", "up"])
+    host.call(await_carrier, "near")
     ends[0].send(HEADER + IPV4 + b"after")
     assert [packet.data[14:] for packet in packets.read([at])] == [b"before", b"after"]
 
