@@ -20,6 +20,7 @@ FLOORS = (
         "lvslab.paths",
         "lvslab.requirements",
         "lvslab.run",
+        "lvslab.signals",
         "lvslab.stand_in",
     ),
     ("lvslab.schema", "lvslab.spec", "lvslab.topology", "lvslab.zone_file"),
@@ -34,6 +35,7 @@ FLOORS = (
         "lvslab.howto_results",
         "lvslab.howto_verify",
         "lvslab.lab",
+        "lvslab.metrics",
         "lvslab.review",
         "lvslab.terminal",
     ),
@@ -52,6 +54,7 @@ FLOORS = (
         "lvslab.show_howto",
         "lvslab.show_kernels",
         "lvslab.show_review",
+        "lvslab.show_watch",
     ),
     ("tasks",),
 )
