@@ -93,7 +93,7 @@ class Families:
     def _add_service(
         self, labels: list[str], row: ServiceConnections, found: Reading, places: Places
     ) -> None:
-        family = "ipv6-fwmark" if row.protocol == "fwmark" and row.ipv6 else row.protocol
+        family = "fwmark-ipv6" if row.protocol == "fwmark" and row.ipv6 else row.protocol
         labels = [*labels, family, row.address, str(row.port), str(row.mark or "")]
         self.service.add_metric(labels, {"scheduler": row.scheduler, "flags": row.flags})
         self._count("service_", labels, found.totals.get(str(row)))

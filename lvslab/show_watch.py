@@ -64,8 +64,9 @@ def table(seen: LabSeen, width: int, height: int = 0) -> Group:
     lines += [line for director in seen.directors for line in _director(director, wide, first)]
     # The last line of a terminal is where the cursor stays.
     if height and len(lines) > height - 1:
-        left_out = len(lines) - (height - 2)
-        lines[height - 2 :] = [Text(f"... {left_out} more: a higher terminal, or --json", "dim")]
+        room = max(1, height - 2)
+        left_out = len(lines) - room
+        lines[room:] = [Text(f"... {left_out} more: a higher terminal, or --json", "dim")]
     widths = [first, *(wanted for _, wanted in columns)]
     return Group(*(_in_columns(line, widths) if isinstance(line, list) else line for line in lines))
 

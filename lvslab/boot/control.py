@@ -115,6 +115,8 @@ class Control:
 
     def ends_within(self, seconds: float) -> bool:
         """Wait for ``seconds``, or until the lab or this conversation ends; whether that came first."""
+        if self._socket.fileno() < 0:
+            return True
         waiting = select.poll()
         # Nothing comes unless it is asked for, but the end of the stream.
         waiting.register(self._socket, select.POLLIN)
@@ -124,6 +126,7 @@ class Control:
         """End the conversation, for those too who wait in ``ends_within``."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
 
     def end(self) -> None:
         """End the lab, and return when the last of its processes is gone."""
