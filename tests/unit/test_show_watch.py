@@ -66,7 +66,8 @@ def test_a_narrow_terminal() -> None:
     shown = lines(80)
     assert all(len(line) <= 80 for line in shown)
     head, director, service, one, two, hangs, third, empty = shown
-    assert head.split()[1:] == ["web-nat", "weight", "active", "inact", "conn/s", "pkt/s", "B/s", "share", "due"]
+    titles = ("web-nat", "weight", "active", "inact", "conn/s", "pkt/s", "B/s", "share", "due")
+    assert head.split()[1:] == [*titles]
     assert director == "director-1  rates over 2.0 s"
     assert service.split() == ["66.199.240.50:80", "wlc", "persist…", "7", "2400", "-", "-", "-"]
     assert one.split() == ["real-server-1", "1", "3", "1200", "12.5", "2.2k", "7.9M", "30.0%", "33.3%"]
