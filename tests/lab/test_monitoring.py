@@ -1,4 +1,4 @@
-"""lab.watch and lab.metrics on a lab that is up: figures are those of the traffic, and nothing stays behind."""
+"""lab.watch and lab.metrics on a lab that is up: figures are those of the traffic, and nothing is left."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ def test_metrics_have_exactly_the_requests_that_were_sent(run: Runner, name: str
 
 
 def settled(run: Runner, metrics: Metrics, connections: float | None = None) -> Scraped:
-    """What is scraped when there have been so many connections, and nothing moves any more for longer than the
-    kernel takes to add up."""
+    """What is scraped when there have been so many connections, and nothing moves any more for longer than
+    the kernel takes to add up."""
     since: list[tuple[float, Scraped]] = []
 
     def still() -> Scraped | None:

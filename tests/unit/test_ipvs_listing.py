@@ -27,8 +27,9 @@ def test_connections(kernel: str) -> None:
         (ONE, "masquerading", 1),
         (TWO, "masquerading", 2),
     ]
-    # The first round and what came after it, all ended less than two minutes ago.
-    assert sum(server.active + server.inactive for server in service.servers) == 15
+    assert [server.active for server in service.servers] == [0, 0]
+    # What ended more than two minutes ago is forgotten: on one of them the first round.
+    assert sum(server.inactive for server in service.servers) == (3 if kernel == "debian-6.1" else 15)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -38,7 +39,8 @@ def test_counters(kernel: str) -> None:
     assert [str(server) for server in service.servers] == [ONE, TWO]
     assert service.counters.connections == 15
     assert PAGE < service.counters.bytes_out < 1.1 * PAGE
-    assert service.counters.packets_out > PAGE // 1500
+    # A card that takes large segments makes one packet of many.
+    assert service.counters.packets_out > PAGE // 65536
     one, two = (server.counters for server in service.servers)
     assert service.counters.since(one) == two
 
