@@ -35,7 +35,9 @@ def follow(readings: Iterable[LabSeen], *, count: int, as_json: bool) -> None:
     if live:
         with Live(console=console, auto_refresh=False, vertical_overflow="crop") as shown:
             for seen in islice(coming, count + 1 if count else None):
-                shown.update(table(seen, console.width, console.height), refresh=True)
+                # The cursor stays in a line of its own, where the terminal may echo what is typed.
+                lines = Group(table(seen, console.width, console.height), Text())
+                shown.update(lines, refresh=True)
         return
     next(coming)  # has no rates
     for seen in islice(coming, count or None):

@@ -172,23 +172,22 @@ def fresh(
     now (`settled` says why); where none lags behind, or none moves, in ``early`` seconds.
 
     So whatever traffic there is, there are whole periods between two of these readings, and the difference
-    of their counters is what was counted in the time between. ``pause`` waits for so many seconds.
+    of their counters is what was counted in the time between. ``uptime`` is then when the kernel added up,
+    as near as it was seen. ``pause`` waits for so many seconds.
     """
-    before = None
+    first = last = None
     while True:
         now = _added_up(cluster.observe(director, _ADDED_UP))
         if now is None or now.processors.up_to_date:
-            if before is None:
+            if first is None:
                 pause(early)
-            break
-        if before is None:
-            before = now
-        elif (
-            now.processors.shown != before.processors.shown or now.uptime - before.uptime > ESTIMATION_PERIOD
-        ):
-            break
+            return read(cluster, director, what)
+        if last is not None and now.processors.shown != last.processors.shown:
+            return replace(read(cluster, director, what), uptime=(last.uptime + now.uptime) / 2)
+        if first is not None and now.uptime - first.uptime > ESTIMATION_PERIOD:
+            return read(cluster, director, what)
+        first, last = first or now, now
         pause(_GLANCES)
-    return read(cluster, director, what)
 
 
 _ADDED_UP = (

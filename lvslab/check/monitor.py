@@ -26,7 +26,7 @@ PATIENCE = 8.0
 """Seconds in which a director must answer. Prometheus waits 10 s for a scrape unless told otherwise."""
 
 # A reading is begun a little before the kernel adds up again, or it would wait for the next time.
-_EARLY = 0.15
+_EARLY = 0.4
 # The supervisor needs a moment beside the time that it gives the director.
 _GRACE = 5.0
 

@@ -286,7 +286,7 @@ def test_what_cannot_be_watched(run: Runner, words: tuple[str, ...], status: int
 
 def test_a_director_that_does_not_answer(run: Runner, name: str, metrics: Metrics) -> None:
     """Its agent has something else to do, for longer than anybody waits."""
-    busy = threading.Thread(target=occupy, args=(name, PATIENCE * 2))
+    busy = threading.Thread(target=occupy, args=(name, PATIENCE * 3.5))
     assert metrics.scrape()["director_up", ""] == 1
     busy.start()
     run.wait_until(lambda: metrics.scrape(PATIENCE + 5)["director_up", ""] == 0, 60, "it is seen to hang")

@@ -332,7 +332,8 @@ def test_counters_are_read_just_when_they_are_added_up(head: str) -> None:
     """Though there is more to be counted already."""
     shell = Busy([31, 32, 33, 34], lambda looks: 20 if looks < 4 else 32, head)
     reading, pauses = fresh(shell, early=0.2)
-    assert reading == read(Shell(), *director.MONITORED)
+    # Between the third and the fourth look, of half a second each.
+    assert reading == replace(read(Shell(), *director.MONITORED), uptime=10 + 3.5 * 0.5)
     assert shell.looks == 4
     assert len(pauses) == 3
     assert 0.2 not in pauses
