@@ -289,8 +289,12 @@ def test_a_director_that_does_not_answer(run: Runner, name: str, metrics: Metric
     busy = threading.Thread(target=occupy, args=(name, PATIENCE * 3.5))
     assert metrics.scrape()["director_up", ""] == 1
     busy.start()
-    run.wait_until(lambda: metrics.scrape(PATIENCE + 5)["director_up", ""] == 0, 60, "it is seen to hang")
-    found = metrics.scrape(PATIENCE + 5)
+
+    def down() -> Scraped | None:
+        found = metrics.scrape(PATIENCE + 5)
+        return None if found["director_up", ""] else found
+
+    found = run.wait_until(down, 2 * PATIENCE, "it is seen to hang")
     assert found["lab_up", ""] == 1
     assert ("ipvs_connections_total", "") not in found
     (document,) = watched(run, name, "--count", "1", "--interval", "1")
