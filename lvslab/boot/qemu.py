@@ -290,8 +290,8 @@ class Machine:
             return self.agent.run(command, seconds)
 
     def glance(self, command: str, seconds: float) -> Done:
-        """The same for whoever must not wait: ``seconds`` hold for the orders before this one too, and a guest
-        that is known to hang is not asked."""
+        """The same for whoever must not wait: ``seconds`` hold for the orders before this one too, and a
+        guest that is known to hang is not asked."""
         if (what := self.trouble) is not None:
             raise self.failure("running", what)
         with self._explained("reading", seconds):

@@ -50,7 +50,7 @@ EVERYTHING = ("rules", "thresholds", "listing", "counters", "entries", "ip_forwa
 MONITORED = ("listing", "uptime", "counters", "rates", "stats")
 """What somebody who looks at a director all the time wants to know. ipvsadm first: it loads IPVS."""
 _GLANCES = 0.05
-"""Seconds between two looks at whether the kernel has added up. Each costs an emulated director some 5 ms."""
+"""Seconds between two looks at whether the kernel has added up; each takes a few processes there."""
 
 
 class Observer(Protocol):
