@@ -24,6 +24,7 @@ from lvslab.check.monitor import PATIENCE
 from lvslab.check.testbed import Testbed
 from lvslab.cluster import attach
 from lvslab.paths import PROJECT
+from tests.lab.test_load import program
 
 if TYPE_CHECKING:
     from tests.lab.conftest import Box, Names, Runner
@@ -186,7 +187,8 @@ def load(run: Runner, name: str, seconds: int, connections: int = 2) -> Iterator
         env=dict(run.environment),
     ) as process:
         try:
-            run.wait_until(lambda: run.children(process.pid), 30, "the load begins")
+            begun = "the load begins"
+            run.wait_until(lambda: "wrk" in map(program, run.children(process.pid)), 30, begun)
             yield
         finally:
             process.send_signal(signal.SIGINT)
