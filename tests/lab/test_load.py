@@ -104,8 +104,7 @@ def test_an_interrupted_load_leaves_nothing(run: Runner, name: str, sign: signal
 
 
 def program(pid: int) -> str:
-    """The name of the program that ``pid`` runs, "" where it has ended, whether or not its parent has heard of
-    that."""
+    """The name of the program that ``pid`` runs, "" where it has ended, reaped or not."""
     try:
         return Path(Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]).name
     except (FileNotFoundError, ProcessLookupError):
