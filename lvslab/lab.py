@@ -7,7 +7,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -288,8 +288,9 @@ def verify(
     ipvsadm: str | None = None,
     junit: Path | None,
     listeners: Listeners,
+    only: Collection[str] = (),
 ) -> Verified:
-    """Up, check and down in one, under a name of its own."""
+    """Up, check and down in one, under a name of its own; ``only`` as in ``checked.run``."""
     folder = topology.find(lab, paths.labs())
     name = f"{folder.resolve().name[:20]}-{secrets.token_hex(3)}"
     with ExitStack() as held:
@@ -298,7 +299,8 @@ def verify(
             _, result = _up(held, folder, name, wanted, True, False, listeners)
         except _Stopped as stopped:
             raise stopped.why from None
-        found = checked.run(folder, name, junit or Path(result.evidence) / "junit.xml", quiet=True)
+        report = junit or Path(result.evidence) / "junit.xml"
+        found = checked.run(folder, name, report, quiet=True, only=only)
     return Verified(result, found)
 
 
