@@ -142,9 +142,9 @@ def test_ipv6(fresh_lab: Testbed, method: Method) -> None:
 def make_ipv6(lab: Testbed) -> None:
     """Give the cluster IPv6 addresses beside the others, and the service one of them."""
     director, vip = lab.directors[0], "fd00:66::50"
-    # Up to Linux 5.0 a reply to EPSV is rewritten with the help of nf_nat_ipv6, and where that is not loaded the
-    # kernel calls a function at address 0 (nf_nat_mangle_tcp_packet in nf_nat_helper.c of 4.19.79). Later there
-    # is no such module.
+    # Up to Linux 5.0 a reply to EPSV is rewritten with the help of nf_nat_ipv6, and where that is not loaded
+    # the kernel calls a function at address 0 (nf_nat_mangle_tcp_packet in nf_nat_helper.c of 4.19.79).
+    # Later there is no such module.
     director.execute("modprobe nf_nat_ipv6", check=False)
     director.execute(
         "sysctl -w net.ipv6.conf.all.forwarding=1; "

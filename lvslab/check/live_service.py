@@ -47,8 +47,8 @@ class LiveService:
 
     ``servers`` maps the names that the real servers' pages bear to their addresses; all listen on port 80.
     ``expected`` and ``observed`` grow with each connection. Where the scheduler draws they are the same, and
-    ``check`` looks at how likely these servers were. ``modelled`` is the scheduler that the model believes in,
-    where that shall be another one than the director's.
+    ``check`` looks at how likely these servers were. ``modelled`` is the scheduler that the model believes
+    in, where that shall be another one than the director's.
     """
 
     def __init__(
