@@ -285,8 +285,8 @@ DRAWN = 100
 HELD = {THREE: 3, ONE: 2, TWO: 1}
 WEIGHTS = {THREE: 20, ONE: 10, TWO: 10}
 """TWO has the fewest connections for its weight, then THREE, then ONE. That stays so while each of DRAWN
-finished ones counts as 1 and each of HELD as 256, whoever gets them: so all draws are alike. ONE would be chosen
-far oftener if one server were drawn and not two, or if they were compared without their weights."""
+finished ones counts as 1 and each of HELD as 256, whoever gets them: so all draws are alike. ONE would be
+chosen far oftener if one server were drawn and not two, or if they were compared without their weights."""
 
 
 @pytest.fixture
