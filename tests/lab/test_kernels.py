@@ -105,7 +105,7 @@ def test_what_was_built_balances(run: Runner, own_store: Mapping[str, str], buil
 def test_what_was_built_draws_by_twos(
     run: Runner, names: Names, own_store: Mapping[str, str], built: dict[str, Any]
 ) -> None:
-    """Debian's kernels are without that scheduler."""
+    """The scheduler that Debian's 6.1 is without."""
     name = names()
     run("lab.up", "schedulers", "--name", name, "--kernel", built["name"], env=own_store)
     pytest_of_it = (sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider")
