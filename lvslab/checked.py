@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,15 +59,18 @@ class Checked:
         }
 
 
-def run(folder: Path, name: str, junit: Path, *, quiet: bool) -> Checked:
+def run(folder: Path, name: str, junit: Path, *, quiet: bool, only: Collection[str] = ()) -> Checked:
     """Run the checks in ``folder`` on the lab that is up as ``name``; ``junit`` is where the report goes.
-    ``quiet`` sends pytest's words to stderr. Raises CheckFailed where there is no check, or no report.
+    ``quiet`` sends pytest's words to stderr. With ``only`` some, those whose names hold one of these, and no
+    others. Raises CheckFailed where there is no check, or no report.
     """
     junit = junit.resolve()
     junit.unlink(missing_ok=True)
     # pytest ends with this process, however this one ends, and the labs that it has booted end with pytest.
     tied = ["setpriv", "--pdeathsig", "TERM", "--"]
     pytest = [*tied, sys.executable, "-P", "-m", "pytest", "-v", "-p", "no:cacheprovider"]
+    if only:
+        pytest += ["-k", " or ".join(sorted(only))]
     done = subprocess.run(
         [*pytest, f"--junit-xml={junit}", f"--lab={name}", str(folder.resolve())],
         stdout=sys.stderr if quiet else None,

@@ -70,6 +70,7 @@ def command(*words: str) -> str:
         ("lab.capture", "director", "--name", "no-such-lab"),
         ("lab.ssh", "director", "--name", "no-such-lab"),
         ("lab.transcript", "--name", "no-such-lab"),
+        ("lab.watch", "no-such-lab", "--json"),
     ],
     ids=" ".join,
 )

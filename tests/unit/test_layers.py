@@ -21,6 +21,7 @@ FLOORS = (
         "lvslab.pcapng",
         "lvslab.requirements",
         "lvslab.run",
+        "lvslab.signals",
         "lvslab.stand_in",
     ),
     ("lvslab.schema", "lvslab.spec", "lvslab.topology", "lvslab.zone_file"),
@@ -36,6 +37,7 @@ FLOORS = (
         "lvslab.howto_results",
         "lvslab.howto_verify",
         "lvslab.lab",
+        "lvslab.metrics",
         "lvslab.review",
         "lvslab.terminal",
     ),
@@ -54,6 +56,7 @@ FLOORS = (
         "lvslab.show_howto",
         "lvslab.show_kernels",
         "lvslab.show_review",
+        "lvslab.show_watch",
     ),
     ("tasks",),
 )
