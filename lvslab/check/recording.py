@@ -1,8 +1,8 @@
 """The last packets at the interfaces of a lab's directors, kept for the case that a test fails.
 
 They are queued by the kernel, and nobody reads them while there is room: a test that passes pays for sockets
-that are open (1.1 µs for each packet at each interface, measured at a veth), and no more. A thread looks from
-time to time how full the queues are.
+that are open (1.1 µs for each packet at each interface, measured at a veth), and no more. A thread looks
+from time to time how full the queues are.
 """
 
 from __future__ import annotations
