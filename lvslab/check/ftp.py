@@ -47,6 +47,7 @@ _SHORT = 1 << 16
 # One port for each 5 ms, over and over: 130 s for all of them.
 _TICK = 5_000_000
 _PORTS = range(34000, 60000)
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -247,8 +248,9 @@ class _Client(ftplib.FTP):
         return (host if self.trusting else str(known[0])), port
 
     def makeport(self) -> socket.socket:
-        host, port = str(self.control.getsockname()[0]), fresh_port()
-        listener = socket.create_server((host, port), family=self.control.family, backlog=1)
+        host = str(self.control.getsockname()[0])
+        listener = self._listening(host)
+        port = int(listener.getsockname()[1])
         listener.settimeout(self.timeout)
         self.data, self.tried = DataConnection(self.data.method, endpoint(host, port)), True
         try:
@@ -260,6 +262,15 @@ class _Client(ftplib.FTP):
             listener.close()
             raise
         return listener
+
+    def _listening(self, host: str) -> socket.socket:
+        for attempt in range(_ATTEMPTS):
+            try:
+                return socket.create_server((host, fresh_port()), family=self.control.family, backlog=1)
+            except OSError as refused:  # some other connection may have that port just now
+                if refused.errno != errno.EADDRINUSE or attempt + 1 == _ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
 
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
         # ftplib's own says nothing of a data connection that was made when the command then failed.
