@@ -221,18 +221,6 @@ def test_a_transfer_that_is_cut(server: Server) -> None:
     assert failed.value.data.client
 
 
-def test_ports_for_data_do_not_come_again() -> None:
-    ports = [ftp.fresh_port() for _ in range(20)]
-    assert len(set(ports)) == len(ports)
-
-
-def test_a_port_that_somebody_has_is_passed_over(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server((server.address[0], 0)) as taken, session(server) as opened:
-        ports = iter([int(taken.getsockname()[1]), ftp.fresh_port()])
-        monkeypatch.setattr(ftp, "fresh_port", lambda: next(ports))
-        assert opened.retrieve("pub/large", method="PORT").size > 0
-
-
 def test_nobody_listens(server: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
