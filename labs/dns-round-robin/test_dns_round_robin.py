@@ -83,15 +83,20 @@ def check_first_address(lab: Testbed, client: str = "client", count: int = 12) -
 
 
 def zone(lab: Testbed, *changes: str, meanwhile: Callable[[], object] = lambda: None) -> None:
-    """Change the zone on the name server by commands of sed, and return when it serves the changed one.
-    ``meanwhile`` is called over and over until then, the last time before it did."""
+    """Change the zone on the name server by commands of sed, and return when it serves the changed one, and
+    nobody there the old one. ``meanwhile`` is called over and over until then."""
     server, client = lab.node("name-server"), lab.enter("client")
     number = (client.call(dns.serial, SERVER, "example.test") or 0) + 1
     words = " ".join(f"-e '{change}'" for change in (*changes, rf"s/\(hostmaster\) [0-9]*/\1 {number}/"))
     meanwhile()
+    # The process that answers is the one that was begun with last; it goes on until the next one is there.
+    answers = server.output("pgrep --newest --full 'sbin/[n]sd -d'").strip()
     server.execute(f"sed -i {words} /etc/nsd/example.test.zone && /etc/nsd/control reload example.test")
     deadline = time.monotonic() + RELOAD_SECONDS
-    while client.call(dns.serial, SERVER, "example.test") != number:
+    while (
+        client.call(dns.serial, SERVER, "example.test") != number
+        or server.execute(f"test -e /proc/{answers}", check=False).status == 0
+    ):
         assert time.monotonic() < deadline, server.output("cat /var/log/nsd.log")
         meanwhile()
         time.sleep(0.01)
