@@ -37,6 +37,7 @@ FLOORS = (
         "lvslab.review",
         "lvslab.terminal",
     ),
+    ("lvslab.regress.*",),
     ("lvslab.light_invoke",),
     (
         "lvslab.bench",
