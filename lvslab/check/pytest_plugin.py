@@ -36,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_FIGURES] = []
     meaning = "skip the test where the directors' kernel or ipvsadm is older than these features of IPVS"
     config.addinivalue_line("markers", f"needs(feature, ...): {meaning} (names of the catalogue's features)")
+    meaning = "expect the test to fail where the directors' kernel or ipvsadm has one of these bugs"
+    config.addinivalue_line("markers", f"known_bug(bug, ...): {meaning} (names of the catalogue's bugs)")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -54,14 +56,21 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(autouse=True)
 def _features(request: pytest.FixtureRequest) -> None:
-    """Skip a test that ``needs`` what the lab's directors cannot do, with the versions as the reason."""
-    wanted = [feature for mark in request.node.iter_markers("needs") for feature in mark.args]
-    if not wanted:
+    """Skip a test that ``needs`` what the lab's directors cannot do, with the versions as the reason, and
+    expect one to fail that shows a ``known_bug`` of theirs."""
+    wanted, bugs = (
+        [name for mark in request.node.iter_markers(marker) for name in mark.args]
+        for marker in ("needs", "known_bug")
+    )
+    if not wanted and not bugs:
         return
+    from lvslab.check import known_bugs
     from lvslab.check.features import lacking
 
-    if (reason := lacking(_versions(request), wanted)) is not None:
+    versions = _versions(request)
+    if (reason := lacking(versions, wanted)) is not None:
         pytest.skip(reason)
+    known_bugs.expect(request.node, versions, bugs)
 
 
 def _versions(request: pytest.FixtureRequest) -> Mapping[str, str]:
