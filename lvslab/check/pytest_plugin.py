@@ -1,8 +1,8 @@
 """The pytest plugin: a lab's folder is a suite, and its tests get running labs from these fixtures.
 
 ``pytest labs/web-nat --lab web-nat`` checks the lab that is up under that name; without ``--lab`` one is
-booted for the module, and ends with it. Loaded by every pytest of the environment, so it imports nothing
-until used.
+booted for the module, and ends with it; with ``--lvs-kernel`` one for each kernel (see
+`lvslab.check.many_kernels`). Loaded by every pytest of the environment, so it imports nothing until used.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lvslab.check.figures import MEASURED
+from lvslab.check.many_kernels import kernel_of, shared_by
 
 if TYPE_CHECKING:
     from lvslab.check.spares import Spares
     from lvslab.check.testbed import NodeUnderTest, Testbed
+
+pytest_plugins = ["lvslab.check.many_kernels"]
 
 _FIGURES: pytest.StashKey[list[str]] = pytest.StashKey()
 _SPARES: pytest.StashKey[Spares] = pytest.StashKey()
@@ -88,7 +91,9 @@ def _versions(request: pytest.FixtureRequest) -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="module")
-def lab(request: pytest.FixtureRequest, record_testsuite_property: Any) -> Iterator[Testbed]:
+def lab(
+    request: pytest.FixtureRequest, lvs_kernel: str | None, record_testsuite_property: Any
+) -> Iterator[Testbed]:
     """The lab of the module's folder, up and with its how-to applied. For tests that leave it as it was."""
     from lvslab.check.testbed import Testbed
     from lvslab.cluster import attach
@@ -98,23 +103,24 @@ def lab(request: pytest.FixtureRequest, record_testsuite_property: Any) -> Itera
             _record(testbed, record_testsuite_property)
             yield testbed
         return
-    with _booted(request.path.parent) as testbed:
+    with _booted(request.path.parent, lvs_kernel, request.config.getoption("lvs_ipvsadm")) as testbed:
         testbed.apply()
         _record(testbed, record_testsuite_property)
         yield testbed
 
 
 @pytest.fixture
-def bare_lab(request: pytest.FixtureRequest) -> Iterator[Testbed]:
+def bare_lab(request: pytest.FixtureRequest, lvs_kernel: str | None) -> Iterator[Testbed]:
     """A lab of its own for one test, booted, and without a single step of the how-to.
 
-    Its directors are of the same kind as those of the lab that ``--lab`` names, and run the same kernel.
+    Its directors are of the same kind as those of the lab that ``--lab`` names, and run the same kernel, or
+    that of ``--lvs-kernel``.
     """
     yield from _own(request, applied=False)
 
 
 @pytest.fixture
-def fresh_lab(request: pytest.FixtureRequest) -> Iterator[Testbed]:
+def fresh_lab(request: pytest.FixtureRequest, lvs_kernel: str | None) -> Iterator[Testbed]:
     """A lab of its own for one test, with the how-to applied. For tests that change or break it.
 
     The how-to is typed in the first one; where all of it is typed on directors, the directors of the others
@@ -171,14 +177,18 @@ def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
     config = request.config
     if _SPARES not in config.stash:
         config.stash[_SPARES] = Spares()
-    spares, (kernel_name, kind, ipvsadm) = config.stash[_SPARES], _directors(config)
+    spares, (of_lab, kind, ipvsadm) = config.stash[_SPARES], _directors(config)
+
+    def wanted(item: pytest.Function, applied: bool) -> Wanted:
+        return Wanted(item.path.parent, kernel_of(item) or of_lab, applied, kind, ipvsadm)
+
     coming = [
-        Wanted(item.path.parent, kernel_name, fixture == "fresh_lab", kind, ipvsadm)
+        wanted(item, fixture == "fresh_lab")
         for item in _after(request.node)
         for fixture in ("bare_lab", "fresh_lab")
         if fixture in item.fixturenames
     ]
-    own = spares.take(Wanted(request.path.parent, kernel_name, applied, kind, ipvsadm), coming)
+    own = spares.take(wanted(request.node, applied), coming)
     try:
         try:
             testbed = own.testbed()
@@ -190,10 +200,14 @@ def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
         spares.end(own)
 
 
-def _after(node: pytest.Item) -> Iterator[pytest.Function]:
-    """The tests that are still to come after ``node``, itself left out."""
+def _after(node: pytest.Function) -> Iterator[pytest.Function]:
+    """The tests that are still to come after ``node``, itself left out. A worker of xdist knows of those
+    only that share a lab with this one."""
     items = node.session.items
-    return (item for item in items[items.index(node) + 1 :] if isinstance(item, pytest.Function))
+    later = (item for item in items[items.index(node) + 1 :] if isinstance(item, pytest.Function))
+    if not hasattr(node.config, "workerinput"):
+        return later
+    return (item for item in later if shared_by(item) == shared_by(node))
 
 
 def _directors(config: pytest.Config) -> tuple[str | None, str, str | None]:
@@ -203,7 +217,7 @@ def _directors(config: pytest.Config) -> tuple[str | None, str, str | None]:
     from lvslab.cluster import attach
 
     if not (name := config.getoption("--lab")):
-        return None, "qemu", None
+        return None, "qemu", config.getoption("lvs_ipvsadm")
     with attach(name) as running:
         return running.kernel_name, running.director_kind, running.ipvsadm
 
@@ -215,7 +229,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @contextmanager
-def _booted(folder: Path, kernel_name: str | None = None, director_kind: str = "qemu") -> Iterator[Testbed]:
+def _booted(folder: Path, kernel_name: str | None, ipvsadm: str | None) -> Iterator[Testbed]:
     from lvslab.check.testbed import Testbed
     from lvslab.cluster import booted
     from lvslab.errors import MachineError
@@ -224,7 +238,7 @@ def _booted(folder: Path, kernel_name: str | None = None, director_kind: str = "
     with ExitStack() as opened:
         try:
             running = opened.enter_context(
-                booted(folder, name=name, kernel_name=kernel_name, director_kind=director_kind)
+                booted(folder, name=name, kernel_name=kernel_name, ipvsadm=ipvsadm)
             )
         except MachineError as lacking:
             pytest.skip(str(lacking))
