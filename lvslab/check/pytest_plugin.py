@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lvslab.check.figures import MEASURED
+from lvslab.check.figures import MEASURED, RAISED
 from lvslab.check.many_kernels import kernel_of, shared_by
 
 if TYPE_CHECKING:
@@ -47,13 +47,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what a check found as a message, without the traceback of lvslab's own code."""
+    """Show what a check found as a message, without the traceback of lvslab's own code, and keep what
+    kind of error it was."""
     report = yield
     if call.excinfo is not None and report.outcome == "failed":
         from lvslab.errors import LvsLabError
 
         if isinstance(call.excinfo.value, LvsLabError):
             report.longrepr = str(call.excinfo.value)
+            kind = (RAISED, type(call.excinfo.value).__name__)
+            item.user_properties.append(kind)
+            report.user_properties.append(kind)  # which has a copy of the item's
     return report
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT = "lvslab matrix 1"
+FORMAT: Literal["lvslab matrix 1"] = "lvslab matrix 1"
 """What ``results.json`` begins with. The number changes when an older reader would misread a newer file."""
 
 Verdict = Literal["error", "failed", "unexpectedly passed", "expected failure", "passed", "skipped"]
