@@ -51,7 +51,7 @@ def plan_of(
         servers=servers.bundles(service.kind for host in hosts for service in lab.nodes[host.name].services),
         host_key=keys.dropbear_host_key(),
         client_key=keys.client_public_key(),
-        evidence=evidence or _evidence(name),
+        evidence=evidence or evidence_folder(name),
         cold=cold,
         nodes=plan.nodes_of(lab),
         resolvers=plan.resolvers_of(lab),
@@ -111,7 +111,7 @@ def _kernel(lab: Lab, node: str, name: str, from_file: bool) -> kernel.Kernel:
         raise LabFileError(lab.folder / LAB_FILE, line, message, unknown.hint) from None
 
 
-def _evidence(name: str) -> Path:
+def evidence_folder(name: str) -> Path:
     """A new folder for the evidence of a run; the oldest ones go."""
     runs = paths.state() / "runs"
     runs.mkdir(parents=True, exist_ok=True)

@@ -5,16 +5,14 @@ In pytest such a check is a strict xfail, which only a failure in the bug's own 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 import pytest
 
 from lvslab.build import catalogue
 from lvslab.build.catalogue import Bug
+from lvslab.check.figures import KNOWN_BUG
 from lvslab.errors import CheckFailed
-
-_REASON = "known bug {}: {}"
 
 
 def present(versions: Mapping[str, str], names: Iterable[str]) -> Bug | None:
@@ -43,10 +41,4 @@ def expect(test: pytest.Item, versions: Mapping[str, str], names: Iterable[str])
 
 def reason(bug: Bug) -> str:
     """Why a check is expected to fail, as pytest's reports have it."""
-    return _REASON.format(bug.name, bug.what)
-
-
-def named(message: str) -> str:
-    """The bug that a report's ``message`` is about (see `reason`), "" for none."""
-    found = re.search(_REASON.format(r"([\w.-]+)", ""), message)
-    return found[1] if found else ""
+    return f"{KNOWN_BUG}{bug.name}: {bug.what}"

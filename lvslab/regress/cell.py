@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 
 from lvslab import checked, cluster, paths, running, topology
 from lvslab.cluster import Cluster, Listener, nobody
@@ -60,14 +61,16 @@ def run(
     known: Known = no_bugs,
     attempts: int = 2,
     report: Listener = nobody,
+    select: str = "",
 ) -> Result:
     """Try ``cell`` in a fresh cluster, and once more in another (if ``attempts`` is 2) where the lab itself
     breaks.
 
     ``folder`` gets the evidence; what it holds already is deleted. ``seed`` is that of the whole run, from
-    which the cell's own comes. ``report`` hears of the boot, as in ``cluster.booted``. The result has the
-    checksums and the worker left out, and the evidence too, which is for whoever keeps the folder. Raises
-    UsageError and its relatives, and nothing else that an LvsLabError is, before anything runs.
+    which the cell's own comes. ``report`` hears of the boot, as in ``cluster.booted``. Where ``select`` is
+    given, only checks are run that pytest -k finds by it. The result has the checksums and the worker left
+    out, and the evidence too, which is for whoever keeps the folder. Raises UsageError and its relatives,
+    and nothing else that an LvsLabError is, before anything runs.
     """
     place = topology.find(cell.lab, paths.labs())
     prepare(cell)
@@ -76,7 +79,7 @@ def run(
     own_seed, first = seed_of(seed, cell), ""
     for attempt in range(1, attempts + 1):
         begun = time.monotonic()
-        found = _try(cell, place, folder, own_seed, known, report)
+        found = _try(cell, place, folder, own_seed, known, report, select)
         seconds = time.monotonic() - begun
         if found.verdict != "error" or attempt == attempts:
             break
@@ -132,7 +135,9 @@ def repeat(cell: Cell, seed: int) -> str:
     return shlex.join(("./run", "matrix.run", *words))
 
 
-def _try(cell: Cell, place: Path, folder: Path, own_seed: int, known: Known, report: Listener) -> _Attempt:
+def _try(
+    cell: Cell, place: Path, folder: Path, own_seed: int, known: Known, report: Listener, select: str
+) -> _Attempt:
     name = running.name_of_its_own(place.resolve().name)
     found = _Attempt()
     with ExitStack() as held:
@@ -162,6 +167,7 @@ def _try(cell: Cell, place: Path, folder: Path, own_seed: int, known: Known, rep
                     folder / JUNIT,
                     log=folder / PYTEST_LOG,
                     environment={"LVSLAB_SEED": str(own_seed), "LVSLAB_STATE": str(folder / TESTS)},
+                    select=select,
                 )
                 cases = (judged(case, bug(case.name)) for case in done.cases)
                 found = replace(found, cases=(howto, *cases), measured=done.measured)
@@ -187,13 +193,17 @@ def _apply(booted: Cluster, bug: str) -> Case:
 
 
 def judged(case: checked.Case, bug: str) -> Case:
-    """The verdict on a test that pytest ran, where the known ``bug`` ("" for none) must make it fail.
+    """The verdict on a test that pytest ran, where the known ``bug`` ("" for none) must make it fail, or one
+    that the test itself names.
 
     A director that panics is a failure: that is its kernel's doing. Whatever else keeps a test from being
     made is an error: nothing is known then.
     """
     verdict: Verdict
-    if case.outcome == "passed":
+    bug = case.bug or bug
+    if case.outcome in _AS_KNOWN:
+        verdict = _AS_KNOWN[case.outcome]
+    elif case.outcome == "passed":
         verdict = "unexpectedly passed" if bug else "passed"
     elif case.outcome == "skipped":
         verdict = "skipped"
@@ -209,6 +219,10 @@ def _is_failure(case: checked.Case) -> bool:
         return case.raised in (CheckFailed.__name__, StepFailed.__name__, "UnexpectedEnd")
     return case.raised not in _OF_THE_LAB and not ended_by_signal(case.message)
 
+
+_AS_KNOWN: Mapping[str, Verdict] = MappingProxyType(
+    {"xfailed": "expected failure", "xpassed": "unexpectedly passed"}
+)
 
 _OF_THE_LAB = ("MachineError", "StateError", "BuildError", "CommandFailed")
 """Errors by which the lab breaks, and not its kernel: a guest that panics is a BootError."""
