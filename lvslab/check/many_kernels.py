@@ -38,8 +38,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
     """With ``-n`` alone, have xdist keep tests together that share a lab."""
     if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
-        config.option.dist = "loadgroup"
+        config.option.dist = "loadscope"
     return (yield)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """Share out the tests of a module by their kernels, where xdist would keep the module together."""
+    if config.option.dist != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    kernels = _ids(config)
+
+    class ByLab(LoadScopeScheduling):  # type: ignore[misc]  # it may be another version's
+        def _split_scope(self, nodeid: str) -> str:
+            return lab_of(nodeid, kernels)
+
+    return ByLab(config, log)
+
+
+def lab_of(nodeid: str, kernels: Sequence[str]) -> str:
+    """What the tests of one lab have in common: their module and, where there are ``kernels``, the one of
+    these that their parameters begin with."""
+    module, _, test = nodeid.partition("::")
+    parameters = test.partition("[")[2].removesuffix("]") + "-"
+    found = [name for name in kernels if parameters.startswith(f"{name}-")]
+    return " ".join([module, *sorted(found, key=len)[-1:]])
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -73,8 +98,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Have a test of a lab once for each kernel."""
     kernels: Sequence[str] = metafunc.config.getoption("lvs_kernel")
     if kernels and set(LABS) & set(metafunc.fixturenames):
-        ids = [Path(name).name for name in kernels]
-        metafunc.parametrize(_PARAMETER, kernels, ids=ids, scope="module", indirect=True)
+        metafunc.parametrize(_PARAMETER, kernels, ids=_ids(metafunc.config), scope="module", indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,25 +108,15 @@ def lvs_kernel(request: pytest.FixtureRequest) -> str | None:
     return getattr(request, "param", None)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tell xdist which tests share a lab."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        if isinstance(item, pytest.Function) and set(LABS) & set(item.fixturenames):
-            item.add_marker(pytest.mark.xdist_group("@".join(filter(None, shared_by(item)))))
+def _ids(config: pytest.Config) -> list[str]:
+    """What the kernels are called in the names of tests."""
+    return [Path(name).name for name in config.getoption("lvs_kernel")]
 
 
 def kernel_of(item: pytest.Function) -> str | None:
     """The kernel of ``--lvs-kernel`` that this test is for."""
     name = item.callspec.params.get(_PARAMETER) if hasattr(item, "callspec") else None
     return None if name is None else str(name)
-
-
-def shared_by(item: pytest.Function) -> tuple[str, str | None]:
-    """What the tests of one lab have in common: their module, by its path, and their kernel."""
-    return str(item.path), kernel_of(item)
 
 
 @pytest.hookimpl(trylast=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lvslab.check.figures import MEASURED, RAISED
-from lvslab.check.many_kernels import kernel_of, shared_by
+from lvslab.check.many_kernels import kernel_of
 
 if TYPE_CHECKING:
     from lvslab.check.spares import Spares
@@ -211,7 +211,7 @@ def _after(node: pytest.Function) -> Iterator[pytest.Function]:
     later = (item for item in items[items.index(node) + 1 :] if isinstance(item, pytest.Function))
     if not hasattr(node.config, "workerinput"):
         return later
-    return (item for item in later if shared_by(item) == shared_by(node))
+    return (item for item in later if (item.path, kernel_of(item)) == (node.path, kernel_of(node)))
 
 
 def _directors(config: pytest.Config) -> tuple[str | None, str, str | None]:
