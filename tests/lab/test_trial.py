@@ -1,4 +1,4 @@
-"""``kernel.try`` on real kernels, and what ``git bisect run`` makes of it; pytest's own options for kernels."""
+"""``kernel.try`` on real kernels, what ``git bisect run`` makes of it, and pytest's options for kernels."""
 
 from __future__ import annotations
 
@@ -24,18 +24,12 @@ CHECK = "test_table_is_what_the_steps_said"
 
 
 @pytest.fixture(scope="module")
-def image() -> Path:
-    """The bzImage of a kernel that labs boot here. Its modules are in a package of which the file knows nothing."""
+def package() -> Path:
+    """The package of a kernel that labs boot here."""
     try:
-        return kernel.find("debian-cloud").image
+        found = kernel.find("debian-cloud").module_source
     except LvsLabError as lacking:
         pytest.skip(str(lacking))
-
-
-@pytest.fixture(scope="module")
-def package() -> Path:
-    """The package of that kernel."""
-    found = kernel.find("debian-cloud").module_source
     assert found is not None
     return found
 
@@ -81,17 +75,18 @@ def test_good_bad_and_neither(run: Runner, package: Path, strict_lab: Path) -> N
     assert "every check was skipped: kernel" in neither["why"]
 
 
-def test_a_kernel_that_does_not_boot(run: Runner, image: Path, tmp_path: Path) -> None:
+def test_a_kernel_that_does_not_boot(run: Runner, tmp_path: Path) -> None:
+    content = kernel.find("debian-cloud").image.read_bytes()
+    # After the sectors that set up the processor, nothing but an instruction that is none: QEMU ends at once.
+    begin = 512 * (content[0x1F1] + 1)
     broken = tmp_path / "bzImage"
-    content = bytearray(image.read_bytes())
-    payload = len(content) // 3
-    content[payload : payload + 4096] = bytes(4096)
-    broken.write_bytes(content)
+    broken.write_bytes(content[:begin] + b"\x0f\x0b" * ((len(content) - begin) // 2))
     found = tried(run, broken, status=125)
     assert found["answer"] == "cannot tell" and found["kernel"].startswith("Linux ")
-    assert "web-nat: director" in found["why"]
+    assert found["why"].startswith("web-nat: director ")
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git on this machine")
 def test_git_bisect_finds_the_kernel_that_went_bad(
     run: Runner, package: Path, strict_lab: Path, tmp_path: Path
 ) -> None:
@@ -135,16 +130,13 @@ def test_git_bisect_finds_the_kernel_that_went_bad(
     git("bisect", "start", commits[-1], commits[0])
     stopped = run("bisect", "run", "sh", "-c", mistake, program=("git", "-C", str(repository)), status=None)
     assert "exit code 128" in stopped.stderr
-    assert (
-        "bad"
-        not in git("bisect", "log").partition("git bisect start")[2].replace("# bad", "").partition("\n")[2]
-    )
+    assert "git bisect bad" not in git("bisect", "log")
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one", "two workers"])
-def test_two_kernels_with_pytest(image: Path, tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_two_kernels_with_pytest(package: Path, tmp_path: Path, workers: tuple[str, ...]) -> None:
     report = tmp_path / "junit.xml"
-    kernels = ("--lvs-kernel", "debian-cloud", "--lvs-kernel", str(image))
+    kernels = ("--lvs-kernel", "debian-cloud", "--lvs-kernel", str(package))
     done = subprocess.run(
         [
             *(sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-q", "labs/web-nat"),
@@ -161,9 +153,9 @@ def test_two_kernels_with_pytest(image: Path, tmp_path: Path, workers: tuple[str
         case.get("name"): {str(each.get("name")): each.get("value") for each in case.iter("property")}
         for case in ElementTree.parse(report).iter("testcase")
     }
-    release = kernel.release_of(image)
-    assert cases.keys() == {f"{CHECK}[debian-cloud]", f"{CHECK}[{image.name}]"}
-    for name, told in (("debian-cloud", "debian-cloud"), (image.name, str(image))):
+    release = kernel.find("debian-cloud").release
+    assert cases.keys() == {f"{CHECK}[debian-cloud]", f"{CHECK}[{package.name}]"}
+    for name, told in (("debian-cloud", "debian-cloud"), (package.name, str(package))):
         properties = cases[f"{CHECK}[{name}]"]
         assert (properties["lvs-kernel"], properties["kernel-version"]) == (told, release)
         assert properties["ipvsadm-version"]
