@@ -77,7 +77,7 @@ def test_good_bad_and_neither(run: Runner, package: Path, strict_lab: Path) -> N
 
 def test_a_kernel_that_does_not_boot(run: Runner, tmp_path: Path) -> None:
     content = kernel.find("debian-cloud").image.read_bytes()
-    # After the sectors that set up the processor, nothing but an instruction that is none: QEMU ends at once.
+    # After the sectors that set up the processor, nothing but an instruction that is none: QEMU ends then.
     begin = 512 * (content[0x1F1] + 1)
     broken = tmp_path / "bzImage"
     broken.write_bytes(content[:begin] + b"\x0f\x0b" * ((len(content) - begin) // 2))
