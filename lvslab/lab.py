@@ -16,7 +16,7 @@ from lvslab import checked, cluster, paths, topology
 from lvslab import running as names
 from lvslab.apply import transcript
 from lvslab.apply.login import ssh_command
-from lvslab.apply.ssh import ConnectionLost
+from lvslab.apply.shell import ConnectionLost
 from lvslab.apply.transcript import Entry
 from lvslab.build import keys
 from lvslab.checked import Checked
