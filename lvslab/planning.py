@@ -11,13 +11,15 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lvslab import paths
 from lvslab.boot import control, own_director, plan
 from lvslab.boot.plan import DirectorKind
-from lvslab.build import image, kernel, keys, servers
+from lvslab.build import given, image, kernel, keys, servers
 from lvslab.errors import LabFileError, UsageError
 from lvslab.topology import LAB_FILE, Lab
 
@@ -48,7 +50,7 @@ def plan_of(
         networks=tuple(lab.networks),
         hosts=hosts,
         guests=plan.guests_of(lab, found),
-        servers=servers.bundles(service.kind for host in hosts for service in lab.nodes[host.name].services),
+        servers=bundles(lab, hosts, kernel_name, ipvsadm),
         host_key=keys.dropbear_host_key(),
         client_key=keys.client_public_key(),
         evidence=evidence or evidence_folder(name),
@@ -76,6 +78,8 @@ def bootables(
 
     Raises UsageError, MachineError, BuildError.
     """
+    if (ready := given.read(lab.folder, kernel_name, ipvsadm)) is not None:
+        return {name: _bootable(about) for name, about in ready["nodes"].items()}, ready["versions"]
     found, versions = dict[str, plan.Bootable](), dict[str, str]()
     for name in plan.virtual_machines(lab, kind):
         node = lab.nodes[name]
@@ -94,6 +98,37 @@ def bootables(
         if node.role == "director":
             versions = {**built.versions}
     return found, versions
+
+
+def bundles(
+    lab: Lab, hosts: Iterable[plan.Host], kernel_name: str | None, ipvsadm: str | None = None
+) -> dict[str, Path]:
+    """The archives of servers that ``hosts`` need, by kind. Raises MachineError, BuildError."""
+    if (ready := given.read(lab.folder, kernel_name, ipvsadm)) is not None:
+        return {kind: Path(place) for kind, place in ready["servers"].items()}
+    return servers.bundles(service.kind for host in hosts for service in lab.nodes[host.name].services)
+
+
+def given_for(
+    lab: Path,
+    kernel_name: str | None,
+    ipvsadm: str | None,
+    nodes: Mapping[str, plan.Bootable],
+    versions: Mapping[str, str],
+    archives: Mapping[str, Path],
+) -> bytes:
+    """What `given.read` reads, for a lab of that folder, kernel and ipvsadm."""
+    document = {
+        "for": given.wanted(lab, kernel_name, ipvsadm),
+        "nodes": {name: asdict(bootable) for name, bootable in nodes.items()},
+        "versions": dict(versions),
+        "servers": dict(archives),
+    }
+    return json.dumps(document, default=str).encode()
+
+
+def _bootable(about: Mapping[str, Any]) -> plan.Bootable:
+    return plan.Bootable(**{**about, "kernel": Path(about["kernel"]), "initrd": Path(about["initrd"])})
 
 
 def _kernel(lab: Lab, node: str, name: str, from_file: bool) -> kernel.Kernel:

@@ -5,13 +5,17 @@ The published schema of ``results.json`` is made of these models.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from hashlib import sha256
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT: Literal["lvslab matrix 1"] = "lvslab matrix 1"
+RESULTS = "results.json"
+
+FORMAT: Final = "lvslab matrix 1"
 """What ``results.json`` begins with. The number changes when an older reader would misread a newer file."""
 
 Verdict = Literal["error", "failed", "unexpectedly passed", "expected failure", "passed", "skipped"]
@@ -34,16 +38,25 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Cell(_Data):
-    """One combination to try: a lab (the name of a folder of labs/, or a path), a kernel as ``lab.up
-    --kernel`` takes it, and a version of ipvsadm ("" for the image's usual one)."""
+    """One combination to try."""
 
     lab: str
+    """The name of a folder of labs/, or the path of a lab's folder."""
     kernel: str
+    """As lab.up --kernel takes it."""
     ipvsadm: str = ""
+    """A version of ipvsadm, or the path of its source; "" for the image's usual one."""
+
+    @property
+    def key(self) -> str:
+        """A name for files and messages: no other cell's, and the same in every run."""
+        words = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(filter(None, (self.lab, self.kernel, self.ipvsadm))))
+        about = "\0".join((self.lab, self.kernel, self.ipvsadm))
+        return f"{words.strip('-')[-60:]}-{sha256(about.encode()).hexdigest()[:6]}"
 
     def __str__(self) -> str:
         with_ipvsadm = f" with ipvsadm {self.ipvsadm}" if self.ipvsadm else ""
@@ -51,42 +64,54 @@ class Cell(_Data):
 
 
 class Case(_Data):
-    """One check of a cell. ``message`` says why it did not pass; ``bug`` is the known bug (an identifier of
-    ``bugs.toml``) that it shows, or should have shown, "" for none."""
+    """One check of a cell."""
 
     name: str
+    """The test's name, as pytest has it."""
     verdict: Verdict
+    """What came of it."""
     seconds: Seconds
+    """How long it took."""
     message: str = ""
+    """Why it did not pass, "" where it did."""
     bug: str = ""
+    """The known bug (an identifier of bugs.toml) that it shows, or should have shown; "" for none."""
 
 
 class Result(_Data):
-    """What came of a cell.
-
-    ``seed`` is what random choices of its checks came from, ``repeat`` a command that runs it alone once
-    more. ``error`` says why the lab itself broke, "" where it did not; ``attempts`` is 2 where the first
-    broke, and it is ``flaky`` if the second then passed. ``evidence`` is a folder, relative to that of the
-    run; ``captures`` and other files are in it. ``versions`` are by program, ``checksums`` (SHA-256) by what
-    they are of: "kernel", "config", "ipvsadm". ``seconds`` is the time from the begin of the cell's last
-    attempt to its end, on ``worker``.
-    """
+    """What came of a cell."""
 
     cell: Cell
+    """What was tried."""
     verdict: Verdict
+    """The worst of its checks, or "error" where the lab itself broke."""
     cases: tuple[Case, ...] = ()
+    """Its checks, in the order in which they were made."""
     error: str = ""
+    """Why the lab itself broke, "" where it did not."""
     flaky: bool = False
+    """Whether the lab broke the first time, and not the second."""
     attempts: Annotated[int, Field(ge=1, le=2)] = 1
+    """How often it was tried: a second time where the lab itself broke."""
     seed: int = 0
+    """What random choices of its checks came from."""
     repeat: str = ""
+    """A command that runs it alone once more."""
     seconds: Seconds = 0.0
+    """From the begin of the last attempt to its end, on the worker."""
     evidence: str = ""
+    """A folder, relative to that of the run: transcript, console, captures, pytest's report."""
     versions: dict[str, str] = {}
+    """By program: "kernel" (uname -r), "iptables", "ipvsadm", "qemu", "lvslab"."""
     checksums: dict[str, str] = {}
+    """SHA-256 of what it was made of: "kernel", "config" (the kernel's), "ipvsadm", "lab" (the lab's
+    folder), "lvslab" (its own code). What has none is not known to be the same in another run."""
     measured: dict[str, str] = {}
+    """Figures that checks have found, with their units, by name."""
     accelerator: str = ""
+    """How the directors ran: "kvm", or "tcg" (emulation)."""
     worker: str = ""
+    """Who ran it."""
 
     @property
     def counts(self) -> dict[Verdict, int]:
@@ -96,23 +121,39 @@ class Result(_Data):
 
 
 class Run(_Data):
-    """A run of a matrix: ``results.json``. ``begun`` and ``ended`` are ISO 8601 with a zone, ``ended`` is ""
-    while it runs or where it was interrupted. ``machine`` says what it ran on, by what it says (processors,
-    QEMU, this machine's kernel, lvslab's version). Cells that have no result are not done yet."""
+    """A run of a matrix: results.json."""
 
     format: Literal["lvslab matrix 1"] = FORMAT
+    """The number changes when an older reader would misread a newer file."""
     begun: str
+    """ISO 8601 with a zone."""
     ended: str = ""
+    """ISO 8601 with a zone; "" while it runs, or where it was interrupted."""
     seed: int = 0
+    """What the seeds of the cells came from."""
     machine: dict[str, str] = {}
+    """What it ran on, by what it says: processors, QEMU, the machine's kernel, lvslab's version."""
     cells: tuple[Cell, ...]
+    """What was to be tried. Cells that have no result are not done yet."""
     results: tuple[Result, ...] = ()
+    """What came of the cells that are done."""
+
+    def of(self, cell: Cell) -> Result:
+        """The result of ``cell``, which has one."""
+        return next(result for result in self.results if result.cell == cell)
 
     @property
     def counts(self) -> dict[Verdict, int]:
         """How many cells came to each verdict."""
         found = Counter(result.verdict for result in self.results)
         return {verdict: found[verdict] for verdict in WORST_FIRST}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of ``results.json``: docs/matrix.schema.json."""
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    schema = Run.model_json_schema()
+    return {"$schema": dialect, **schema, "title": f"lvslab matrix: {RESULTS}"}
 
 
 def verdict_of(verdicts: Iterable[Verdict]) -> Verdict:
