@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
-from random import randrange
 
 import pytest
 
 from lvslab.build import catalogue
 from lvslab.check import director, verdict
+from lvslab.check.dice import dice
 from lvslab.check.held import HeldConnections
 from lvslab.check.live_service import LiveService, Place
 from lvslab.check.schedulers import LATER, NOBODY, TUTORIAL
@@ -46,7 +46,7 @@ def kernel(lab: Testbed) -> str:
 def ports() -> Iterator[int]:
     """Ports of services that nobody has had yet, in an earlier check of this lab either: connections of a
     service that is gone are remembered for two minutes."""
-    return count(100 * randrange(90, 600))
+    return count(100 * dice("ports of services").randrange(90, 600))
 
 
 @pytest.fixture

@@ -43,6 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"known_bug(bug, ...): {meaning} (names of the catalogue's bugs)")
 
 
+def pytest_report_header() -> str:
+    """Say what random choices come from, so that they can be made once more."""
+    from lvslab.check import dice
+
+    return f"lvslab: {dice.VARIABLE}={dice.seed()}"
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]

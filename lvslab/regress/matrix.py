@@ -13,6 +13,7 @@ import os
 import platform
 import queue
 import secrets
+import shutil
 import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +40,8 @@ _PATIENCE = 30
 """Seconds that a cluster which is there has to answer, and to have its first worker."""
 _DEATHS = 5
 """So many workers may be lost while they try one and the same cell; the next one makes it an error."""
+_WORKERS = ".workers"
+"""The folder, in that of the run, for files of the worker processes on this machine."""
 _GLANCE = 1.0
 """Seconds between two looks at how many workers there are."""
 
@@ -313,7 +316,7 @@ def _cluster_here(workers: int, place: Path) -> Iterator[Client]:
             host="127.0.0.1",
             dashboard_address=None,
             memory_limit=0,
-            local_directory=str(place / ".dask"),
+            local_directory=str(place / _WORKERS),
             silence_logs=logging.CRITICAL,
         )
         try:
@@ -327,6 +330,7 @@ def _cluster_here(workers: int, place: Path) -> Iterator[Client]:
                     if nanny.pid:
                         os.kill(nanny.pid, signal.SIGKILL)
             cluster.close()
+            shutil.rmtree(place / _WORKERS, ignore_errors=True)
 
 
 @contextlib.contextmanager

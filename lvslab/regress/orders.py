@@ -111,9 +111,10 @@ def order(cell: Cell, seed: int) -> tuple[Order, dict[str, Path]]:
     return made, found
 
 
-def difference(wanted: Order) -> str:
-    """What is not here as it is where ``wanted`` comes from, in words; "" for nothing."""
-    if checksums.of_lvslab() != wanted.checksums["lvslab"]:
+def difference(wanted: Order, lvslab: str) -> str:
+    """What is not here as it is where ``wanted`` comes from, in words; "" for nothing. ``lvslab`` is the
+    checksum of the code that runs here."""
+    if lvslab != wanted.checksums["lvslab"]:
         return "it has another version of lvslab's code"
     try:
         folder = topology.find(wanted.cell.lab, paths.labs())

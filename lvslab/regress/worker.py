@@ -16,13 +16,15 @@ from distributed import get_worker
 from lvslab import paths
 from lvslab.build import folders, given
 from lvslab.errors import LvsLabError, UsageError
-from lvslab.regress import cell, evidence, orders
+from lvslab.regress import cell, checksums, evidence, orders
 from lvslab.regress.orders import Order
 
 TOPIC = "lvslab"
 """What a worker tells of while it tries a cell: ``{"run": ..., "cell": key, "worker": name}``."""
 
 Answer = Mapping[str, Any]
+
+_CODE = checksums.of_lvslab()  # as it is when this process imports it, whatever becomes of the files
 
 _turn = threading.Lock()  # what is given to a lab is named in the environment, which a process has once
 
@@ -34,7 +36,7 @@ def work(run: str, text: str) -> Answer:
     ``cache`` (which) and ``worker`` (its address); or ``refused``, why it is not tried at all.
     """
     order = Order.model_validate_json(text)
-    if why := orders.difference(order):
+    if why := orders.difference(order, _CODE):
         return {"refused": f"{_name()} cannot try {order.cell}: {why}"}
     if lacks := [checksum for checksum, file in order.files.items() if orders.find(file) is None]:
         return {"lacks": lacks, "cache": _cache(), "worker": get_worker().address}
