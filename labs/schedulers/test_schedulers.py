@@ -223,8 +223,8 @@ def test_what_an_active_connection_costs(service_for: NewService) -> None:
 
 @pytest.mark.known_bug("weight-overflow")
 def test_wlc_with_great_weights_and_many_connections(service_for: NewService) -> None:
-    # 257 active connections, of 256 each, times 65535 is more than 32 bits hold. What they do hold of it is less
-    # than 256 times 65535, for one active connection.
+    # 257 active connections, of 256 each, times 65535 is more than 32 bits hold. What these do hold of it is
+    # less than 256 times 65535, which stands for one active connection.
     live = service_for("wlc")
     live.make("wlc", {TWO: 65535, ONE: 0})
     connect(live, 1)
