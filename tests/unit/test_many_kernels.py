@@ -144,7 +144,7 @@ def test_without_the_options_all_is_as_ever(pytester: pytest.Pytester) -> None:
     ],
 )
 def test_a_mistake_is_one_error(pytester: pytest.Pytester, options: tuple[str, ...], said: str) -> None:
-    result = pytester.runpytest_subprocess(*options)
+    result = pytester.runpytest_inprocess(*options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([said])
     assert "Traceback" not in result.stderr.str()
