@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 RESULTS = "results.json"
 
-FORMAT: Final = "lvslab matrix 1"
+FORMAT: Literal["lvslab matrix 1"] = "lvslab matrix 1"
 """What ``results.json`` begins with. The number changes when an older reader would misread a newer file."""
 
 Verdict = Literal["error", "failed", "unexpectedly passed", "expected failure", "passed", "skipped"]
@@ -32,7 +32,7 @@ WORST_FIRST: tuple[Verdict, ...] = (
     "skipped",
 )
 
-Seconds = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Data(BaseModel):
@@ -79,7 +79,7 @@ class Result(_Data):
     cases: tuple[Case, ...] = ()
     """Its checks, in the order in which they were made."""
     error: str = ""
-    """Why the lab itself broke, "" where it did not."""
+    """Why the lab itself broke, "" where it did not. Of one that is flaky: why it broke the first time."""
     flaky: bool = False
     """Whether the lab broke the first time, and not the second."""
     attempts: Annotated[int, Field(ge=1, le=2)] = 1

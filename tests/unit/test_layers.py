@@ -33,6 +33,7 @@ FLOORS = (
         "lvslab.howto_junit",
         "lvslab.howto_results",
         "lvslab.howto_verify",
+        "lvslab.junit",
         "lvslab.lab",
         "lvslab.review",
         "lvslab.terminal",
