@@ -14,6 +14,7 @@ from lvslab.howto_tasks import howtos
 from lvslab.kernel_tasks import kernels, toolchains
 from lvslab.paths import PROJECT
 from lvslab.program import JSON, end, say, task
+from lvslab.regress_tasks import matrices
 
 # Everything else is imported where it is used: `./run --list` shall not wait for pydantic and paramiko.
 
@@ -319,4 +320,4 @@ _lab.add_task(schema)
 _snapshot = Collection("snapshot")
 for _task in (list_snapshots, prune):
     _snapshot.add_task(_task)
-ns = Collection(_lab, howtos, _snapshot, kernels, toolchains, doctor, test, lint, bench)
+ns = Collection(_lab, howtos, matrices, _snapshot, kernels, toolchains, doctor, test, lint, bench)

@@ -49,7 +49,7 @@ def _case(group: str, step: Judged) -> Element:
     if step.verdict == "failed":
         junit.add_outcome(case, "failure", step.reason)
     elif step.verdict != "ok":
-        junit.add_outcome(case, "skipped", step.reason, type=step.verdict)
+        junit.add_outcome(case, "skipped", step.reason, kind=step.verdict)
     if step.verdict != "not run":
         doubt = f"(doubtful: step {step.doubtful} went wrong before it)\n" if step.doubtful else ""
         SubElement(case, "system-out").text = f"{step.node}# {step.command}\n{step.output}{doubt}"

@@ -27,9 +27,11 @@ def add_properties(suite: Element, about: Mapping[str, str]) -> None:
         SubElement(properties, "property", name=name, value=value)
 
 
-def add_outcome(case: Element, tag: str, reason: str, **attributes: str) -> None:
-    """Say that ``case`` ended with ``tag`` (failure, error, skipped): the first line of ``reason`` is the
-    message, and all of it the text, where there is more."""
+def add_outcome(case: Element, tag: str, reason: str, kind: str = "") -> None:
+    """Say that ``case`` ended with ``tag`` (failure, error, skipped), of that ``kind`` if there are several:
+    the first line of ``reason`` is the message, and all of it the text, where there is more."""
     first, _, more = reason.partition("\n")
-    outcome = SubElement(case, tag, **attributes, message=first)
+    outcome = SubElement(case, tag, message=first)
+    if kind:
+        outcome.set("type", kind)
     outcome.text = reason if more else None

@@ -96,7 +96,8 @@ def read(run_folder: Path, relative: str, *, console_lines: int, embed: int) -> 
 def shortened(text: str, lines: int, whole: str) -> Cut:
     """``text`` without its middle, if it has more than ``lines`` lines, and with the begin only of lines
     that are very long; ``whole`` says where all of it is."""
-    all_lines = text.splitlines()
+    # Not splitlines, which takes other control characters for ends of lines, and drops them.
+    all_lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     kept, left_out = all_lines, []
     if len(all_lines) > lines:
         head = lines // 2
@@ -138,7 +139,7 @@ def _tail(file: Path, lines: int) -> Cut:
         console.seek(max(0, size - _TAIL_BYTES))
         text = console.read().decode(errors="replace")
     # Serial consoles end lines with \r\n, some kernels with \n\r.
-    all_lines = text.replace("\r", "").splitlines()
+    all_lines = text.replace("\r", "").removesuffix("\n").split("\n")
     shown = [line[:_LINE] for line in all_lines[-lines:]]
     whole = size <= _TAIL_BYTES and shown == all_lines
     return Cut("\n".join(shown), "" if whole else f"the last {len(shown)} lines: {file.name} has all of it")

@@ -61,7 +61,7 @@ def _case(cell: Cell, case: Case) -> Element:
     element = Element("testcase", classname=_group(cell), name=case.name, time=f"{case.seconds:.3f}")
     if tag := _OUTCOMES.get(case.verdict):
         reason = f"{case.bug}: {case.message}" if case.bug else case.message
-        junit.add_outcome(element, tag, reason, type=case.verdict)
+        junit.add_outcome(element, tag, reason, kind=case.verdict)
     return element
 
 
@@ -69,7 +69,7 @@ def _not_done(cell: Cell) -> Element:
     suite = Element("testsuite", name=str(cell), time="0")
     junit.add_properties(suite, {"lab": cell.lab, "kernel": cell.kernel, "ipvsadm": cell.ipvsadm})
     case = SubElement(suite, "testcase", classname=_group(cell), name="lab", time="0")
-    junit.add_outcome(case, "skipped", "not done: the run ended before", type="not done")
+    junit.add_outcome(case, "skipped", "not done: the run ended before", kind="not done")
     return suite
 
 

@@ -9,11 +9,12 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from lvslab.apply.transcript import printable
@@ -119,17 +120,8 @@ def html(kept: Kept, folder: Path | None = None) -> str:
     def link(path: Path) -> str:
         return quote(os.path.relpath(path.resolve(), base))
 
-    environment = Environment(
-        loader=PackageLoader("lvslab.regress", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    return environment.get_template("report.html.jinja").render(
+    return _template().render(
         run=run,
         link=link,
         labs=list(dict.fromkeys(each.cell.lab for each in shown)),
@@ -151,6 +143,20 @@ def html(kept: Kept, folder: Path | None = None) -> str:
         script=Markup(_OPEN),
         policy=_policy(style),
     )
+
+
+@lru_cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("lvslab.regress", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("report.html.jinja")
 
 
 def _visible(value: object) -> object:

@@ -95,8 +95,9 @@ class Result(_Data):
     versions: dict[str, str] = {}
     """By program: "kernel" (uname -r), "iptables", "ipvsadm", "qemu", "lvslab"."""
     checksums: dict[str, str] = {}
-    """SHA-256 of what it was made of: "kernel", "config" (the kernel's), "ipvsadm", "lab" (the lab's
-    folder), "lvslab" (its own code). What has none is not known to be the same in another run."""
+    """SHA-256 of what it was made of: "kernel", "modules" and "config" (the kernel's), "ipvsadm", "image"
+    (the guest's), "lab" (the lab's folder), "lvslab" (its own code). Of what has none it is not known
+    whether it is the same in another run."""
     measured: dict[str, str] = {}
     """Figures that checks have found, with their units, by name."""
     accelerator: str = ""
