@@ -11,12 +11,18 @@ from lvslab.errors import CheckFailed
 from lvslab.regress.causes import Cause, cause
 from lvslab.regress.factors import Observed
 from lvslab.regress.reading import Kept
-from lvslab.regress.results import WORST_FIRST, Case, Cell, Result, Verdict
+from lvslab.regress.results import Case, Cell, Result, Verdict
 
 Kind = Literal["worse", "better", "flaky", "new", "gone"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_RANK = {verdict: rank for rank, verdict in enumerate(reversed([v for v in WORST_FIRST if v != "skipped"]))}
+_BEST_FIRST: tuple[Verdict, ...] = (
+    "passed",
+    "unexpectedly passed",
+    "expected failure",
+    "failed",
+    "error",
+)
 _OUTCOMES: Mapping[Verdict, str] = {
     "error": "error",
     "failed": "fails",
@@ -135,7 +141,7 @@ def kind_of(old: Verdict, new: Verdict) -> Kind | None:
         return "worse" if new in ("failed", "error") else "new"
     if old == "error":
         return "worse" if new in ("failed", "unexpectedly passed") else "better"
-    return "worse" if _RANK[new] > _RANK[old] else "better"
+    return "worse" if _BEST_FIRST.index(new) > _BEST_FIRST.index(old) else "better"
 
 
 @dataclass(frozen=True)
