@@ -3,7 +3,6 @@ together."""
 
 from __future__ import annotations
 
-import secrets
 import sys
 import threading
 import time
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvslab import checked, cluster, paths, topology
+from lvslab import running as names
 from lvslab.apply import transcript
 from lvslab.apply.login import ssh_command
-from lvslab.apply.ssh import ConnectionLost
+from lvslab.apply.shell import ConnectionLost
 from lvslab.apply.transcript import Entry
 from lvslab.build import keys
 from lvslab.checked import Checked
@@ -291,7 +291,7 @@ def verify(
 ) -> Verified:
     """Up, check and down in one, under a name of its own."""
     folder = topology.find(lab, paths.labs())
-    name = f"{folder.resolve().name[:20]}-{secrets.token_hex(3)}"
+    name = names.name_of_its_own(folder.resolve().name)
     with ExitStack() as held:
         try:
             wanted = Directors(kernel, director, ipvsadm)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NoReturn, Protocol
 
-from lvslab.apply.ssh import CommandTimeout, ConnectionLost, ShellResult
+from lvslab.apply.shell import CommandTimeout, ConnectionLost, ShellResult
 from lvslab.apply.transcript import Entry, Outcome, Transcript, printable
 from lvslab.errors import LvsLabError, StepFailed
 
@@ -38,7 +38,7 @@ class Step(Protocol):
 
 
 class NodeShell(Protocol):
-    """What a step is run in; ``lvslab.apply.ssh.Shell`` is one."""
+    """What a step is run in; ``lvslab.apply.shell.Shell`` is one."""
 
     def run(self, command: str, timeout: float) -> ShellResult: ...
 

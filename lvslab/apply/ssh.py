@@ -1,4 +1,4 @@
-"""SSH over a socket that somebody else has connected: single commands, and one shell for many of them.
+"""SSH over a socket that somebody else has connected: single commands, and shells for many of them.
 
 The socket comes from outside, so nothing here knows or cares whether it is a TCP connection to a guest
 or one end of a socketpair whose other end is a ``dropbear -i``.
@@ -14,7 +14,6 @@ import contextlib
 import io
 import logging
 import os
-import secrets
 import select
 import socket
 import threading
@@ -24,8 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from lvslab.apply.marker import MarkerReader, wrap
-from lvslab.errors import BootError, StepFailed
+from lvslab.apply.shell import CHUNK, CommandTimeout, ConnectionLost, Shell, left
+from lvslab.errors import BootError
 
 if TYPE_CHECKING:
     import paramiko
@@ -34,9 +33,6 @@ log = logging.getLogger("lvslab.ssh")
 
 # The status that OpenSSH's client ends with where a signal ended the remote command.
 SIGNALLED = 255
-_CHUNK = 1 << 16
-# How long a shell may take to end when we have no more for it, in seconds.
-_FAREWELL = 1.0
 _OPEN_ATTEMPTS = 5
 
 # The guest's processor may be emulated, so these are what costs it least among what both paramiko and
@@ -47,23 +43,6 @@ _DIGESTS = ("hmac-sha2-256", "hmac-sha1")
 _HOST_KEYS = ("ssh-ed25519",)
 
 
-class CommandTimeout(StepFailed):
-    """A command had not ended by its deadline. ``output`` is what it had printed, ``seconds`` its limit."""
-
-    def __init__(self, message: str, output: str, seconds: float, hint: str | None = None) -> None:
-        super().__init__(message, hint)
-        self.output = output
-        self.seconds = seconds
-
-
-class ConnectionLost(BootError):
-    """The connection broke in the middle of a command. ``output`` is what had been printed until then."""
-
-    def __init__(self, message: str, output: str = "", hint: str | None = None) -> None:
-        super().__init__(message, hint)
-        self.output = output
-
-
 @dataclass(frozen=True)
 class Executed:
     """One command's end: what it printed, and its exit status (255 where a signal ended it)."""
@@ -71,21 +50,6 @@ class Executed:
     stdout: bytes
     stderr: bytes
     status: int
-
-
-@dataclass(frozen=True)
-class ShellResult:
-    """One command's end in a shell that goes on.
-
-    ``output`` holds stdout and stderr as they came, ``status`` the exit status, ``seconds`` the time on our
-    clock. ``ended`` says that the shell itself ended with the command; ``status`` is then the shell's (255
-    where a signal ended it).
-    """
-
-    output: str
-    status: int
-    seconds: float
-    ended: bool = False
 
 
 class Sink(Protocol):
@@ -212,7 +176,7 @@ class Connection:
 
         def copy_errors() -> None:
             try:
-                while data := channel.recv_stderr(_CHUNK):
+                while data := channel.recv_stderr(CHUNK):
                     stderr.write(data)
                     stderr.flush()
             except Exception as error:  # raised again below, in the caller's thread
@@ -225,13 +189,13 @@ class Connection:
             copier.start()
             feeder.start()
             while True:
-                channel.settimeout(_left(deadline))
-                if not (data := channel.recv(_CHUNK)):
+                channel.settimeout(left(deadline))
+                if not (data := channel.recv(CHUNK)):
                     break
                 stdout.write(data)
                 stdout.flush()
-            copier.join(_left(deadline))
-            ended = not copier.is_alive() and channel.status_event.wait(_left(deadline))
+            copier.join(left(deadline))
+            ended = not copier.is_alive() and channel.status_event.wait(left(deadline))
         except TimeoutError:
             ended = False
         finally:
@@ -253,7 +217,7 @@ class Connection:
         """
         # Descriptor 9 keeps the way back open for the marker, whatever a command does to stdout.
         with self._turn:
-            return Shell(self, self._channel(f"exec {program} 9>&1 2>&1"), self._node)
+            return Shell(self._channel(f"exec {program} 9>&1 2>&1"), self._node, self._status)
 
     def _channel(self, command: str) -> paramiko.Channel:
         import paramiko
@@ -284,97 +248,6 @@ class Connection:
         raise ConnectionLost(f"{doing}\n  the connection broke before it ended", output)
 
 
-class Shell:
-    """One shell on a node, in which commands run one after the other, as a person's do.
-
-    Made by ``Connection.shell``.
-    """
-
-    # printf and return are builtins wherever sh is dash, bash or busybox. The two halves of the marker are
-    # joined by the shell, so that no trace of the command line (set -x, set -v, ps) holds the marker itself.
-    # Returning the status keeps $? for the next command.
-    _PRELUDE = 'lvslab_ended() { printf "%s%s %s\\n" "$1" "$2" "$3" >&9; return "$3"; }\n'
-
-    def __init__(self, connection: Connection, channel: paramiko.Channel, node: str) -> None:
-        self._connection = connection
-        self._channel = channel
-        self._node = node
-        self._unsent = self._PRELUDE
-        self._rest = b""
-        self._gone = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the shell; may be called twice."""
-        if not self._gone:
-            # Waiting for its end keeps it from falling into the opening of the next session (see _channel).
-            self._gone = "has been closed"
-            with contextlib.suppress(OSError):
-                self._channel.shutdown_write()
-                self._channel.status_event.wait(_FAREWELL)
-        self._channel.close()
-
-    def run(self, command: str, timeout: float) -> ShellResult:
-        """Run ``command`` (any number of lines of shell) to its end, at most ``timeout`` seconds.
-
-        Variables, functions, the folder and ``$?`` are those that the commands before it left. A syntax
-        error is a status like any other. Output that is not UTF-8 is decoded with replacement characters,
-        and output beyond 1 MiB is left out with a note. Raises CommandTimeout (the command goes on in the
-        node, this shell is given up), ConnectionLost, and StepFailed where the shell has gone already.
-        """
-        if self._gone:
-            raise StepFailed(f"the shell on {self._node} {self._gone}", f"so this was not run: {command}")
-        if "\0" in command:
-            raise StepFailed(f"a command for {self._node} has a NUL character in it, which no shell takes")
-        first, second = secrets.token_hex(8), secrets.token_hex(8)
-        reader = MarkerReader(first + second, self._rest)
-        began = time.monotonic()
-        deadline = began + timeout
-        status: int | None = None
-        try:
-            with contextlib.suppress(BrokenPipeError, ConnectionError):
-                self._send(self._unsent + wrap(command, first, second), deadline)
-            self._unsent = ""
-            while status is None:
-                self._channel.settimeout(_left(deadline))
-                if not (data := self._channel.recv(_CHUNK)):
-                    break
-                status = reader.feed(data)
-            ended = status is None
-            if ended and not self._channel.status_event.wait(_left(deadline)):
-                raise TimeoutError
-        except TimeoutError:
-            self._gone = f"was given up when a command did not end within {timeout:g} s"
-            self._channel.close()
-            raise CommandTimeout(
-                f"on {self._node}: {command}\n  did not end within {timeout:g} s", reader.text(), timeout
-            ) from None
-        seconds = time.monotonic() - began
-        self._rest = reader.rest
-        if status is None:
-            self._gone = "is gone with its connection"
-            status = self._connection._status(self._channel, f"on {self._node}: {command}", reader.text())
-            self._gone = f"ended with status {status}"
-        return ShellResult(reader.text(), status, seconds, ended)
-
-    def _send(self, text: str, deadline: float) -> None:
-        self._channel.settimeout(_left(deadline))
-        try:
-            self._channel.sendall(text.encode())
-        except TimeoutError:
-            raise
-        except OSError as error:
-            # A shell that has gone is noticed, with its status, by whoever reads from it next.
-            raise BrokenPipeError(str(error)) from error
-
-
 def _feed(channel: paramiko.Channel, stdin: int | None, wake: int) -> None:
     """Copy ``stdin`` into ``channel`` until its end of file, or until ``wake``'s other end is closed."""
     # The command may well end without reading all that we have for it.
@@ -386,20 +259,10 @@ def _feed(channel: paramiko.Channel, stdin: int | None, wake: int) -> None:
         poll.register(stdin, select.POLLIN)
         poll.register(wake, select.POLLIN)
         while wake not in dict(poll.poll()):
-            if not (data := os.read(stdin, _CHUNK)):
+            if not (data := os.read(stdin, CHUNK)):
                 channel.shutdown_write()
                 return
             channel.sendall(data)
-
-
-def _left(deadline: float | None) -> float | None:
-    """Seconds until ``deadline`` (on the monotonic clock). Raises TimeoutError where it has passed."""
-    if deadline is None:
-        return None
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
 
 
 def _public_key(given: Path | str) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lvslab.apply.runner import NodeShell, Step, take
-from lvslab.apply.ssh import CommandTimeout
+from lvslab.apply.shell import CommandTimeout
 from lvslab.apply.transcript import Entry, Transcript
 from lvslab.errors import LvsLabError, StepFailed
 

@@ -137,7 +137,7 @@ def key(component: Component) -> str:
 
 def find(component: Component) -> Built | None:
     """The component, if it is in the cache."""
-    return _read(_place(component))
+    return _read(_place(component, key(component)))
 
 
 def build(component: Component) -> Built:
@@ -145,11 +145,12 @@ def build(component: Component) -> Built:
 
     Raises MachineError where the machine lacks a program, BuildError where it cannot be fetched or built.
     """
-    if there := find(component):
+    wanted = key(component)
+    place = _place(component, wanted)
+    if there := _read(place):
         return there
     _check_machine(component)
     needs = {needed.program: build(needed).folder for needed in component.needs}
-    wanted, place = key(component), _place(component)
     with building.one_at_a_time(component.name, f"component-{place.name}"):
         if there := _read(place):
             return there  # built by another process, for which this one waited
@@ -213,8 +214,9 @@ def _recipes() -> Path:
     return Path(__file__).parent / "recipes"
 
 
-def _place(component: Component) -> Path:
-    return folder() / f"{component.name}-{key(component)[:12]}"
+def _place(component: Component, wanted: str) -> Path:
+    """Where ``component`` is kept; ``wanted`` is its key."""
+    return folder() / f"{component.name}-{wanted[:12]}"
 
 
 def _source_checksum(component: Component) -> str:

@@ -5,9 +5,11 @@ The published schema of ``results.json`` is made of these models.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from hashlib import sha256
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,6 +50,13 @@ class Cell(_Data):
     """As lab.up --kernel takes it."""
     ipvsadm: str = ""
     """A version of ipvsadm, or the path of its source; "" for the image's usual one."""
+
+    @property
+    def key(self) -> str:
+        """A name for files and messages: no other cell's, and the same in every run."""
+        words = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(filter(None, (self.lab, self.kernel, self.ipvsadm))))
+        about = "\0".join((self.lab, self.kernel, self.ipvsadm))
+        return f"{words.strip('-')[-60:]}-{sha256(about.encode()).hexdigest()[:6]}"
 
     def __str__(self) -> str:
         with_ipvsadm = f" with ipvsadm {self.ipvsadm}" if self.ipvsadm else ""
@@ -129,6 +138,10 @@ class Run(_Data):
     """What was to be tried. Cells that have no result are not done yet."""
     results: tuple[Result, ...] = ()
     """What came of the cells that are done."""
+
+    def of(self, cell: Cell) -> Result:
+        """The result of ``cell``, which has one."""
+        return next(result for result in self.results if result.cell == cell)
 
     @property
     def counts(self) -> dict[Verdict, int]:

@@ -136,7 +136,7 @@ def test_several_kernels(run: Runner, tmp_path: Path) -> None:
         (("nowhere.md",), "there is no file nowhere.md"),
         (("web-nt",), "there is no lab 'web-nt'"),
         (("OWN", "--lab", "web-nt"), "there is no lab 'web-nt'"),
-        (("OWN", "--kernel", "2.4.37.11,nope"), "no kernel 'nope'"),
+        (("OWN", "--kernel", "debian-cloud,nope"), "no kernel 'nope'"),
         (("EMPTY", "--lab", "web-nat"), "no block of it is typed"),
         (("EMPTY",), "nothing says in which lab"),
         (("STRANGER", "--lab", "web-nat"), "stranger.md:1: no node 'directr'"),

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.boot import namespaces, plan, qemu
+from lvslab import paths
+from lvslab.boot import control, namespaces, plan, qemu
 from lvslab.boot.namespaces import CLONE_NEWNET, CLONE_NEWNS, Namespaces
 from lvslab.boot.plan import Card, Guest
 from lvslab.boot.qemu import Machine
@@ -87,6 +88,29 @@ def host() -> Iterator[Namespaces]:
     yield found
     os.close(found.network)
     os.close(found.mounts)
+
+
+LAB = """
+title: for a test
+networks: {lan: {subnet: 10.0.0.0/24}}
+nodes:
+  director:
+    role: director
+    kernel: debian-cloud
+    interfaces: {eth0: {network: lan, address: 10.0.0.1}}
+"""
+
+
+@pytest.fixture
+def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in place of labs/: it holds web-nat, with a director and a step. No lab is up."""
+    folder = tmp_path / "labs" / "web-nat"
+    folder.mkdir(parents=True)
+    (folder / "lab.yaml").write_text(LAB)
+    (folder / "howto.md").write_text("```sh node=director\ntrue\n```\n")
+    monkeypatch.setattr(paths, "labs", lambda: folder.parent)
+    monkeypatch.setattr(control, "running", lambda: [])
+    return folder.parent
 
 
 # --- a stand-in for QEMU ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from invoke import Collection
 
 from lvslab import cluster, howto_verify, paths, show_howto
-from lvslab.apply.ssh import ShellResult
+from lvslab.apply.shell import ShellResult
 from lvslab.apply.verdicts import Judged
 from lvslab.errors import BootError, LabFileError, MachineError, UsageError
 from lvslab.howto_results import OnKernel, Verified

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lvslab import checked, lab, paths
-from lvslab.boot import control
+from lvslab import checked, lab
 from lvslab.checked import Case, Checked
 from lvslab.errors import MachineError, StateError, UsageError
 
@@ -22,16 +21,6 @@ JUNIT = """<?xml version="1.0" encoding="utf-8"?>
 <testcase classname="t" name="test_no" time="0"><skipped message="no root">where</skipped></testcase>
 <testcase classname="t" name="test_words" time="0"><system-out>printed</system-out></testcase>
 </testsuite></testsuites>
-"""
-
-LAB = """
-title: for a test
-networks: {lan: {subnet: 10.0.0.0/24}}
-nodes:
-  director:
-    role: director
-    kernel: debian-cloud
-    interfaces: {eth0: {network: lan, address: 10.0.0.1}}
 """
 
 
@@ -81,16 +70,6 @@ def test_a_distribution_has_everybody_who_should_answer_or_did() -> None:
         "stranger": {"expected": 0, "observed": 1},
     }
     assert lab.distribution(None) == {}
-
-
-@pytest.fixture
-def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "web-nat").mkdir()
-    (tmp_path / "web-nat" / "lab.yaml").write_text(LAB)
-    (tmp_path / "web-nat" / "howto.md").write_text("```sh node=director\ntrue\n```\n")
-    monkeypatch.setattr(paths, "labs", lambda: tmp_path)
-    monkeypatch.setattr(control, "running", lambda: [])
-    return tmp_path
 
 
 def test_an_unknown_lab(labs: Path) -> None:

@@ -55,6 +55,7 @@ FLOORS = (
         "lvslab.show_compare",
         "lvslab.show_howto",
         "lvslab.show_kernels",
+        "lvslab.show_matrix",
         "lvslab.show_review",
     ),
     ("tasks",),

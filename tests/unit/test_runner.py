@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lvslab.apply.runner import NodeShell, Summary, UnexpectedEnd, apply_steps
-from lvslab.apply.ssh import CommandTimeout, ConnectionLost, ShellResult
+from lvslab.apply.shell import CommandTimeout, ConnectionLost, ShellResult
 from lvslab.apply.transcript import Entry, Transcript, read
 from lvslab.errors import BootError, LvsLabError, StepFailed
 

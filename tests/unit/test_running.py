@@ -8,19 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lvslab import paths, running
+from lvslab import running
 from lvslab.boot import control
 from lvslab.errors import MachineError, StateError, UsageError
-
-LAB = """
-title: for a test
-networks: {lan: {subnet: 10.0.0.0/24}}
-nodes:
-  director:
-    role: director
-    kernel: debian-cloud
-    interfaces: {eth0: {network: lan, address: 10.0.0.1}}
-"""
 
 
 @pytest.mark.parametrize("name", ["a", "0", "web-nat", "web-nat-2", "a" * 32, "a--b"])
@@ -47,16 +37,6 @@ def test_the_one_lab_that_is_up_need_not_be_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(control, "running", lambda: ["a", "b"])
     with pytest.raises(StateError, match=r"several labs are up: a, b\n.*--name"):
         running.only("")
-
-
-@pytest.fixture
-def labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "web-nat").mkdir()
-    (tmp_path / "web-nat" / "lab.yaml").write_text(LAB)
-    (tmp_path / "web-nat" / "howto.md").write_text("```sh node=director\ntrue\n```\n")
-    monkeypatch.setattr(paths, "labs", lambda: tmp_path)
-    monkeypatch.setattr(control, "running", lambda: [])
-    return tmp_path
 
 
 def test_the_labs_there_are(labs: Path) -> None:

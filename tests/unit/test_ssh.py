@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from lvslab.apply.marker import MarkerReader, wrap
-from lvslab.apply.ssh import CommandTimeout, Connection, ConnectionLost, Shell
+from lvslab.apply.shell import CommandTimeout, ConnectionLost, Shell
+from lvslab.apply.ssh import Connection
 from lvslab.errors import BootError, StepFailed
 
 TIMEOUT = 10.0

@@ -140,8 +140,9 @@ def test_a_signal_restores_the_terminal_and_then_ends_the_process(
     user, tty = terminal
     before = termios.tcgetattr(tty)
     program = """
-import socket, sys
+import signal, socket, sys
 from lvslab.terminal import attach
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
 attach(socket.socket(fileno=int(sys.argv[1])))
 """
     child = subprocess.Popen(

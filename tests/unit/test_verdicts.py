@@ -9,7 +9,7 @@ import pytest
 
 from lvslab.apply import howto
 from lvslab.apply.runner import NodeShell
-from lvslab.apply.ssh import CommandTimeout, ConnectionLost, ShellResult
+from lvslab.apply.shell import CommandTimeout, ConnectionLost, ShellResult
 from lvslab.apply.transcript import Transcript, read
 from lvslab.apply.verdicts import Judged, judge_steps, not_run
 from lvslab.errors import BootError, StepFailed
@@ -19,7 +19,7 @@ OK = ShellResult("", 0, 0.25)
 
 @dataclass
 class Nodes:
-    """Shells that answer from a list, as those of ``lvslab.apply.ssh`` do."""
+    """Shells that answer from a list, as those of ``lvslab.apply.shell`` do."""
 
     path: Path
     answers: Mapping[str, ShellResult | BaseException] = field(default_factory=dict)

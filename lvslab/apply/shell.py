@@ -1,0 +1,163 @@
+"""One shell on a node, in which many commands run one after the other.
+
+Importing paramiko costs 0.2 s: it has been imported by the time that there is a channel for a shell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from lvslab.apply.marker import MarkerReader, wrap
+from lvslab.errors import BootError, StepFailed
+
+if TYPE_CHECKING:
+    import paramiko
+
+CHUNK = 1 << 16
+"""How much is read from a channel at a time, in bytes."""
+# How long a shell may take to end when we have no more for it, in seconds.
+_FAREWELL = 1.0
+
+
+class CommandTimeout(StepFailed):
+    """A command had not ended by its deadline. ``output`` is what it had printed, ``seconds`` its limit."""
+
+    def __init__(self, message: str, output: str, seconds: float, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.output = output
+        self.seconds = seconds
+
+
+class ConnectionLost(BootError):
+    """The connection broke in the middle of a command. ``output`` is what had been printed until then."""
+
+    def __init__(self, message: str, output: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.output = output
+
+
+@dataclass(frozen=True)
+class ShellResult:
+    """One command's end in a shell that goes on.
+
+    ``output`` holds stdout and stderr as they came, ``status`` the exit status, ``seconds`` the time on our
+    clock. ``ended`` says that the shell itself ended with the command; ``status`` is then the shell's (255
+    where a signal ended it).
+    """
+
+    output: str
+    status: int
+    seconds: float
+    ended: bool = False
+
+
+class Shell:
+    """One shell on a node, in which commands run one after the other, as a person's do.
+
+    Made by ``Connection.shell``.
+    """
+
+    # printf and return are builtins wherever sh is dash, bash or busybox. The two halves of the marker are
+    # joined by the shell, so that no trace of the command line (set -x, set -v, ps) holds the marker itself.
+    # Returning the status keeps $? for the next command.
+    _PRELUDE = 'lvslab_ended() { printf "%s%s %s\\n" "$1" "$2" "$3" >&9; return "$3"; }\n'
+
+    def __init__(
+        self,
+        channel: paramiko.Channel,
+        node: str,
+        status_of: Callable[[paramiko.Channel, str, str], int],
+    ) -> None:
+        self._channel = channel
+        self._node = node
+        self._status_of = status_of
+        self._unsent = self._PRELUDE
+        self._rest = b""
+        self._gone = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the shell; may be called twice."""
+        if not self._gone:
+            # Waiting for its end keeps it from falling into the opening of the next session (see _channel).
+            self._gone = "has been closed"
+            with contextlib.suppress(OSError):
+                self._channel.shutdown_write()
+                self._channel.status_event.wait(_FAREWELL)
+        self._channel.close()
+
+    def run(self, command: str, timeout: float) -> ShellResult:
+        """Run ``command`` (any number of lines of shell) to its end, at most ``timeout`` seconds.
+
+        Variables, functions, the folder and ``$?`` are those that the commands before it left. A syntax
+        error is a status like any other. Output that is not UTF-8 is decoded with replacement characters,
+        and output beyond 1 MiB is left out with a note. Raises CommandTimeout (the command goes on in the
+        node, this shell is given up), ConnectionLost, and StepFailed where the shell has gone already.
+        """
+        if self._gone:
+            raise StepFailed(f"the shell on {self._node} {self._gone}", f"so this was not run: {command}")
+        if "\0" in command:
+            raise StepFailed(f"a command for {self._node} has a NUL character in it, which no shell takes")
+        first, second = secrets.token_hex(8), secrets.token_hex(8)
+        reader = MarkerReader(first + second, self._rest)
+        began = time.monotonic()
+        deadline = began + timeout
+        status: int | None = None
+        try:
+            with contextlib.suppress(BrokenPipeError, ConnectionError):
+                self._send(self._unsent + wrap(command, first, second), deadline)
+            self._unsent = ""
+            while status is None:
+                self._channel.settimeout(left(deadline))
+                if not (data := self._channel.recv(CHUNK)):
+                    break
+                status = reader.feed(data)
+            ended = status is None
+            if ended and not self._channel.status_event.wait(left(deadline)):
+                raise TimeoutError
+        except TimeoutError:
+            self._gone = f"was given up when a command did not end within {timeout:g} s"
+            self._channel.close()
+            raise CommandTimeout(
+                f"on {self._node}: {command}\n  did not end within {timeout:g} s", reader.text(), timeout
+            ) from None
+        seconds = time.monotonic() - began
+        self._rest = reader.rest
+        if status is None:
+            self._gone = "is gone with its connection"
+            status = self._status_of(self._channel, f"on {self._node}: {command}", reader.text())
+            self._gone = f"ended with status {status}"
+        return ShellResult(reader.text(), status, seconds, ended)
+
+    def _send(self, text: str, deadline: float) -> None:
+        self._channel.settimeout(left(deadline))
+        try:
+            self._channel.sendall(text.encode())
+        except TimeoutError:
+            raise
+        except OSError as error:
+            # A shell that has gone is noticed, with its status, by whoever reads from it next.
+            raise BrokenPipeError(str(error)) from error
+
+
+def left(deadline: float | None) -> float | None:
+    """Seconds until ``deadline`` (on the monotonic clock). Raises TimeoutError where it has passed."""
+    if deadline is None:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
