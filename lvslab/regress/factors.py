@@ -9,19 +9,20 @@ from typing import Literal, get_args
 from lvslab.regress.results import Result, Run
 
 Factor = Literal[
-    "kernel", "ipvsadm", "lab", "lvslab", "guest's programs", "QEMU", "accelerator", "host's kernel"
+    "kernel", "ipvsadm", "lab", "lvslab", "guest's image", "QEMU", "accelerator", "host's kernel"
 ]
 """``lab`` is the lab's folder (lab.yaml, how-to, tests); ``lvslab`` its own code, the checks of which labs
-are made among it; ``host's kernel`` is the one that Mininet hosts run on."""
+are made among it; ``guest's image`` is what a director has of modules
+and programs; ``host's kernel`` is the one that Mininet hosts run on."""
 
 FACTORS: tuple[Factor, ...] = get_args(Factor)
 
 _CHECKSUMS: Mapping[Factor, tuple[str, ...]] = {
-    "kernel": ("kernel", "modules"),
+    "kernel": ("kernel", "config", "source"),
     "ipvsadm": ("ipvsadm",),
     "lab": ("lab",),
     "lvslab": ("lvslab",),
-    "guest's programs": ("image",),
+    "guest's image": ("image",),
 }
 _IN_IMAGE: tuple[Factor, ...] = ("kernel", "ipvsadm", "lvslab")
 """What changes the guest's image: beside one of these that it differs says nothing."""
@@ -42,7 +43,7 @@ def differing(old: Observed, new: Observed) -> tuple[list[Factor], list[Factor]]
     """The factors that differ, and those of which it is not known."""
     found = {factor: likeness(factor, old, new) for factor in FACTORS}
     if any(found[factor] == "different" for factor in _IN_IMAGE):
-        found["guest's programs"] = "same"
+        found["guest's image"] = "same"
     return (
         [factor for factor, how in found.items() if how == "different"],
         [factor for factor, how in found.items() if how == "unknown"],
@@ -60,7 +61,7 @@ def likeness(factor: Factor, one: Observed, other: Observed) -> _Likeness:
         return "different"
     if sums[0].keys() & sums[1].keys():
         return "same"
-    if factor == "guest's programs":
+    if factor == "guest's image":
         return "same"  # a director that is no guest has none
     released = factor == "ipvsadm" and "+tree" not in versions[0]
     told_by_version = released or factor not in _CHECKSUMS

@@ -104,7 +104,7 @@ class Result(_Data):
     versions: dict[str, str] = {}
     """By program: "kernel" (uname -r), "iptables", "ipvsadm", "qemu", "lvslab"."""
     checksums: dict[str, str] = {}
-    """SHA-256 of what it was made of: "kernel", "modules" and "config" (the kernel's), "ipvsadm", "image"
+    """SHA-256 of what it was made of: "kernel", "config" and "source" (the kernel's), "ipvsadm", "image"
     (the guest's), "lab" (the lab's folder), "lvslab" (its own code). Of what has none it is not known
     whether it is the same in another run."""
     measured: dict[str, str] = {}

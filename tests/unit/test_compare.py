@@ -185,12 +185,13 @@ def test_tests_of_the_same_name_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("changed", "machine", "of", "why"),
     [
+        ({"sums": {"source": "b", "image": "b"}}, {}, "kernel", "(checksum of source 6.12, now b)"),
         (REBUILT, {}, "kernel", "only this differs: kernel (checksum 6.12, now rebuilt)"),
         ({"versions": {"kernel": "6.12.9"}}, {}, "kernel", "kernel 6.12, now 6.12.9"),
         ({"versions": {"ipvsadm": "1.31-2"}}, {}, "ipvsadm", "ipvsadm 1.31, now 1.31-2"),
         ({"sums": {"lab": "edited"}}, {}, "lab", "lab (checksum web-nat, now edited)"),
         ({"sums": {"lvslab": "b"}}, {}, "lvslab", "lvslab (checksum a, now b)"),
-        ({"sums": {"image": "b"}}, {}, "guest's programs", "guest's programs (checksum of image"),
+        ({"sums": {"image": "b"}}, {}, "guest's image", "guest's image (checksum of image"),
         ({"accelerator": "kvm"}, {}, "accelerator", "accelerator tcg, now kvm"),
         ({}, {"qemu": "8.0"}, "QEMU", "QEMU 7.2, now 8.0"),
         ({}, {"kernel": "6.12"}, "host's kernel", "host's kernel 6.1.0-50, now 6.12"),
