@@ -48,6 +48,7 @@ def tried(
         "versions": {"kernel": kernel, "ipvsadm": ipvsadm, **(versions or {})},
         "checksums": {
             "kernel": kernel,
+            "source": kernel,
             "lab": lab,
             "lvslab": "a",
             "image": kernel + ipvsadm,
