@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import os
 import sys
 import time
@@ -149,7 +150,8 @@ def run(found: Run, folder: Path) -> str:
     flaky = sum(result.flaky for result in found.results)
     parts.append(
         f"{len(found.cells)} cells: {counts}{f' ({flaky} flaky)' if flaky else ''}; seed {found.seed}\n"
-        f"results: {folder}"
+        f"results: {folder}\n"
+        f"report:  ./run matrix.report {shlex.quote(str(folder))}"
     )
     return "\n\n".join(parts)
 

@@ -127,6 +127,8 @@ def html(kept: Kept, folder: Path | None = None) -> str:
         labs=list(dict.fromkeys(each.cell.lab for each in shown)),
         matrix=_rows(shown),
         kernels=len({each.cell.kernel for each in shown}),
+        releases=_releases(shown),
+        short=short,
         several_ipvsadm=len({each.cell.ipvsadm for each in shown}) > 1,
         cells=shown,
         findings=_findings(shown),
@@ -222,6 +224,17 @@ def _telling(each: Shown) -> Iterator[Case]:
     if each.verdict == "error" and each.result.error:
         yield Case(name="the lab", verdict="error", seconds=0.0, message=each.result.error)
     yield from (case for case in each.result.cases if case.verdict not in _FINE)
+
+
+def _releases(shown: list[Shown]) -> Mapping[str, str]:
+    """What ``uname -r`` says of each kernel whose name does not say it."""
+    found = {each.cell.kernel: each.result.versions.get("kernel", "") for each in shown if each.result}
+    return {name: release for name, release in found.items() if release not in name}
+
+
+def short(name: str) -> str:
+    """The name of a lab or a kernel; of a path its last part."""
+    return f"…/{Path(name).name}" if "/" in name else name
 
 
 def reason_in(message: str) -> str:

@@ -211,6 +211,16 @@ def test_findings_give_the_line_that_says_why(kept: Kept) -> None:
     assert report.reason_in("") == ""
 
 
+def test_names_that_are_paths_and_releases_of_kernels(tmp_path: Path) -> None:
+    cell = Cell(lab="/srv/labs/mine", kernel="/boot/bzImage")
+    found = result(cell, PASSED, versions={"kernel": "6.13.0-rc1"})
+    page = Page(report.html(Kept(Run(begun="", cells=(cell, OLD), results=(found,)), tmp_path)))
+    text = "".join(page.text)
+    assert {"/srv/labs/mine", "/boot/bzImage"} <= {str(a.get("title")) for a in page.all("span")}
+    assert "…/mine" in text
+    assert "…/bzImage 6.13.0-rc1" in text
+
+
 def test_small_captures_of_what_failed_are_in_the_page_and_others_are_linked(
     kept: Kept, tmp_path: Path
 ) -> None:
