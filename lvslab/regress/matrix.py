@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from lvslab.regress.orders import Order
     from lvslab.regress.worker import Answer
 
-_PATIENCE = 30
-"""Seconds that a cluster which is there has to answer, and to have its first worker."""
+_PATIENCE = 10
+"""Seconds that a cluster which is there has to answer, and then to have its first worker."""
 _DEATHS = 5
 """So many workers may be lost while they try one and the same cell; the next one makes it an error."""
 _WORKERS = ".workers"
@@ -93,12 +93,17 @@ def run(wanted: Wanted, listener: Listener) -> tuple[Run, Path]:
             f"there cannot be {wanted.workers} workers", "0 means as many as this machine holds"
         )
     with contextlib.ExitStack() as held:
+        client = held.enter_context(_cluster_there(wanted.scheduler)) if wanted.scheduler else None
         kept = held.enter_context(_folder(wanted))
         done = {result.cell for result in kept.run.results}
         expected = plan.seconds(kept.run.cells, run_folder.earlier(kept.path))
         todo = plan.in_order((cell for cell in kept.run.cells if cell not in done), expected)
         if todo:
-            _conduct(held, kept, todo, wanted, listener, expected)
+            if client is None:
+                fits = plan.fit(map(plan.need, todo), plan.processors(), plan.memory())
+                client = held.enter_context(_cluster_here(min(wanted.workers or fits, len(todo)), kept.path))
+            listener.begins(kept.path, kept.run, _slots(client), expected)
+            _Conductor(client, kept, listener).conduct(todo)
         kept.end()
         return kept.run, kept.path
 
@@ -135,24 +140,6 @@ def _machine() -> dict[str, str]:
         "python": platform.python_version(),
         "lvslab": version("lvslab"),
     }
-
-
-def _conduct(
-    held: contextlib.ExitStack,
-    kept: RunFolder,
-    todo: Sequence[Cell],
-    wanted: Wanted,
-    listener: Listener,
-    expected: Mapping[Cell, float],
-) -> None:
-    """Have all of ``todo`` tried."""
-    if wanted.scheduler:
-        client = held.enter_context(_cluster_there(wanted.scheduler))
-    else:
-        fits = plan.fit(map(plan.need, todo), plan.processors(), plan.memory())
-        client = held.enter_context(_cluster_here(min(wanted.workers or fits, len(todo)), kept.path))
-    listener.begins(kept.path, kept.run, _slots(client), expected)
-    _Conductor(client, kept, listener).conduct(todo)
 
 
 class _Conductor:
