@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvslab import running
+from lvslab.boot import qemu
 from lvslab.errors import BootError, CheckFailed, LvsLabError, MachineError, UsageError
 from lvslab.regress import cell as cells
 from lvslab.regress import orders, plan, run_folder
 from lvslab.regress.results import Cell, Result, Run
 from lvslab.regress.run_folder import RunFolder
-from lvslab.run import run as run_program
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -131,12 +131,11 @@ def _folder(wanted: Wanted) -> contextlib.AbstractContextManager[RunFolder]:
 
 
 def _machine() -> dict[str, str]:
-    qemu = run_program(["qemu-system-x86_64", "--version"]).stdout.decode().partition("\n")[0]
     return {
         "processors": str(plan.processors()),
         "memory": f"{plan.memory()} MiB available",
         "kernel": platform.release(),
-        "qemu": qemu,
+        "qemu": qemu.version(),
         "python": platform.python_version(),
         "lvslab": version("lvslab"),
     }

@@ -104,8 +104,9 @@ class Result(_Data):
     versions: dict[str, str] = {}
     """By program: "kernel" (uname -r), "iptables", "ipvsadm", "qemu", "lvslab"."""
     checksums: dict[str, str] = {}
-    """SHA-256 of what it was made of: "kernel", "config" (the kernel's), "ipvsadm", "lab" (the lab's
-    folder), "lvslab" (its own code). What has none is not known to be the same in another run."""
+    """SHA-256 of what it was made of: "kernel", "config" (the kernel's), "image" (the guest's), "ipvsadm",
+    "lab" (the lab's folder), "lvslab" (its own code). What has none is not known to be the same in another
+    run."""
     measured: dict[str, str] = {}
     """Figures that checks have found, with their units, by name."""
     accelerator: str = ""
