@@ -50,14 +50,14 @@ _GLANCE = 1.0
 class Wanted:
     """What is asked for.
 
-    ``kernels``, ``ipvsadm`` and ``labs`` are as in `plan.cells`; ``resume`` is the folder of a run to go on
-    with ("" for none), and then none of these is given. ``workers`` is how many are started here (0: as many
-    as fit), ``scheduler`` the address of a cluster that is there ("" for none).
+    ``kernels``, ``ipvsadm`` and ``labs`` (all where there are none) are as in `plan.cells`; ``resume`` is the
+    folder of a run to go on with ("" for none), and then none of these is given. ``workers`` is how many are
+    started here (0: as many as fit), ``scheduler`` the address of a cluster that is there ("" for none).
     """
 
     kernels: Sequence[str] = ()
     ipvsadm: Sequence[str] = ()
-    labs: Sequence[str] = ("all",)
+    labs: Sequence[str] = ()
     output: Path | None = None
     resume: str = ""
     seed: int | None = None
@@ -92,6 +92,10 @@ def run(wanted: Wanted, listener: Listener) -> tuple[Run, Path]:
         raise UsageError(
             f"there cannot be {wanted.workers} workers", "0 means as many as this machine holds"
         )
+    if wanted.workers and wanted.scheduler:
+        raise UsageError(
+            "--workers and --scheduler exclude each other", "a cluster has the workers that it has"
+        )
     with contextlib.ExitStack() as held:
         client = held.enter_context(_cluster_there(wanted.scheduler)) if wanted.scheduler else None
         kept = held.enter_context(_folder(wanted))
@@ -118,13 +122,14 @@ def exit_code(run: Run) -> int:
 
 def _folder(wanted: Wanted) -> contextlib.AbstractContextManager[RunFolder]:
     if wanted.resume:
-        if wanted.kernels or wanted.ipvsadm or wanted.output or wanted.seed is not None:
+        given = (wanted.kernels, wanted.ipvsadm, wanted.labs, wanted.output, wanted.seed is not None)
+        if any(given):
             raise UsageError(
                 "--resume takes kernels, ipvsadm, labs and seed from the run's folder",
-                "leave out --kernels, --ipvsadm, --output and --seed",
+                "leave out --kernels, --ipvsadm, --labs, --output and --seed",
             )
         return run_folder.resumed(wanted.resume)
-    chosen = plan.cells(wanted.kernels, wanted.ipvsadm, wanted.labs)
+    chosen = plan.cells(wanted.kernels, wanted.ipvsadm, wanted.labs or [plan.ALL])
     seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
     new = Run(begun=run_folder.now(), seed=seed, machine=_machine(), cells=chosen)
     return run_folder.begun(wanted.output, new)
