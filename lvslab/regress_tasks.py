@@ -44,7 +44,7 @@ def run_matrix(
     wanted = matrix.Wanted(
         kernels=listed(kernels),
         ipvsadm=listed(ipvsadm),
-        labs=listed(labs) or ["all"],
+        labs=listed(labs),
         output=Path(output) if output else None,
         resume=resume,
         seed=show_matrix.number("--seed", seed),

@@ -28,6 +28,9 @@ TESTS = "tests"
 FIRST_ATTEMPT = "first-attempt"
 """The folder with the evidence of an attempt in which the lab itself broke."""
 
+_ENDED = (0, 1)
+"""Exit statuses of a pytest that has run all its tests."""
+
 Known = Callable[[Cell, Mapping[str, str], str], str]
 """Which known bug, by its identifier, must make a case of a cell fail: called with the cell, the versions
 that run in it by program, and the name of the case; "" for none."""
@@ -171,7 +174,9 @@ def _try(
                 )
                 cases = (judged(case, bug(case.name)) for case in done.cases)
                 found = replace(found, cases=(howto, *cases), measured=done.measured)
-            found = replace(found, error=_broken(booted))
+                if done.status not in _ENDED:
+                    found = replace(found, error=f"pytest ended with status {done.status}")
+            found = replace(found, error=_broken(booted) or found.error)
         except LvsLabError as error:
             found = replace(found, error=str(error))
     if verdict_of(case.verdict for case in found.cases) not in ("error", "failed", "unexpectedly passed"):

@@ -91,8 +91,8 @@ def resumed(word: str) -> Iterator[RunFolder]:
     path = _latest() if word == LATEST else Path(word)
     with _held(path):
         run = read(path)
-        for part in (path / CELLS).glob(".part-*"):
-            shutil.rmtree(part)
+        for part in (*path.glob(".[!.]*"), *(path / CELLS).glob(".part-*")):
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
         folder = RunFolder(path.resolve(), run)
         folder._rewrite(ended="")
         yield folder

@@ -43,6 +43,7 @@ FLOORS = (
     (
         "lvslab.bench",
         "lvslab.bench_builds",
+        "lvslab.bench_matrix",
         "lvslab.command_line",
         "lvslab.doctor",
         "lvslab.folded",
