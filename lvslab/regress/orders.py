@@ -108,8 +108,10 @@ def order(cell: Cell, seed: int) -> tuple[Order, dict[str, Path]]:
         "lvslab": checksums.of_lvslab(),
     }
     built = kernel_store.read(bootables[director].kernel.parent)
-    if built is not None and built.manifest.config_sha256:
-        sums["config"] = built.manifest.config_sha256
+    if built is not None:
+        # Modules may differ where the kernel's image does not: what was compiled tells.
+        about = {"config": built.manifest.config_sha256, "source": built.manifest.source_sha256}
+        sums |= {name: checksum for name, checksum in about.items() if checksum}
     made = Order(
         cell=cell,
         seed=seed,
