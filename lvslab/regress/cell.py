@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -31,15 +31,6 @@ FIRST_ATTEMPT = "first-attempt"
 _ENDED = (0, 1)
 """Exit statuses of a pytest that has run all its tests."""
 
-Known = Callable[[Cell, Mapping[str, str], str], str]
-"""Which known bug, by its identifier, must make a case of a cell fail: called with the cell, the versions
-that run in it by program, and the name of the case; "" for none."""
-
-
-def no_bugs(cell: Cell, versions: Mapping[str, str], case: str) -> str:
-    """A ``Known`` that knows of none."""
-    return ""
-
 
 @dataclass(frozen=True)
 class _Attempt:
@@ -61,7 +52,6 @@ def run(
     folder: Path,
     *,
     seed: int = 0,
-    known: Known = no_bugs,
     attempts: int = 2,
     report: Listener = nobody,
     select: str = "",
@@ -82,7 +72,7 @@ def run(
     own_seed, first = seed_of(seed, cell), ""
     for attempt in range(1, attempts + 1):
         begun = time.monotonic()
-        found = _try(cell, place, folder, own_seed, known, report, select)
+        found = _try(cell, place, folder, own_seed, report, select)
         seconds = time.monotonic() - begun
         if found.verdict != "error" or attempt == attempts:
             break
@@ -138,9 +128,7 @@ def repeat(cell: Cell, seed: int) -> str:
     return shlex.join(("./run", "matrix.run", *words))
 
 
-def _try(
-    cell: Cell, place: Path, folder: Path, own_seed: int, known: Known, report: Listener, select: str
-) -> _Attempt:
+def _try(cell: Cell, place: Path, folder: Path, own_seed: int, report: Listener, select: str) -> _Attempt:
     name = running.name_of_its_own(place.resolve().name)
     found = _Attempt()
     with ExitStack() as held:
@@ -158,12 +146,9 @@ def _try(
             versions = dict(booted.versions)
             found = replace(found, versions=versions, accelerator=str(booted.status()["accelerator"]))
 
-            def bug(case: str) -> str:
-                return known(cell, versions, case)
-
-            howto = _apply(booted, bug(HOWTO_CASE))
+            howto = _apply(booted)
             found = replace(found, cases=(howto,))
-            if howto.verdict not in ("failed", "expected failure"):
+            if howto.verdict != "failed":
                 done = checked.run(
                     place,
                     name,
@@ -172,8 +157,7 @@ def _try(
                     environment={"LVSLAB_SEED": str(own_seed), "LVSLAB_STATE": str(folder / TESTS)},
                     select=select,
                 )
-                cases = (judged(case, bug(case.name)) for case in done.cases)
-                found = replace(found, cases=(howto, *cases), measured=done.measured)
+                found = replace(found, cases=(howto, *map(judged, done.cases)), measured=done.measured)
                 if done.status not in _ENDED:
                     found = replace(found, error=f"pytest ended with status {done.status}")
             found = replace(found, error=_broken(booted) or found.error)
@@ -184,7 +168,7 @@ def _try(
     return found
 
 
-def _apply(booted: Cluster, bug: str) -> Case:
+def _apply(booted: Cluster) -> Case:
     """Type the how-to. A step that does not end as it says is a case that failed."""
     begun = time.monotonic()
     message = ""
@@ -194,29 +178,17 @@ def _apply(booted: Cluster, bug: str) -> Case:
         message = str(failed)
     outcome = "failed" if message else "passed"
     took = round(time.monotonic() - begun, 3)
-    return judged(checked.Case(HOWTO_CASE, outcome, took, message), bug)
+    return judged(checked.Case(HOWTO_CASE, outcome, took, message))
 
 
-def judged(case: checked.Case, bug: str) -> Case:
-    """The verdict on a test that pytest ran, where the known ``bug`` ("" for none) must make it fail, or one
-    that the test itself names.
+def judged(case: checked.Case) -> Case:
+    """The verdict on a test that pytest ran.
 
     A director that panics is a failure: that is its kernel's doing. Whatever else keeps a test from being
     made is an error: nothing is known then.
     """
-    verdict: Verdict
-    bug = case.bug or bug
-    if case.outcome in _AS_KNOWN:
-        verdict = _AS_KNOWN[case.outcome]
-    elif case.outcome == "passed":
-        verdict = "unexpectedly passed" if bug else "passed"
-    elif case.outcome == "skipped":
-        verdict = "skipped"
-    elif _is_failure(case):
-        verdict = "expected failure" if bug else "failed"
-    else:
-        verdict = "error"
-    return Case(name=case.name, verdict=verdict, seconds=case.seconds, message=case.message, bug=bug)
+    verdict = _VERDICTS.get(case.outcome) or ("failed" if _is_failure(case) else "error")
+    return Case(name=case.name, verdict=verdict, seconds=case.seconds, message=case.message, bug=case.bug)
 
 
 def _is_failure(case: checked.Case) -> bool:
@@ -225,9 +197,15 @@ def _is_failure(case: checked.Case) -> bool:
     return case.raised not in _OF_THE_LAB and not ended_by_signal(case.message)
 
 
-_AS_KNOWN: Mapping[str, Verdict] = MappingProxyType(
-    {"xfailed": "expected failure", "xpassed": "unexpectedly passed"}
+_VERDICTS: Mapping[str, Verdict] = MappingProxyType(
+    {
+        "passed": "passed",
+        "skipped": "skipped",
+        "xfailed": "expected failure",
+        "xpassed": "unexpectedly passed",
+    }
 )
+"""Of outcomes that leave no question; the others are failures or errors."""
 
 _OF_THE_LAB = ("MachineError", "StateError", "BuildError", "CommandFailed")
 """Errors by which the lab breaks, and not its kernel: a guest that panics is a BootError."""

@@ -50,9 +50,9 @@ _GLANCE = 1.0
 class Wanted:
     """What is asked for.
 
-    ``kernels``, ``ipvsadm`` and ``labs`` (all where there are none) are as in `plan.cells`; ``resume`` is the
-    folder of a run to go on with ("" for none), and then none of these is given. ``workers`` is how many are
-    started here (0: as many as fit), ``scheduler`` the address of a cluster that is there ("" for none).
+    ``kernels``, ``ipvsadm`` and ``labs`` (all where there are none) are as in `plan.cells`. ``resume`` is
+    the folder of a run to go on with ("" for none), and then none of these is given. ``workers`` is how many
+    are started here (0: as many as fit), ``scheduler`` the address of a cluster that is there ("" for none).
     """
 
     kernels: Sequence[str] = ()

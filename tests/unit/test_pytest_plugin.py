@@ -19,6 +19,7 @@ from lvslab.build import catalogue
 from lvslab.build.catalogue import Bug
 from lvslab.check import spares
 from lvslab.errors import MachineError, StateError
+from lvslab.regress import cell
 
 pytest_plugins = ["pytester"]
 
@@ -291,13 +292,13 @@ def test_a_known_bug_must_be_shown_in_its_own_way(
     result = run(pytester, module, "-rxX")
     result.assert_outcomes(**outcome)
     assert said in result.stdout.str()
-    (case,) = checked.read("a", pytester.path / "junit.xml", 0).cases
+    (case,) = map(cell.judged, checked.read("a", pytester.path / "junit.xml", 0).cases)
     if "xfailed" in outcome:
-        assert (case.outcome, case.bug) == ("xfailed", "nq-weight-0")
+        assert (case.verdict, case.bug) == ("expected failure", "nq-weight-0")
     elif test == "pass":
-        assert (case.outcome, case.bug) == ("xpassed", "nq-weight-0")
+        assert (case.verdict, case.bug) == ("unexpectedly passed", "nq-weight-0")
     else:
-        assert (case.outcome, case.bug) == ("failed", "")
+        assert (case.verdict, case.bug) == ("failed", "")
 
 
 def test_a_bug_that_the_kernel_does_not_have_changes_nothing(
