@@ -9,6 +9,8 @@ from invoke import Collection, Context
 from lvslab.howto_tasks import listed
 from lvslab.program import JSON, end, task
 
+RUN = "the folder of a run, or its results.json; latest: the last run"
+
 
 @task(
     name="run",
@@ -60,7 +62,7 @@ def run_matrix(
 @task(
     positional=["run"],
     help={
-        "run": "the folder of a run, or its results.json",
+        "run": RUN,
         "html": "where to write the page (default: report.html in the folder of the run)",
         "junit": "where to write JUnit XML (default: nowhere)",
         "json": "print the results as one JSON document (see matrix.schema); no page then without --html",
@@ -69,11 +71,11 @@ def run_matrix(
 def report(c: Context, run: str, html: str = "", junit: str = "", json: bool = False) -> None:
     """Show what came of a matrix: one HTML file with all evidence, or JUnit XML."""
     from lvslab import show, show_compare
-    from lvslab.regress import reading, reports
+    from lvslab.regress import reading, report_files, run_folder
 
-    kept = reading.read(Path(run))
-    page = Path(html) if html else None if json else kept.folder / reports.PAGE
-    written = reports.write(kept, html=page, junit=Path(junit) if junit else None)
+    kept = reading.read(run_folder.place(run))
+    page = Path(html) if html else None if json else kept.folder / report_files.PAGE
+    written = report_files.write(kept, html=page, junit=Path(junit) if junit else None)
     if json:
         show.document(kept.run.model_dump(mode="json"))
     else:
@@ -83,8 +85,8 @@ def report(c: Context, run: str, html: str = "", junit: str = "", json: bool = F
 @task(
     positional=["old", "new"],
     help={
-        "old": "the folder of a run, or its results.json",
-        "new": "the same of a later one",
+        "old": RUN,
+        "new": "the same of a later run",
         "json": JSON,
     },
 )
@@ -92,9 +94,9 @@ def compare(c: Context, old: str, new: str, json: bool = False) -> None:
     """What changed between two runs of a matrix: is it of the kernel, of ipvsadm or of the lab?"""
     from lvslab import show, show_compare
     from lvslab.regress import compare as comparing
-    from lvslab.regress import reading
+    from lvslab.regress import reading, run_folder
 
-    found = comparing.compare(reading.read(Path(old)), reading.read(Path(new)))
+    found = comparing.compare(*(reading.read(run_folder.place(run)) for run in (old, new)))
     show.document(found.as_json()) if json else print(show_compare.compared(found))
     end(found.exit_code)
 

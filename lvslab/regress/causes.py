@@ -76,8 +76,7 @@ def _same_elsewhere(
         differ, unknown = differing(before, after)
         if len(differ) == 1 and not unknown and differ[0] in suspects:
             (only,) = differ
-            same = likeness(only, after, new) == "same" and likeness(only, before, old) == "same"
-            if same or only in ("lab", "lvslab"):
+            if likeness(only, after, new) == "same" and likeness(only, before, old) == "same":
                 return Cause(
                     (only,), f"it did the same in {after.result.cell}, where only the {only} differs"
                 )

@@ -89,7 +89,7 @@ def resumed(word: str) -> Iterator[RunFolder]:
 
     Raises UsageError where there is no run, StateError where it is still running.
     """
-    path = _latest() if word == LATEST else Path(word)
+    path = place(word)
     with _held(path):
         run = read(path)
         for part in (*path.glob(".[!.]*"), *(path / CELLS).glob(".part-*")):
@@ -97,6 +97,11 @@ def resumed(word: str) -> Iterator[RunFolder]:
         folder = RunFolder(path.resolve(), run)
         folder._rewrite(ended="")
         yield folder
+
+
+def place(word: str) -> Path:
+    """The folder that ``word`` stands for: the last run's for "latest". Raises UsageError."""
+    return _latest() if word == LATEST else Path(word)
 
 
 def read(path: Path) -> Run:

@@ -348,7 +348,9 @@ def status(*words: str) -> int:
     return LabProgram(Collection(matrices)).status_of(["./run", *words])
 
 
-def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     good, bad = write(tmp_path / "good", run(tried())), write(tmp_path / "bad", run(tried(checks=BAD)))
     assert status("matrix.compare", good, bad) == 1
     assert "1 got worse" in capsys.readouterr().out
@@ -360,7 +362,14 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert json.loads(capsys.readouterr().out)["format"] == "lvslab matrix 1"
     assert (tmp_path / "j.xml").exists()
     assert not (tmp_path / "bad/report.html").exists()
+    capsys.readouterr()
     assert status("matrix.schema") == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "lvslab matrix: results.json"
+    monkeypatch.setenv("LVSLAB_STATE", str(tmp_path / "state"))
+    (tmp_path / "state/matrices").mkdir(parents=True)
+    write(tmp_path / "state/matrices/20261126-220000", run(tried()))
+    assert status("matrix.compare", bad, "latest") == 0
+    assert "1 got better" in capsys.readouterr().out
 
 
 def test_bad_input_of_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lvslab.apply.transcript import Entry, Transcript, printable
 from lvslab.errors import UsageError
 from lvslab.paths import PROJECT
-from lvslab.regress import cell_evidence, matrix_junit, reading, report, reports, results
+from lvslab.regress import cell_evidence, matrix_junit, reading, report, report_files, results
 from lvslab.regress.reading import Kept
 from lvslab.regress.results import WORST_FIRST, Case, Cell, Result, Run, verdict_of
 
@@ -380,42 +380,16 @@ def squeezed(text: str) -> str:
     return "".join(printable(text).split())
 
 
-# --- reading and writing ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, r"there is no .*results\.json"),
-        ("[1", "no JSON"),
-        ("[" * 100_000, "no JSON"),
-        ("\udcff", "no JSON"),
-        ("[]", '"format" is not'),
-        ('{"format": "other 1"}', '"format" is not'),
-        ('{"format": "lvslab matrix 2"}', "was written by a newer lvslab: its format is 'lvslab matrix 2'"),
-        ('{"format": "lvslab matrix 1", "begun": ""}', "cells: Field required"),
-        ('{"format": "lvslab matrix 1", "begun": "", "cells": [], "more": 1}', "more: Extra inputs"),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-def test_what_is_no_run(tmp_path: Path, content: str | None, message: str) -> None:
-    if content is not None:
-        (tmp_path / "results.json").write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(UsageError, match=message):
-        reading.read(tmp_path)
-
-
-def test_a_run_is_its_folder_or_its_file(kept: Kept, tmp_path: Path) -> None:
-    assert reading.read(tmp_path / "results.json") == reading.read(tmp_path) == kept
+# --- files ----------------------------------------------------------------------------------
 
 
 def test_what_is_written_where(kept: Kept, tmp_path: Path) -> None:
     html, junit = tmp_path / "a.html", tmp_path / "b.xml"
-    assert reports.write(kept, html=html, junit=junit) == {"page": html, "JUnit XML": junit}
+    assert report_files.write(kept, html=html, junit=junit) == {"page": html, "JUnit XML": junit}
     assert html.read_text() == report.html(kept)
     assert junit.read_bytes() == matrix_junit.document(kept.run)
     with pytest.raises(UsageError, match=r"no/a\.html cannot be written: No such file or directory"):
-        reports.write(kept, html=tmp_path / "no/a.html")
+        report_files.write(kept, html=tmp_path / "no/a.html")
 
 
 def test_the_schema_is_up_to_date() -> None:

@@ -9,7 +9,6 @@ from lvslab.regress import matrix_junit, report
 from lvslab.regress.reading import Kept
 
 PAGE = "report.html"
-JUNIT = "junit.xml"
 
 
 def write(kept: Kept, *, html: Path | None = None, junit: Path | None = None) -> dict[str, Path]:
