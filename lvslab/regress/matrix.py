@@ -298,6 +298,7 @@ def _cluster_here(workers: int, place: Path) -> Iterator[Client]:
         "distributed.scheduler.allowed-failures": _DEATHS,
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.admin.tick.limit": "60s",
+        "temporary-directory": str(place / _WORKERS),
     }
     with dask.config.set(settings), _quiet():
         cluster = LocalCluster(
@@ -307,7 +308,6 @@ def _cluster_here(workers: int, place: Path) -> Iterator[Client]:
             host="127.0.0.1",
             dashboard_address=None,
             memory_limit=0,
-            local_directory=str(place / _WORKERS),
             silence_logs=logging.CRITICAL,
         )
         try:

@@ -122,7 +122,7 @@ def seconds(cells: Iterable[Cell], earlier: Iterable[Run]) -> dict[Cell, float]:
     by_cell: dict[Cell, float] = {}
     by_lab: dict[str, float] = {}
     for run in earlier:
-        for result in run.results:
+        for result in (result for result in run.results if result.verdict != "error"):
             by_cell[result.cell] = by_lab[result.cell.lab] = result.seconds
     return {cell: by_cell.get(cell) or by_lab.get(cell.lab) or _guess(cell) for cell in cells}
 
