@@ -236,6 +236,9 @@ class _Conductor:
             self._take(_failed(order.cell, order.seed, message), b"")
         elif isinstance(why, LvsLabError | OSError):
             self._take(_failed(order.cell, order.seed, str(why)), b"")
+        elif isinstance(why, ImportError):
+            hint = "each needs the same checkout, and to be started with its .venv/bin/dask"
+            raise MachineError(f"a worker of the Dask cluster has no lvslab: {why}", hint) from None
         elif why is not None:
             raise why
         else:
@@ -296,8 +299,7 @@ def _cluster_here(workers: int, place: Path) -> Iterator[Client]:
 
     settings = {
         "distributed.scheduler.allowed-failures": _DEATHS,
-        "distributed.scheduler.worker-saturation": 1.0,
-        "distributed.admin.tick.limit": "60s",
+        "temporary-directory": str(place / _WORKERS),
     }
     with dask.config.set(settings), _quiet():
         cluster = LocalCluster(
@@ -307,7 +309,6 @@ def _cluster_here(workers: int, place: Path) -> Iterator[Client]:
             host="127.0.0.1",
             dashboard_address=None,
             memory_limit=0,
-            local_directory=str(place / _WORKERS),
             silence_logs=logging.CRITICAL,
         )
         try:
