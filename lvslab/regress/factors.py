@@ -12,8 +12,8 @@ Factor = Literal[
     "kernel", "ipvsadm", "lab", "lvslab", "guest's image", "QEMU", "accelerator", "host's kernel"
 ]
 """``lab`` is the lab's folder (lab.yaml, how-to, tests); ``lvslab`` its own code, the checks of which labs
-are made among it; ``guest's image`` is what a director has of modules
-and programs; ``host's kernel`` is the one that Mininet hosts run on."""
+are made among it; ``guest's image`` is what a director has of modules and programs; ``host's kernel`` is the
+one that Mininet hosts run on."""
 
 FACTORS: tuple[Factor, ...] = get_args(Factor)
 

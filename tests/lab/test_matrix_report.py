@@ -42,7 +42,7 @@ def test_a_lab_that_was_broken_is_what_changed(run: Runner, tmp_path: Path) -> N
     run(*words, "--output", old)
     howto = (lab / "howto.md").read_text()
     assert FORWARDS in howto
-    (lab / "howto.md").write_text(howto.replace(FORWARDS, ""))
+    (lab / "howto.md").write_text(howto.replace(FORWARDS, "true\n"))
     run(*words, "--output", new, status=1)
 
     # The change is seen, with its reason, and is of the lab: nothing else differs.
