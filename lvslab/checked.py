@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvslab import paths
-from lvslab.check.figures import KNOWN_BUG, MEASURED, RAISED
+from lvslab.check.figures import KNOWN_BUG, MEASURED, RAISED, SAID
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -123,11 +123,14 @@ def _cases(report: Element) -> Iterator[Case]:
         ended = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
         outcome = "passed" if ended is None else {"failure": "failed"}.get(ended.tag, ended.tag)
         message = "" if ended is None else (ended.text or ended.get("message") or "").strip()
-        raised = next((str(p.get("value")) for p in case.iter("property") if p.get("name") == RAISED), "")
+        told = {str(each.get("name")): str(each.get("value")) for each in case.iter("property")}
         bug = _bug(ended) if ended is not None else ""
         if bug:
             outcome = "xfailed" if outcome == "skipped" else "xpassed"
-        yield Case(case.get("name", ""), outcome, float(case.get("time", "0")), message, raised, bug)
+            message = f"{message}\n{told.get(SAID, '')}".strip()
+        yield Case(
+            case.get("name", ""), outcome, float(case.get("time", "0")), message, told.get(RAISED, ""), bug
+        )
 
 
 def _bug(ended: Element) -> str:

@@ -222,15 +222,21 @@ def test_what_an_active_connection_costs(service_for: NewService) -> None:
 
 
 @pytest.mark.known_bug("weight-overflow")
-def test_wlc_with_a_great_weight_and_many_connections(service_for: NewService) -> None:
-    # 129 active connections, of 256 each, times 65535 is more than 31 bits hold.
+def test_wlc_with_great_weights_and_many_connections(service_for: NewService) -> None:
+    # 257 active connections, of 256 each, times 65535 is more than 32 bits hold. What these do hold of it is
+    # less than 256 times 65535, which stands for one active connection.
     live = service_for("wlc")
-    live.make("wlc", {TWO: 0, ONE: 65535})
-    connect(live, 129)
+    live.make("wlc", {TWO: 65535, ONE: 0})
+    connect(live, 1)
+    live.edit(TWO, 0)
+    live.edit(ONE, 65535)
+    connect(live, 257)
     live.edit(TWO, 65535)
     connect(live, 1)
-    assert live.observed[:129] == [ONE] * 129
-    assert live.observed[129] == TWO, f"wlc gave {live.observed[129]} its 130th connection, and {TWO} none"
+    assert live.observed[:258] == [TWO] + [ONE] * 257
+    assert live.observed[258] == TWO, (
+        f"wlc gave {live.observed[258]} its 258th connection, and {TWO} has one"
+    )
     live.check()
 
 

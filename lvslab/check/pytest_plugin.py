@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lvslab.check.figures import MEASURED, RAISED
+from lvslab.check.figures import MEASURED, RAISED, SAID
 from lvslab.check.many_kernels import kernel_of
 
 if TYPE_CHECKING:
@@ -50,21 +50,26 @@ def pytest_report_header() -> str:
     return f"lvslab: {dice.VARIABLE}={dice.seed()}"
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest's own, which tells expected failures
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show what a check found as a message, without the traceback of lvslab's own code, and keep what
     kind of error it was."""
     report = yield
-    if call.excinfo is not None and report.outcome == "failed":
+    if call.excinfo is None:
+        return report
+    found = []
+    if hasattr(report, "wasxfail"):
+        found.append((SAID, str(call.excinfo.value)))
+    elif report.outcome == "failed":
         from lvslab.errors import LvsLabError
 
         if isinstance(call.excinfo.value, LvsLabError):
             report.longrepr = str(call.excinfo.value)
-            kind = (RAISED, type(call.excinfo.value).__name__)
-            item.user_properties.append(kind)
-            report.user_properties.append(kind)  # which has a copy of the item's
+            found.append((RAISED, type(call.excinfo.value).__name__))
+    item.user_properties += found
+    report.user_properties += found  # which has a copy of the item's
     return report
 
 

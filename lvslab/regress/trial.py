@@ -3,6 +3,7 @@ run``."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -67,6 +68,7 @@ def run(
     *,
     labs: Sequence[str],
     select: str = "",
+    message: str = "",
     strict: bool = False,
     build: bool = False,
     config: Path | None = None,
@@ -76,11 +78,16 @@ def run(
     """Run the checks of ``labs`` on the kernel of ``path``; only those that pytest -k finds by ``select``,
     where that is given.
 
-    With ``strict`` a failure is one even where a known bug explains it. ``build``, ``config`` and ``jobs``
-    are as in ``kernel_given.usable``, ``report`` as in ``cluster.booted``. Raises UsageError for whatever is
-    wrong with the command line, and not with the kernel.
+    With ``message``, a regular expression, any failure without it in what it says is no answer. With
+    ``strict`` a failure is one even where a known bug explains it. ``build``, ``config`` and ``jobs`` are as
+    in ``kernel_given.usable``, ``report`` as in ``cluster.booted``. Raises UsageError for whatever is wrong
+    with the command line, and not with the kernel.
     """
     wanted = _with_checks(labs, select)
+    try:
+        re.compile(message)
+    except re.error as error:
+        raise UsageError(f"--message is {message!r}, which is no regular expression: {error}") from None
     if config is not None and not config.is_file():
         raise UsageError(f"there is no file {config}", "--config takes a file of kernel settings")
     if jobs is not None and jobs < 1:
@@ -98,25 +105,31 @@ def run(
             results.append(found.model_copy(update={"evidence": place.name}))
     except LvsLabError as error:
         return Trial("cannot tell", str(error), what, tuple(results), evidence)
-    answer, why = answer_of(results, select=select, strict=strict)
+    answer, why = answer_of(results, select=select, message=message, strict=strict)
     return Trial(answer, why, what, tuple(results), evidence)
 
 
-def answer_of(results: Sequence[Result], *, select: str = "", strict: bool = False) -> tuple[Answer, str]:
+def answer_of(
+    results: Sequence[Result], *, select: str = "", message: str = "", strict: bool = False
+) -> tuple[Answer, str]:
     """What the ``results`` of labs say of their kernel, and why where it is not good.
 
-    One failure is enough to call it bad. Of a single check (``select``) nothing is known where the how-to
-    failed before it. An expected failure is one with ``strict`` only. Nothing is known either where a lab
-    broke, or every check was skipped.
+    One failure is enough to call it bad, if ``message`` is found in what it says. Of a single check
+    (``select``) nothing is known where the how-to failed before it. An expected failure is one with
+    ``strict`` only. Nothing is known either where a lab broke, or every check was skipped.
     """
     bad = ("failed", "expected failure") if strict else ("failed",)
-    failed = 0
-    for result in results:
-        for case in result.cases:
-            if case.verdict in bad and not (select and case.name == cell.HOWTO_CASE):
-                failed += 1
+    failed = [
+        case
+        for result in results
+        for case in result.cases
+        if case.verdict in bad and not (select and case.name == cell.HOWTO_CASE)
+    ]
+    as_said = sum(bool(re.search(message, case.message)) for case in failed)
+    if as_said:
+        return "bad", f"{as_said} {'check' if as_said == 1 else 'checks'} failed"
     if failed:
-        return "bad", f"{failed} {'check' if failed == 1 else 'checks'} failed"
+        return "cannot tell", f"{failed[0].name} failed, and does not say {message!r}"
     for result in results:
         if result.error:
             return "cannot tell", f"{result.cell.lab}: {result.error}"

@@ -295,6 +295,7 @@ def test_a_known_bug_must_be_shown_in_its_own_way(
     (case,) = map(cell.judged, checked.read("a", pytester.path / "junit.xml", 0).cases)
     if "xfailed" in outcome:
         assert (case.verdict, case.bug) == ("expected failure", "nq-weight-0")
+        assert case.message.startswith("known bug nq-weight-0: nq gives too much\nnq gave rs1 too much")
     elif test == "pass":
         assert (case.verdict, case.bug) == ("unexpectedly passed", "nq-weight-0")
     else:

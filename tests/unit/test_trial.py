@@ -48,6 +48,19 @@ def result(*verdicts: Verdict, howto: Verdict = "passed", error: str = "", lab: 
         ([result(howto="failed")], {}, "bad", "1 check failed"),
         ([result(howto="failed")], {"select": "b"}, "cannot tell", "the how-to failed, so no check was run"),
         ([result("failed")], {"select": "a"}, "bad", "1 check failed"),
+        (
+            [result("failed")],
+            {"message": "^failed|fails$"},
+            "cannot tell",
+            "a failed, and does not say '^failed|fails$'",
+        ),
+        (
+            [result("passed", "failed")],
+            {"message": "it.failed"},
+            "cannot tell",
+            "b failed, and does not say 'it.failed'",
+        ),
+        ([result("failed", "failed")], {"message": r"it\sfailed"}, "bad", "2 checks failed"),
         # What is known is no news, unless that is what is looked for.
         ([result("expected failure")], {}, "good", ""),
         ([result("expected failure")], {"strict": True}, "bad", "1 check failed"),
@@ -104,6 +117,7 @@ def test_only_labs_with_such_a_check_are_tried(tried: list[tuple[Cell, Path, str
         ({"labs": ["web-net"]}, "there is no lab 'web-net'"),
         ({"labs": ["many"], "select": "no_such"}, "no check of many matches --select 'no_such'"),
         ({"labs": ["many"], "select": "a b ("}, r"--select is 'a b \('.*Wrong expression"),
+        ({"labs": ["many"], "message": "("}, r"--message is '\(', which is no regular expression"),
         ({"labs": ["many"], "config": Path("/nowhere")}, "there is no file /nowhere"),
         ({"labs": ["many"], "jobs": 0}, "--jobs is 0"),
     ],
