@@ -295,6 +295,14 @@ class Machine:
         with self._explained(doing, seconds):
             return self.agent.run(command, seconds)
 
+    def glance(self, command: str, seconds: float) -> Done:
+        """The same for whoever must not wait: ``seconds`` hold for the orders before this one too, and a
+        guest that is known to hang is not asked."""
+        if (what := self.trouble) is not None:
+            raise self.failure("running", what)
+        with self._explained("reading", seconds):
+            return self.agent.run(command, seconds, turn=seconds)
+
     def feel_pulse(self, seconds: float = PULSE) -> None:
         """Ask the agent for a sign of life; ``trouble`` tells from now on whether there was one."""
         try:

@@ -175,6 +175,8 @@ class Supervisor:
         theirs.close()
         return answer, [ours.detach()]
 
+    observe = control.Control.observe
+
     def login(self, stream: socket.socket, *, node: str, **_: object) -> Login:
         stream.close()
         self.logins.append(Login(node))
@@ -290,7 +292,7 @@ def test_what_ends_with_the_lab(running: cluster.Cluster, supervisor: Supervisor
 def test_what_a_node_prints(running: cluster.Cluster, supervisor: Supervisor) -> None:
     supervisor.answers["director"] = [lambda: {"status": 0, "output": "one\ntwo\n"}]
     assert running.observe("director", "ipvsadm -Ln") == "one\ntwo\n"
-    assert supervisor.asked == [("observe", {"node": "director", "command": "ipvsadm -Ln"})]
+    assert supervisor.asked == [("observe", {"node": "director", "command": "ipvsadm -Ln", "seconds": None})]
 
 
 @pytest.mark.parametrize(("output", "hint"), [("ipvsadm: not found\n", "ipvsadm: not found"), ("\n", None)])

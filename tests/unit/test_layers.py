@@ -20,6 +20,7 @@ FLOORS = (
         "lvslab.paths",
         "lvslab.requirements",
         "lvslab.run",
+        "lvslab.signals",
         "lvslab.stand_in",
     ),
     ("lvslab.schema", "lvslab.spec", "lvslab.topology", "lvslab.zone_file"),
@@ -35,6 +36,7 @@ FLOORS = (
         "lvslab.howto_verify",
         "lvslab.junit",
         "lvslab.lab",
+        "lvslab.metrics",
         "lvslab.review",
         "lvslab.terminal",
     ),
@@ -58,6 +60,7 @@ FLOORS = (
         "lvslab.show_kernels",
         "lvslab.show_matrix",
         "lvslab.show_review",
+        "lvslab.show_watch",
     ),
     ("tasks",),
 )
