@@ -126,6 +126,48 @@ def load(
     show.document(result.as_json()) if json else print(show.load(result))
 
 
+@task(
+    positional=["name"],
+    help={
+        "name": NAME,
+        "interval": "seconds between two readings, 1 to 3600",
+        "count": "end after so many readings (default: never on a terminal and with --json, else 1)",
+        "json": "print one JSON document a line, one for each reading",
+    },
+)
+def watch(c: Context, name: str = "", interval: int = 2, count: int = 0, json: bool = False) -> None:
+    """Show what the directors forward: connections, rates, and shares beside the weights."""
+    from lvslab import running, signals
+    from lvslab.check import monitor
+
+    monitor.check_bounds(interval, count)
+    with signals.until_told(), monitor.Watch(running.only(name), interval) as readings:
+        from lvslab import show_watch
+
+        show_watch.follow(readings, count=count, as_json=json)
+
+
+@task(
+    positional=["name"],
+    help={
+        "name": NAME,
+        "port": "on 127.0.0.1 (default 0: one that is free, which is printed)",
+        "json": JSON,
+    },
+)
+def metrics(c: Context, name: str = "", port: int = 0, json: bool = False) -> None:
+    """Serve what the directors count to Prometheus, on this machine's loopback."""
+    from threading import Event
+
+    from lvslab import metrics as served
+    from lvslab import running, signals
+
+    with signals.until_told(), served.served(running.only(name), port) as url:
+        say({"url": url}, json, lambda found: found["url"])
+        sys.stdout.flush()
+        Event().wait()
+
+
 @task(help={"name": NAME, "json": JSON})
 def status(c: Context, name: str = "", json: bool = False) -> None:
     """What a running lab is doing."""
@@ -314,6 +356,8 @@ for _task in (
     apply,
     check,
     load,
+    watch,
+    metrics,
     status,
     execute,
     ssh,

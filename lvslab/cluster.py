@@ -28,7 +28,7 @@ from lvslab.boot import control, plan
 from lvslab.boot.launch import Launch
 from lvslab.boot.namespaces import Namespaces
 from lvslab.build import keys
-from lvslab.errors import CheckFailed, UsageError
+from lvslab.errors import UsageError
 from lvslab.topology import Lab, suggest
 
 if TYPE_CHECKING:
@@ -183,18 +183,9 @@ class Cluster:
         return self.connect(node).execute(command, timeout=timeout)
 
     def observe(self, node: str, command: str) -> str:
-        """What ``command`` (one whole line of shell) prints on ``node``, as lvslab itself looks at it.
-
-        No login: for a virtual machine its agent is asked, which costs a tenth of a command over SSH and
-        works whatever the lab's steps have done to the node's network. Raises CheckFailed where it does
-        not end with status 0.
-        """
-        answer, _ = self._control.ask("observe", node=node, command=command)
-        output = str(answer["output"])
-        if answer["status"] != 0:
-            said = output.strip() or None
-            raise CheckFailed(f"on {node}, `{command}` ended with status {answer['status']}", said)
-        return output
+        """What ``command`` (one whole line of shell) prints on ``node``, without a login: see
+        `control.Control.observe`."""
+        return self._control.observe(node, command)
 
     def access_log(self, node: str, kind: str = "http") -> str:
         """The log of requests of the server on ``node`` whose service is of ``kind``."""

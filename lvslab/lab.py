@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from lvslab.cluster import Cluster, Event, nobody
 from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
 
 if TYPE_CHECKING:
+    from lvslab.check.ftp_rounds import Turns
     from lvslab.check.ipvs_table import Service
     from lvslab.check.rounds import Round
 
@@ -161,12 +162,12 @@ def _up(
         report=report,
     )
     running = held.enter_context(booted)
-    taken: Round | None = None
+    taken: Round | Turns | None = None
     try:
         if apply:
             with _phase("steps", report):
                 running.apply(listeners.step)
-            if _web_service(running) is not None:
+            if _first_service(running) is not None:
                 with _phase("first round", report):
                     taken = first_round(running)
             running.note(distribution=distribution(taken))
@@ -184,27 +185,34 @@ def _import_the_rest() -> None:
         from lvslab.check import testbed  # noqa: F401
 
 
-def first_round(running: Cluster) -> Round | None:
-    """A round of requests from the first client through the first director; None where there is no web
-    service."""
-    service = _web_service(running)
-    if service is None:
+def first_round(running: Cluster) -> Round | Turns | None:
+    """A round of requests from the first client through the first director to a web service, or of logins to
+    an FTP service where there is none; None where there is neither."""
+    found = _first_service(running)
+    if found is None:
         return None
+    from lvslab.check import ftp_rounds
     from lvslab.check.testbed import Testbed
 
+    kind, service = found
+    count = max(FIRST_ROUND, len(service.destinations))
     with Testbed(running) as testbed:
-        return testbed.round(count=max(FIRST_ROUND, len(service.destinations)))
+        return testbed.round(count=count) if kind == "http" else ftp_rounds.turns(testbed, count)
 
 
-def _web_service(running: Cluster) -> Service | None:
-    from lvslab.check import rounds
+def _first_service(running: Cluster) -> tuple[str, Service] | None:
+    """The service of the first round, and of what kind its servers are."""
+    from lvslab.check import director, rounds
 
     if all(map(running.is_virtual, running.lab.clients)):
         return None  # requests are made on Mininet hosts
-    return next(iter(rounds.web_services(running, next(iter(running.lab.directors)))), None)
+    table = director.table_of_steps(running, next(iter(running.lab.directors)))
+    kinds = ("http", "ftp")
+    found = ((kind, service) for kind in kinds for service in rounds.services_of(running, table, kind))
+    return next(found, None)
 
 
-def distribution(taken: Round | None) -> dict[str, dict[str, int]]:
+def distribution(taken: Round | Turns | None) -> dict[str, dict[str, int]]:
     """Requests for each server: ``expected`` by the scheduler's model, and ``observed``."""
     if taken is None:
         return {}
@@ -288,8 +296,10 @@ def verify(
     ipvsadm: str | None = None,
     junit: Path | None,
     listeners: Listeners,
+    only: Collection[str] = (),
 ) -> Verified:
-    """Up, check and down in one, under a name of its own."""
+    """Up, check and down in one, under a name of its own; with ``only`` some, those checks whose
+    names hold one of these, and no others."""
     folder = topology.find(lab, paths.labs())
     name = names.name_of_its_own(folder.resolve().name)
     with ExitStack() as held:
@@ -298,11 +308,12 @@ def verify(
             _, result = _up(held, folder, name, wanted, True, False, listeners)
         except _Stopped as stopped:
             raise stopped.why from None
-        found = checked.run(folder, name, junit or Path(result.evidence) / "junit.xml", quiet=True)
+        report = junit or Path(result.evidence) / "junit.xml"
+        found = checked.run(folder, name, report, quiet=True, select=" or ".join(sorted(only)))
     return Verified(result, found)
 
 
-def _result(running: Cluster, phases: dict[str, float], taken: Round | None) -> Up:
+def _result(running: Cluster, phases: dict[str, float], taken: Round | Turns | None) -> Up:
     described = running.status()
     return Up(
         lab=running.lab.name,

@@ -9,6 +9,8 @@ from invoke import Collection, Context
 from lvslab.howto_tasks import listed
 from lvslab.program import JSON, end, task
 
+RUN = "the folder of a run, or its results.json; latest: the last run"
+
 
 @task(
     name="run",
@@ -44,7 +46,7 @@ def run_matrix(
     wanted = matrix.Wanted(
         kernels=listed(kernels),
         ipvsadm=listed(ipvsadm),
-        labs=listed(labs) or ["all"],
+        labs=listed(labs),
         output=Path(output) if output else None,
         resume=resume,
         seed=show_matrix.number("--seed", seed),
@@ -57,6 +59,57 @@ def run_matrix(
     end(matrix.exit_code(run))
 
 
+@task(
+    positional=["run"],
+    help={
+        "run": RUN,
+        "html": "where to write the page (default: report.html in the folder of the run)",
+        "junit": "where to write JUnit XML (default: nowhere)",
+        "json": "print the results as one JSON document (see matrix.schema); no page then without --html",
+    },
+)
+def report(c: Context, run: str, html: str = "", junit: str = "", json: bool = False) -> None:
+    """Show what came of a matrix: one HTML file with all evidence, or JUnit XML."""
+    from lvslab import show, show_compare
+    from lvslab.regress import reading, report_files, run_folder
+
+    kept = reading.read(run_folder.place(run))
+    page = Path(html) if html else None if json else kept.folder / report_files.PAGE
+    written = report_files.write(kept, html=page, junit=Path(junit) if junit else None)
+    if json:
+        show.document(kept.run.model_dump(mode="json"))
+    else:
+        print(show_compare.reported(kept.run, [f"{what}: {path}" for what, path in written.items()]))
+
+
+@task(
+    positional=["old", "new"],
+    help={
+        "old": RUN,
+        "new": "the same of a later run",
+        "json": JSON,
+    },
+)
+def compare(c: Context, old: str, new: str, json: bool = False) -> None:
+    """What changed between two runs of a matrix: is it of the kernel, of ipvsadm or of the lab?"""
+    from lvslab import show, show_compare
+    from lvslab.regress import compare as comparing
+    from lvslab.regress import reading, run_folder
+
+    found = comparing.compare(*(reading.read(run_folder.place(run)) for run in (old, new)))
+    show.document(found.as_json()) if json else print(show_compare.compared(found))
+    end(found.exit_code)
+
+
+@task()
+def schema(c: Context) -> None:
+    """The JSON Schema of a run's results.json."""
+    from lvslab import show
+    from lvslab.regress import results
+
+    show.document(results.json_schema())
+
+
 matrices = Collection("matrix")
-for _task in (run_matrix,):
+for _task in (run_matrix, report, compare, schema):
     matrices.add_task(_task)

@@ -44,11 +44,19 @@ class Steps:
 
 @dataclass(frozen=True)
 class Check:
-    """Evidence: a ``test`` of ``lab``. Where it passes, the claim holds, or, if ``refutes``, it does not."""
+    """Evidence: a ``test`` of ``lab``. Where it passes, the claim holds, or, if ``refutes``, it does not.
+
+    A test that runs with several parameters is all of its runs, or, as ``test_files[PASV]``, one of them.
+    """
 
     lab: str
     test: str
     refutes: bool
+
+    @property
+    def function(self) -> str:
+        """The name of the test without parameters."""
+        return self.test.partition("[")[0]
 
 
 @dataclass(frozen=True)
@@ -218,9 +226,13 @@ class Recorded:
         return [step for step in run.get("steps", ()) if step["line"] in lines]
 
     def outcome(self, check: Check, kernel: str) -> str:
-        """What came of ``check`` on ``kernel``; "" where it was not recorded."""
-        runs = self.results["checks"].get(check.lab, {})
-        return str(runs.get(kernel, {}).get("tests", {}).get(check.test, ""))
+        """What came of ``check`` on ``kernel``; "" where it was not recorded. Of several runs it is the
+        worst; those that were skipped count only where all were."""
+        tests = self.results["checks"].get(check.lab, {}).get(kernel, {}).get("tests", {})
+        found = {outcome for name, outcome in tests.items() if check.test in (name, name.partition("[")[0])}
+        return next(
+            (outcome for outcome in ("error", "failed", "passed", "skipped") if outcome in found), ""
+        )
 
 
 def holds(claim: Claim, group: Group, kernel: str, recorded: Recorded) -> Holds:
@@ -267,7 +279,7 @@ def wrong_references(claims: Claims, texts: Mapping[str, str], tests: Mapping[st
             if step.howto not in texts or not under(texts[step.howto], step.heading):
                 yield f"no heading {step.heading!r} in {step.howto}.md"
         for check in claim.checks:
-            if not re.search(rf"^def {re.escape(check.test)}\(", tests.get(check.lab, ""), re.MULTILINE):
+            if not re.search(rf"^def {re.escape(check.function)}\(", tests.get(check.lab, ""), re.MULTILINE):
                 yield f"no test {check.test} in the lab {check.lab}"
         names = [*claims.kernels, *(group.name for group in claims.groups)]
         read = claim.reading.holds if claim.reading is not None else {}

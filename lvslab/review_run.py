@@ -57,7 +57,8 @@ def record(only: str, kernels: Sequence[str], listeners: Listeners) -> None:
             _record_howto(name, kernels or claims.kernels, listeners)
     for name in claims.labs:
         if only in ("", name):
-            wanted = {check.test for claim in claims.claims for check in claim.checks if check.lab == name}
+            checks = [check for claim in claims.claims for check in claim.checks if check.lab == name]
+            wanted = {check.function for check in checks}
             for kernel in kernels or claims.kernels:
                 listeners.kernel(kernel)
                 _record_checks(name, kernel, wanted, listeners)
@@ -81,9 +82,14 @@ def _record_howto(name: str, kernels: Sequence[str], listeners: Listeners) -> No
 
 def _record_checks(name: str, kernel: str, wanted: set[str], listeners: Listeners) -> None:
     done = lab.verify(
-        name, kernel=kernel, director="qemu", junit=None, listeners=lab.Listeners(listeners.event)
+        name,
+        kernel=kernel,
+        director="qemu",
+        junit=None,
+        listeners=lab.Listeners(listeners.event),
+        only=wanted,
     )
-    tests = {case.name: case.outcome for case in done.checked.cases if case.name in wanted}
+    tests = {case.name: case.outcome for case in done.checked.cases if case.name.partition("[")[0] in wanted}
     results = review.read_results(review.folder() / review.RESULTS)
     runs = results["checks"].setdefault(name, {})
     runs[kernel] = {"kernel": done.up.kernel, "tests": dict(sorted(tests.items()))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -149,7 +150,8 @@ def run(found: Run, folder: Path) -> str:
     flaky = sum(result.flaky for result in found.results)
     parts.append(
         f"{len(found.cells)} cells: {counts}{f' ({flaky} flaky)' if flaky else ''}; seed {found.seed}\n"
-        f"results: {folder}"
+        f"results: {folder}\n"
+        f"report:  ./run matrix.report {shlex.quote(str(folder))}"
     )
     return "\n\n".join(parts)
 

@@ -48,7 +48,7 @@ that show it are typed under a heading of one of the how-tos beside it, or of a 
 check. Then:
 
 ```sh
-./run howto.review --record                    # everything on every kernel: some ten minutes when emulated
+./run howto.review --record                    # everything on every kernel: twenty minutes when emulated
 ./run howto.review --record --only left-out    # one how-to, or the checks of one lab
 ./run howto.review                             # this page alone, from what was recorded
 ```

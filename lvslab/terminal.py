@@ -9,23 +9,17 @@ import signal
 import socket
 import sys
 import termios
-import threading
 import tty
 from collections.abc import Iterator
-from types import FrameType
 from typing import Literal
+
+from lvslab.signals import Signalled, raising
 
 _CHUNK = 1 << 16
 # Ends of a session that would else leave the user's terminal raw.
 _DEADLY = (signal.SIGTERM, signal.SIGHUP)
 
 Ending = Literal["escape", "closed", "quiet"]
-
-
-class _Signalled(BaseException):
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def attach(
@@ -49,9 +43,9 @@ def attach(
         return _relay(sock, None, idle, stdin, stdout)
     print(f"Escape with Ctrl-{chr(escape[0] + 0x40)}", file=sys.stderr, flush=True)
     try:
-        with _raising_signals(), _raw(stdin):
+        with raising(*_DEADLY), _raw(stdin):
             ending = _relay(sock, escape, None, stdin, stdout)
-    except _Signalled as caught:
+    except Signalled as caught:
         # The terminal and the handlers are as they were, so this ends us as it would have at first.
         signal.raise_signal(caught.number)
         return "closed"
@@ -146,27 +140,3 @@ def _raw(terminal: int) -> Iterator[None]:
         # A terminal that has gone needs no restoring; one that takes no output must not hold us up.
         with contextlib.suppress(termios.error):
             termios.tcsetattr(terminal, termios.TCSANOW, before)
-
-
-@contextlib.contextmanager
-def _raising_signals() -> Iterator[None]:
-    """Make the deadly signals exceptions, so that what is open is closed; those that are ignored stay so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def throw(number: int, frame: FrameType | None) -> None:
-        # One is enough: a second one must not interrupt the restoring.
-        for deadly in before:
-            signal.signal(deadly, signal.SIG_IGN)
-        raise _Signalled(number)
-
-    before = {number: signal.getsignal(number) for number in _DEADLY}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-    try:
-        for number in before:
-            signal.signal(number, throw)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -33,6 +33,8 @@ WEIGHTS = {
 DEAD = "director-2"
 TIMEOUT = 2.0
 """Seconds that a client waits for a dead director."""
+RELOAD_SECONDS = 30.0
+"""After which a name server that still serves the old zone is taken to have refused the new one."""
 
 Measured = Callable[[str, str], None]
 
@@ -80,15 +82,18 @@ def check_first_address(lab: Testbed, client: str = "client", count: int = 12) -
     return made
 
 
-def zone(lab: Testbed, *changes: str) -> None:
-    """Change the zone on the name server by commands of sed, and return when it serves the changed one."""
+def zone(lab: Testbed, *changes: str, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Change the zone on the name server by commands of sed, and return when it serves the changed one.
+    ``meanwhile`` is called over and over until then, the last time before it did."""
     server, client = lab.node("name-server"), lab.enter("client")
     number = (client.call(dns.serial, SERVER, "example.test") or 0) + 1
     words = " ".join(f"-e '{change}'" for change in (*changes, rf"s/\(hostmaster\) [0-9]*/\1 {number}/"))
+    meanwhile()
     server.execute(f"sed -i {words} /etc/nsd/example.test.zone && /etc/nsd/control reload example.test")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + RELOAD_SECONDS
     while client.call(dns.serial, SERVER, "example.test") != number:
         assert time.monotonic() < deadline, server.output("cat /var/log/nsd.log")
+        meanwhile()
         time.sleep(0.01)
 
 
@@ -187,7 +192,9 @@ def test_a_sorting_resolver_defeats_the_rotation(lab: Testbed, measured: Measure
 def test_a_resolver_that_keeps_answers(lab: Testbed, measured: Measured) -> None:
     resolver = dns.CachingResolver(lab.enter("client"), SERVER)
     kept = resolver.addresses(NAME)
-    assert {resolver.addresses(NAME) for _ in range(20)} == {kept}, "within 3 s, answers of its own"
+    begun, _ = resolver.since
+    again = {resolver.addresses(NAME) for _ in range(20)}
+    assert again == {kept} or time.monotonic() >= begun + TTL, "answers of its own within the TTL"
     choose = dice("one address of an answer").choice
     made = visits.one_of(lab.inside("client"), lambda: choose(kept), 60)
     visits.all_answered(made)
@@ -230,22 +237,30 @@ def test_one_director_dies(fresh_lab: Testbed, measured: Measured) -> None:
     assert DEAD not in made.by(director_of)
 
     # The record goes. Who asks the name server hears of it at once.
-    resolver = dns.CachingResolver(fresh_lab.enter("client"), SERVER)
-    resolver.addresses(NAME)
-    begun, ended = resolver.since
-    zone(fresh_lab, "/240.51/d", "/240::51/d")
+    dead, kept = "66.199.240.51", list[dns.CachingResolver]()
+
+    def ask_while_it_is_there() -> None:
+        asking = dns.CachingResolver(fresh_lab.enter("client"), SERVER)
+        if dead in asking.addresses(NAME):
+            kept[:] = [asking]
+
+    zone(fresh_lab, "/240.51/d", "/240::51/d", meanwhile=ask_while_it_is_there)
     removed = time.monotonic()
-    assert removed < begun + TTL, "the name server took longer to reload than the TTL lasts"
+    # However long the reload took, the last one that was told of the dead director has the TTL before it.
+    (resolver,) = kept
+    begun, ended = resolver.since
+    assert dead in resolver.addresses(NAME) or time.monotonic() >= begun + TTL
     made = visits.first_address(inside, NAME, 12, family="IPv4", timeout=TIMEOUT)
     measured("record removed: visits that fail, of clients that ask the name server", share(made))
     visits.all_answered(made)
     visits.shared_evenly(made, director_of, alive)
 
     # Who asks a resolver that keeps answers hears of the dead one until the TTL has passed.
-    dead = "66.199.240.51"
+    asked = time.monotonic()
     while dead in resolver.addresses(NAME):
-        assert time.monotonic() < ended + TTL + 2, "the old answer outlives its TTL"
+        assert asked < ended + TTL, "the old answer outlives its TTL"
         time.sleep(0.02)
+        asked = time.monotonic()
     gone = time.monotonic()
     measured(
         "record removed: a resolver that had kept it forgets it",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import count
 
@@ -349,6 +349,82 @@ def test_mh_moves_few_clients(service_for: NewService) -> None:
     stayed = [old == new for old, new in zip(before, after, strict=True) if old != THREE]
     assert sum(stayed) > 0.8 * len(stayed)
     live.check()
+
+
+# --- twos, which draws -------------------------------------------------------------------------------------
+
+DRAWN = 100
+HELD = {THREE: 3, ONE: 2, TWO: 1}
+WEIGHTS = {THREE: 20, ONE: 10, TWO: 10}
+"""TWO has the fewest connections for its weight, then THREE, then ONE. That stays so while each of DRAWN
+finished ones counts as 1 and each of HELD as 256, whoever gets them: so all draws are alike. ONE would be
+chosen far oftener if one server were drawn and not two, or if they were compared without their weights."""
+
+
+@pytest.fixture
+def has_twos(lab: Testbed) -> None:
+    """Skips where the kernel is new enough for twos and was built without it."""
+    node = lab.directors[0]
+    if node.execute("modprobe ip_vs_twos", check=False).status != 0:
+        pytest.skip(f"kernel {lab.cluster.versions['kernel']} was built without the module ip_vs_twos")
+
+
+def draw(live: LiveService, scheduler: str, *, modelled: Mapping[str, int] = WEIGHTS) -> None:
+    """DRAWN finished connections in turn, while HELD connections stay open; ``modelled`` are the weights
+    that the model is told."""
+    live.make(scheduler, dict.fromkeys(WEIGHTS, 0), modelled="twos")
+    for name, number in HELD.items():
+        live.edit(name, 1)
+        live.connect(number)
+        live.edit(name, 0)
+    for name, weight in WEIGHTS.items():
+        live.edit(name, weight, modelled=modelled[name])
+    for _ in range(DRAWN):
+        live.connect()
+        live.finish(-1)
+
+
+@pytest.mark.needs("twos")
+@pytest.mark.usefixtures("has_twos")
+def test_twos_takes_the_less_loaded_of_two_that_it_draws(service_for: NewService) -> None:
+    live = service_for("twos")
+    draw(live, "twos")
+    live.check()
+
+
+@pytest.mark.needs("twos")
+@pytest.mark.usefixtures("has_twos")
+def test_twos_passes_over(service_for: NewService) -> None:
+    live = service_for("twos")
+    live.make("twos", {ONE: 2, TWO: 1, THREE: 30}, thresholds={THREE: 2})
+    connect(live, 12)
+    assert live.observed.count(THREE) <= 2
+    live.edit(TWO, 0)
+    connect(live, 8)
+    assert TWO not in live.observed[-8:]
+    live.edit(ONE, 0)
+    live.edit(THREE, 0)
+    connect(live, 1)
+    assert live.observed[-1] == NOBODY
+    live.check()
+
+
+@pytest.mark.needs("twos")
+@pytest.mark.parametrize("scheduler", ["wrr", "wlc"])
+def test_servers_that_were_not_drawn_by_twos_are_noticed(service_for: NewService, scheduler: str) -> None:
+    live = service_for("twos")
+    draw(live, scheduler)
+    with pytest.raises(CheckFailed, match=f"of {DRAWN} connections: .* the shares should be"):
+        live.check()
+
+
+@pytest.mark.needs("twos")
+@pytest.mark.usefixtures("has_twos")
+def test_a_wrong_weight_of_twos_is_noticed(service_for: NewService) -> None:
+    live = service_for("twos")
+    draw(live, "twos", modelled={**WEIGHTS, ONE: 40})
+    with pytest.raises(CheckFailed, match=r"connections: .* the shares should be"):
+        live.check()
 
 
 # --- what the checks must notice ---------------------------------------------------------------------------

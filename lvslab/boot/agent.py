@@ -47,24 +47,32 @@ class Agent:
         while self._line(deadline) != _GREETING:
             pass
 
-    def run(self, command: str, seconds: float = 10.0) -> Done:
-        """Run a shell command in the guest, in the shell that all orders share. Raises AgentSilent.
+    def run(self, command: str, seconds: float = 10.0, *, turn: float | None = None) -> Done:
+        """Run a shell command in the guest, in the shell that all orders share. Raises AgentSilent, also
+        where the orders before it take longer than ``turn`` seconds.
 
         The command must be whole: the shell would not survive a syntax error.
         """
-        with self._turn:
-            number = f"{next(self._numbers)}".encode()
-            try:
-                self._stream.sendall(number + b" " + command.encode() + b"\n")
-            except OSError:
-                raise AgentSilent(closed=True) from None
-            deadline, lines = time.monotonic() + seconds, list[str]()
-            while True:
-                line = self._line(deadline)
-                if line.startswith(number + b": "):
-                    lines.append(line.removeprefix(number + b": ").decode(errors="replace"))
-                elif line.startswith(number + b" = "):
-                    return Done(int(line.split()[-1]), tuple(lines))
+        if not self._turn.acquire(timeout=-1 if turn is None else turn):
+            raise AgentSilent(closed=False)
+        try:
+            return self._ordered(command, seconds)
+        finally:
+            self._turn.release()
+
+    def _ordered(self, command: str, seconds: float) -> Done:
+        number = f"{next(self._numbers)}".encode()
+        try:
+            self._stream.sendall(number + b" " + command.encode() + b"\n")
+        except OSError:
+            raise AgentSilent(closed=True) from None
+        deadline, lines = time.monotonic() + seconds, list[str]()
+        while True:
+            line = self._line(deadline)
+            if line.startswith(number + b": "):
+                lines.append(line.removeprefix(number + b": ").decode(errors="replace"))
+            elif line.startswith(number + b" = "):
+                return Done(int(line.split()[-1]), tuple(lines))
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lvslab.errors import BootError, LvsLabError, StateError, UsageError
+from lvslab.errors import BootError, CheckFailed, LvsLabError, StateError, UsageError
 
 _PREFIX = "lvslab/"
 _DESCRIPTORS = 4
@@ -97,6 +97,36 @@ class Control:
         if "error" in answer:
             raise revived(answer["error"])
         return answer["ok"], descriptors
+
+    def observe(self, node: str, command: str, seconds: float | None = None) -> str:
+        """What ``command`` (one whole line of shell) prints on ``node``, as lvslab itself looks at it.
+
+        No login: for a virtual machine its agent is asked, which costs a tenth of a command over SSH and
+        works whatever the lab's steps have done to the node's network. With ``seconds`` one that does not
+        answer within that time, or is known to hang, is an error then, and else after half a minute.
+        Raises BootError, and CheckFailed where the command does not end with status 0.
+        """
+        answer, _ = self.ask("observe", node=node, command=command, seconds=seconds)
+        output = str(answer["output"])
+        if answer["status"] != 0:
+            said = output.strip() or None
+            raise CheckFailed(f"on {node}, `{command}` ended with status {answer['status']}", said)
+        return output
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for ``seconds``, or until the lab or this conversation ends; whether that came first."""
+        if self._socket.fileno() < 0:
+            return True
+        waiting = select.poll()
+        # Nothing comes unless it is asked for, but the end of the stream.
+        waiting.register(self._socket, select.POLLIN)
+        return bool(waiting.poll(max(0.0, seconds) * 1000))
+
+    def hang_up(self) -> None:
+        """End the conversation, for those too who wait in ``ends_within``."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
 
     def end(self) -> None:
         """End the lab, and return when the last of its processes is gone."""

@@ -166,8 +166,8 @@ class Supervisor(control.Answer):
             case {"ask": "connect", "node": str(node)}:
                 descriptors.append(self._connect(node).detach())
                 return None
-            case {"ask": "observe", "node": str(node), "command": str(command)}:
-                return self._observe(node, command)
+            case {"ask": "observe", "node": str(node), "command": str(command), "seconds": seconds}:
+                return self._observe(node, command, seconds)
             case {"ask": "namespace", "node": str(node)}:
                 descriptors.append(os.dup(self._host(node).network))
                 return None
@@ -268,10 +268,11 @@ class Supervisor(control.Answer):
             subprocess.Popen(server, stdin=end, stdout=end, stderr=messages)
         return theirs
 
-    def _observe(self, node: str, command: str) -> dict[str, Any]:
-        """What a command prints on a node, and its status, without a login: see ``Cluster.observe``."""
+    def _observe(self, node: str, command: str, seconds: float | None) -> dict[str, Any]:
+        """What a command prints on a node, and its status, without a login: see ``Control.observe``."""
         if node in self._guests.names:
-            done = self._machine(node).observe(command)
+            machine = self._machine(node)
+            done = machine.observe(command) if seconds is None else machine.glance(command, seconds)
             return {"status": done.status, "output": "".join(f"{line}\n" for line in done.lines)}
         entered = [*self._host(node).entrance, "sh", "-c", command]
         ended = subprocess.run(

@@ -6,6 +6,7 @@ each falls into one of a few classes with known shares.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import comb, prod
@@ -52,6 +53,26 @@ def _compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
     for first in range(total + 1):
         for rest in _compositions(total - first, parts - 1):
             yield (first, *rest)
+
+
+def draws_hold(
+    what: str, draws: Sequence[tuple[str, Mapping[str, Fraction]]], limit: Fraction = FALSE_ALARM
+) -> None:
+    """Draws with different shares, one after the other: each had a result, and shares by possible result.
+    Those with the same shares are looked at together, as `shares_hold` does.
+
+    The shares of a draw may depend on the results before it. So it is chance, too, how many kinds of shares
+    there are, and how many draws of each kind. Both are at most the number of all draws, so the square of
+    that is the most different verdicts that there can be. Each gets that part of ``limit``, which thereby is
+    the most that the probability of a false alarm can be.
+
+    Raises CheckFailed as `shares_hold` does.
+    """
+    alike: dict[tuple[tuple[str, Fraction], ...], list[str]] = {}
+    for result, shares in draws:
+        alike.setdefault(tuple(sorted(shares.items())), []).append(result)
+    for kind, results in alike.items():
+        shares_hold(what, Counter(results), dict(kind), limit / len(draws) ** 2)
 
 
 def shares_hold(

@@ -5,19 +5,23 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
+from lvslab.check import ipvs_stats
 from lvslab.check.ipvs_listing import (
     Counters,
+    Rates,
     ServiceConnections,
     parse_connections,
     parse_counters,
     parse_entries,
+    parse_rates,
     parse_thresholds,
 )
 from lvslab.check.ipvs_rules import parse_rules
+from lvslab.check.ipvs_stats import PerProcessor, Stats
 from lvslab.check.ipvs_table import Destination, Service
 from lvslab.check.ipvs_typed import spelled_out
 from lvslab.errors import CheckFailed
@@ -37,8 +41,24 @@ _COMMANDS = {
     "counters": "ipvsadm -Ln --stats --exact",
     "entries": "ipvsadm -Lnc",
     "ip_forward": "cat /proc/sys/net/ipv4/ip_forward",
+    "uptime": "cat /proc/uptime",
+    "rates": "ipvsadm -Ln --rate --exact",
+    "stats": f"cat {ipvs_stats.STATS}",
 }
-EVERYTHING = tuple(_COMMANDS)
+EVERYTHING = ("rules", "thresholds", "listing", "counters", "entries", "ip_forward")
+"""What checks want to know: the table and what has come of it."""
+MONITORED = ("listing", "uptime", "counters", "rates", "stats")
+"""What somebody who looks at a director all the time wants to know. ipvsadm first: it loads IPVS."""
+_GLANCES = 0.05
+"""Seconds between two looks at whether the kernel has added up; each takes a few processes there."""
+
+
+class Observer(Protocol):
+    """Whoever runs lvslab's own commands on nodes: a `Cluster`, or its supervisor itself."""
+
+    def observe(self, node: str, command: str) -> str:
+        """What ``command`` prints on ``node``: see `control.Control.observe`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,8 +67,9 @@ class Reading:
 
     ``entries`` maps the client's end of each connection that it remembers to the real server's, both as
     ``address:port``. ``rules`` have their thresholds only where these were read too. The counters
-    (``totals``, ``by_server``) lag behind since Linux 2.6.39: see `settled`. Connections and entries are of
-    this moment.
+    (``totals``, ``by_server``, ``stats``) lag behind since Linux 2.6.39: see `settled`. Connections and
+    entries are of this moment. ``uptime`` is the director's clock, in seconds; ``rates`` are the kernel's
+    (`parse_rates`).
     """
 
     rules: tuple[Service, ...]
@@ -58,22 +79,26 @@ class Reading:
     entries: dict[str, str]
     ip_forward: int
     listing: str
+    uptime: float = 0.0
+    rates: Mapping[tuple[str, str], Rates] = field(default_factory=dict)
+    stats: Stats | None = None
 
     def connections_of(self, service: Service) -> ServiceConnections | None:
         """The row of ``service``, None where the director does not have it."""
         return next((row for row in self.connections if str(row) == str(service)), None)
 
 
-def read(cluster: Cluster, director: str, what: Sequence[str] = EVERYTHING) -> Reading:
-    """Read the director named ``director``; only ``what`` (of EVERYTHING), where that is enough and the
-    rest shall be as if there were nothing. Raises CheckFailed where its ipvsadm does not answer.
+def read(cluster: Observer, director: str, what: Sequence[str] = EVERYTHING) -> Reading:
+    """Read the director named ``director``; only ``what`` (of EVERYTHING and MONITORED), where that is
+    enough and the rest shall be as if there were nothing. Raises CheckFailed where its ipvsadm does not
+    answer.
     """
     mark = f"-- {secrets.token_hex(8)}"
     said = cluster.observe(director, f" && echo '{mark}' && ".join(_COMMANDS[part] for part in what))
     parts = said.split(f"{mark}\n")
     if len(parts) != len(what):
         raise CheckFailed(f"{director} did not say all that it was asked for", "has it too much to list?")
-    found = dict.fromkeys(EVERYTHING, "") | dict(zip(what, parts, strict=True))
+    found = dict.fromkeys(_COMMANDS, "") | dict(zip(what, parts, strict=True))
     counters = parse_counters(found["counters"])
     return Reading(
         rules=_with_thresholds(parse_rules(found["rules"]), parse_thresholds(found["thresholds"])),
@@ -87,6 +112,9 @@ def read(cluster: Cluster, director: str, what: Sequence[str] = EVERYTHING) -> R
         ip_forward=int(found["ip_forward"] or 0),
         entries={entry.client: entry.server for entry in parse_entries(found["entries"])},
         listing=found["listing"].rstrip(),
+        uptime=float((found["uptime"] or "0").split()[0]),
+        rates=parse_rates(found["rates"]),
+        stats=ipvs_stats.parse_stats(found["stats"]) if found["stats"] else None,
     )
 
 
@@ -106,7 +134,7 @@ def _with_thresholds(
 
 
 def settled(
-    cluster: Cluster, director: str, seconds: float = 20.0, what: Sequence[str] = EVERYTHING
+    cluster: Observer, director: str, seconds: float = 20.0, what: Sequence[str] = EVERYTHING
 ) -> Reading:
     """Read the director, all or ``what`` of it, when its counters have caught up with what has happened.
 
@@ -122,9 +150,9 @@ def settled(
     before = None
     while time.monotonic() < deadline:
         now = _added_up(cluster.observe(director, _ADDED_UP))
-        if now is None or (now.at_once and now.counted == now.shown):
+        if now is None or (now.at_once and now.processors.up_to_date):
             return read(cluster, director, what)
-        if before is None or now.counted != before.counted:
+        if before is None or now.processors.counted != before.processors.counted:
             before = now
         elif now.uptime - before.uptime > ESTIMATION_PERIOD:
             return read(cluster, director, what)
@@ -133,39 +161,63 @@ def settled(
     )
 
 
+def fresh(
+    cluster: Observer,
+    director: str,
+    what: Sequence[str] = MONITORED,
+    *,
+    early: float = 0.0,
+    pause: Callable[[float], object] = time.sleep,
+) -> Reading:
+    """Read ``what`` of the director just when its kernel has added up its counters, which may be 2 s from
+    now (`settled` says why); where none lags behind, or none moves, in ``early`` seconds.
+
+    So whatever traffic there is, there are whole periods between two of these readings, and the difference
+    of their counters is what was counted in the time between. ``uptime`` is then when the kernel added up,
+    as near as it was seen. ``pause`` waits for so many seconds.
+    """
+    first = last = None
+    while True:
+        now = _added_up(cluster.observe(director, _ADDED_UP))
+        if now is None or now.processors.up_to_date:
+            if first is None:
+                pause(early)
+            return read(cluster, director, what)
+        if last is not None and now.processors.shown != last.processors.shown:
+            return replace(read(cluster, director, what), uptime=(last.uptime + now.uptime) / 2)
+        if first is not None and now.uptime - first.uptime > ESTIMATION_PERIOD:
+            return read(cluster, director, what)
+        first, last = first or now, now
+        pause(_GLANCES)
+
+
 _ADDED_UP = (
-    "cat /proc/uptime; for name in /proc/sys/net/ipv4/vs/est_nice /proc/net/ip_vs_stats_percpu; do "
+    f"cat /proc/uptime; for name in /proc/sys/net/ipv4/vs/est_nice {ipvs_stats.PERCPU}; do "
     "[ ! -e $name ] || { echo $name; cat $name; }; done"
 )
 
 
 @dataclass(frozen=True)
 class _AddedUp:
-    """How far a director's kernel has added up what its processors have counted for all services:
-    connections, packets and bytes, in and out. ``at_once``: all there is to add up is added up together.
+    """How far a director's kernel has added up what its processors have counted for all services.
+    ``at_once``: all there is to add up is added up together.
     """
 
     uptime: float
     at_once: bool
-    counted: tuple[int, ...]
-    shown: tuple[int, ...]
+    processors: PerProcessor
 
 
 def _added_up(text: str) -> _AddedUp | None:
     """What _ADDED_UP prints; None where the kernel counts in one place, so that nothing lags behind."""
     uptime, _, rest = text.partition("\n")
-    threads, found, table = rest.partition("/proc/net/ip_vs_stats_percpu\n")
+    threads, found, table = rest.partition(f"{ipvs_stats.PERCPU}\n")
     if not found:
         return None
-    # A heading of two lines, a line for each processor, and "~" for what is shown, in hexadecimal numbers.
-    lines = [line.split() for line in table.partition("\n\n")[0].splitlines()[2:]]
-    rows = {name: tuple(int(number, 16) for number in numbers) for name, *numbers in lines}
-    shown = rows.pop("~")
-    counted = tuple(map(sum, zip(*rows.values(), strict=True)))
-    return _AddedUp(float(uptime.split()[0]), not threads, counted, shown)
+    return _AddedUp(float(uptime.split()[0]), not threads, ipvs_stats.parse_percpu(table))
 
 
-def kernel(cluster: Cluster, director: str) -> str:
+def kernel(cluster: Observer, director: str) -> str:
     """The version of the kernel that ``director`` runs, to the last number where the kernel says so.
 
     Debian's releases (``uname -r``) have it in their name only since 6.6: 6.1.0-50-cloud-amd64 is an update

@@ -38,11 +38,18 @@ class FtpRound:
 @dataclass(frozen=True)
 class Turns:
     """Which servers took control connections made one after the other, and which the scheduler's model gives
-    them to. ``active`` counts by server, at the director, those that were open at the end."""
+    them to. ``active`` counts by server, at the director, those that were open at the end; ``table`` is
+    what ``ipvsadm -Ln`` said then."""
 
     forecast: tuple[str, ...]
     observed: tuple[str, ...]
     active: dict[str, int]
+    table: str
+
+    @property
+    def expected_counts(self) -> dict[str, int]:
+        """How many connections each server should have had."""
+        return dict(Counter(self.forecast))
 
     @property
     def observed_counts(self) -> dict[str, int]:
@@ -90,7 +97,8 @@ def take(
 
 def turns(lab: Testbed, count: int, *, held: bool = False, client: str = "") -> Turns:
     """Make ``count`` control connections, each finished before the next one begins, or ``held`` until all
-    are made. No file is asked for, so each is one connection to the scheduler.
+    are made. No file is asked for, so each is one connection to the scheduler. One that remembers whose turn
+    it was is taken to have given out none before.
 
     Taken again, at most three times in all, where the director forgot an old connection meanwhile. Raises
     CheckFailed.
@@ -104,19 +112,29 @@ def turns(lab: Testbed, count: int, *, held: bool = False, client: str = "") -> 
 
 def _turns(lab: Testbed, count: int, held: bool, client: str) -> tuple[Turns, bool]:
     service, name = ftp_service(lab), lab.directors[0].name
-    place = lab.enter(client) if client else lab.clients[0].namespace
+    client = client or lab.first_client()
+    place = lab.enter(client)
     before = director.read(lab.cluster, name, ("listing",))
     kernel = lab.cluster.versions.get("kernel", "")
     model = schedulers.model_for(service.scheduler, kernel, service.scheduler_flags)
     servers = rounds.servers_now(lab.cluster, service, before)
-    expected = schedulers.forecast(model.choose, servers, count, held=held)
+    expected = schedulers.forecast(
+        model.choose,
+        servers,
+        count,
+        client=rounds.address_towards(lab.cluster, client, service.address),
+        destination=service.address,
+        memory=schedulers.remembered(model, servers, 0),
+        held=held,
+    )
     sessions: list[Session] = []
     try:
         for _ in range(count):
             sessions.append(Session(place, service.address, service.port))
             if not held:
                 sessions[-1].quit()
-        after = rounds.servers_now(lab.cluster, service, director.read(lab.cluster, name, ("listing",)))
+        now = director.read(lab.cluster, name, ("listing",))
+        after = rounds.servers_now(lab.cluster, service, now)
         for session in sessions if held else ():
             session.quit()
     except FtpFailed as failure:
@@ -125,7 +143,8 @@ def _turns(lab: Testbed, count: int, held: bool, client: str) -> tuple[Turns, bo
         for session in sessions:
             session.close()
     active = {server.name: server.active for server in after if server.active}
-    taken = Turns(expected.names, tuple(session.server for session in sessions), active)
+    observed = tuple(session.server for session in sessions)
+    taken = Turns(expected.names, observed, active, now.listing)
     return taken, rounds.known(after) < rounds.known(expected.servers)
 
 

@@ -1,11 +1,15 @@
-"""Listings of ipvsadm read as rows: connections (``ipvsadm -Ln`` by server, ``-Lnc`` one by one) and
-counters (``ipvsadm -Ln --stats``)."""
+"""Listings of ipvsadm read as rows: connections (``ipvsadm -Ln`` by server, ``-Lnc`` one by one),
+counters (``ipvsadm -Ln --stats``) and rates (``--rate``).
+
+Numbers from 100,000,000 on are cut to 123456K, and so on with M, G and T, unless ``--exact`` is asked for
+(``print_largenum``, ipvsadm.c 1.31). What is cut is refused here: differences of it would be wrong.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from lvslab.check.ipvs_rules import address_and_port, number
 from lvslab.check.ipvs_table import Forwarding, Protocol, TableError, endpoint, service_name
@@ -74,6 +78,25 @@ class Counters:
             self.bytes_out - earlier.bytes_out,
         )
 
+    def per(self, seconds: float) -> Rates | None:
+        """The rates of what was added in ``seconds``; None in no time, and where counters went backwards:
+        they were zeroed meanwhile, or have passed their 32 bits (old kernels)."""
+        added = astuple(self)
+        if seconds <= 0 or min(added) < 0:
+            return None
+        return Rates(*(count / seconds for count in added))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Connections, packets and bytes per second, in the directions of `Counters`."""
+
+    connections: float
+    packets_in: float
+    packets_out: float
+    bytes_in: float
+    bytes_out: float
+
 
 @dataclass(frozen=True)
 class ServerCounters:
@@ -124,6 +147,9 @@ class _Heading:
     ipv6: bool
     rest: str
 
+    def __str__(self) -> str:
+        return service_name(self.protocol, self.address, self.port, self.mark, self.ipv6)
+
 
 def parse_connections(text: str) -> tuple[ServiceConnections, ...]:
     """The rows of ``ipvsadm -Ln`` (with ``--nosort``: servers in the kernel's order). Raises TableError."""
@@ -161,13 +187,13 @@ def parse_counters(text: str) -> tuple[ServiceCounters, ...]:
         servers = []
         for place, columns, line in lines:
             address, port = address_and_port(place, line)
-            servers.append(ServerCounters(address, port or 0, _counters(columns, line)))
+            servers.append(ServerCounters(address, port or 0, Counters(*_five(columns, line, "stats"))))
         table.append(
             ServiceCounters(
                 heading.protocol,
                 heading.address,
                 heading.port,
-                _counters(heading.rest.split(), str(heading)),
+                Counters(*_five(heading.rest.split(), str(heading), "stats")),
                 tuple(servers),
                 heading.mark,
                 heading.ipv6,
@@ -176,12 +202,29 @@ def parse_counters(text: str) -> tuple[ServiceCounters, ...]:
     return tuple(table)
 
 
+def parse_rates(text: str) -> dict[tuple[str, str], Rates]:
+    """What the kernel itself takes for the rates, by service and server (a service's own: "" as the server),
+    from ``ipvsadm -Ln --rate --exact``. Raises TableError, also on numbers cut to 12K or 3M.
+
+    The kernel's are averages that decay: every 2 s a quarter of the difference between old rate and that of
+    these 2 s is added (net/netfilter/ipvs/ip_vs_est.c of 6.1, net/ipv4/ipvs/ip_vs_est.c of 2.4.37.11).
+    """
+    found = {}
+    for heading, lines in _listing(text):
+        service = str(heading)
+        found[service, ""] = Rates(*_five(heading.rest.split(), service, "rate"))
+        for place, columns, line in lines:
+            address, port = address_and_port(place, line)
+            found[service, endpoint(address, port or 0)] = Rates(*_five(columns, line, "rate"))
+    return found
+
+
 def parse_thresholds(text: str) -> dict[tuple[str, str], tuple[int, int]]:
     """Upper and lower threshold in connections (0: none) by service and server, from ``ipvsadm -Ln
     --thresholds``. Raises TableError."""
     found = {}
     for heading, lines in _listing(text):
-        service = service_name(heading.protocol, heading.address, heading.port, heading.mark, heading.ipv6)
+        service = str(heading)
         for place, columns, line in lines:
             address, port = address_and_port(place, line)
             if len(columns) != 4:
@@ -223,10 +266,11 @@ def _listing(text: str) -> list[tuple[_Heading, list[tuple[str, list[str], str]]
     return found
 
 
-def _counters(columns: Sequence[str], line: str) -> Counters:
+def _five(columns: Sequence[str], line: str, option: str) -> list[int]:
+    """Connections, packets and bytes, in and out."""
     if len(columns) != 5:
-        raise TableError(f"not a line of `ipvsadm -Ln --stats`: {line!r}")
-    return Counters(*(_count(column, line) for column in columns))
+        raise TableError(f"not a line of `ipvsadm -Ln --{option}`: {line!r}")
+    return [_count(column, line) for column in columns]
 
 
 def _count(text: str, line: str) -> int:

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lvslab.check import director, verdict
+from lvslab.check import chance, director, verdict
 from lvslab.check.held import HeldConnection, HeldConnections
 from lvslab.check.http import RequestFailed
 from lvslab.check.ipvs_table import endpoint
@@ -45,8 +46,9 @@ class LiveService:
     """A virtual service on the director of ``cluster``, by masquerading, and its model.
 
     ``servers`` maps the names that the real servers' pages bear to their addresses; all listen on port 80.
-    ``expected`` and ``observed`` grow with each connection. ``modelled`` is the scheduler that the model
-    believes in, where that shall be another one than the director's.
+    ``expected`` and ``observed`` grow with each connection. Where the scheduler draws they are the same, and
+    ``check`` looks at how likely these servers were. ``modelled`` is the scheduler that the model believes
+    in, where that shall be another one than the director's.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class LiveService:
         self._addresses = servers
         self._held = held
         self._kernel = kernel
+        self._draws: list[tuple[str, Mapping[str, Fraction]]] = []
         self._open: list[tuple[str, HeldConnection]] = []
         self._model: SimulatedService | None = None
 
@@ -145,10 +148,15 @@ class LiveService:
                 if failed.kind != "refused":
                     raise
                 made = None
-            client, port = (source, 0) if made is None else (made.source_address, made.source_port)
-            name, self._model = model.connect(client, address, port)
+            observed = NOBODY if made is None else made.server
+            if (chances := model.chances()) is not None:
+                name, self._model = observed, model.give(observed)
+                self._draws.append((observed, chances))
+            else:
+                client, port = (source, 0) if made is None else (made.source_address, made.source_port)
+                name, self._model = model.connect(client, address, port)
             self.expected.append(name)
-            self.observed.append(NOBODY if made is None else made.server)
+            self.observed.append(observed)
             if made is not None:
                 self._open.append((name, made))
 
@@ -168,9 +176,11 @@ class LiveService:
     def check(self) -> None:
         """Servers were chosen as the model says, and the director counts the connections that it says.
 
+        Where the scheduler draws, a right one fails with a probability of at most ``chance.FALSE_ALARM``.
         Raises CheckFailed.
         """
         verdict.sequence_matches(self.expected, self.observed)
+        chance.draws_hold("connections", self._draws)
         counted = {name: (active, inactive) for name, active, inactive in self._counts()}
         wanted = {server.name: (server.active, server.inactive) for server in self.model.servers}
         if counted != wanted:

@@ -187,13 +187,13 @@ def _forecast(
         model.choose,
         servers,
         count,
-        client=_address_towards(cluster, client, service.address),
+        client=address_towards(cluster, client, service.address),
         destination=service.address,
         memory=memory,
     )
 
 
-def _address_towards(cluster: Cluster, client: str, target: str) -> str:
+def address_towards(cluster: Cluster, client: str, target: str) -> str:
     """The address that ``client`` speaks to ``target`` from: its own in that network, else its first."""
     lab = cluster.lab
     cards = [*lab.nodes[client].interfaces.values()]

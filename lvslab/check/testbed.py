@@ -164,13 +164,14 @@ class Testbed:
         return rounds.take(
             self.cluster,
             self.enter,
-            client=client or self._first_client(),
+            client=client or self.first_client(),
             director=director or self.directors[0].name,
             count=count,
             service=service,
         )
 
-    def _first_client(self) -> str:
+    def first_client(self) -> str:
+        """The first client that is a Mininet host. Raises CheckFailed where there is none."""
         hosts = [name for name in self.cluster.lab.clients if not self.cluster.is_virtual(name)]
         if not hosts:
             raise CheckFailed(

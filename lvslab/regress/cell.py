@@ -12,11 +12,12 @@ from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
-from lvslab import checked, cluster, paths, running, topology
+from lvslab import checked, cluster, lab_folder, paths, running, topology
 from lvslab.cluster import Cluster, Listener, nobody
 from lvslab.errors import CheckFailed, LvsLabError, StepFailed, UsageError
 from lvslab.regress.results import Case, Cell, Result, Verdict, verdict_of
 from lvslab.run import ended_by_signal
+from lvslab.topology import Lab
 
 HOWTO_CASE = "howto.md"
 """What the case is called that says whether every step of the how-to ended as it must."""
@@ -27,6 +28,9 @@ TESTS = "tests"
 """The folder in a cell's evidence with that of the labs that single tests have had, if any check failed."""
 FIRST_ATTEMPT = "first-attempt"
 """The folder with the evidence of an attempt in which the lab itself broke."""
+
+_ENDED = (0, 1)
+"""Exit statuses of a pytest that has run all its tests."""
 
 
 @dataclass(frozen=True)
@@ -97,19 +101,25 @@ def prepare(cell: Cell) -> None:
     Raises UsageError and its relatives where there is no such lab, kernel or ipvsadm. What else keeps them
     from being made is left for the attempt to find.
     """
-    from lvslab import lab_folder, planning
+    from lvslab import planning
 
-    folder = topology.find(cell.lab, paths.labs())
-    lab = lab_folder.lab(folder)
-    lab_folder.steps(folder, lab)
-    if not any(folder.rglob("test_*.py")):
-        raise UsageError(f"there are no checks in {folder}", "a check is a function test_... in a test_*.py")
+    lab = find_lab(cell.lab)
     try:
         planning.bootables(lab, cell.kernel or None, cell.ipvsadm or None)
     except UsageError:
         raise
     except LvsLabError:
         return
+
+
+def find_lab(name: str) -> Lab:
+    """The lab of that name or path, which has a how-to and checks. Raises UsageError and its relatives."""
+    folder = topology.find(name, paths.labs())
+    lab = lab_folder.lab(folder)
+    lab_folder.steps(folder, lab)
+    if not any(folder.rglob("test_*.py")):
+        raise UsageError(f"there are no checks in {folder}", "a check is a function test_... in a test_*.py")
+    return lab
 
 
 def seed_of(seed: int, cell: Cell) -> int:
@@ -142,7 +152,6 @@ def _try(cell: Cell, place: Path, folder: Path, own_seed: int, report: Listener,
             )
             versions = dict(booted.versions)
             found = replace(found, versions=versions, accelerator=str(booted.status()["accelerator"]))
-
             howto = _apply(booted)
             found = replace(found, cases=(howto,))
             if howto.verdict != "failed":
@@ -155,10 +164,12 @@ def _try(cell: Cell, place: Path, folder: Path, own_seed: int, report: Listener,
                     select=select,
                 )
                 found = replace(found, cases=(howto, *map(judged, done.cases)), measured=done.measured)
-            found = replace(found, error=_broken(booted))
+                if done.status not in _ENDED:
+                    found = replace(found, error=f"pytest ended with status {done.status}")
+            found = replace(found, error=_broken(booted) or found.error)
         except LvsLabError as error:
             found = replace(found, error=str(error))
-    if verdict_of(case.verdict for case in found.cases) not in ("error", "failed", "unexpectedly passed"):
+    if found.verdict not in ("error", "failed", "unexpectedly passed"):
         shutil.rmtree(folder / TESTS, ignore_errors=True)
     return found
 

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvslab import running
+from lvslab.boot import qemu
 from lvslab.errors import BootError, CheckFailed, LvsLabError, MachineError, UsageError
 from lvslab.regress import cell as cells
 from lvslab.regress import orders, plan, run_folder
 from lvslab.regress.results import Cell, Result, Run
 from lvslab.regress.run_folder import RunFolder
-from lvslab.run import run as run_program
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from lvslab.regress.orders import Order
     from lvslab.regress.worker import Answer
 
-_PATIENCE = 30
-"""Seconds that a cluster which is there has to answer, and to have its first worker."""
+_PATIENCE = 10
+"""Seconds that a cluster which is there has to answer, and then to have its first worker."""
 _DEATHS = 5
 """So many workers may be lost while they try one and the same cell; the next one makes it an error."""
 _WORKERS = ".workers"
@@ -50,14 +50,14 @@ _GLANCE = 1.0
 class Wanted:
     """What is asked for.
 
-    ``kernels``, ``ipvsadm`` and ``labs`` are as in `plan.cells`; ``resume`` is the folder of a run to go on
-    with ("" for none), and then none of these is given. ``workers`` is how many are started here (0: as many
-    as fit), ``scheduler`` the address of a cluster that is there ("" for none).
+    ``kernels``, ``ipvsadm`` and ``labs`` (all where there are none) are as in `plan.cells`. ``resume`` is
+    the folder of a run to go on with ("" for none), and then none of these is given. ``workers`` is how many
+    are started here (0: as many as fit), ``scheduler`` the address of a cluster that is there ("" for none).
     """
 
     kernels: Sequence[str] = ()
     ipvsadm: Sequence[str] = ()
-    labs: Sequence[str] = ("all",)
+    labs: Sequence[str] = ()
     output: Path | None = None
     resume: str = ""
     seed: int | None = None
@@ -92,13 +92,22 @@ def run(wanted: Wanted, listener: Listener) -> tuple[Run, Path]:
         raise UsageError(
             f"there cannot be {wanted.workers} workers", "0 means as many as this machine holds"
         )
+    if wanted.workers and wanted.scheduler:
+        raise UsageError(
+            "--workers and --scheduler exclude each other", "a cluster has the workers that it has"
+        )
     with contextlib.ExitStack() as held:
+        client = held.enter_context(_cluster_there(wanted.scheduler)) if wanted.scheduler else None
         kept = held.enter_context(_folder(wanted))
         done = {result.cell for result in kept.run.results}
         expected = plan.seconds(kept.run.cells, run_folder.earlier(kept.path))
         todo = plan.in_order((cell for cell in kept.run.cells if cell not in done), expected)
         if todo:
-            _conduct(held, kept, todo, wanted, listener, expected)
+            if client is None:
+                fits = plan.fit(map(plan.need, todo), plan.processors(), plan.memory())
+                client = held.enter_context(_cluster_here(min(wanted.workers or fits, len(todo)), kept.path))
+            listener.begins(kept.path, kept.run, _slots(client), expected)
+            _Conductor(client, kept, listener).conduct(todo)
         kept.end()
         return kept.run, kept.path
 
@@ -113,46 +122,28 @@ def exit_code(run: Run) -> int:
 
 def _folder(wanted: Wanted) -> contextlib.AbstractContextManager[RunFolder]:
     if wanted.resume:
-        if wanted.kernels or wanted.ipvsadm or wanted.output or wanted.seed is not None:
+        given = (wanted.kernels, wanted.ipvsadm, wanted.labs, wanted.output, wanted.seed is not None)
+        if any(given):
             raise UsageError(
                 "--resume takes kernels, ipvsadm, labs and seed from the run's folder",
-                "leave out --kernels, --ipvsadm, --output and --seed",
+                "leave out --kernels, --ipvsadm, --labs, --output and --seed",
             )
         return run_folder.resumed(wanted.resume)
-    chosen = plan.cells(wanted.kernels, wanted.ipvsadm, wanted.labs)
+    chosen = plan.cells(wanted.kernels, wanted.ipvsadm, wanted.labs or [plan.ALL])
     seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
     new = Run(begun=run_folder.now(), seed=seed, machine=_machine(), cells=chosen)
     return run_folder.begun(wanted.output, new)
 
 
 def _machine() -> dict[str, str]:
-    qemu = run_program(["qemu-system-x86_64", "--version"]).stdout.decode().partition("\n")[0]
     return {
         "processors": str(plan.processors()),
         "memory": f"{plan.memory()} MiB available",
         "kernel": platform.release(),
-        "qemu": qemu,
+        "qemu": qemu.version(),
         "python": platform.python_version(),
         "lvslab": version("lvslab"),
     }
-
-
-def _conduct(
-    held: contextlib.ExitStack,
-    kept: RunFolder,
-    todo: Sequence[Cell],
-    wanted: Wanted,
-    listener: Listener,
-    expected: Mapping[Cell, float],
-) -> None:
-    """Have all of ``todo`` tried."""
-    if wanted.scheduler:
-        client = held.enter_context(_cluster_there(wanted.scheduler))
-    else:
-        fits = plan.fit(map(plan.need, todo), plan.processors(), plan.memory())
-        client = held.enter_context(_cluster_here(min(wanted.workers or fits, len(todo)), kept.path))
-    listener.begins(kept.path, kept.run, _slots(client), expected)
-    _Conductor(client, kept, listener).conduct(todo)
 
 
 class _Conductor:
@@ -245,6 +236,9 @@ class _Conductor:
             self._take(_failed(order.cell, order.seed, message), b"")
         elif isinstance(why, LvsLabError | OSError):
             self._take(_failed(order.cell, order.seed, str(why)), b"")
+        elif isinstance(why, ImportError):
+            hint = "each needs the same checkout, and to be started with its .venv/bin/dask"
+            raise MachineError(f"a worker of the Dask cluster has no lvslab: {why}", hint) from None
         elif why is not None:
             raise why
         else:
@@ -305,8 +299,7 @@ def _cluster_here(workers: int, place: Path) -> Iterator[Client]:
 
     settings = {
         "distributed.scheduler.allowed-failures": _DEATHS,
-        "distributed.scheduler.worker-saturation": 1.0,
-        "distributed.admin.tick.limit": "60s",
+        "temporary-directory": str(place / _WORKERS),
     }
     with dask.config.set(settings), _quiet():
         cluster = LocalCluster(
@@ -316,7 +309,6 @@ def _cluster_here(workers: int, place: Path) -> Iterator[Client]:
             host="127.0.0.1",
             dashboard_address=None,
             memory_limit=0,
-            local_directory=str(place / _WORKERS),
             silence_logs=logging.CRITICAL,
         )
         try:

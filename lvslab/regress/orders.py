@@ -12,7 +12,17 @@ from pydantic import BaseModel, ConfigDict
 
 from lvslab import lab_folder, paths, planning, topology
 from lvslab.boot import plan
-from lvslab.build import given, kernel_store, keys, store
+from lvslab.build import (
+    debian_guest,
+    given,
+    ipvsadm_build,
+    kernel,
+    kernel_store,
+    keys,
+    old_userland,
+    packages,
+    store,
+)
 from lvslab.errors import LvsLabError, UsageError
 from lvslab.regress import checksums
 from lvslab.regress.results import Cell
@@ -66,9 +76,9 @@ def order(cell: Cell, seed: int) -> tuple[Order, dict[str, Path]]:
     checksum. Raises UsageError, MachineError, BuildError."""
     folder = topology.find(cell.lab, paths.labs())
     lab = lab_folder.lab(folder)
-    kernel, ipvsadm = cell.kernel or None, cell.ipvsadm or None
-    bootables, versions = planning.bootables(lab, kernel, ipvsadm)
-    archives = planning.bundles(lab, plan.hosts_of(lab), kernel, ipvsadm)
+    kernel_name, ipvsadm = cell.kernel or None, cell.ipvsadm or None
+    bootables, versions = planning.bootables(lab, kernel_name, ipvsadm)
+    archives = planning.bundles(lab, plan.hosts_of(lab), kernel_name, ipvsadm)
     found: dict[str, Path] = {}
 
     def file(path: Path) -> File:
@@ -93,12 +103,15 @@ def order(cell: Cell, seed: int) -> tuple[Order, dict[str, Path]]:
     sums = {
         "kernel": nodes[director].kernel.sha256,
         "image": nodes[director].image.sha256,
+        "ipvsadm": _ipvsadm(cell.kernel or lab.nodes[director].kernel or "", ipvsadm),
         "lab": checksums.of_folder(folder),
         "lvslab": checksums.of_lvslab(),
     }
     built = kernel_store.read(bootables[director].kernel.parent)
-    if built is not None and built.manifest.config_sha256:
-        sums["config"] = built.manifest.config_sha256
+    if built is not None:
+        # Modules may differ where the kernel's image does not: what was compiled tells.
+        about = {"config": built.manifest.config_sha256, "source": built.manifest.source_sha256}
+        sums |= {name: checksum for name, checksum in about.items() if checksum}
     made = Order(
         cell=cell,
         seed=seed,
@@ -109,6 +122,18 @@ def order(cell: Cell, seed: int) -> tuple[Order, dict[str, Path]]:
         checksums=sums,
     )
     return made, found
+
+
+def _ipvsadm(kernel_name: str, ipvsadm: str | None) -> str:
+    """The checksum of the ipvsadm in an image: of the program that was built, or of the distribution's
+    package."""
+    if kernel.find(kernel_name).userland == "musl-i386":
+        wanted = (ipvsadm,) if ipvsadm else ()
+        return store.checksum(old_userland.programs(*wanted).folder / "ipvsadm")
+    if ipvsadm:
+        return ipvsadm_build.today(ipvsadm).sha256
+    found = packages.fetch(debian_guest.PACKAGES)
+    return next(package.sha256 for package in found if package.name == "ipvsadm")
 
 
 def difference(wanted: Order, lvslab: str) -> str:

@@ -11,6 +11,7 @@ from lvslab import lab_folder, paths, topology
 from lvslab.build import ipvsadm_build, kernel, kernel_store
 from lvslab.check.spares import AHEAD
 from lvslab.errors import UsageError
+from lvslab.regress.cell import find_lab
 from lvslab.regress.results import Cell, Run
 
 ALL = "all"
@@ -68,11 +69,7 @@ def _kernels(word: str) -> list[str]:
 def _labs(word: str) -> Iterable[str]:
     if word == ALL:
         return topology.list_labs(paths.labs())
-    folder = topology.find(word, paths.labs())
-    lab = lab_folder.lab(folder)
-    lab_folder.steps(folder, lab)
-    if not any(folder.rglob("test_*.py")):
-        raise UsageError(f"there are no checks in {folder}", "a check is a function test_... in a test_*.py")
+    folder = find_lab(word).folder
     return [str(folder.resolve()) if "/" in word else word]
 
 
@@ -122,7 +119,7 @@ def seconds(cells: Iterable[Cell], earlier: Iterable[Run]) -> dict[Cell, float]:
     by_cell: dict[Cell, float] = {}
     by_lab: dict[str, float] = {}
     for run in earlier:
-        for result in run.results:
+        for result in (result for result in run.results if result.verdict != "error"):
             by_cell[result.cell] = by_lab[result.cell.lab] = result.seconds
     return {cell: by_cell.get(cell) or by_lab.get(cell.lab) or _guess(cell) for cell in cells}
 

@@ -9,13 +9,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 RESULTS = "results.json"
 
-FORMAT: Final = "lvslab matrix 1"
+FORMAT: Literal["lvslab matrix 1"] = "lvslab matrix 1"
 """What ``results.json`` begins with. The number changes when an older reader would misread a newer file."""
 
 Verdict = Literal["error", "failed", "unexpectedly passed", "expected failure", "passed", "skipped"]
@@ -34,7 +34,7 @@ WORST_FIRST: tuple[Verdict, ...] = (
     "skipped",
 )
 
-Seconds = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Data(BaseModel):
@@ -88,7 +88,7 @@ class Result(_Data):
     cases: tuple[Case, ...] = ()
     """Its checks, in the order in which they were made."""
     error: str = ""
-    """Why the lab itself broke, "" where it did not."""
+    """Why the lab itself broke, "" where it did not. Of one that is flaky: why it broke the first time."""
     flaky: bool = False
     """Whether the lab broke the first time, and not the second."""
     attempts: Annotated[int, Field(ge=1, le=2)] = 1
@@ -104,8 +104,9 @@ class Result(_Data):
     versions: dict[str, str] = {}
     """By program: "kernel" (uname -r), "iptables", "ipvsadm", "qemu", "lvslab"."""
     checksums: dict[str, str] = {}
-    """SHA-256 of what it was made of: "kernel", "config" (the kernel's), "ipvsadm", "lab" (the lab's
-    folder), "lvslab" (its own code). What has none is not known to be the same in another run."""
+    """SHA-256 of what it was made of: "kernel", "config" and "source" (the kernel's), "ipvsadm", "image"
+    (the guest's), "lab" (the lab's folder), "lvslab" (its own code). Of what has none it is not known
+    whether it is the same in another run."""
     measured: dict[str, str] = {}
     """Figures that checks have found, with their units, by name."""
     accelerator: str = ""

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from lvslab import paths
 from lvslab.errors import StateError, UsageError
+from lvslab.regress import reading
 from lvslab.regress.evidence import unpack
 from lvslab.regress.results import RESULTS, Result, Run
 
@@ -88,31 +89,33 @@ def resumed(word: str) -> Iterator[RunFolder]:
 
     Raises UsageError where there is no run, StateError where it is still running.
     """
-    path = _latest() if word == LATEST else Path(word)
+    path = place(word)
     with _held(path):
         run = read(path)
-        for part in (path / CELLS).glob(".part-*"):
-            shutil.rmtree(part)
+        for part in (*path.glob(".[!.]*"), *(path / CELLS).glob(".part-*")):
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
         folder = RunFolder(path.resolve(), run)
         folder._rewrite(ended="")
         yield folder
 
 
+def place(word: str) -> Path:
+    """The folder that ``word`` stands for: the last run's for "latest". Raises UsageError."""
+    return _latest() if word == LATEST else Path(word)
+
+
 def read(path: Path) -> Run:
     """The run in the folder ``path``, with the results of all cells that are done. Raises UsageError."""
-    file = path / RESULTS
+    run = reading.read(path).run
+    files = sorted((path / CELLS).glob(f"[!.]*/{RESULT}"))
     try:
-        run = Run.model_validate_json(file.read_bytes())
-        found = [
-            Result.model_validate_json(result.read_bytes())
-            for result in sorted((path / CELLS).glob(f"[!.]*/{RESULT}"))
-        ]
-    except OSError as error:
-        raise UsageError(f"{path} holds no run: {error.strerror}: {error.filename}") from None
+        found = [Result.model_validate_json(file.read_bytes()) for file in files]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{path} holds no run that this lvslab can read: {where}: {first['msg']}") from None
+        raise UsageError(
+            f"{path / CELLS} has a result that cannot be read: {where}: {first['msg']}"
+        ) from None
     wanted = set(run.cells)
     return run.model_copy(update={"results": tuple(result for result in found if result.cell in wanted)})
 

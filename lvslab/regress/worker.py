@@ -9,11 +9,14 @@ import os
 import socket
 import threading
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 from distributed import get_worker
 
 from lvslab import paths
+from lvslab.boot import qemu
 from lvslab.build import folders, given
 from lvslab.errors import LvsLabError, UsageError
 from lvslab.regress import cell, checksums, evidence, orders
@@ -62,10 +65,16 @@ def _tried(order: Order) -> Answer:
             update={
                 "worker": _name(),
                 "checksums": order.checksums,
-                "versions": {**order.versions, **found.versions},
+                "versions": {**order.versions, **found.versions, **programs()},
             }
         )
         return {"result": found.model_dump_json(), "evidence": evidence.packed(place / "evidence")}
+
+
+@cache
+def programs() -> Mapping[str, str]:
+    """The versions of what a machine brings to a cell."""
+    return {"qemu": qemu.version(), "lvslab": version("lvslab")}
 
 
 def receive(sha256: str, content: bytes) -> str:

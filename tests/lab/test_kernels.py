@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -99,6 +100,17 @@ def test_an_unchanged_build_is_not_made_again(
 def test_what_was_built_balances(run: Runner, own_store: Mapping[str, str], built: dict[str, Any]) -> None:
     document = verified(run, "web-nat", "--kernel", built["name"], env=own_store)
     assert document["up"]["kernel"] == built["manifest"]["release"]
+
+
+def test_what_was_built_draws_by_twos(
+    run: Runner, names: Names, own_store: Mapping[str, str], built: dict[str, Any]
+) -> None:
+    """The scheduler that Debian's 6.1 is without."""
+    name = names()
+    run("lab.up", "schedulers", "--name", name, "--kernel", built["name"], env=own_store)
+    pytest_of_it = (sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    done = run("-k", "twos", "--lab", name, "labs/schedulers", program=pytest_of_it, env=own_store)
+    assert "passed" in done.stdout and "skipped" not in done.stdout, done.stdout
 
 
 # --- the store --------------------------------------------------------------------------------------------

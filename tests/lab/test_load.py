@@ -104,9 +104,9 @@ def test_an_interrupted_load_leaves_nothing(run: Runner, name: str, sign: signal
 
 
 def program(pid: int) -> str:
-    """The name of the program that ``pid`` runs, "" where it has gone."""
+    """The name of the program that ``pid`` runs, "" where it has ended, reaped or not."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        return Path(Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]).name
     except (FileNotFoundError, ProcessLookupError):
         return ""
 

@@ -208,6 +208,20 @@ def test_an_order_without_an_answer(line: tuple[socket.socket, socket.socket]) -
     assert caught.value.closed is False
 
 
+def test_a_turn_that_does_not_come(line: tuple[socket.socket, socket.socket]) -> None:
+    """Whoever is in a hurry does not wait for the orders of others; the guest never hears of his."""
+    ours, guest = line
+    agent = Agent(ours)
+    with agent.quiet(), ThreadPoolExecutor(1) as pool:
+        hurried = pool.submit(agent.run, "hurried", DEADLINE, turn=0.02)
+        with pytest.raises(AgentSilent) as caught:
+            hurried.result(DEADLINE)
+        assert caught.value.closed is False
+    guest.sendall(b"1 = 0\n")
+    assert agent.run("next", DEADLINE, turn=DEADLINE) == Done(0, ())
+    assert guest.recv(100) == b"1 next\n"
+
+
 def test_answers_are_told_apart_by_their_numbers(line: tuple[socket.socket, socket.socket]) -> None:
     """A late answer to an order that was given up is not the answer to the next."""
     ours, guest = line

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from math import comb, factorial
 
@@ -83,3 +84,42 @@ def test_what_has_no_share_must_have_nothing() -> None:
     for stray in ("none", "stranger"):
         with pytest.raises(CheckFailed, match=f"some went where none should: {stray} 1"):
             chance.shares_hold("visits", {"one": 5, stray: 1}, shares)
+
+
+# --- draws with shares of their own -----------------------------------------------------------------------
+
+HALF, CERTAIN = Fraction(1, 2), Fraction(1)
+COIN = {"heads": HALF, "tails": HALF}
+
+
+def test_draws_that_chance_explains() -> None:
+    chance.draws_hold("draws", [])
+    chance.draws_hold("draws", [("heads", COIN), ("tails", COIN)] * 20 + [("x", {"x": CERTAIN})] * 30)
+
+
+def test_draws_with_the_same_shares_are_looked_at_together() -> None:
+    biased = {"heads": Fraction(9, 10), "tails": Fraction(1, 10)}
+    # Half of all are heads, but not half of each kind.
+    draws = [("tails", COIN)] * 90 + [("heads", COIN)] * 10 + [("heads", biased)] * 90
+    with pytest.raises(CheckFailed, match="of 100 draws: heads 10, tails 90"):
+        chance.draws_hold("draws", draws)
+
+
+def test_a_result_that_could_not_be() -> None:
+    with pytest.raises(CheckFailed, match="some went where none should: y 1"):
+        chance.draws_hold("draws", [("x", {"x": CERTAIN}), ("y", {"x": CERTAIN, "y": Fraction(0)})])
+
+
+def test_false_alarms_of_draws_that_depend_on_each_other() -> None:
+    """The shares change after the first tails: all ways in which ten coins can fall."""
+    limit, number, alarms = Fraction(1, 5), 10, []
+    later = {**COIN, "edge": Fraction(0)}
+    for results in itertools.product(COIN, repeat=number):
+        known = number if "tails" not in results else results.index("tails") + 1
+        draws = [(result, COIN if place < known else later) for place, result in enumerate(results)]
+        try:
+            chance.draws_hold("draws", draws, limit)
+        except CheckFailed:
+            alarms.append(results)
+    assert alarms == [("heads",) * number]
+    assert len(alarms) <= limit * 2**number

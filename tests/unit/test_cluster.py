@@ -175,6 +175,8 @@ class Supervisor:
         theirs.close()
         return answer, [ours.detach()]
 
+    observe = control.Control.observe
+
     def login(self, stream: socket.socket, *, node: str, **_: object) -> Login:
         stream.close()
         self.logins.append(Login(node))
@@ -290,7 +292,7 @@ def test_what_ends_with_the_lab(running: cluster.Cluster, supervisor: Supervisor
 def test_what_a_node_prints(running: cluster.Cluster, supervisor: Supervisor) -> None:
     supervisor.answers["director"] = [lambda: {"status": 0, "output": "one\ntwo\n"}]
     assert running.observe("director", "ipvsadm -Ln") == "one\ntwo\n"
-    assert supervisor.asked == [("observe", {"node": "director", "command": "ipvsadm -Ln"})]
+    assert supervisor.asked == [("observe", {"node": "director", "command": "ipvsadm -Ln", "seconds": None})]
 
 
 @pytest.mark.parametrize(("output", "hint"), [("ipvsadm: not found\n", "ipvsadm: not found"), ("\n", None)])
@@ -322,7 +324,7 @@ def no_labs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_run_has_a_folder_of_its_own(state: Path, no_labs: None) -> None:
-    folders = [planning._evidence("a") for _ in range(5)]
+    folders = [planning.evidence_folder("a") for _ in range(5)]
     assert len(set(folders)) == 5
     assert all(folder.is_dir() and folder.parent == state / "runs" for folder in folders)
 
@@ -333,7 +335,7 @@ def test_only_the_last_runs_are_kept(state: Path, no_labs: None) -> None:
         (runs / f"20200101-0000{number:02}-a").mkdir(parents=True)
         (runs / f"20200101-0000{number:02}-a" / "transcript.jsonl").write_text("{}")
     (runs / "a-file").write_text("")
-    newest = planning._evidence("a")
+    newest = planning.evidence_folder("a")
     kept = sorted(folder.name for folder in runs.iterdir() if folder.is_dir())
     assert kept == [*(f"20200101-0000{number:02}-a" for number in range(6, 25)), newest.name]
     assert (runs / "a-file").exists()
@@ -347,7 +349,7 @@ def test_a_lab_that_is_up_keeps_its_evidence(state: Path, monkeypatch: pytest.Mo
     for name in (f"20190101-{each}" for each in names):
         (runs / name).mkdir()
     monkeypatch.setattr(control, "running", lambda: ["up"])
-    planning._evidence("a")
+    planning.evidence_folder("a")
     kept = sorted(folder.name for folder in runs.glob("2019*"))
     assert kept == ["20190101-000001-up", "20190101-000002-up-2"]
     assert len([folder for folder in runs.iterdir() if folder.is_dir()]) == planning.KEPT_RUNS

@@ -20,6 +20,7 @@ from lvslab.boot import control
 from lvslab.boot.control import Answer, Control
 from lvslab.errors import (
     BootError,
+    CheckFailed,
     CommandFailed,
     LabFileError,
     LvsLabError,
@@ -72,6 +73,9 @@ class Lab(Answer):
                 descriptors.append(reading)
                 descriptors.append(os.open("/dev/null", os.O_RDONLY))
                 return "two"
+            case "observe":
+                failed = request["command"] == "false"
+                return {"status": int(failed), "output": f"it is {request['command']}\n"}
             case "usage":
                 raise UsageError("no such node", "its nodes: a, b")
             case "fault":
@@ -173,6 +177,39 @@ def test_answers_come_back(name: str, lab: Lab) -> None:
     deadline = time.monotonic() + DEADLINE
     while lab.sent < 3:  # an answer is here a moment before the supervisor takes note of having sent it
         assert time.monotonic() < deadline
+
+
+def test_what_a_node_prints(name: str, lab: Lab) -> None:
+    with Control(name) as conversation:
+        assert conversation.observe("director", "true") == "it is true\n"
+        assert conversation.observe("director", "true", 8.0) == "it is true\n"
+        with pytest.raises(CheckFailed, match="on director, `false` ended with status 1") as failed:
+            conversation.observe("director", "false")
+        assert failed.value.hint == "it is false"
+    assert [asked["seconds"] for asked in lab.asked] == [None, 8.0, None]
+
+
+def test_a_wait_for_the_end_ends_with_the_conversation(name: str, lab: Lab) -> None:
+    conversation = Control(name)
+    assert not conversation.ends_within(0)
+    assert not conversation.ends_within(-1.0)
+    hanging_up = threading.Timer(0.05, conversation.hang_up)
+    hanging_up.start()
+    assert conversation.ends_within(DEADLINE)
+    hanging_up.join()
+    assert conversation.ends_within(DEADLINE)
+
+
+def test_a_wait_for_the_end_ends_with_the_lab(name: str, root: object) -> None:
+    with control.reserve(name) as listener:
+        listener.listen()
+        with Control(name) as conversation:
+            connection, _ = listener.accept()
+            assert not conversation.ends_within(0.01)
+            ending = threading.Timer(0.05, connection.close)
+            ending.start()
+            assert conversation.ends_within(DEADLINE)
+            ending.join()
 
 
 def test_descriptors_come_along(name: str, lab: Lab) -> None:

@@ -42,6 +42,22 @@ TCP  192.0.2.1:80                        9       54       45     3700     4500
   -> 10.0.0.100:80                       3       18       15     1200     1500
   -> 10.0.0.101:80                       6       36       30     2500     3000
 """
+RATES = """\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port                 CPS    InPPS   OutPPS    InBPS   OutBPS
+  -> RemoteAddress:Port
+TCP  192.0.2.1:80                        1        6        5      370      450
+  -> 10.0.0.100:80                       0        2        2      120      150
+  -> 10.0.0.101:80                       1        4        3      250      300
+"""
+TOTALS = """\
+   Total Incoming Outgoing         Incoming         Outgoing
+   Conns  Packets  Packets            Bytes            Bytes
+       9       36       2D              E74             1194
+
+ Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s
+       1        6        5              172              1C2
+"""
 ENTRIES = """\
 IPVS connection entries
 pro expire state       source             virtual            destination
@@ -73,6 +89,9 @@ class Shell:
             "ipvsadm -Ln --stats --exact": STATS,
             "ipvsadm -Lnc": ENTRIES,
             "cat /proc/sys/net/ipv4/ip_forward": "1\n",
+            "cat /proc/uptime": "4321.50 12.00\n",
+            "ipvsadm -Ln --rate --exact": RATES,
+            "cat /proc/net/ip_vs_stats": TOTALS,
         }
         # Each command only runs if the one before it did.
         parts = command.split(" && ")
@@ -165,8 +184,8 @@ def test_only_what_is_asked_for_is_read(what: list[str], commands: list[str], fo
 
 
 def test_the_parts_make_the_whole() -> None:
-    """Every field of a reading belongs to one of EVERYTHING, so nothing else can be missing from it."""
-    whole = read(Shell())
+    """Every field of a reading belongs to one of these, so nothing else can be missing from it."""
+    whole = read(Shell(), *{*director.EVERYTHING, *director.MONITORED})
     assert director.EVERYTHING == ("rules", "thresholds", "listing", "counters", "entries", "ip_forward")
     assert all(getattr(whole, field.name) != getattr(NOTHING, field.name) for field in fields(Reading))
 
@@ -210,6 +229,15 @@ def test_steps_that_must_fail_here_make_nothing() -> None:
     for version, services in (("2.6.39", 1), ("6.1.0-50-cloud-amd64", 2)):
         cluster.versions = {"kernel": version}
         assert len(director.table_of_steps(cluster, "director")) == services
+
+
+def test_what_is_watched_all_the_time() -> None:
+    reading = read(Shell(), *director.MONITORED)
+    assert reading.uptime == 4321.5
+    assert reading.rates["192.0.2.1:80", "10.0.0.101:80"].bytes_out == 300
+    assert reading.stats is not None
+    assert reading.stats.counters.connections == 9
+    assert (reading.rules, reading.entries) == ((), {})
 
 
 PERCPU = """\
@@ -284,6 +312,39 @@ def test_elsewhere_a_whole_period_must_pass(monkeypatch: pytest.MonkeyPatch, hea
     # The last change was seen in the third look.
     assert shell.now - (100.0 + 3 * 0.5) > director.ESTIMATION_PERIOD
     assert shell.looks == 9
+
+
+def fresh(shell: Busy, early: float = 0.0) -> tuple[Reading, list[float]]:
+    pauses: list[float] = []
+    return director.fresh(shell, "director", early=early, pause=pauses.append), pauses
+
+
+@pytest.mark.parametrize("adds_up", [None, lambda looks: 33])
+def test_what_does_not_lag_behind_is_read_when_it_is_wanted(adds_up: Callable[[int], int] | None) -> None:
+    shell = Busy([33], adds_up)
+    reading, pauses = fresh(shell, early=0.2)
+    assert reading == read(Shell(), *director.MONITORED)
+    assert (shell.looks, pauses) == (1, [0.2])
+
+
+@pytest.mark.parametrize("head", ["", THREADS])
+def test_counters_are_read_just_when_they_are_added_up(head: str) -> None:
+    """Though there is more to be counted already."""
+    shell = Busy([31, 32, 33, 34], lambda looks: 20 if looks < 4 else 32, head)
+    reading, pauses = fresh(shell, early=0.2)
+    # Between the third and the fourth look, of half a second each.
+    assert reading == replace(read(Shell(), *director.MONITORED), uptime=10 + 3.5 * 0.5)
+    assert shell.looks == 4
+    assert len(pauses) == 3
+    assert 0.2 not in pauses
+
+
+def test_counters_that_do_not_move_are_read_after_a_period() -> None:
+    """A whole that has been zeroed never is what was counted."""
+    shell = Busy([33], lambda looks: 2)
+    fresh(shell)
+    assert (shell.looks - 1) * 0.5 > director.ESTIMATION_PERIOD
+    assert shell.looks == 7
 
 
 def test_counters_that_never_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:

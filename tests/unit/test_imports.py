@@ -69,6 +69,7 @@ def command(*words: str) -> str:
         ("lab.console", "director", "--name", "no-such-lab"),
         ("lab.ssh", "director", "--name", "no-such-lab"),
         ("lab.transcript", "--name", "no-such-lab"),
+        ("lab.watch", "no-such-lab", "--json"),
     ],
     ids=" ".join,
 )

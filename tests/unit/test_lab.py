@@ -5,10 +5,11 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from lvslab import checked, lab
+from lvslab import checked, lab, lab_folder, paths
 from lvslab.checked import Case, Checked
 from lvslab.errors import MachineError, StateError, UsageError
 
@@ -81,6 +82,42 @@ def test_a_distribution_has_everybody_who_should_answer_or_did() -> None:
         "stranger": {"expected": 0, "observed": 1},
     }
     assert lab.distribution(None) == {}
+
+
+class Applied:
+    """A lab of this project as a cluster that nobody has booted."""
+
+    versions: ClassVar = {"kernel": "6.1", "iptables": "1.8.9"}
+
+    def __init__(self, name: str) -> None:
+        self.lab = lab_folder.lab(paths.labs() / name)
+        self.steps = lab_folder.steps(paths.labs() / name, self.lab)
+
+    def is_virtual(self, node: str) -> bool:
+        return node == "director"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "service"),
+    [
+        ("web-nat", "http", "66.199.240.50:80"),
+        ("ftp-nat", "ftp", "66.199.240.50:21"),
+        ("dns-round-robin", "http", "66.199.240.50:80"),
+    ],
+)
+def test_which_service_has_the_first_round(name: str, kind: str, service: str) -> None:
+    found = lab._first_service(Applied(name))  # type: ignore[arg-type]
+    assert found is not None
+    assert (found[0], str(found[1])) == (kind, service)
+
+
+def test_no_first_round_without_a_service_or_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    applied = Applied("web-nat")
+    monkeypatch.setattr(applied, "is_virtual", lambda node: True)
+    assert lab._first_service(applied) is None  # type: ignore[arg-type]
+    applied = Applied("web-nat")
+    applied.steps = ()
+    assert lab._first_service(applied) is None  # type: ignore[arg-type]
 
 
 def test_an_unknown_lab(labs: Path) -> None:

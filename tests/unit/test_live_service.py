@@ -176,3 +176,44 @@ def test_before_it_is_made() -> None:
     with live_service(director, Held()) as live, pytest.raises(CheckFailed, match="has not been made yet"):
         live.connect()
     assert director.typed == []
+
+
+# --- a scheduler that draws -------------------------------------------------------------------------------
+
+
+def drawn(*servers: str) -> LiveService:
+    """A service of two servers, of which the last one added has one connection that stays, and then the
+    finished connections that went to ``servers``. So the idle one has 5 of 9 chances."""
+    director, held = Director(), Held("two", *servers)
+    director.counts = {"one": (0, 0), "two": (0, 0)}
+    live = live_service(director, held)
+    live.make("twos", {"one": 0, "two": 1})
+    live.connect()
+    live.edit("one", 1)
+    for _ in servers:
+        live.connect()
+        live.finish(-1)
+    director.counts = {"one": (0, servers.count("one")), "two": (1, servers.count("two"))}
+    return live
+
+
+def test_what_was_drawn_is_as_likely_as_the_model_says() -> None:
+    live = drawn(*["one"] * 50, *["two"] * 40)
+    live.check()
+    assert live.expected == live.observed
+
+
+@pytest.mark.parametrize("ones", [0, 10, 90])
+def test_draws_that_are_not_likely(ones: int) -> None:
+    with pytest.raises(CheckFailed, match=rf"of 90 connections: one {ones}, two {90 - ones}; the shares"):
+        drawn(*["one"] * ones, *["two"] * (90 - ones)).check()
+
+
+def test_a_server_of_weight_0_that_was_drawn() -> None:
+    director, held = Director(), Held("two", "one")
+    director.counts = {"one": (0, 0), "two": (0, 0)}
+    with live_service(director, held) as live:
+        live.make("twos", {"one": 0, "two": 1})
+        live.connect(2)
+        with pytest.raises(CheckFailed, match="some went where none should: one 1"):
+            live.check()

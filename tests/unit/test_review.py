@@ -14,7 +14,7 @@ from lvslab.checked import Case, Checked
 from lvslab.errors import LabFileError, StateError, UsageError
 from lvslab.howto_results import OnKernel, Verified
 from lvslab.howto_verify import Listeners
-from lvslab.review import Claims, Recorded
+from lvslab.review import Check, Claims, Recorded
 
 CLAIMS = """
 [[group]]
@@ -153,6 +153,24 @@ def test_what_a_check_says_beside_steps(claims: Claims, outcome: str, wanted: st
     ] == (wanted)
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "all_of_it", "one_of_it"),
+    [
+        ({"a": "passed", "b": "passed"}, "passed", "passed"),
+        ({"a": "passed", "b": "skipped"}, "passed", "skipped"),
+        ({"a": "failed", "b": "passed"}, "failed", "passed"),
+        ({"a": "skipped", "b": "skipped"}, "skipped", "skipped"),
+        ({"a": "passed"}, "passed", ""),
+    ],
+)
+def test_a_check_with_parameters(outcomes: dict[str, str], all_of_it: str, one_of_it: str) -> None:
+    tests = {f"test_it[{parameter}]": outcome for parameter, outcome in outcomes.items()}
+    checks = {"web": {"2.4": {"tests": {**tests, "test_it_too": "error"}}}}
+    found = Recorded({**RESULTS, "checks": checks}, {})
+    assert found.outcome(Check("web", "test_it", False), "2.4") == all_of_it
+    assert found.outcome(Check("web", "test_it[b]", False), "2.4") == one_of_it
+
+
 @pytest.mark.parametrize(("verdict", "wanted"), [("failed", "no"), ("not run", "not tried")])
 def test_a_step_that_failed_or_was_not_run(claims: Claims, verdict: str, wanted: str) -> None:
     howtos = {"probe": {"kernels": {"2.4": run(verdict, "ok")}}}
@@ -281,8 +299,8 @@ class Done:
     )
 
 
-def checked(name: str, **_: Any) -> Done:
-    assert name == "web"
+def checked(name: str, *, only: set[str], **_: Any) -> Done:
+    assert (name, only) == ("web", {"test_it"})
     return Done()
 
 

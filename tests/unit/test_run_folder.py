@@ -91,19 +91,12 @@ def test_a_folder_that_is_not_empty(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, "holds no run: No such file"),
-        ("{", "holds no run that this lvslab can read: : Invalid JSON"),
-        ('{"format": "lvslab matrix 2", "begun": "", "cells": []}', "can read: format: Input should be"),
-    ],
-)
-def test_what_is_no_run(tmp_path: Path, text: str | None, message: str) -> None:
-    if text is not None:
-        (tmp_path / RESULTS).write_text(text)
-    with pytest.raises(UsageError, match=message):
-        run_folder.read(tmp_path)
+def test_a_result_that_was_altered() -> None:
+    with run_folder.begun(None, RUN) as folder:
+        folder.keep(result(CELLS[0]), b"")
+    (folder.path / folder.run.results[0].evidence / run_folder.RESULT).write_text("{")
+    with pytest.raises(UsageError, match="has a result that cannot be read: : Invalid JSON"):
+        run_folder.read(folder.path)
 
 
 def test_no_run_to_go_on_with(tmp_path: Path) -> None:

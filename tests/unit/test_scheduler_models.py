@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
+from itertools import product
 
 import pytest
 
@@ -313,15 +316,69 @@ def test_lblcr_drops_the_most_loaded_when_the_set_has_not_changed_for_long() -> 
     assert lblcr(replace(later, now=86405.0)).memory == grown.memory
 
 
+# --- twos --------------------------------------------------------------------------------------------------
+
+
+def drawn_by_number(servers: tuple[Server, ...], first: int, second: int) -> int:
+    """The server that two numbers lead to, step by step as ip_vs_twos.c has it."""
+    found: list[int] = []
+    for number in (first, second):
+        left = number
+        for place, server in enumerate(servers):
+            left -= server.weight
+            if server.weight > 0 and not server.overloaded and left <= 0:
+                found.append(place)
+                break
+    one, other = servers[found[0]], servers[found[1]]
+    overheads = [256 * server.active + server.inactive for server in (one, other)]
+    return found[1] if other.weight * overheads[0] > one.weight * overheads[1] else found[0]
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        (Server("a", 2), Server("b", 1), Server("c", 3)),
+        (Server("a", 2, active=1), Server("b", 1), Server("c", 3, active=1)),
+        (Server("a", 2, active=1, inactive=5), Server("b", 0), Server("c", 3, inactive=400)),
+        (Server("a", 4, active=2), Server("b", 2, active=1), Server("c", 1, active=1)),
+    ],
+)
+def test_twos_is_as_likely_as_its_numbers(servers: tuple[Server, ...]) -> None:
+    numbers = range(sum(server.weight for server in servers) + 1)
+    counted = Counter(drawn_by_number(servers, *pair) for pair in product(numbers, repeat=2))
+    chances = model_for("twos", "6.1").chances
+    assert chances is not None
+    assert {place: chance for place, chance in chances(Moment(servers)).items() if chance} == {
+        place: Fraction(count, len(numbers) ** 2) for place, count in counted.items()
+    }
+
+
+def test_twos_passes_over() -> None:
+    simulated = service("twos", "6.1", a=1, b=0, c=2)
+    assert simulated.chances() == {"a": Fraction(1, 4), "c": Fraction(3, 4)}
+    assert simulated.give("c").chances() == {"a": Fraction(7, 16), "c": Fraction(9, 16)}
+    assert simulated.edit("a", 0).chances() == {"c": 1}
+    nobody = simulated.edit("a", 0).edit("c", 0)
+    assert nobody.chances() == {NOBODY: 1}
+    assert nobody.give(NOBODY) == nobody
+    full = SimulatedService(model_for("twos", "6.1")).add(Server("a", 1, threshold=1)).add(Server("b", 1))
+    assert full.give("a").chances() == {"b": 1}
+
+
+def test_twos_foresees_no_sequence() -> None:
+    with pytest.raises(CheckFailed, match="chooses at random"):
+        service("twos", "6.1", a=1, b=2).connect()
+    assert service("rr", "6.1", a=1).chances() is None
+
+
 # --- which model ------------------------------------------------------------------------------------------
 
 
 def test_no_model() -> None:
     with pytest.raises(CheckFailed, match=r"kernel 2\.6\.39 has no fo scheduler: it came with 3\.18"):
         model_for("fo", "2.6.39")
-    with pytest.raises(CheckFailed, match="no model of the scheduler twos") as failed:
-        model_for("twos", "6.1")
-    assert failed.value.hint == "it chooses at random"
+    with pytest.raises(CheckFailed, match=r"kernel 5\.10 has no twos scheduler: it came with 5\.12"):
+        model_for("twos", "5.10")
     with pytest.raises(CheckFailed, match="no model of the scheduler wlb"):
         model_for("wlb", "6.1")
 

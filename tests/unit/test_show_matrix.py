@@ -49,7 +49,8 @@ def test_what_a_run_ends_with() -> None:
         "  again: ./run again\n"
         "\n"
         "4 cells: 1 failed, 1 expected failure, 1 passed (1 flaky); seed 7\n"
-        "results: /r"
+        "results: /r\n"
+        "report:  ./run matrix.report /r"
     )
 
 

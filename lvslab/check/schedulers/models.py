@@ -12,7 +12,7 @@ from functools import partial
 from types import MappingProxyType
 
 from lvslab.build import catalogue
-from lvslab.check.schedulers import hashing, least, locality, maglev, turns
+from lvslab.check.schedulers import drawn, hashing, least, locality, maglev, turns
 from lvslab.check.schedulers.moment import Choice, Model, Moment, Scheduler
 from lvslab.errors import CheckFailed
 
@@ -29,7 +29,7 @@ TUTORIAL = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq")
 """The schedulers of the tutorial's kernel configuration, in its order."""
 
 LATER = ("fo", "ovf", "mh")
-"""Those that came later; each is a feature of the catalogue."""
+"""Those that came later; each is a feature of the catalogue. So is twos, which draws."""
 
 
 def model_for(scheduler: str, kernel: str, flags: Collection[str] = ()) -> Model:
@@ -43,8 +43,9 @@ def model_for(scheduler: str, kernel: str, flags: Collection[str] = ()) -> Model
     if scheduler in catalogue.features() and (reason := catalogue.lacking(kernel, scheduler)):
         raise CheckFailed(reason)
     if scheduler not in _MODELS:
-        why = "it chooses at random" if scheduler == "twos" else f"there are models of {', '.join(_MODELS)}"
-        raise CheckFailed(f"there is no model of the scheduler {scheduler}", why)
+        raise CheckFailed(
+            f"there is no model of the scheduler {scheduler}", f"there are models of {', '.join(_MODELS)}"
+        )
     return _MODELS[scheduler](version, frozenset(flags))
 
 
@@ -135,6 +136,11 @@ def _mh(version: Version, flags: Collection[str]) -> Model:
     return Model(partial(maglev.mh, by_port="mh-port" in flags, falls_back="mh-fallback" in flags))
 
 
+def _twos(version: Version, flags: Collection[str]) -> Model:
+    chances = partial(drawn.twos, active_cost=active_cost(version))
+    return Model(drawn.foresees_nothing, chances=chances)
+
+
 def _seen_by(version: Version, choose: Scheduler) -> Scheduler:
     """2.4 has no thresholds, so no server of it is marked as overloaded."""
     if version >= (2, 6):
@@ -162,5 +168,6 @@ _MODELS: Mapping[str, Callable[[Version, Collection[str]], Model]] = MappingProx
         "fo": _fo,
         "ovf": _ovf,
         "mh": _mh,
+        "twos": _twos,
     }
 )

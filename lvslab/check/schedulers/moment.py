@@ -7,8 +7,9 @@ second function says what becomes of it when a server is added, edited or remove
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 
@@ -59,6 +60,9 @@ class Choice:
 
 Scheduler = Callable[[Moment], Choice]
 
+Chances = Callable[[Moment], Mapping[int, Fraction]]
+"""How likely each server is to be chosen, by its index in ``Moment.servers``; empty where nobody can be."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -81,12 +85,14 @@ def kept(change: Change) -> object:
 class Model:
     """One kernel's scheduler: how it chooses, and what it remembers when the table has changed.
 
-    ``remembers`` where a choice depends on the choices before it, and not on the connections alone.
+    ``remembers`` where a choice depends on the choices before it, and not on the connections alone. One that
+    draws has ``chances``, and its ``choose`` raises CheckFailed.
     """
 
     choose: Scheduler
     changed: Callable[[Change], object] = kept
     remembers: bool = False
+    chances: Chances | None = None
 
 
 def index_of(servers: Sequence[Server], name: str) -> int:

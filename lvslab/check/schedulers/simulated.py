@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Literal
 
 from lvslab.check.schedulers.moment import Change, Model, Moment, Server, index_of
@@ -72,7 +74,19 @@ class SimulatedService:
         if choice.server is None:
             return NOBODY, after
         name = self.servers[choice.server].name
-        return name, after._counted(name, active=1)
+        return name, after.give(name)
+
+    def chances(self) -> Mapping[str, Fraction] | None:
+        """How likely each server is to get the next connection, by its name, or NOBODY, where the scheduler
+        draws; None where it does not, and `connect` says who gets it."""
+        if self.model.chances is None:
+            return None
+        found = self.model.chances(Moment(self.servers, memory=self.memory))
+        return {self.servers[place].name: chance for place, chance in found.items()} or {NOBODY: Fraction(1)}
+
+    def give(self, name: str) -> SimulatedService:
+        """The server ``name`` has got a connection, which is active; NOBODY changes nothing."""
+        return self._counted(name, active=1)
 
     def finish(self, name: str) -> SimulatedService:
         """End one of the connections of ``name``, which counts as inactive for a while (see
