@@ -201,6 +201,45 @@ def console(c: Context, node: str, name: str = "") -> None:
     lab.attach_console(running.only(name), node)
 
 
+@task(
+    positional=["node", "interface"],
+    help={
+        "node": NODE,
+        "interface": "one of its network cards, as in lab.yaml (default: all of them)",
+        "name": NAME,
+        "output": "the file to write (default: stdout, which must not be a terminal)",
+        "filter": "only packets that match: an expression of pcap-filter(7)",
+        "packets": "end after so many packets (default: no limit)",
+        "seconds": "end after so many seconds (default: no limit)",
+    },
+)
+def capture(
+    c: Context,
+    node: str,
+    interface: str = "",
+    name: str = "",
+    output: str = "",
+    filter: str = "",
+    packets: int = 0,
+    seconds: int = 0,
+) -> None:
+    """Capture the packets at a node's interfaces, as pcapng."""
+    from lvslab import capture as captures
+    from lvslab import running, show
+
+    found = captures.capture(
+        running.only(name),
+        node,
+        interface,
+        output=output,
+        expression=filter,
+        most=packets,
+        seconds=seconds,
+        tell=lambda interfaces: print(show.capturing(interfaces), file=sys.stderr, flush=True),
+    )
+    print(show.captured(found), file=sys.stderr)
+
+
 @task(name="transcript", help={"name": NAME, "json": JSON})
 def show_transcript(c: Context, name: str = "", json: bool = False) -> None:
     """What was typed where, what it printed, and how it ended."""
@@ -362,6 +401,7 @@ for _task in (
     execute,
     ssh,
     console,
+    capture,
     show_transcript,
     down,
     verify,

@@ -24,7 +24,7 @@ from lvslab.apply.applied import Applied
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import Entry, Transcript
-from lvslab.boot import control, plan
+from lvslab.boot import control, packets, plan
 from lvslab.boot.launch import Launch
 from lvslab.boot.namespaces import Namespaces
 from lvslab.build import keys
@@ -186,6 +186,10 @@ class Cluster:
         """What ``command`` (one whole line of shell) prints on ``node``, without a login: see
         `control.Control.observe`."""
         return self._control.observe(node, command)
+
+    def capture(self, node: str, *, room: int, first: int = 0) -> list[packets.Interface]:
+        """The interfaces of ``node``, whose packets are captured from now on; see `packets`."""
+        return packets.listen(self._control, node, room=room, first=first)
 
     def access_log(self, node: str, kind: str = "http") -> str:
         """The log of requests of the server on ``node`` whose service is of ``kind``."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from lvslab.apply.transcript import Entry
     from lvslab.apply.verdicts import Judged
+    from lvslab.boot.packets import Interface
+    from lvslab.capture import Captured
     from lvslab.check.load import Load
     from lvslab.lab import Up, Verified
 
@@ -276,6 +278,17 @@ def verified(result: Verified) -> str:
     if result.checked.measured:
         parts.append(columns([("measured", ""), *result.checked.measured.items()]))
     return "\n\n".join([*parts, f"evidence: {result.up.evidence}"])
+
+
+def capturing(interfaces: Sequence[Interface]) -> str:
+    """What ``lab.capture`` says when it has begun."""
+    return f"capturing at {', '.join(each.title for each in interfaces)}; Ctrl-C ends it"
+
+
+def captured(found: Captured) -> str:
+    """What ``lab.capture`` says in the end."""
+    each = ", ".join(f"{interface} {count}" for interface, count in found.packets.items())
+    return f"{sum(found.packets.values())} packets at {found.node} ({each}), {found.dropped} dropped"
 
 
 def load(found: Load) -> str:

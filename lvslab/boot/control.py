@@ -24,7 +24,7 @@ from typing import Any
 from lvslab.errors import BootError, CheckFailed, LvsLabError, StateError, UsageError
 
 _PREFIX = "lvslab/"
-_DESCRIPTORS = 4
+_DESCRIPTORS = 253  # SCM_MAX_FD of include/net/scm.h; a capture has one for each interface
 _PATIENCE = 60.0
 
 
@@ -79,6 +79,10 @@ class Control:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._socket.close()
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when the lab has ended, as long as no question is open."""
+        return self._socket.fileno()
 
     def ask(self, what: str, **details: Any) -> tuple[Any, list[int]]:
         """Ask the supervisor for something; its answer, and the descriptors that came with it.

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from lvslab.boot import accelerator, control, copies, warm
+from lvslab.boot import accelerator, control, copies, packets, warm
 from lvslab.boot.guests import Guests
 from lvslab.boot.namespaces import Namespaces
 from lvslab.boot.plan import Guest, Plan
@@ -112,6 +112,7 @@ class Supervisor(control.Answer):
         self._asked_to_end = False
         self._ended = threading.Event()
         self._started = time.time()
+        self._keeps_time = packets.keep_time()  # before anybody captures
 
     def boot(self) -> None:
         """Bring the lab up, the guests beside all the rest. Raises BootError, MachineError."""
@@ -175,6 +176,14 @@ class Supervisor(control.Answer):
                 host = self._host(node)
                 descriptors += [os.dup(host.network), os.dup(host.mounts)]
                 return None
+            case {"ask": "capture", "node": str(node), **how}:
+                if node not in self._guests.names:
+                    self._host(node)  # or there is no such node, or not yet
+                about, opened = packets.open_all(
+                    self._plan, self._hosts, node, how["interface"], how["filter"], how["room"]
+                )
+                descriptors += opened
+                return about
             case {"ask": "stop node", "node": str(node)}:
                 return self._stop_node(node)
             case {"ask": "access log", "node": str(node), "kind": str(kind)}:

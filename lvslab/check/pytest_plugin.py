@@ -7,8 +7,9 @@ booted for the module, and ends with it; with ``--lvs-kernel`` one for each kern
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from lvslab.check.figures import MEASURED, RAISED, SAID
 from lvslab.check.many_kernels import kernel_of
 
 if TYPE_CHECKING:
+    from lvslab.check.recording import Recording
     from lvslab.check.spares import Spares
     from lvslab.check.testbed import NodeUnderTest, Testbed
 
@@ -26,6 +28,7 @@ pytest_plugins = ["lvslab.check.many_kernels"]
 
 _FIGURES: pytest.StashKey[list[str]] = pytest.StashKey()
 _SPARES: pytest.StashKey[Spares] = pytest.StashKey()
+_RECORDINGS: pytest.StashKey[dict[str, tuple[Testbed, Recording]]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker ``needs`` known, and a list for what tests measure."""
     config.stash[_FIGURES] = []
+    config.stash[_RECORDINGS] = {}
     meaning = "skip the test where the directors' kernel or ipvsadm is older than these features of IPVS"
     config.addinivalue_line("markers", f"needs(feature, ...): {meaning} (names of the catalogue's features)")
     meaning = "expect the test to fail where the directors' kernel or ipvsadm has one of these bugs"
@@ -50,27 +54,86 @@ def pytest_report_header() -> str:
     return f"lvslab: {dice.VARIABLE}={dice.seed()}"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Forget the packets of the tests before this one."""
+    for _, recording in _recordings(item).values():
+        recording.begin()
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest's own, which tells expected failures
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what a check found as a message, without the traceback of lvslab's own code, and keep what
-    kind of error it was."""
+    """Show what a check found as a message, without the traceback of lvslab's own code, and keep what kind of
+    error it was, and the packets that its directors have seen."""
     report = yield
-    if call.excinfo is None:
-        return report
     found = []
-    if hasattr(report, "wasxfail"):
+    if call.excinfo is not None and hasattr(report, "wasxfail"):
         found.append((SAID, str(call.excinfo.value)))
-    elif report.outcome == "failed":
+    if call.excinfo is not None and report.outcome == "failed":
         from lvslab.errors import LvsLabError
 
         if isinstance(call.excinfo.value, LvsLabError):
             report.longrepr = str(call.excinfo.value)
             found.append((RAISED, type(call.excinfo.value).__name__))
+        if recordings := _recordings(item):
+            _keep_packets(item, report, recordings)
+    elif call.when == "call":
+        for testbed, _ in _recordings(item).values():
+            _capture_file(item, testbed).unlink(missing_ok=True)  # of the last time
     item.user_properties += found
     report.user_properties += found  # which has a copy of the item's
     return report
+
+
+def _keep_packets(
+    item: pytest.Item, report: pytest.TestReport, recordings: Mapping[str, tuple[Testbed, Recording]]
+) -> None:
+    """Write what the directors of a test that failed have seen to a file, and say so in its report."""
+    from lvslab.check.recording import save
+
+    file = _capture_file(item, next(testbed for testbed, _ in recordings.values()))
+    try:
+        what = save([recording.taken() for _, recording in recordings.values()], file)
+    except OSError as refused:
+        told = f"not written: {refused}"
+    else:
+        told = f"{file}\n{what}"
+        item.user_properties.append(("capture", str(file)))
+    if isinstance(report.longrepr, str):
+        report.longrepr += f"\npackets: {told}"
+    elif (addsection := getattr(report.longrepr, "addsection", None)) is not None:
+        addsection("packets", told)  # a traceback
+
+
+def _recordings(item: pytest.Item) -> dict[str, tuple[Testbed, Recording]]:
+    """The recordings of the labs that ``item`` uses, by fixture, as far as these are up."""
+    names: Collection[str] = getattr(item, "fixturenames", ())
+    return {name: found for name, found in item.config.stash[_RECORDINGS].items() if name in names}
+
+
+def _capture_file(item: pytest.Item, testbed: Testbed) -> Path:
+    """Where the packets of ``item`` are kept: beside the JUnit report, else with its lab's evidence."""
+    junit = item.config.getoption("xmlpath", None)
+    folder = Path(junit).absolute().parent if junit else testbed.cluster.evidence
+    test = re.sub(r"[^\w.,=-]+", "-", f"{item.path.stem}.{item.name}")[:200].rstrip("-")
+    return folder / "captures" / f"{test}.pcapng"
+
+
+@contextmanager
+def _recorded(request: pytest.FixtureRequest, testbed: Testbed) -> Iterator[None]:
+    """Keep the packets of the directors of ``testbed``, which the fixture gives out."""
+    from lvslab.check.recording import Recording
+
+    recordings, name = request.config.stash[_RECORDINGS], str(request.fixturename)
+    recording = Recording(testbed.cluster)
+    recordings[name] = testbed, recording
+    try:
+        yield
+    finally:
+        del recordings[name]
+        recording.close()
 
 
 @pytest.fixture(autouse=True)
@@ -115,11 +178,12 @@ def lab(
     from lvslab.cluster import attach
 
     if name := request.config.getoption("--lab"):
-        with attach(name) as running, Testbed(running) as testbed:
+        with attach(name) as running, Testbed(running) as testbed, _recorded(request, testbed):
             _record(testbed, record_testsuite_property)
             yield testbed
         return
-    with _booted(request.path.parent, lvs_kernel, request.config.getoption("lvs_ipvsadm")) as testbed:
+    ipvsadm = request.config.getoption("lvs_ipvsadm")
+    with _booted(request.path.parent, lvs_kernel, ipvsadm) as testbed, _recorded(request, testbed):
         testbed.apply()
         _record(testbed, record_testsuite_property)
         yield testbed
@@ -211,7 +275,8 @@ def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
         except MachineError as lacking:
             pytest.skip(str(lacking))
         spares.prepare(coming)
-        yield testbed
+        with _recorded(request, testbed):
+            yield testbed
     finally:
         spares.end(own)
 

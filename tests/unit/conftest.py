@@ -3,9 +3,11 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lvslab import paths
-from lvslab.boot import control, namespaces, plan, qemu
+from lvslab.boot import control, namespaces, packets, plan, qemu
 from lvslab.boot.namespaces import CLONE_NEWNET, CLONE_NEWNS, Namespaces
 from lvslab.boot.plan import Card, Guest
 from lvslab.boot.qemu import Machine
@@ -88,6 +90,22 @@ def host() -> Iterator[Namespaces]:
     yield found
     os.close(found.network)
     os.close(found.mounts)
+
+
+@pytest.fixture(scope="session")
+def stamps() -> Iterator[None]:
+    """Has the kernel note when packets come, as a supervisor has it from its start."""
+    with packets.keep_time() as stamped:
+        stamped.bind(("127.0.0.1", 0))
+        deadline, late = time.monotonic() + 10, True
+        while late:
+            assert time.monotonic() < deadline, "the kernel does not note when packets come"
+            stamped.sendto(b"now", stamped.getsockname())
+            sent = time.time_ns()
+            ((_, _, value),) = stamped.recvmsg(16, 64)[1]
+            seconds, nanoseconds = struct.unpack("=qq", value)
+            late = seconds * 10**9 + nanoseconds > sent
+        yield
 
 
 LAB = """

@@ -67,6 +67,7 @@ def command(*words: str) -> str:
         ("lab.status", "--name", "no-such-lab"),
         ("lab.down", "--name", "no-such-lab", "--json"),
         ("lab.console", "director", "--name", "no-such-lab"),
+        ("lab.capture", "director", "--name", "no-such-lab"),
         ("lab.ssh", "director", "--name", "no-such-lab"),
         ("lab.transcript", "--name", "no-such-lab"),
         ("lab.watch", "no-such-lab", "--json"),

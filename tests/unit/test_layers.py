@@ -18,6 +18,7 @@ FLOORS = (
         "lvslab.errors",
         "lvslab.groups",
         "lvslab.paths",
+        "lvslab.pcapng",
         "lvslab.requirements",
         "lvslab.run",
         "lvslab.signals",
@@ -31,6 +32,7 @@ FLOORS = (
     ("lvslab.check.*", "lvslab.check.schedulers.*"),
     ("lvslab.checked",),
     (
+        "lvslab.capture",
         "lvslab.howto_junit",
         "lvslab.howto_results",
         "lvslab.howto_verify",

@@ -15,11 +15,16 @@ import pytest
 
 from lvslab import checked, cluster, running, spec
 from lvslab.apply.applied import Applied
+from lvslab.boot import packets
+from lvslab.boot.namespaces import Namespaces
+from lvslab.boot.packets import Interface
 from lvslab.build import catalogue
 from lvslab.build.catalogue import Bug
 from lvslab.check import spares
 from lvslab.errors import MachineError, StateError
 from lvslab.regress import cell
+from lvslab.run import run as run_program
+from tests.unit.test_packets import HEADER, IPV4, sender
 
 pytest_plugins = ["pytester"]
 
@@ -52,6 +57,7 @@ class Running:
 
     def __init__(self, name: str, folder: Path, log: list[str]) -> None:
         self.name = name
+        self.evidence = folder / "evidence"
         self.lab = spec.load(folder)
         self.versions = {"kernel": "6.1.0", "ipvsadm": "1.31"}
         self.log = log
@@ -63,6 +69,9 @@ class Running:
     def copy(self, summary: SimpleNamespace) -> SimpleNamespace:
         self.log.append("copy")
         return SimpleNamespace(close=lambda: self.log.append("close"))
+
+    def capture(self, node: str, **_: int) -> list[Any]:
+        return []
 
     def __enter__(self) -> Running:
         self.log.append("enter")
@@ -110,6 +119,26 @@ def run(pytester: pytest.Pytester, test: str, *options: str) -> pytest.RunResult
     # Without what collects garbage five times at every end.
     plugins = ["-p", "no:cacheprovider", "-p", "no:unraisableexception"]
     return pytester.runpytest_inprocess(*plugins, "--junit-xml=junit.xml", *options)
+
+
+@pytest.fixture
+def wired(host: Namespaces, stamps: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives directors an interface that has the packets which tests ``say``."""
+    host.call(run_program, ["ip", "link", "set", "lo", "up"])
+
+    def capture(self: Running, node: str, *, room: int, first: int) -> list[Interface]:
+        return [Interface(node, "lo", "", first, host.call(packets.open_at, "lo", (), room), far=False)]
+
+    def say(self: Running, words: str) -> None:
+        with host.call(sender, "lo") as there:
+            there.send(HEADER + IPV4 + words.encode())
+
+    monkeypatch.setattr(Running, "capture", capture)
+    monkeypatch.setattr(Running, "say", say, raising=False)
+
+
+def captures(pytester: pytest.Pytester, folder: str) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (pytester.path / folder).glob("captures/*")}
 
 
 def properties(pytester: pytest.Pytester) -> dict[str, str]:
@@ -342,3 +371,82 @@ def test_figures_are_shown_and_are_properties_of_the_suite(pytester: pytest.Pyte
 
     measured = checked.read("a", pytester.path / "junit.xml", 0).measured
     assert measured == {"visits that fail": "6 of 18", "longest": "1.03 s"}
+
+
+# --- the packets of a test that failed --------------------------------------------------------------------
+
+
+def test_the_packets_of_a_test_that_fails_are_kept(
+    pytester: pytest.Pytester, log: list[str], wired: None
+) -> None:
+    tests = """
+def test_passes(lab):
+    lab.cluster.say("of one that passes")
+@pytest.mark.parametrize("what", ["a/b c"])
+def test_finds(lab, what):
+    lab.cluster.say("of one that finds something")
+    raise errors.CheckFailed("rs1 never answered")
+def test_asserts(lab, director):
+    lab.cluster.say("of one that asserts")
+    assert director is None
+"""
+    result = run(pytester, tests, "--lab=mine")
+    result.assert_outcomes(passed=1, failed=2)
+    module = "test_the_packets_of_a_test_that_fails_are_kept"
+    found = captures(pytester, ".")
+    assert set(found) == {f"{module}.test_finds-a-b-c.pcapng", f"{module}.test_asserts.pcapng"}
+    for test, words in (
+        ("finds-a-b-c", b"of one that finds something"),
+        ("asserts", b"of one that asserts"),
+    ):
+        content = found[f"{module}.test_{test}.pcapng"]
+        assert words in content
+        assert b"director lo" in content
+        assert sum(content.count(other) for other in (b"of one that",)) == content.count(words)
+    # What a person reads, and what a program does.
+    cases = [*ElementTree.parse(pytester.path / "junit.xml").iter("testcase")]
+    for case in cases[1:]:
+        (failure,) = case.iter("failure")
+        (written,) = (each.get("value", "") for each in case.iter("property"))
+        assert Path(written).read_bytes() in found.values()
+        assert f"{written}\n" in (failure.text or "")
+        assert "2 packets at director lo" in (failure.text or "")
+    assert not list(cases[0].iter("property"))
+
+
+def test_without_junit_they_are_with_the_evidence_of_the_lab(
+    pytester: pytest.Pytester, log: list[str], wired: None
+) -> None:
+    pytester.makepyfile("def test_a(fresh_lab):\n    assert 0\n")
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(failed=1)
+    assert len(captures(pytester, "evidence")) == 1
+
+
+@pytest.mark.parametrize("fixture", ["lab", "fresh_lab"])
+def test_when_the_test_passes_again_they_are_gone(
+    pytester: pytest.Pytester, log: list[str], wired: None, fixture: str
+) -> None:
+    test = f"import os\ndef test_a({fixture}): assert os.path.exists('mended')\ndef test_b(lab): assert 0\n"
+    run(pytester, test).assert_outcomes(failed=2)
+    assert len(captures(pytester, ".")) == 2
+    (pytester.path / "mended").touch()
+    run(pytester, test).assert_outcomes(passed=1, failed=1)
+    assert [name.split(".")[1] for name in captures(pytester, ".")] == ["test_b"]
+
+
+def test_a_fixture_that_fails(pytester: pytest.Pytester, log: list[str], wired: None) -> None:
+    tests = (
+        "@pytest.fixture\ndef it(lab):\n    lab.cluster.say('set up')\n    assert 0\ndef test_a(it): pass\n"
+    )
+    run(pytester, tests).assert_outcomes(errors=1)
+    (content,) = captures(pytester, ".").values()
+    assert b"set up" in content
+
+
+def test_a_folder_that_cannot_be_written_is_no_other_failure(
+    pytester: pytest.Pytester, log: list[str], wired: None
+) -> None:
+    (pytester.path / "captures").write_text("in the way")
+    result = run(pytester, "def test_a(lab): raise errors.CheckFailed('found')\n")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["found", "packets: not written: *"])
