@@ -65,8 +65,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what a check found as a message, without the traceback of lvslab's own code, and keep what kind of
-    error it was, and the packets that its directors have seen."""
+    """Show what a check found as a message, without the traceback of lvslab's own code, and keep what kind
+    of error it was, and the packets that its directors have seen."""
     report = yield
     found = []
     if call.excinfo is not None and hasattr(report, "wasxfail"):
