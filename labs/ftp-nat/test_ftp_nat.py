@@ -10,8 +10,8 @@ from hashlib import sha256
 import pytest
 
 from lvslab.boot import ftp_server
-from lvslab.check import ftp_rounds, ftp_verdict, verdict
-from lvslab.check.ftp import Method, Session, fresh_port
+from lvslab.check import ftp_rounds, ftp_verdict, ports, verdict
+from lvslab.check.ftp import Method, Session
 from lvslab.check.ftp_verdict import Visit
 from lvslab.check.testbed import Testbed
 from lvslab.errors import CheckFailed
@@ -115,7 +115,7 @@ def test_curl_gets_the_same(lab: Testbed, method: Method) -> None:
     options = {"PASV": "--disable-epsv --no-ftp-skip-pasv-ip", "PORT": "--disable-eprt"}.get(method, "")
     client = lab.clients[0]
     if method in ("PORT", "EPRT"):
-        port = fresh_port()
+        port = ports.fresh()
         options += f" --ftp-port {client.address}:{port}-{port}"
     said = client.output(f"curl -sS -v -m 20 {options} ftp://{VIP}/pub/4M.bin 2> /tmp/said | sha256sum")
     log = client.output("cat /tmp/said")

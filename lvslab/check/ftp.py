@@ -28,6 +28,7 @@ from hashlib import sha256
 from types import TracebackType
 from typing import Literal, Self
 
+from lvslab.check import ports
 from lvslab.check.http import Place
 from lvslab.check.ipvs_table import endpoint
 from lvslab.errors import CheckFailed
@@ -44,9 +45,6 @@ Failure = Literal[
 ]
 
 _SHORT = 1 << 16
-# One port for each 5 ms, over and over: 130 s for all of them.
-_TICK = 5_000_000
-_PORTS = range(34000, 60000)
 
 
 @dataclass(frozen=True)
@@ -93,19 +91,6 @@ class FtpFailed(CheckFailed):
         self.server = server
         self.control = control
         self.data = data
-
-
-def fresh_port() -> int:
-    """A port on which nobody has listened for data in the last two minutes.
-
-    A director remembers connections for that long. When a client listens on the same port again, and has
-    another server by then, the helper finds the old connection and the old server (``ip_vs_ftp_in`` asks
-    ``ip_vs_conn_in_get`` first, from 2.4 to today), and what comes of the new server is none of its
-    business. Clients of today take ports at random, and it is rare; tests make many.
-    """
-    tick = time.monotonic_ns() // _TICK + 1
-    time.sleep(max(0.0, (tick * _TICK - time.monotonic_ns()) / 1e9))  # so nobody gets the same one
-    return _PORTS[tick % len(_PORTS)]
 
 
 class Session:
@@ -247,8 +232,11 @@ class _Client(ftplib.FTP):
         return (host if self.trusting else str(known[0])), port
 
     def makeport(self) -> socket.socket:
-        host, port = str(self.control.getsockname()[0]), fresh_port()
-        listener = socket.create_server((host, port), family=self.control.family, backlog=1)
+        host = str(self.control.getsockname()[0])
+        listener = ports.on_fresh(
+            lambda port: socket.create_server((host, port), family=self.control.family, backlog=1)
+        )
+        port = int(listener.getsockname()[1])
         listener.settimeout(self.timeout)
         self.data, self.tried = DataConnection(self.data.method, endpoint(host, port)), True
         try:

@@ -14,6 +14,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from types import TracebackType
 from typing import Self
 
+from lvslab.check import ports
 from lvslab.check.http import SERVER_HEADER, TIMEOUT, Place, RequestFailed
 from lvslab.check.ipvs_table import endpoint
 
@@ -84,17 +85,20 @@ class HeldConnections:
     def open(self, address: str, port: int, *, source: str = "", seconds: float = TIMEOUT) -> HeldConnection:
         """Connect to ``address`` and ``port``, ask for a page there, and keep the connection.
 
-        ``source`` is an address of the client; its first that fits where none is given. Raises RequestFailed
-        where the connection does not come about, or no page comes.
+        ``source`` is an address of the client; its first that fits where none is given. The port is a fresh
+        one. Raises RequestFailed where the connection does not come about, or no page comes.
         """
         place = endpoint(address, port)
         connection = HTTPConnection(address, port, timeout=seconds)
         # It must not connect anew by itself when the server has ended the connection.
         connection.auto_open = 0
-        own = (source, 0) if source else None
-        try:
+
+        def connect(own: int) -> socket.socket:
             # A socket belongs to the namespace of the thread that makes it; it can be used from any other.
-            connection.sock = self._namespace.call(socket.create_connection, (address, port), seconds, own)
+            return self._namespace.call(socket.create_connection, (address, port), seconds, (source, own))
+
+        try:
+            connection.sock = ports.on_fresh(connect)
         except OSError as error:
             raise _failed(error, place) from error
         try:

@@ -221,11 +221,6 @@ def test_a_transfer_that_is_cut(server: Server) -> None:
     assert failed.value.data.client
 
 
-def test_ports_for_data_do_not_come_again() -> None:
-    ports = [ftp.fresh_port() for _ in range(20)]
-    assert len(set(ports)) == len(ports)
-
-
 def test_nobody_listens(server: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
