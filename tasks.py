@@ -14,6 +14,7 @@ from lvslab.howto_tasks import howtos
 from lvslab.kernel_tasks import kernels, toolchains
 from lvslab.paths import PROJECT
 from lvslab.program import JSON, end, say, task
+from lvslab.regress_tasks import matrices
 
 # Everything else is imported where it is used: `./run --list` shall not wait for pydantic and paramiko.
 
@@ -363,21 +364,28 @@ def lint(c: Context) -> None:
         "tests": "how many tests with a lab of their own are run",
         "kernel": "measure web-nat alone, with this kernel as in lab.up",
         "tree": "measure how long this kernel's source tree takes to build, and no labs",
+        "matrix": "measure what a matrix costs beside its cells, and what a second worker is good for",
         "json": JSON,
     }
 )
 def bench(
-    c: Context, rounds: int = 3, tests: int = 50, kernel: str = "", tree: str = "", json: bool = False
+    c: Context,
+    rounds: int = 3,
+    tests: int = 50,
+    kernel: str = "",
+    tree: str = "",
+    matrix: bool = False,
+    json: bool = False,
 ) -> None:
     """Measure how long labs take to come and go, or kernels to build, beside what they cannot do without."""
     from lvslab import bench as benches
-    from lvslab import bench_builds, show
+    from lvslab import bench_builds, bench_matrix, show
 
-    say(
-        bench_builds.measure(Path(tree), rounds) if tree else benches.measure(rounds, tests, kernel),
-        json,
-        show.bench,
-    )
+    if matrix:
+        found = bench_matrix.measure(rounds)
+    else:
+        found = bench_builds.measure(Path(tree), rounds) if tree else benches.measure(rounds, tests, kernel)
+    say(found, json, show.bench)
 
 
 _lab = Collection("lab")
@@ -403,4 +411,4 @@ _lab.add_task(schema)
 _snapshot = Collection("snapshot")
 for _task in (list_snapshots, prune):
     _snapshot.add_task(_task)
-ns = Collection(_lab, howtos, _snapshot, kernels, toolchains, doctor, test, lint, bench)
+ns = Collection(_lab, howtos, matrices, _snapshot, kernels, toolchains, doctor, test, lint, bench)

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvslab import paths
-from lvslab.check.figures import MEASURED
+from lvslab.check.figures import KNOWN_BUG, MEASURED, RAISED, SAID
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-_NO_TESTS = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
+OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
+"""What a test may come to; the last two where a known bug must make it fail: it did, or passed."""
+_UNEXPECTED = "[XPASS(strict)]"
+"""How pytest's message begins for a test that passed where it was expected to fail."""
+NO_TESTS = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
 
 
 @dataclass(frozen=True)
 class Case:
-    """One test: ``outcome`` is passed, failed, error or skipped; ``message`` says why."""
+    """One test: ``outcome`` is one of OUTCOMES; ``message`` says why. ``raised`` is the class of lvslab's
+    error by which it ended, ``bug`` the known one that must make it fail; "" for none."""
 
     name: str
     outcome: str
     seconds: float
     message: str
+    raised: str = ""
+    bug: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Checked:
     def as_json(self) -> dict[str, Any]:
         """The document of ``--json``."""
         outcomes = Counter(case.outcome for case in self.cases)
-        counts = {outcome: outcomes[outcome] for outcome in ("passed", "failed", "error", "skipped")}
+        counts = {outcome: outcomes[outcome] for outcome in OUTCOMES}
         return {
             "name": self.name,
             **counts,
@@ -59,26 +69,39 @@ class Checked:
         }
 
 
-def run(folder: Path, name: str, junit: Path, *, quiet: bool, only: Collection[str] = ()) -> Checked:
+def run(
+    folder: Path,
+    name: str,
+    junit: Path,
+    *,
+    quiet: bool = False,
+    log: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    select: str = "",
+) -> Checked:
     """Run the checks in ``folder`` on the lab that is up as ``name``; ``junit`` is where the report goes.
-    ``quiet`` sends pytest's words to stderr. With ``only`` some, those whose names hold one of these, and no
-    others. Raises CheckFailed where there is no check, or no report.
+    ``quiet`` sends pytest's words to stderr, ``log`` all that is said to a file. ``environment`` is added to
+    this process's. Where ``select`` is given, only tests are run that pytest -k finds by it. Raises
+    CheckFailed where there is no check, or no report.
     """
     junit = junit.resolve()
     junit.unlink(missing_ok=True)
     # pytest ends with this process, however this one ends, and the labs that it has booted end with pytest.
     tied = ["setpriv", "--pdeathsig", "TERM", "--"]
     pytest = [*tied, sys.executable, "-P", "-m", "pytest", "-v", "-p", "no:cacheprovider"]
-    if only:
-        pytest += ["-k", " or ".join(sorted(only))]
-    done = subprocess.run(
-        [*pytest, f"--junit-xml={junit}", f"--lab={name}", str(folder.resolve())],
-        stdout=sys.stderr if quiet else None,
-        stdin=subprocess.DEVNULL,
-        cwd=paths.PROJECT,
-        check=False,
-    )
-    if done.returncode == _NO_TESTS:
+    if select:
+        pytest += ["-k", select]
+    with log.open("wb") if log else nullcontext() as stream:
+        done = subprocess.run(
+            [*pytest, f"--junit-xml={junit}", f"--lab={name}", str(folder.resolve())],
+            stdout=stream or (sys.stderr if quiet else None),
+            stderr=stream,
+            stdin=subprocess.DEVNULL,
+            cwd=paths.PROJECT,
+            env={**os.environ, **(environment or {})},
+            check=False,
+        )
+    if done.returncode == NO_TESTS:
         raise CheckFailed(
             f"there are no checks in {folder}", "a check is a function test_... in a test_*.py"
         )
@@ -100,7 +123,24 @@ def _cases(report: Element) -> Iterator[Case]:
         ended = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
         outcome = "passed" if ended is None else {"failure": "failed"}.get(ended.tag, ended.tag)
         message = "" if ended is None else (ended.text or ended.get("message") or "").strip()
-        yield Case(case.get("name", ""), outcome, float(case.get("time", "0")), message)
+        told = {str(each.get("name")): str(each.get("value")) for each in case.iter("property")}
+        bug = _bug(ended) if ended is not None else ""
+        if bug:
+            outcome = "xfailed" if outcome == "skipped" else "xpassed"
+            message = f"{message}\n{told.get(SAID, '')}".strip()
+        yield Case(
+            case.get("name", ""), outcome, float(case.get("time", "0")), message, told.get(RAISED, ""), bug
+        )
+
+
+def _bug(ended: Element) -> str:
+    """The known bug for which a test was expected to fail, whether it did (a skip of a kind of its own) or
+    not; "" for none."""
+    message = ended.get("message") or ""
+    if ended.get("type") == "pytest.xfail" or message.startswith(_UNEXPECTED):
+        found = re.search(rf"{KNOWN_BUG}([\w.-]+):", message)
+        return found[1] if found else ""
+    return ""
 
 
 def _measured(report: Element) -> dict[str, str]:

@@ -263,6 +263,7 @@ def booted(
     copyable: bool = False,
     begin_with: Applied | None = None,
     steps: tuple[Step, ...] | None = None,
+    evidence: Path | None = None,
 ) -> Iterator[Cluster]:
     """Boot the lab of ``folder`` as ``name``. It ends with the block, or with this process, unless it is
     kept.
@@ -273,8 +274,8 @@ def booted(
     where a memory snapshot could be resumed. With ``copyable`` they can be copied where the how-to is typed
     on nothing else, and a lab that is ``begin_with`` such copies has its how-to applied from the beginning;
     where they are of another kernel or how-to it is booted without. ``steps`` take the place of those of the
-    folder's howto.md. ``report`` hears of phases:
-    ``{"event": "begins" | "phase" | "accelerator" | "ready", ...}``, seconds in ``seconds``. Raises
+    folder's howto.md. ``evidence`` is a folder for its evidence, None for a new one. ``report`` hears of
+    phases: ``{"event": "begins" | "phase" | "accelerator" | "ready", ...}``, seconds in ``seconds``. Raises
     LabFileError, UsageError, StateError, MachineError, BuildError, BootError.
     """
     lab = lab_folder.lab(folder)
@@ -294,7 +295,9 @@ def booted(
         # Not before the supervisor has been started, which imports things of its own meanwhile.
         from lvslab import planning
 
-        planned, versions = planning.plan_of(lab, name, kernel_name, kind, ipvsadm=ipvsadm, cold=cold)
+        planned, versions = planning.plan_of(
+            lab, name, kernel_name, kind, ipvsadm=ipvsadm, cold=cold, evidence=evidence
+        )
         report({"event": "phase", "phase": "prepare", "seconds": time.monotonic() - begun})
         typed_on = {step.node for step in steps}
         if begin_with is not None and begin_with.fits(planned.guests, steps):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from lvslab.apply.transcript import printable
+from lvslab import junit
 from lvslab.apply.verdicts import Judged
 from lvslab.howto_results import OnKernel, Verified
 
@@ -17,9 +16,7 @@ def document(result: Verified) -> bytes:
     root = Element("testsuites")
     for run in result.runs:
         root.append(_suite(result, run))
-    ElementTree.indent(root)
-    text = ElementTree.tostring(root, encoding="unicode")
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'.encode()
+    return junit.written(root)
 
 
 def _suite(result: Verified, run: OnKernel) -> Element:
@@ -35,29 +32,25 @@ def _suite(result: Verified, run: OnKernel) -> Element:
     )
     about = {"lab": result.lab, "howto": result.file, "evidence": run.evidence}
     about |= {f"{program}-version": version for program, version in run.versions.items()}
-    properties = SubElement(suite, "properties")
-    for name, value in about.items():
-        SubElement(properties, "property", name=name, value=value)
+    junit.add_properties(suite, about)
     group = f"{result.lab}.{run.label}"
     up = SubElement(suite, "testcase", classname=group, name="lab up", time="0")
     if run.error:
-        SubElement(up, "error", message=printable(run.error.partition("\n")[0])).text = printable(run.error)
+        junit.add_outcome(up, "error", run.error)
     for step in run.steps:
         suite.append(_case(group, step))
     return suite
 
 
 def _case(group: str, step: Judged) -> Element:
-    typed = printable(step.command.partition("\n")[0])
+    typed = step.command.partition("\n")[0]
     name = f"step {step.number}, line {step.line}, on {step.node}: {typed}"
     case = Element("testcase", classname=group, name=name, time=f"{step.seconds:.3f}")
-    reason = printable(step.reason)
     if step.verdict == "failed":
-        SubElement(case, "failure", message=reason)
+        junit.add_outcome(case, "failure", step.reason)
     elif step.verdict != "ok":
-        SubElement(case, "skipped", type=step.verdict, message=reason)
+        junit.add_outcome(case, "skipped", step.reason, kind=step.verdict)
     if step.verdict != "not run":
         doubt = f"(doubtful: step {step.doubtful} went wrong before it)\n" if step.doubtful else ""
-        output = printable(f"{step.node}# {step.command}\n{step.output}")
-        SubElement(case, "system-out").text = f"{output}{doubt}"
+        SubElement(case, "system-out").text = f"{step.node}# {step.command}\n{step.output}{doubt}"
     return case

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -110,9 +108,7 @@ def _check_kernels(kernels: Sequence[str]) -> None:
 
 
 def _on_kernel(found: Read, kernel: str, ipvsadm: str | None, listeners: Listeners) -> OnKernel:
-    # A reader's folder may be called what no lab can be.
-    stem = re.sub("[^a-z0-9]+", "-", found.lab.name.lower())[:20].strip("-") or "lab"
-    name = f"{stem}-{secrets.token_hex(3)}"
+    name = running.name_of_its_own(found.lab.name)
     with ExitStack() as held:
         try:
             booted = held.enter_context(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from invoke import Collection, Context
 
-from lvslab.program import JSON, say, task
+from lvslab.program import JSON, end, say, task
 
 KERNEL = "a version (2.4.37.11), a series (6.1), or a name that kernel.list shows"
 INSECURE = "take a tarball that nothing verifies"
@@ -111,6 +111,55 @@ def build_kernel(
 
 
 @task(
+    name="try",
+    positional=["path"],
+    iterable=["labs"],
+    help={
+        "path": "a bzImage, a .deb, an .rpm, or a kernel's source tree",
+        "labs": "a lab, or several with commas between them (default: web-nat); may be given more than once",
+        "select": "only checks whose names match (pytest -k)",
+        "message": "only a failure counts that says this (a regular expression)",
+        "strict": "count a failure even where a known bug explains it",
+        "build": "build the tree even where something was built in it",
+        "config": "as in kernel.build; builds the tree",
+        "jobs": "as in kernel.build",
+        "json": JSON,
+    },
+)
+def try_kernel(
+    c: Context,
+    path: str,
+    labs: list[str] | None = None,
+    select: str = "",
+    message: str = "",
+    strict: bool = False,
+    build: bool = False,
+    config: str = "",
+    jobs: int = 0,
+    json: bool = False,
+) -> None:
+    """Run labs on a kernel, and say whether it is good: for developers, and for git bisect run."""
+    from lvslab import show, show_kernels
+    from lvslab.howto_tasks import listed
+    from lvslab.regress import trial
+
+    with show.Progress() as progress:
+        result = trial.run(
+            Path(path),
+            labs=listed(labs) or ["web-nat"],
+            select=select,
+            message=message,
+            strict=strict,
+            build=build,
+            config=Path(config) if config else None,
+            jobs=jobs if jobs != 0 else None,
+            report=progress.event,
+        )
+    show.document(result.as_json()) if json else print(show_kernels.tried(result))
+    end(result.exit_code)
+
+
+@task(
     name="config",
     positional=["version"],
     help={"version": "as in kernel.build", "tree": "as in kernel.build", "config": "as in kernel.build"},
@@ -159,6 +208,7 @@ for _task in (
     fetch_kernel,
     build_kernel,
     import_kernel,
+    try_kernel,
     remove_kernel,
 ):
     kernels.add_task(_task)

@@ -3,7 +3,6 @@ together."""
 
 from __future__ import annotations
 
-import secrets
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvslab import checked, cluster, paths, topology
+from lvslab import running as names
 from lvslab.apply import transcript
 from lvslab.apply.login import ssh_command
 from lvslab.apply.shell import ConnectionLost
@@ -298,9 +298,10 @@ def verify(
     listeners: Listeners,
     only: Collection[str] = (),
 ) -> Verified:
-    """Up, check and down in one, under a name of its own; ``only`` as in ``checked.run``."""
+    """Up, check and down in one, under a name of its own; with ``only`` some, those checks whose
+    names hold one of these, and no others."""
     folder = topology.find(lab, paths.labs())
-    name = f"{folder.resolve().name[:20]}-{secrets.token_hex(3)}"
+    name = names.name_of_its_own(folder.resolve().name)
     with ExitStack() as held:
         try:
             wanted = Directors(kernel, director, ipvsadm)
@@ -308,7 +309,7 @@ def verify(
         except _Stopped as stopped:
             raise stopped.why from None
         report = junit or Path(result.evidence) / "junit.xml"
-        found = checked.run(folder, name, report, quiet=True, only=only)
+        found = checked.run(folder, name, report, quiet=True, select=" or ".join(sorted(only)))
     return Verified(result, found)
 
 

@@ -12,12 +12,14 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lvslab import paths
 from lvslab.boot import control, own_director, plan
 from lvslab.boot.plan import DirectorKind
-from lvslab.build import image, kernel, keys, servers
+from lvslab.build import given, image, kernel, keys, servers
 from lvslab.errors import LabFileError, UsageError
 from lvslab.topology import LAB_FILE, Lab
 
@@ -33,10 +35,11 @@ def plan_of(
     *,
     ipvsadm: str | None = None,
     cold: bool,
+    evidence: Path | None = None,
 ) -> tuple[plan.Plan, Mapping[str, str]]:
-    """Fetch and make all that the lab needs, and say how to boot it."""
-    names = plan.virtual_machines(lab, kind)
-    bootables, versions = _bootables(lab, names, kernel_name, ipvsadm)
+    """Fetch and make all that the lab needs, and say how to boot it. ``evidence`` is a folder that is there,
+    None for a new one among those of runs."""
+    found, versions = bootables(lab, kernel_name, ipvsadm, kind)
     if kind == "mininet":
         versions = own_director.versions()
     hosts = plan.hosts_of(lab, kind)
@@ -46,11 +49,11 @@ def plan_of(
         folder=lab.folder,
         networks=tuple(lab.networks),
         hosts=hosts,
-        guests=plan.guests_of(lab, bootables),
-        servers=servers.bundles(service.kind for host in hosts for service in lab.nodes[host.name].services),
+        guests=plan.guests_of(lab, found),
+        servers=bundles(lab, hosts, kernel_name, ipvsadm),
         host_key=keys.dropbear_host_key(),
         client_key=keys.client_public_key(),
-        evidence=_evidence(name),
+        evidence=evidence or evidence_folder(name),
         cold=cold,
         nodes=plan.nodes_of(lab),
         resolvers=plan.resolvers_of(lab),
@@ -58,7 +61,7 @@ def plan_of(
     about = {"lab": lab.name, "name": name, **{f"{who}-version": what for who, what in versions.items()}}
     files = {
         director: {"kernel": str(b.kernel), "image": str(b.initrd)}
-        for director, b in bootables.items()
+        for director, b in found.items()
         if director in lab.directors
     }
     (planned.evidence / "versions.json").write_text(
@@ -67,29 +70,65 @@ def plan_of(
     return planned, versions
 
 
-def _bootables(
-    lab: Lab, names: Iterable[str], kernel_name: str | None, ipvsadm: str | None
+def bootables(
+    lab: Lab, kernel_name: str | None, ipvsadm: str | None = None, kind: DirectorKind = "qemu"
 ) -> tuple[dict[str, plan.Bootable], Mapping[str, str]]:
-    """A kernel and an image for each of the virtual machines ``names``, and the versions of what is in the
-    last director's. ``kernel_name`` and ``ipvsadm`` are for the directors."""
-    bootables, versions = dict[str, plan.Bootable](), dict[str, str]()
-    for name in names:
+    """A kernel and an image for each virtual machine of ``lab``, fetched or made where they are not there,
+    and the versions of what is in the last director's. ``kernel_name`` and ``ipvsadm`` are for directors.
+
+    Raises UsageError, MachineError, BuildError.
+    """
+    if (ready := given.read(lab.folder, kernel_name, ipvsadm)) is not None:
+        return {name: _bootable(about) for name, about in ready["nodes"].items()}, ready["versions"]
+    found, versions = dict[str, plan.Bootable](), dict[str, str]()
+    for name in plan.virtual_machines(lab, kind):
         node = lab.nodes[name]
         chosen = kernel_name if node.role == "director" else None
-        found = _kernel(lab, name, chosen or node.kernel or "", chosen is None)
-        built = image.build(found, ipvsadm if node.role == "director" else None)
-        bootables[name] = plan.Bootable(
-            found.image,
-            found.release,
+        own = _kernel(lab, name, chosen or node.kernel or "", chosen is None)
+        built = image.build(own, ipvsadm if node.role == "director" else None)
+        found[name] = plan.Bootable(
+            own.image,
+            own.release,
             built.path,
-            f"{found.sha256} {built.key}",
-            found.image_kind,
-            found.nic,
-            found.memory,
+            f"{own.sha256} {built.key}",
+            own.image_kind,
+            own.nic,
+            own.memory,
         )
         if node.role == "director":
             versions = {**built.versions}
-    return bootables, versions
+    return found, versions
+
+
+def bundles(
+    lab: Lab, hosts: Iterable[plan.Host], kernel_name: str | None, ipvsadm: str | None = None
+) -> dict[str, Path]:
+    """The archives of servers that ``hosts`` need, by kind. Raises MachineError, BuildError."""
+    if (ready := given.read(lab.folder, kernel_name, ipvsadm)) is not None:
+        return {kind: Path(place) for kind, place in ready["servers"].items()}
+    return servers.bundles(service.kind for host in hosts for service in lab.nodes[host.name].services)
+
+
+def given_for(
+    lab: Path,
+    kernel_name: str | None,
+    ipvsadm: str | None,
+    nodes: Mapping[str, plan.Bootable],
+    versions: Mapping[str, str],
+    archives: Mapping[str, Path],
+) -> bytes:
+    """What `given.read` reads, for a lab of that folder, kernel and ipvsadm."""
+    document = {
+        "for": given.wanted(lab, kernel_name, ipvsadm),
+        "nodes": {name: asdict(bootable) for name, bootable in nodes.items()},
+        "versions": dict(versions),
+        "servers": dict(archives),
+    }
+    return json.dumps(document, default=str).encode()
+
+
+def _bootable(about: Mapping[str, Any]) -> plan.Bootable:
+    return plan.Bootable(**{**about, "kernel": Path(about["kernel"]), "initrd": Path(about["initrd"])})
 
 
 def _kernel(lab: Lab, node: str, name: str, from_file: bool) -> kernel.Kernel:
@@ -107,7 +146,7 @@ def _kernel(lab: Lab, node: str, name: str, from_file: bool) -> kernel.Kernel:
         raise LabFileError(lab.folder / LAB_FILE, line, message, unknown.hint) from None
 
 
-def _evidence(name: str) -> Path:
+def evidence_folder(name: str) -> Path:
     """A new folder for the evidence of a run; the oldest ones go."""
     runs = paths.state() / "runs"
     runs.mkdir(parents=True, exist_ok=True)

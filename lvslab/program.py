@@ -53,6 +53,9 @@ BUG = 70
 JSON = "print one JSON document"
 """What the help says of --json."""
 
+TRIAL = "kernel.try"
+"""The command whose exit status ``git bisect run`` reads."""
+
 INTRO = """\
 lvslab builds a kernel, boots a Linux Virtual Server cluster around it, applies
 a how-to's own commands over SSH, and checks with real traffic that the cluster
@@ -136,6 +139,10 @@ class LabProgram(Program):
 
     def status_of(self, argv: Sequence[str]) -> int:
         """Run ``argv``, report whatever went wrong on stderr, and return the exit status."""
+        status = self._status_of(argv)
+        return for_bisect(status) if TRIAL in argv else status
+
+    def _status_of(self, argv: Sequence[str]) -> int:
         try:
             self.create_config()
             self.normalize_argv(list(argv))
@@ -259,6 +266,20 @@ class LabProgram(Program):
         if rows:
             print(f"{bold(title)}:")
             self.print_columns(rows)
+
+
+def for_bisect(status: int) -> int:
+    """The exit status of a trial, whatever it ended with. ``git bisect run`` calls a commit good for 0, bad
+    for 1 to 127, and passes over it for 125; for 128 and more it stops.
+
+    So nothing but the answer may be 1, and a mistake in the command line, which would be the same with every
+    commit, must stop it, as Ctrl-C does.
+    """
+    from lvslab.regress import trial
+
+    if status == UsageError.exit_code:
+        return trial.STOP
+    return status if status in (*trial.STATUS.values(), 130) else trial.STATUS["cannot tell"]
 
 
 def bold(text: str) -> str:

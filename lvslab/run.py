@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -126,6 +127,11 @@ def ended(program: str, status: int) -> str:
             name = f"signal {-status}"
         return f"{program} was ended by {name}"
     return f"{program} ended with status {status}"
+
+
+def ended_by_signal(words: str) -> bool:
+    """Whether ``words``, in which ``ended`` may have had a say, tell of a program that a signal ended."""
+    return bool(re.search(r" was ended by (SIG|signal )", words))
 
 
 def last_lines(output: bytes, count: int = 8) -> str | None:

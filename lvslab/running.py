@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ def check_name(name: str) -> str:
             "a name has lower-case letters, digits and hyphens, at most 32",
         )
     return name
+
+
+def name_of_its_own(folder: str) -> str:
+    """A name for a lab that nobody is to type: from that of its ``folder``, whatever that is called."""
+    stem = re.sub("[^a-z0-9]+", "-", folder.lower())[:20].strip("-") or "lab"
+    return f"{stem}-{secrets.token_hex(3)}"
 
 
 def need_root() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lvslab.show import columns
 
+if TYPE_CHECKING:
+    from lvslab.regress.trial import Trial
+
 MIB = 1 << 20
+_LINES = 6  # of what a check says, as many as tell what is wrong
 
 
 def listed(found: Mapping[str, Any]) -> str:
@@ -85,6 +89,23 @@ def imported(found: Mapping[str, Any]) -> str:
 def removed(found: Mapping[str, Any]) -> str:
     """What ``kernel.rm`` prints."""
     return f"deleted: {', '.join(found['deleted'])}"
+
+
+def tried(result: Trial) -> str:
+    """What ``kernel.try`` prints: a line for each check that did not pass, a summary, and where to look."""
+    lines = [result.kernel] if result.kernel else []
+    for found, case in result.unusual:
+        told = f" ({case.bug})" if case.bug else ""
+        message = case.message.strip().splitlines()
+        lines.append(f"  {case.verdict}{told}: {found.cell.lab}: {case.name}")
+        lines += [f"    {line}" for line in message[:_LINES]]
+    for found in result.results:
+        counts = ", ".join(f"{number} {verdict}" for verdict, number in found.counts.items() if number)
+        lines.append(f"{found.cell.lab}: {counts or 'nothing was run'}; {found.seconds:.1f} s")
+    lines.append(f"{result.answer}: {result.why}" if result.why else result.answer)
+    if result.evidence:
+        lines.append(f"evidence: {result.evidence}")
+    return "\n".join(lines)
 
 
 def toolchains(found: Sequence[Mapping[str, Any]]) -> str:

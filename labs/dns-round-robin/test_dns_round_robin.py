@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 import shutil
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from fractions import Fraction
 import pytest
 
 from lvslab.check import address_order, chance, dns, verdict, visits
+from lvslab.check.dice import dice
 from lvslab.check.dns import Answer, Kind
 from lvslab.check.testbed import Testbed
 from lvslab.check.visits import Family, Visit
@@ -200,8 +200,8 @@ def test_a_resolver_that_keeps_answers(lab: Testbed, measured: Measured) -> None
     begun, _ = resolver.since
     again = {resolver.addresses(NAME) for _ in range(20)}
     assert again == {kept} or time.monotonic() >= begun + TTL, "answers of its own within the TTL"
-    dice = random.SystemRandom()
-    made = visits.one_of(lab.inside("client"), lambda: dice.choice(kept), 60)
+    choose = dice("one address of an answer").choice
+    made = visits.one_of(lab.inside("client"), lambda: choose(kept), 60)
     visits.all_answered(made)
     likely = chance.shares_hold(
         "visits", made.by(director_of), dict.fromkeys(DIRECTORS, Fraction(1, 3)), chance.FALSE_ALARM

@@ -123,6 +123,13 @@ def test_curl_gets_the_same(lab: Testbed, method: Method) -> None:
     assert f"> {method}" in log
 
 
+@pytest.mark.known_bug("ftp-sequence-numbers")
+def test_pasv_needs_no_helper_of_netfilters(bare_lab: Testbed) -> None:
+    bare_lab.apply(without=["modprobe nf_conntrack_ftp"])
+    check_transfers(bare_lab, "PORT")
+    check_transfers(bare_lab, "PASV")
+
+
 @pytest.mark.needs("ftp_ipv6")
 @pytest.mark.parametrize("method", ["EPSV", "EPRT"])
 def test_ipv6(fresh_lab: Testbed, method: Method) -> None:
@@ -177,19 +184,6 @@ def test_a_missing_helper_is_noticed(bare_lab: Testbed) -> None:
     # Data in active mode does come, masqueraded like any other connection of a real server's.
     with pytest.raises(CheckFailed, match="IPVS on the director knows nothing of a data connection"):
         check_transfers(bare_lab, "PORT")
-
-
-@pytest.mark.needs("conntrack")
-def test_sequence_numbers_that_are_not_corrected_are_noticed(bare_lab: Testbed) -> None:
-    kernel = bare_lab.cluster.versions["kernel"]
-    if not kernel.startswith("2.6."):
-        pytest.skip(f"kernel {kernel} corrects them without a helper of netfilter's")
-    bare_lab.apply(without=["modprobe nf_conntrack_ftp"])
-    check_transfers(bare_lab, "PORT")
-    with pytest.raises(
-        CheckFailed, match=r"RETR server.txt by PASV: no reply.*\n.*modprobe nf_conntrack_ftp"
-    ):
-        check_transfers(bare_lab, "PASV")
 
 
 def test_data_that_goes_to_another_server_is_noticed(bare_lab: Testbed) -> None:

@@ -77,6 +77,19 @@ def test_real_servers_are_not_reachable_without_the_director(clients: tuple[Node
     assert failed.value.kind == "unreachable"
 
 
+@pytest.mark.needs("conntrack")
+@pytest.mark.known_bug("snat-ignored")
+def test_iptables_masquerades_what_ipvs_sends_on(fresh_lab: Testbed) -> None:
+    """With rules of iptables for it, servers see the director's address instead of the clients', and need no
+    route by way of it."""
+    fresh_lab.directors[0].execute(
+        "echo 1 > /proc/sys/net/ipv4/vs/conntrack && "
+        "iptables -t nat -A POSTROUTING -o eth1 -p tcp --dport 80 -j MASQUERADE"
+    )
+    seen = set(fresh_lab.round(count=6).sources)
+    assert seen == {"10.0.0.1"}, f"the servers saw requests come from {', '.join(sorted(seen))}"
+
+
 # --- what the checks must notice --------------------------------------------------------------------------
 
 

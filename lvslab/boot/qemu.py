@@ -21,7 +21,7 @@ from lvslab.boot.plan import Guest, guest_renewal, guest_setup
 from lvslab.boot.qmp import Qmp, QmpError
 from lvslab.build.catalogue import numbers
 from lvslab.errors import BootError
-from lvslab.run import ended, last_lines, missing_program
+from lvslab.run import ended, last_lines, missing_program, run
 
 log = logging.getLogger("lvslab.qemu")
 
@@ -63,6 +63,12 @@ class Memory:
     def incoming(self) -> bool:
         """Whether the guest waits for the state that belongs to this memory."""
         return self.filled or not self.shared
+
+
+def version() -> str:
+    """The version that QEMU says it has. Raises MachineError where there is none."""
+    said = run([QEMU, "--version"]).stdout.decode(errors="replace")
+    return said.partition("\n")[0].removeprefix("QEMU emulator version ")
 
 
 def which() -> list[Any]:

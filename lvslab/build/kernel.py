@@ -4,7 +4,6 @@ built, or a file of the user's."""
 from __future__ import annotations
 
 import re
-import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -138,7 +137,7 @@ def _of_store(name: str, built: Built) -> Kernel:
         name,
         about.release,
         built.image,
-        _checksum(built.image),
+        store.checksum(built.image),
         built.modules if (built.modules / "kernel").is_dir() else None,
         cast(Arch, about.arch),
         cast(Kind, about.image),
@@ -163,7 +162,7 @@ def _of_package(name: str, package: Path) -> Kernel:
         if len(found) != 1:
             raise BuildError(f"{package} holds {len(found)} kernels where there should be one")
         store.write(image, found[0].content)
-    return Kernel(name, release_of(image), image, _checksum(image), package)
+    return Kernel(name, release_of(image), image, store.checksum(image), package)
 
 
 def _is_image(path: str) -> bool:
@@ -177,7 +176,7 @@ def _of_file(path: Path) -> Kernel:
     release = release_of(path)
     beside = (path.parent / "lib/modules" / release, Path("/lib/modules") / release)
     folder = next((folder for folder in beside if (folder / "kernel").is_dir()), None)
-    plain = Kernel(str(path), release, path, _checksum(path), folder)
+    plain = Kernel(str(path), release, path, store.checksum(path), folder)
     if not _is_i386(path, plain.version):
         return plain
     old = replace(plain, arch="i386", userland="musl-i386", nic="e1000", memory=64)
@@ -194,14 +193,3 @@ def _is_i386(path: Path, version: tuple[int, ...]) -> bool:
         head = stream.read(0x238)
     protocol, flags = (int.from_bytes(head[place : place + 2], "little") for place in (0x206, 0x236))
     return not flags & 1 if protocol >= 0x20C else version < (3,)
-
-
-def _checksum(image: Path) -> str:
-    """The SHA-256 of ``image``, read only where it is not the file that it was the last time."""
-    about = image.stat()
-    # A write changes the ctime, which no program can set back, if not twice within a moment.
-    if time.time_ns() - about.st_ctime_ns < 1_000_000_000:
-        return store.sha256(image)
-    stamp = f"{image} {about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"
-    name = f"kernel-{sha256(str(image).encode()).hexdigest()[:16]}"
-    return store.remembered(name, [stamp.encode()], lambda: store.sha256(image))

@@ -20,6 +20,11 @@ _PRODUCTS = (
     "include/linux/version.h",
     "vmlinux",
 )
+# Headers and sources that a build makes, as find matches them.
+_GENERATED = (
+    *("*.mod.c", "*/generated/*", "*/include/config/*", "*/include/asm/*"),
+    *("*/.tmp_*", "*/tools/*", "*/scripts/*", "*/usr/*"),
+)
 
 
 def version(tree: Path) -> str:
@@ -63,6 +68,21 @@ def image(tree: Path) -> Path | None:
     """The bzImage that was built in the tree."""
     places = (tree / "arch" / arch / "boot/bzImage" for arch in ("x86", "i386", "x86_64"))
     return next((place for place in places if place.is_file()), None)
+
+
+def newer_source(tree: Path, image: Path) -> Path | None:
+    """A source file of the tree that was changed after ``image`` was built there, None where none was.
+
+    What a build itself makes is no source: modules' own .mod.c, and what is in folders called generated,
+    config and asm.
+    """
+    looked_for = [word for name in ("*.[chS]", "Kconfig*", "Makefile*") for word in ("-o", "-name", name)][
+        1:
+    ]
+    products = [word for path in _GENERATED for word in ("!", "-path", path)]
+    found = run(["find", tree, "-type", "f", "(", *looked_for, ")", *products, "-newer", image]).stdout
+    names = sorted(found.decode(errors="surrogateescape").splitlines())
+    return Path(names[0]) if names else None
 
 
 def fingerprint(tree: Path) -> str:

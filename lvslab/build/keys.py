@@ -11,7 +11,7 @@ import struct
 from pathlib import Path
 
 from lvslab import paths
-from lvslab.build import store
+from lvslab.build import given, store
 from lvslab.errors import BuildError
 
 _ALGORITHM = b"ssh-ed25519"
@@ -42,8 +42,14 @@ def dropbear_host_key() -> bytes:
     return _packed(_ALGORITHM, _pair(_key("host_ed25519")))
 
 
+def pair() -> dict[str, str]:
+    """Both private keys by the names of their files, for who is to boot what was made with them."""
+    return {name: _key(name).read_text() for name in ("id_ed25519", "host_ed25519")}
+
+
 def _key(name: str) -> Path:
-    path = paths.cache() / "keys" / name
+    place = given.folder()
+    path = (paths.cache() if place is None else place) / given.KEYS / name
     if not path.exists():
         with store.locked("keys"):
             if not path.exists():

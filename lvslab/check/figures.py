@@ -1,4 +1,13 @@
-"""Figures that checks find: the fixture `measured` writes them, and `lvslab.lab` shows them to readers."""
+"""What the pytest plugin adds to its report, for `lvslab.checked` to read there."""
 
 MEASURED = "measured: "
 """How the name of a property of a JUnit suite begins that is such a figure."""
+
+KNOWN_BUG = "known bug "
+"""How the reason begins for which a check must fail; the bug's name and a colon follow."""
+
+SAID = "failed as known"
+"""The name of a property of a JUnit test case: what a check said that must fail for a known bug, and did."""
+
+RAISED = "lvslab error"
+"""The name of a property of a JUnit test case: the class of lvslab's error by which it ended."""

@@ -1,8 +1,8 @@
 """The pytest plugin: a lab's folder is a suite, and its tests get running labs from these fixtures.
 
 ``pytest labs/web-nat --lab web-nat`` checks the lab that is up under that name; without ``--lab`` one is
-booted for the module, and ends with it. Loaded by every pytest of the environment, so it imports nothing
-until used.
+booted for the module, and ends with it; with ``--lvs-kernel`` one for each kernel (see
+`lvslab.check.many_kernels`). Loaded by every pytest of the environment, so it imports nothing until used.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lvslab.check.figures import MEASURED
+from lvslab.check.figures import MEASURED, RAISED, SAID
+from lvslab.check.many_kernels import kernel_of
 
 if TYPE_CHECKING:
     from lvslab.check.recording import Recording
     from lvslab.check.spares import Spares
     from lvslab.check.testbed import NodeUnderTest, Testbed
+
+pytest_plugins = ["lvslab.check.many_kernels"]
 
 _FIGURES: pytest.StashKey[list[str]] = pytest.StashKey()
 _SPARES: pytest.StashKey[Spares] = pytest.StashKey()
@@ -40,6 +43,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RECORDINGS] = {}
     meaning = "skip the test where the directors' kernel or ipvsadm is older than these features of IPVS"
     config.addinivalue_line("markers", f"needs(feature, ...): {meaning} (names of the catalogue's features)")
+    meaning = "expect the test to fail where the directors' kernel or ipvsadm has one of these bugs"
+    config.addinivalue_line("markers", f"known_bug(bug, ...): {meaning} (names of the catalogue's bugs)")
+
+
+def pytest_report_header() -> str:
+    """Say what random choices come from, so that they can be made once more."""
+    from lvslab.check import dice
+
+    return f"lvslab: {dice.VARIABLE}={dice.seed()}"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -49,23 +61,29 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         recording.begin()
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest's own, which tells expected failures
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what a check found as a message, without the traceback of lvslab's own code, and keep the packets
-    that its directors have seen."""
+    """Show what a check found as a message, without the traceback of lvslab's own code, and keep what kind
+    of error it was, and the packets that its directors have seen."""
     report = yield
+    found = []
+    if call.excinfo is not None and hasattr(report, "wasxfail"):
+        found.append((SAID, str(call.excinfo.value)))
     if call.excinfo is not None and report.outcome == "failed":
         from lvslab.errors import LvsLabError
 
         if isinstance(call.excinfo.value, LvsLabError):
             report.longrepr = str(call.excinfo.value)
+            found.append((RAISED, type(call.excinfo.value).__name__))
         if recordings := _recordings(item):
             _keep_packets(item, report, recordings)
     elif call.when == "call":
         for testbed, _ in _recordings(item).values():
             _capture_file(item, testbed).unlink(missing_ok=True)  # of the last time
+    item.user_properties += found
+    report.user_properties += found  # which has a copy of the item's
     return report
 
 
@@ -120,14 +138,21 @@ def _recorded(request: pytest.FixtureRequest, testbed: Testbed) -> Iterator[None
 
 @pytest.fixture(autouse=True)
 def _features(request: pytest.FixtureRequest) -> None:
-    """Skip a test that ``needs`` what the lab's directors cannot do, with the versions as the reason."""
-    wanted = [feature for mark in request.node.iter_markers("needs") for feature in mark.args]
-    if not wanted:
+    """Skip a test that ``needs`` what the lab's directors cannot do, with the versions as the reason, and
+    expect one to fail that shows a ``known_bug`` of theirs."""
+    wanted, bugs = (
+        [name for mark in request.node.iter_markers(marker) for name in mark.args]
+        for marker in ("needs", "known_bug")
+    )
+    if not wanted and not bugs:
         return
+    from lvslab.check import known_bugs
     from lvslab.check.features import lacking
 
-    if (reason := lacking(_versions(request), wanted)) is not None:
+    versions = _versions(request)
+    if (reason := lacking(versions, wanted)) is not None:
         pytest.skip(reason)
+    known_bugs.expect(request.node, versions, bugs)
 
 
 def _versions(request: pytest.FixtureRequest) -> Mapping[str, str]:
@@ -145,7 +170,9 @@ def _versions(request: pytest.FixtureRequest) -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="module")
-def lab(request: pytest.FixtureRequest, record_testsuite_property: Any) -> Iterator[Testbed]:
+def lab(
+    request: pytest.FixtureRequest, lvs_kernel: str | None, record_testsuite_property: Any
+) -> Iterator[Testbed]:
     """The lab of the module's folder, up and with its how-to applied. For tests that leave it as it was."""
     from lvslab.check.testbed import Testbed
     from lvslab.cluster import attach
@@ -155,23 +182,25 @@ def lab(request: pytest.FixtureRequest, record_testsuite_property: Any) -> Itera
             _record(testbed, record_testsuite_property)
             yield testbed
         return
-    with _booted(request.path.parent) as testbed, _recorded(request, testbed):
+    ipvsadm = request.config.getoption("lvs_ipvsadm")
+    with _booted(request.path.parent, lvs_kernel, ipvsadm) as testbed, _recorded(request, testbed):
         testbed.apply()
         _record(testbed, record_testsuite_property)
         yield testbed
 
 
 @pytest.fixture
-def bare_lab(request: pytest.FixtureRequest) -> Iterator[Testbed]:
+def bare_lab(request: pytest.FixtureRequest, lvs_kernel: str | None) -> Iterator[Testbed]:
     """A lab of its own for one test, booted, and without a single step of the how-to.
 
-    Its directors are of the same kind as those of the lab that ``--lab`` names, and run the same kernel.
+    Its directors are of the same kind as those of the lab that ``--lab`` names, and run the same kernel, or
+    that of ``--lvs-kernel``.
     """
     yield from _own(request, applied=False)
 
 
 @pytest.fixture
-def fresh_lab(request: pytest.FixtureRequest) -> Iterator[Testbed]:
+def fresh_lab(request: pytest.FixtureRequest, lvs_kernel: str | None) -> Iterator[Testbed]:
     """A lab of its own for one test, with the how-to applied. For tests that change or break it.
 
     The how-to is typed in the first one; where all of it is typed on directors, the directors of the others
@@ -228,14 +257,18 @@ def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
     config = request.config
     if _SPARES not in config.stash:
         config.stash[_SPARES] = Spares()
-    spares, (kernel_name, kind, ipvsadm) = config.stash[_SPARES], _directors(config)
+    spares, (of_lab, kind, ipvsadm) = config.stash[_SPARES], _directors(config)
+
+    def wanted(item: pytest.Function, applied: bool) -> Wanted:
+        return Wanted(item.path.parent, kernel_of(item) or of_lab, applied, kind, ipvsadm)
+
     coming = [
-        Wanted(item.path.parent, kernel_name, fixture == "fresh_lab", kind, ipvsadm)
+        wanted(item, fixture == "fresh_lab")
         for item in _after(request.node)
         for fixture in ("bare_lab", "fresh_lab")
         if fixture in item.fixturenames
     ]
-    own = spares.take(Wanted(request.path.parent, kernel_name, applied, kind, ipvsadm), coming)
+    own = spares.take(wanted(request.node, applied), coming)
     try:
         try:
             testbed = own.testbed()
@@ -248,10 +281,14 @@ def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
         spares.end(own)
 
 
-def _after(node: pytest.Item) -> Iterator[pytest.Function]:
-    """The tests that are still to come after ``node``, itself left out."""
+def _after(node: pytest.Function) -> Iterator[pytest.Function]:
+    """The tests that are still to come after ``node``, itself left out. A worker of xdist knows of those
+    only that share a lab with this one."""
     items = node.session.items
-    return (item for item in items[items.index(node) + 1 :] if isinstance(item, pytest.Function))
+    later = (item for item in items[items.index(node) + 1 :] if isinstance(item, pytest.Function))
+    if not hasattr(node.config, "workerinput"):
+        return later
+    return (item for item in later if (item.path, kernel_of(item)) == (node.path, kernel_of(node)))
 
 
 def _directors(config: pytest.Config) -> tuple[str | None, str, str | None]:
@@ -261,7 +298,7 @@ def _directors(config: pytest.Config) -> tuple[str | None, str, str | None]:
     from lvslab.cluster import attach
 
     if not (name := config.getoption("--lab")):
-        return None, "qemu", None
+        return None, "qemu", config.getoption("lvs_ipvsadm")
     with attach(name) as running:
         return running.kernel_name, running.director_kind, running.ipvsadm
 
@@ -273,7 +310,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @contextmanager
-def _booted(folder: Path, kernel_name: str | None = None, director_kind: str = "qemu") -> Iterator[Testbed]:
+def _booted(folder: Path, kernel_name: str | None, ipvsadm: str | None) -> Iterator[Testbed]:
     from lvslab.check.testbed import Testbed
     from lvslab.cluster import booted
     from lvslab.errors import MachineError
@@ -282,7 +319,7 @@ def _booted(folder: Path, kernel_name: str | None = None, director_kind: str = "
     with ExitStack() as opened:
         try:
             running = opened.enter_context(
-                booted(folder, name=name, kernel_name=kernel_name, director_kind=director_kind)
+                booted(folder, name=name, kernel_name=kernel_name, ipvsadm=ipvsadm)
             )
         except MachineError as lacking:
             pytest.skip(str(lacking))

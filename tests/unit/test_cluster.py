@@ -324,7 +324,7 @@ def no_labs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_run_has_a_folder_of_its_own(state: Path, no_labs: None) -> None:
-    folders = [planning._evidence("a") for _ in range(5)]
+    folders = [planning.evidence_folder("a") for _ in range(5)]
     assert len(set(folders)) == 5
     assert all(folder.is_dir() and folder.parent == state / "runs" for folder in folders)
 
@@ -335,7 +335,7 @@ def test_only_the_last_runs_are_kept(state: Path, no_labs: None) -> None:
         (runs / f"20200101-0000{number:02}-a").mkdir(parents=True)
         (runs / f"20200101-0000{number:02}-a" / "transcript.jsonl").write_text("{}")
     (runs / "a-file").write_text("")
-    newest = planning._evidence("a")
+    newest = planning.evidence_folder("a")
     kept = sorted(folder.name for folder in runs.iterdir() if folder.is_dir())
     assert kept == [*(f"20200101-0000{number:02}-a" for number in range(6, 25)), newest.name]
     assert (runs / "a-file").exists()
@@ -349,7 +349,7 @@ def test_a_lab_that_is_up_keeps_its_evidence(state: Path, monkeypatch: pytest.Mo
     for name in (f"20190101-{each}" for each in names):
         (runs / name).mkdir()
     monkeypatch.setattr(control, "running", lambda: ["up"])
-    planning._evidence("a")
+    planning.evidence_folder("a")
     kept = sorted(folder.name for folder in runs.glob("2019*"))
     assert kept == ["20190101-000001-up", "20190101-000002-up-2"]
     assert len([folder for folder in runs.iterdir() if folder.is_dir()]) == planning.KEPT_RUNS

@@ -51,9 +51,20 @@ def test_a_check_as_json_has_every_count() -> None:
         "failed": 1,
         "error": 0,
         "skipped": 0,
+        "xfailed": 0,
+        "xpassed": 0,
         "junit": "/junit.xml",
         "measured": {"visits that fail": "6 of 18"},
-        "cases": [{"name": "test_bad", "outcome": "failed", "seconds": 1.0, "message": "why"}],
+        "cases": [
+            {
+                "name": "test_bad",
+                "outcome": "failed",
+                "seconds": 1.0,
+                "message": "why",
+                "raised": "",
+                "bug": "",
+            }
+        ],
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,11 @@ from lvslab.apply.applied import Applied
 from lvslab.boot import packets
 from lvslab.boot.namespaces import Namespaces
 from lvslab.boot.packets import Interface
-from lvslab.check import spares
+from lvslab.build import catalogue
+from lvslab.build.catalogue import Bug
+from lvslab.check import figures, spares
 from lvslab.errors import MachineError, StateError
+from lvslab.regress import cell
 from lvslab.run import run as run_program
 from tests.unit.test_packets import HEADER, IPV4, sender
 
@@ -287,6 +291,54 @@ def test_of_its_own(fresh_lab):
     result.stdout.fnmatch_lines(["SKIPPED*kernel 6.1.0 has no*"])
 
 
+BUG = Bug("nq-weight-0", "nq gives too much", "gave .* too much", ("6.1",), ("6.2",), until="6.2")
+
+
+@pytest.mark.parametrize(
+    ("test", "outcome", "said"),
+    [
+        (
+            "raise errors.CheckFailed('nq gave rs1 too much')",
+            {"xfailed": 1},
+            "known bug nq-weight-0: nq gives",
+        ),
+        ("assert False, 'nq gave rs1 too much'", {"xfailed": 1}, "known bug nq-weight-0: nq gives"),
+        ("raise errors.CheckFailed('rs1 never answered')", {"failed": 1}, "rs1 never answered"),
+        ("raise errors.BootError('nq gave rs1 too much')", {"failed": 1}, "nq gave rs1 too much"),
+        ("pass", {"failed": 1}, "known bug nq-weight-0: nq gives"),
+    ],
+)
+def test_a_known_bug_must_be_shown_in_its_own_way(
+    pytester: pytest.Pytester,
+    log: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    test: str,
+    outcome: dict[str, int],
+    said: str,
+) -> None:
+    monkeypatch.setattr(catalogue, "bugs", lambda: {BUG.name: BUG})
+    module = f"@pytest.mark.known_bug('nq-weight-0')\ndef test_a(lab):\n    {test}\n"
+    result = run(pytester, module, "-rxX")
+    result.assert_outcomes(**outcome)
+    assert said in result.stdout.str()
+    (case,) = map(cell.judged, checked.read("a", pytester.path / "junit.xml", 0).cases)
+    if "xfailed" in outcome:
+        assert (case.verdict, case.bug) == ("expected failure", "nq-weight-0")
+        assert case.message.startswith("known bug nq-weight-0: nq gives too much\nnq gave rs1 too much")
+    elif test == "pass":
+        assert (case.verdict, case.bug) == ("unexpectedly passed", "nq-weight-0")
+    else:
+        assert (case.verdict, case.bug) == ("failed", "")
+
+
+def test_a_bug_that_the_kernel_does_not_have_changes_nothing(
+    pytester: pytest.Pytester, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "bugs", lambda: {BUG.name: replace(BUG, until="6.0")})
+    module = "@pytest.mark.known_bug('nq-weight-0')\ndef test_a(lab): pass\n"
+    run(pytester, module).assert_outcomes(passed=1)
+
+
 def test_a_lab_that_is_up_says_what_it_can(pytester: pytest.Pytester, log: list[str]) -> None:
     test = '@pytest.mark.needs("ipv6")\ndef test_can(bare_lab):\n    pass\n'
     run(pytester, test, "--lab=mine").assert_outcomes(passed=1)
@@ -355,7 +407,9 @@ def test_asserts(lab, director):
     cases = [*ElementTree.parse(pytester.path / "junit.xml").iter("testcase")]
     for case in cases[1:]:
         (failure,) = case.iter("failure")
-        (written,) = (each.get("value", "") for each in case.iter("property"))
+        (written,) = (
+            each.get("value", "") for each in case.iter("property") if each.get("name") != figures.RAISED
+        )
         assert Path(written).read_bytes() in found.values()
         assert f"{written}\n" in (failure.text or "")
         assert "2 packets at director lo" in (failure.text or "")

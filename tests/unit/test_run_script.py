@@ -127,6 +127,20 @@ def test_what_builds_need_is_asked_for_only_by_those_who_build(
         assert call([*shell, str(checkout / "run"), *others], LVSLAB_OS_RELEASE=str(system)).returncode == 0
 
 
+def test_git_bisect_is_told_that_nothing_is_known_of_the_kernel(
+    checkout: Path, tmp_path: Path, shell: list[str]
+) -> None:
+    (checkout / "lvslab/packages-build.txt").write_text("bison-or-so  no-such-program  x\n")
+    system = tmp_path / "os-release"
+    system.write_text("ID=fedora\n")
+    command = [*shell, str(checkout / "run"), "kernel.try", "x"]
+    assert call(command, LVSLAB_OS_RELEASE=str(system)).returncode == 125
+    (checkout / "lvslab/packages-build.txt").write_text("")
+    assert call(command).returncode == 0
+    (checkout / ".venv/bin/python").write_text("#!/bin/sh\nexit 1\n")
+    assert call(command).returncode == 1
+
+
 @pytest.mark.parametrize("name", ["packages.txt", "packages-build.txt"])
 def test_package_lists_are_complete(name: str) -> None:
     rows = [line.split(maxsplit=2) for line in (PROJECT / "lvslab" / name).read_text().splitlines()]

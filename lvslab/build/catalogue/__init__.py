@@ -2,7 +2,8 @@
 
 ``kernels.toml`` has a row for each kernel that can be built or had ready-made, ``families.toml`` what those
 of a family have in common, ``sources.toml`` a row for each tarball of compilers and guest programs,
-``features.toml`` what IPVS can do since when, ``fixes.toml`` why a stock tree does not build as it is.
+``features.toml`` what IPVS can do since when, ``bugs.toml`` what it does wrong and checks of the labs show,
+``fixes.toml`` why a stock tree does not build as it is.
 """
 
 from __future__ import annotations
@@ -82,6 +83,33 @@ class Feature:
 
 
 @dataclass(frozen=True)
+class Bug:
+    """Something that IPVS or ipvsadm (its ``program``) does wrong, from version ``since`` ("": the first) to
+    before ``until`` ("": to this day).
+
+    ``what`` follows a colon. ``introduced`` and ``fixed`` are commits, "" where we do not know them.
+    ``shows`` is found (`re.search`) in what a check says that shows it. ``seen`` and ``not_seen`` are the
+    versions that a check was run on, and showed it or not.
+    """
+
+    name: str
+    what: str
+    shows: str
+    seen: tuple[str, ...]
+    not_seen: tuple[str, ...]
+    program: Literal["kernel", "ipvsadm"] = "kernel"
+    since: str = ""
+    until: str = ""
+    introduced: str = ""
+    fixed: str = ""
+
+    def is_in(self, version: str) -> bool:
+        """Whether that version of the program has it; it may be longer than its numbers."""
+        found = numbers(version)
+        return numbers(self.since) <= found and (not self.until or found < numbers(self.until))
+
+
+@dataclass(frozen=True)
 class Fix:
     """A change without which a stock tree does not build, and why."""
 
@@ -115,6 +143,12 @@ def sources() -> Mapping[str, Source]:
 def features() -> Mapping[str, Feature]:
     """What IPVS and ipvsadm can do since when."""
     return {name: Feature(name, **row) for name, row in _table("features").items()}
+
+
+@cache
+def bugs() -> Mapping[str, Bug]:
+    """What checks of the labs are known to show on some versions."""
+    return {name: _bug(name, row) for name, row in _table("bugs").items()}
 
 
 @cache
@@ -206,6 +240,10 @@ def _kernel(name: str, row: Mapping[str, Any]) -> KernelRow:
     of_source = {key: rest.pop(key, "") for key in ("path", "sha256", "package", "release", "inside")}
     rest = {key: tuple(value) if isinstance(value, list) else value for key, value in rest.items()}
     return KernelRow(name=name, **{"version": name, **rest}, source=Source(name, place, **of_source))
+
+
+def _bug(name: str, row: Mapping[str, Any]) -> Bug:
+    return Bug(name, **{**row, "seen": tuple(row["seen"]), "not_seen": tuple(row["not_seen"])})
 
 
 @cache

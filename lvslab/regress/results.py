@@ -1,0 +1,163 @@
+"""What comes of a matrix: data, as it is kept in a run's folder, travels between machines, and is reported.
+
+The published schema of ``results.json`` is made of these models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RESULTS = "results.json"
+
+FORMAT: Literal["lvslab matrix 1"] = "lvslab matrix 1"
+"""What ``results.json`` begins with. The number changes when an older reader would misread a newer file."""
+
+Verdict = Literal["error", "failed", "unexpectedly passed", "expected failure", "passed", "skipped"]
+"""What came of a check, and of a cell: the first of these that any of its checks has come to.
+
+``error``: the lab itself broke, and nothing is known. ``expected failure`` and ``unexpectedly passed`` are
+of checks that a known bug of this kernel or ipvsadm must fail. ``skipped``: the version lacks the feature.
+"""
+
+WORST_FIRST: tuple[Verdict, ...] = (
+    "error",
+    "failed",
+    "unexpectedly passed",
+    "expected failure",
+    "passed",
+    "skipped",
+)
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Cell(_Data):
+    """One combination to try."""
+
+    lab: str
+    """The name of a folder of labs/, or the path of a lab's folder."""
+    kernel: str
+    """As lab.up --kernel takes it."""
+    ipvsadm: str = ""
+    """A version of ipvsadm, or the path of its source; "" for the image's usual one."""
+
+    @property
+    def key(self) -> str:
+        """A name for files and messages: no other cell's, and the same in every run."""
+        words = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(filter(None, (self.lab, self.kernel, self.ipvsadm))))
+        about = "\0".join((self.lab, self.kernel, self.ipvsadm))
+        return f"{words.strip('-')[-60:]}-{sha256(about.encode()).hexdigest()[:6]}"
+
+    def __str__(self) -> str:
+        with_ipvsadm = f" with ipvsadm {self.ipvsadm}" if self.ipvsadm else ""
+        return f"{self.lab} on {self.kernel}{with_ipvsadm}"
+
+
+class Case(_Data):
+    """One check of a cell."""
+
+    name: str
+    """The test's name, as pytest has it."""
+    verdict: Verdict
+    """What came of it."""
+    seconds: Seconds
+    """How long it took."""
+    message: str = ""
+    """Why it did not pass, "" where it did."""
+    bug: str = ""
+    """The known bug (an identifier of bugs.toml) that it shows, or should have shown; "" for none."""
+
+
+class Result(_Data):
+    """What came of a cell."""
+
+    cell: Cell
+    """What was tried."""
+    verdict: Verdict
+    """The worst of its checks, or "error" where the lab itself broke."""
+    cases: tuple[Case, ...] = ()
+    """Its checks, in the order in which they were made."""
+    error: str = ""
+    """Why the lab itself broke, "" where it did not. Of one that is flaky: why it broke the first time."""
+    flaky: bool = False
+    """Whether the lab broke the first time, and not the second."""
+    attempts: Annotated[int, Field(ge=1, le=2)] = 1
+    """How often it was tried: a second time where the lab itself broke."""
+    seed: int = 0
+    """What random choices of its checks came from."""
+    repeat: str = ""
+    """A command that runs it alone once more."""
+    seconds: Seconds = 0.0
+    """From the begin of the last attempt to its end, on the worker."""
+    evidence: str = ""
+    """A folder, relative to that of the run: transcript, console, captures, pytest's report."""
+    versions: dict[str, str] = {}
+    """By program: "kernel" (uname -r), "iptables", "ipvsadm", "qemu", "lvslab"."""
+    checksums: dict[str, str] = {}
+    """SHA-256 of what it was made of: "kernel", "config" and "source" (the kernel's), "ipvsadm", "image"
+    (the guest's), "lab" (the lab's folder), "lvslab" (its own code). Of what has none it is not known
+    whether it is the same in another run."""
+    measured: dict[str, str] = {}
+    """Figures that checks have found, with their units, by name."""
+    accelerator: str = ""
+    """How the directors ran: "kvm", or "tcg" (emulation)."""
+    worker: str = ""
+    """Who ran it."""
+
+    @property
+    def counts(self) -> dict[Verdict, int]:
+        """How many checks came to each verdict."""
+        found = Counter(case.verdict for case in self.cases)
+        return {verdict: found[verdict] for verdict in WORST_FIRST}
+
+
+class Run(_Data):
+    """A run of a matrix: results.json."""
+
+    format: Literal["lvslab matrix 1"] = FORMAT
+    """The number changes when an older reader would misread a newer file."""
+    begun: str
+    """ISO 8601 with a zone."""
+    ended: str = ""
+    """ISO 8601 with a zone; "" while it runs, or where it was interrupted."""
+    seed: int = 0
+    """What the seeds of the cells came from."""
+    machine: dict[str, str] = {}
+    """What it ran on, by what it says: processors, QEMU, the machine's kernel, lvslab's version."""
+    cells: tuple[Cell, ...]
+    """What was to be tried. Cells that have no result are not done yet."""
+    results: tuple[Result, ...] = ()
+    """What came of the cells that are done."""
+
+    def of(self, cell: Cell) -> Result:
+        """The result of ``cell``, which has one."""
+        return next(result for result in self.results if result.cell == cell)
+
+    @property
+    def counts(self) -> dict[Verdict, int]:
+        """How many cells came to each verdict."""
+        found = Counter(result.verdict for result in self.results)
+        return {verdict: found[verdict] for verdict in WORST_FIRST}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of ``results.json``: docs/matrix.schema.json."""
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    schema = Run.model_json_schema()
+    return {"$schema": dialect, **schema, "title": f"lvslab matrix: {RESULTS}"}
+
+
+def verdict_of(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict on a cell whose checks came to ``verdicts``: the worst; "error" where there are none."""
+    found = set(verdicts)
+    return next((verdict for verdict in WORST_FIRST if verdict in found), "error")

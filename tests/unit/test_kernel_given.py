@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lvslab.build import archive, kernel_build, kernel_given, kernel_store, rpm
+from lvslab.build.archive import Entry
+from lvslab.errors import BuildError, UsageError
+from tests.unit.test_kernel_import import RELEASE, image
+
+MODULE = "net/netfilter/ipvs/ip_vs.ko"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LVSLAB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A source tree of Linux 6.1.9 that was built."""
+    top = tmp_path / "linux"
+    files = {
+        "Makefile": b"VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 9\nEXTRAVERSION =\n",
+        "net/netfilter/ipvs/ip_vs_core.c": b"int x;\n",
+        ".config": b"CONFIG_IP_VS=m\n",
+        MODULE: b"\x7fELF ip_vs",
+        "net/netfilter/ipvs/ip_vs.mod.c": b"/* of modpost */",
+        "include/generated/utsrelease.h": b"#define",
+        "arch/x86/boot/bzImage": image(),
+    }
+    for name, content in files.items():
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(content)
+        os.utime(top / name, (1000, 1000))
+    for product in (MODULE, "net/netfilter/ipvs/ip_vs.mod.c", "include/generated/utsrelease.h"):
+        os.utime(top / product, (2000, 2000))  # modules are built after the image
+    return top
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was asked of kernel.build, which builds nothing here."""
+    asked: list[Any] = []
+
+    def build(version: str, **options: Any) -> Any:
+        asked.append((version, options))
+        raise BuildError("not here")
+
+    monkeypatch.setattr(kernel_build, "build", build)
+    return asked
+
+
+@pytest.mark.parametrize("path", ["", "arch/x86/boot/bzImage"])
+def test_what_was_built_in_a_tree_is_taken_with_its_modules(tree: Path, path: str) -> None:
+    name, what = kernel_given.usable(tree / path)
+    built = kernel_store.find(name)
+    assert built is not None
+    assert what == f"Linux {RELEASE}, {tree / path}"
+    assert (built.modules / "kernel" / MODULE).read_bytes() == b"\x7fELF ip_vs"
+    assert not (built.modules / "kernel" / MODULE).is_symlink()
+    assert built.config.read_text() == "CONFIG_IP_VS=m\n"
+
+
+def test_what_was_built_before_the_tree_changed_is_not_taken(tree: Path) -> None:
+    changed = tree / "net/netfilter/ipvs/ip_vs_core.c"
+    os.utime(changed, (3000, 3000))
+    with pytest.raises(UsageError, match=f"{changed} is newer than .*bzImage\n  .*--build"):
+        kernel_given.usable(tree)
+
+
+def test_a_tree_is_built_where_nothing_was_or_where_that_is_asked_for(
+    tree: Path, builds: list[Any], tmp_path: Path
+) -> None:
+    config = tmp_path / "more.config"
+    for options in ({"build": True}, {"config": config}):
+        with pytest.raises(BuildError):
+            kernel_given.usable(tree, **options)  # type: ignore[arg-type]
+    (tree / "arch/x86/boot/bzImage").unlink()
+    with pytest.raises(BuildError):
+        kernel_given.usable(tree, jobs=3)
+    assert builds == [
+        ("6.1.9", {"tree": tree, "config": None, "jobs": None}),
+        ("6.1.9", {"tree": tree, "config": config, "jobs": None}),
+        ("6.1.9", {"tree": tree, "config": None, "jobs": 3}),
+    ]
+
+
+def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "vmlinuz").write_bytes(image())
+    path = str(tmp_path / "vmlinuz")
+    assert kernel_given.usable(tmp_path / "vmlinuz") == (path, f"Linux {RELEASE}, {path}")
+
+
+def test_a_folder_of_the_store_is_taken_as_it_is(tree: Path) -> None:
+    name, _ = kernel_given.usable(tree)
+    place = kernel_store.folder() / name
+    assert kernel_given.usable(place) == (str(place), f"Linux {RELEASE}, {place}")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: None, "there is no"),
+        (lambda path: path.write_bytes(b"MZ"), "is not a kernel"),
+        (lambda path: path.mkdir(), "is no source tree of Linux"),
+    ],
+)
+def test_what_is_no_kernel(tmp_path: Path, make: Any, said: str) -> None:
+    make(tmp_path / "it")
+    with pytest.raises(UsageError, match=said):
+        kernel_given.usable(tmp_path / "it")
+
+
+# --- RPM ---------------------------------------------------------------------------------------------------
+
+needs_rpm2cpio = pytest.mark.skipif(not shutil.which("rpm2cpio"), reason="there is no rpm2cpio here")
+
+
+def package(path: Path, files: dict[str, bytes]) -> Path:
+    """An RPM package of ``files``, with no more in its headers than where they end and what packs them.
+
+    A lead of 96 bytes, the signature's header up to a multiple of 8, the header, and a cpio archive (RPM
+    V3 file format in rpm's docs/manual/format.md).
+    """
+    tags = [(1124, b"cpio\0"), (1125, b"gzip\0"), (1126, b"9\0")]  # format, compressor and its level
+    store = b"".join(value for _, value in tags)
+    index, place = b"", 0
+    for tag, value in tags:
+        index += struct.pack(">iiii", tag, 6, place, 1)  # 6: a string
+        place += len(value)
+    begin = b"\x8e\xad\xe8\x01\0\0\0\0"
+    lead = struct.pack(">4sBBHH66sHH16x", b"\xed\xab\xee\xdb", 3, 0, 0, 1, b"kernel", 1, 5)
+    signature = (
+        begin + struct.pack(">ii", 1, 4) + struct.pack(">iiii", 1000, 4, 0, 1) + b"\0\0\1\0" + b"\0" * 4
+    )
+    header = begin + struct.pack(">ii", len(tags), len(store)) + index + store
+    entries = [Entry(name, 0o100644, content) for name, content in files.items()]
+    path.write_bytes(lead + signature + header + gzip.compress(archive.pack(entries, "initramfs")))
+    return path
+
+
+@needs_rpm2cpio
+@pytest.mark.parametrize("image_path", ["boot/vmlinuz-" + RELEASE, f"lib/modules/{RELEASE}/vmlinuz"])
+def test_a_kernel_of_an_rpm(tmp_path: Path, image_path: str) -> None:
+    files = {
+        image_path: image(),
+        f"lib/modules/{RELEASE}/kernel/{MODULE}": b"\x7fELF ip_vs",
+        f"lib/modules/{RELEASE}/config": b"CONFIG_IP_VS=m\n",
+    }
+    name, what = kernel_given.usable(package(tmp_path / "kernel.rpm", files))
+    built = kernel_store.find(name)
+    assert built is not None
+    assert what == f"Linux {RELEASE}, {tmp_path / 'kernel.rpm'}"
+    assert (built.modules / "kernel" / MODULE).read_bytes() == b"\x7fELF ip_vs"
+    assert built.config.read_text() == "CONFIG_IP_VS=m\n"
+
+
+@needs_rpm2cpio
+def test_an_rpm_without_a_kernel_or_without_its_modules(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="it has no vmlinuz in it"):
+        kernel_given.usable(package(tmp_path / "a.rpm", {"etc/motd": b"hello"}))
+    with pytest.raises(UsageError, match="has a kernel, and no modules of it"):
+        kernel_given.usable(package(tmp_path / "b.rpm", {f"boot/vmlinuz-{RELEASE}": image()}))
+
+
+@needs_rpm2cpio
+def test_an_rpm_that_is_damaged(tmp_path: Path) -> None:
+    whole = package(tmp_path / "whole.rpm", {"etc/motd": os.urandom(5000)}).read_bytes()
+    for content in (b"nothing of the kind", whole[:-2000]):
+        (tmp_path / "kernel.rpm").write_bytes(content)
+        with pytest.raises(BuildError, match=r"kernel\.rpm is not a whole RPM package"):
+            rpm.unpack(tmp_path / "kernel.rpm", tmp_path)
