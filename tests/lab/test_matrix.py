@@ -1,7 +1,7 @@
 """Matrices that run: on one machine and on a cluster of workers, undisturbed, interrupted, and with a worker
 or a lab lost in the middle. Each runs in a box, where whatever is left can be seen.
 
-LVSLAB_KILL_ROUNDS says how many runs lose a worker (default 2), LVSLAB_KILL_SEED chooses the moments.
+LVSLAB_KILL_ROUNDS says how many runs lose a worker (default 1), LVSLAB_KILL_SEED chooses the moments.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.lab.conftest import Box, BoxedCommand, Ended, Runner
 
 KERNEL = "debian-cloud"
-ROUNDS = int(os.environ.get("LVSLAB_KILL_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("LVSLAB_KILL_ROUNDS", "1"))
 SEED = int(os.environ.get("LVSLAB_KILL_SEED", secrets.randbits(32)))
 LABS = ("one", "two", "three")
 TEST = """
@@ -133,6 +133,18 @@ def workers(box: Box) -> list[int]:
     return processes(box, "multiprocessing.spawn")
 
 
+@pytest.fixture(scope="module")
+def undisturbed(run: Runner, kept: Path, labs: str) -> tuple[dict[str, Any], float]:
+    """A run of the small labs that nobody disturbed, and the seconds that it took."""
+    with run.box(kept) as box:
+        box.environment["LVSLAB_CACHE"] = box.KEPT
+        command = matrix(box, "--kernels", KERNEL, "--labs", labs, "--workers", "2", "--seed", "5")
+        found = run_of(command.end())
+        seconds = command.seconds
+        await_empty(box)
+    return found, seconds
+
+
 def test_a_small_matrix(box: Box) -> None:
     installed = kernel_store.installed()
     kernels = [KERNEL, *([installed[0].manifest.version] if installed else [])]
@@ -156,8 +168,8 @@ def test_a_small_matrix(box: Box) -> None:
     await_empty(box)
 
 
-def test_a_cell_alone_has_the_same_dice(box: Box, labs: str) -> None:
-    whole = run_of(matrix(box, "--kernels", KERNEL, "--labs", labs).end())
+def test_a_cell_alone_has_the_same_dice(box: Box, undisturbed: tuple[dict[str, Any], float]) -> None:
+    whole, _ = undisturbed
     one = whole["results"][1]
     repeat = one["repeat"].split()
     assert repeat[:2] == ["./run", "matrix.run"]
@@ -166,12 +178,9 @@ def test_a_cell_alone_has_the_same_dice(box: Box, labs: str) -> None:
     assert len({result["measured"]["dice"] for result in whole["results"]}) == len(LABS)
 
 
-def test_a_worker_is_killed(box: Box, labs: str) -> None:
+def test_a_worker_is_killed(box: Box, labs: str, undisturbed: tuple[dict[str, Any], float]) -> None:
     words = ("--kernels", KERNEL, "--labs", labs, "--workers", "2", "--seed", "5")
-    undisturbed = matrix(box, *words)
-    wanted = report_of(run_of(undisturbed.end()))
-    whole = undisturbed.seconds
-    await_empty(box)
+    wanted, whole = report_of(undisturbed[0]), undisturbed[1]
     dice = random.Random(SEED)
     for number in range(ROUNDS):
         moment = dice.uniform(1.5, whole)
