@@ -37,7 +37,7 @@ class Testbed:
 class Booted:
     def __init__(self, folder, *, name, kernel_name, ipvsadm, **_):
         self.told = f"{folder.name} {kernel_name} {ipvsadm}"
-        self.lab = SimpleNamespace(name=folder.name)
+        self.lab = SimpleNamespace(name=folder.name, directors={})
         self.versions = {"kernel": f"{kernel_name}-exactly", "ipvsadm": ipvsadm or "1.31"}
     def __enter__(self):
         with LOG.open("a") as log:
