@@ -122,7 +122,7 @@ def _cases(report: Element) -> Iterator[Case]:
     for case in report.iter("testcase"):
         ended = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
         outcome = "passed" if ended is None else {"failure": "failed"}.get(ended.tag, ended.tag)
-        message = "" if ended is None else (ended.text or ended.get("message") or "").strip()
+        message = "" if ended is None else _message(ended)
         told = {str(each.get("name")): str(each.get("value")) for each in case.iter("property")}
         bug = _bug(ended) if ended is not None else ""
         if bug:
@@ -131,6 +131,13 @@ def _cases(report: Element) -> Iterator[Case]:
         yield Case(
             case.get("name", ""), outcome, float(case.get("time", "0")), message, told.get(RAISED, ""), bug
         )
+
+
+def _message(ended: Element) -> str:
+    """Why a test ended as it did. Of one that was skipped the reason alone: its text says where, too."""
+    said = (ended.text or "", ended.get("message") or "")
+    first, second = reversed(said) if ended.tag == "skipped" else said
+    return (first or second).strip()
 
 
 def _bug(ended: Element) -> str:

@@ -240,12 +240,13 @@ def test_a_worker_gets_what_it_lacks(run: Runner, box: Box, labs: str) -> None:
     dask = str(Path(sys.executable).with_name("dask"))
     at = f"{box.EVIDENCE}/scheduler.json"
     local = ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", at)
-    scheduler = box.start("scheduler", "--port", "0", *local, program=dask)
+    scratch = {"DASK_TEMPORARY_DIRECTORY": f"{box.EVIDENCE}/dask"}
+    scheduler = box.start("scheduler", "--port", "0", *local, program=dask, env=scratch)
     run.wait_until(box.inside(at).exists, 30, "the scheduler listens")
     address = json.loads(box.inside(at).read_text())["address"]
     own = {"LVSLAB_CACHE": box.CACHE, "LVSLAB_STATE": f"{box.EVIDENCE}/worker", "LVSLAB_ACCELERATOR": "tcg"}
     options = ("--nthreads", "1", "--no-nanny", "--local-directory", f"{box.EVIDENCE}/dask")
-    worker = box.start("worker", *options, *local, program=dask, env=own)
+    worker = box.start("worker", *options, *local, program=dask, env=own | scratch)
     words = ("--kernels", KERNEL, "--labs", labs.split(",")[0], "--scheduler", address)
     ended = matrix(box, *words).end()
     (result,) = run_of(ended)["results"]

@@ -31,7 +31,8 @@ def test_table(lab):
 def test_of_the_future(lab):
     pytest.skip("no kernel has it yet")
 """
-FORWARDS = "sysctl -p\n"
+FORWARDS = 'prints="net.ipv4.ip_forward = 1"\nsysctl -p\n'
+DOES_NOT = "\nsysctl -w net.ipv4.ip_forward=0\n"
 
 
 def test_a_lab_that_was_broken_is_what_changed(run: Runner, tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_a_lab_that_was_broken_is_what_changed(run: Runner, tmp_path: Path) -> N
     run(*words, "--output", old)
     howto = (lab / "howto.md").read_text()
     assert FORWARDS in howto
-    (lab / "howto.md").write_text(howto.replace(FORWARDS, "true\n"))
+    (lab / "howto.md").write_text(howto.replace(FORWARDS, DOES_NOT))
     run(*words, "--output", new, status=1)
 
     # The change is seen, with its reason, and is of the lab: nothing else differs.

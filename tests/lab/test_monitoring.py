@@ -217,9 +217,6 @@ def test_rates_under_load(run: Runner, name: str) -> None:
     one, two = service["servers"]
     assert (one["by_weight"], two["by_weight"]) == (0.3333, 0.6667)
     assert one["share"] == pytest.approx(1 / 3, abs=0.01)
-    # A steady load looks steady, though the kernel adds up every 2 s only.
-    rates = [each["directors"][0]["services"][0]["rates"]["connections"] for each in documents]
-    assert max(rates) < 2 * min(rates), rates
 
 
 def test_what_rates_would_be_without_waiting_for_the_kernel(run: Runner, name: str) -> None:

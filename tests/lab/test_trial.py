@@ -43,7 +43,7 @@ def strict_lab(tmp_path: Path) -> Path:
         "import pytest\n\n"
         "def test_good(lab):\n    assert lab.round(count=3).observed_counts\n\n"
         "def test_bad(lab):\n    assert lab.round(count=3).observed_counts == {}\n\n"
-        "@pytest.mark.needs('conn_lfactor')\ndef test_skipped(lab):\n    pass\n"
+        "@pytest.mark.needs('resizable_tables')\ndef test_skipped(lab):\n    pass\n"
     )
     return folder
 

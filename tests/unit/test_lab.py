@@ -31,7 +31,7 @@ def test_cases_of_a_report(tmp_path: Path) -> None:
         Case("test_good", "passed", 0.25, ""),
         Case("test_bad", "failed", 1.0, "rs1 never answered\n  is it up?"),
         Case("test_ugly", "error", 0.0, "only a message"),
-        Case("test_no", "skipped", 0.0, "where"),
+        Case("test_no", "skipped", 0.0, "no root"),
         Case("test_words", "passed", 0.0, ""),
     ]
 
