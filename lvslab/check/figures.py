@@ -1,7 +1,7 @@
 """What the pytest plugin adds to its report, for `lvslab.checked` to read there."""
 
 MEASURED = "measured: "
-"""How the name of a property of a JUnit suite begins that is such a figure."""
+"""How the name of a property of a JUnit test case begins that is a figure which the test has measured."""
 
 KNOWN_BUG = "known bug "
 """How the reason begins for which a check must fail; the bug's name and a colon follow."""

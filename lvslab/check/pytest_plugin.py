@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["lvslab.check.many_kernels"]
 
-_FIGURES: pytest.StashKey[list[str]] = pytest.StashKey()
 _SPARES: pytest.StashKey[Spares] = pytest.StashKey()
 _RECORDINGS: pytest.StashKey[dict[str, tuple[Testbed, Recording]]] = pytest.StashKey()
 
@@ -38,8 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker ``needs`` known, and a list for what tests measure."""
-    config.stash[_FIGURES] = []
+    """Make the markers known."""
     config.stash[_RECORDINGS] = {}
     meaning = "skip the test where the directors' kernel or ipvsadm is older than these features of IPVS"
     config.addinivalue_line("markers", f"needs(feature, ...): {meaning} (names of the catalogue's features)")
@@ -210,22 +208,22 @@ def fresh_lab(request: pytest.FixtureRequest, lvs_kernel: str | None) -> Iterato
 
 
 @pytest.fixture
-def measured(
-    request: pytest.FixtureRequest, record_testsuite_property: Callable[[str, object], None]
-) -> Callable[[str, str], None]:
+def measured(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """Called with a name and a figure (with its unit) that a test has measured: it is shown with the
-    results, and is a property of the suite in JUnit."""
+    results, and is a property of the test case in JUnit."""
 
     def measured(name: str, figure: str) -> None:
-        record_testsuite_property(f"{MEASURED}{name}", figure)
-        request.config.stash[_FIGURES].append(f"{name}: {figure}")
+        request.node.user_properties.append((f"{MEASURED}{name}", figure))
 
     return measured
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show what tests have measured."""
-    lines = config.stash[_FIGURES]
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests have measured, on whichever worker of xdist."""
+    reports = (report for reports in terminalreporter.stats.values() for report in reports)
+    told = (told for report in reports for told in getattr(report, "user_properties", ()))
+    figures = ((name.removeprefix(MEASURED), said) for name, said in told if name.startswith(MEASURED))
+    lines = dict.fromkeys(f"{name}: {said}" for name, said in figures)  # each phase of a test tells them
     if lines:
         terminalreporter.section("measured")
         terminalreporter.write("".join(f"{line}\n" for line in lines))

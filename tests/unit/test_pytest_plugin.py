@@ -351,7 +351,10 @@ def test_who_needs_something_needs_a_lab(pytester: pytest.Pytester, log: list[st
     result.stdout.fnmatch_lines(["*test_alone needs a feature of IPVS*"])
 
 
-def test_figures_are_shown_and_are_properties_of_the_suite(pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_figures_are_shown_and_are_properties_of_the_test_cases(
+    pytester: pytest.Pytester, options: tuple[str, ...]
+) -> None:
     pytester.makepyfile(
         """
         def test_one(measured):
@@ -361,7 +364,7 @@ def test_figures_are_shown_and_are_properties_of_the_suite(pytester: pytest.Pyte
             measured("longest", "1.03 s")
         """
     )
-    done = pytester.runpytest_subprocess("--junit-xml=junit.xml")
+    done = pytester.runpytest_subprocess("--junit-xml=junit.xml", *options)
     done.stdout.fnmatch_lines(["*= measured =*", "visits that fail: 6 of 18", "longest: 1.03 s"])
     found = ElementTree.parse(pytester.path / "junit.xml").iter("property")
     assert [(each.get("name"), each.get("value")) for each in found] == [
