@@ -26,11 +26,12 @@ def fresh() -> int:
     server (``ip_vs_ftp_in`` asks ``ip_vs_conn_in_get`` first, from 2.4 to today), and what comes of the new
     server is none of its business.
 
-    Behind masquerading directors, connections through several virtual services differ by nothing but the
-    client's port for a real server. Where it still has an old one, since that service was removed before
-    the end had passed the director, it acknowledges the old one. The client resets that and asks anew within
-    some 10 ms (``tcp_rcv_synsent_state_process``), and the director, which has seen the reset, schedules a
-    second time (``conn_reuse_mode``).
+    For a real server behind a masquerading director, connections through several virtual services differ by
+    nothing but the client's port. Where it has ended an old one itself and still remembers it (TIME_WAIT,
+    60 s), and the timestamps of the new one look older because they were made for another virtual address
+    (``secure_tcp_ts_off``), it acknowledges the old one. The client resets that and asks anew within some 10
+    ms (``tcp_rcv_synsent_state_process``), and the director, which has seen the reset, schedules a second
+    time (``conn_reuse_mode``): a server loses its turn. Seen on 6.1.
     """
     tick = time.monotonic_ns() // _TICK + 1
     time.sleep(max(0.0, (tick * _TICK - time.monotonic_ns()) / 1e9))  # so nobody gets the same one
