@@ -352,8 +352,10 @@ def doctor(c: Context, json: bool = False) -> None:
 )
 def test(c: Context, select: str = "", workers: int = 0) -> None:
     """Run all tests that this machine allows."""
+    from lvslab.build import building
+
     command = [sys.executable, "-P", "-m", "pytest", *(["-k", select] if select else [])]
-    number = workers or min(len(os.sched_getaffinity(0)), 4)
+    number = workers or min(building.processors(), 4)
     if number > 1:
         # In the order that they stand in: those that take long come first.
         command += ["-n", str(number), "--no-loadscope-reorder"]

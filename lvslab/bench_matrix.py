@@ -10,9 +10,8 @@ from typing import Any
 
 from lvslab import running
 from lvslab.bench import Figures, command
-from lvslab.build import kernel_store
+from lvslab.build import building, kernel_store
 from lvslab.lab import DEFAULT
-from lvslab.regress import plan
 
 _KERNELS = 4
 """So many kernels are tried, or as many as are there."""
@@ -48,7 +47,7 @@ def measure(rounds: int) -> dict[str, Any]:
     figures.add("  a cell's cost above lab.verify, on average",
                 [(whole - sum_) / count for whole, sum_ in zip(one, verified, strict=True)])  # fmt: skip
     figures.add("the same with two workers, whole command", two, single)
-    about = f"medians of {rounds}, {', '.join(kernels)}, {plan.processors()} processors"
+    about = f"medians of {rounds}, {', '.join(kernels)}, {building.processors()} processors"
     return {"about": about, "rounds": rounds, "rows": [asdict(row) for row in figures.rows]}
 
 

@@ -121,5 +121,5 @@ def tools() -> str:
 
 
 def processors() -> int:
-    """How many processors this process may use: so many things make does at a time."""
+    """How many processors this process may use: so many things that keep one busy are done at a time."""
     return len(os.sched_getaffinity(0))

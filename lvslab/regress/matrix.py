@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from lvslab import running
 from lvslab.boot import qemu
+from lvslab.build import building
 from lvslab.errors import BootError, CheckFailed, LvsLabError, MachineError, UsageError
 from lvslab.regress import cell as cells
 from lvslab.regress import orders, plan, run_folder
@@ -104,7 +105,7 @@ def run(wanted: Wanted, listener: Listener) -> tuple[Run, Path]:
         todo = plan.in_order((cell for cell in kept.run.cells if cell not in done), expected)
         if todo:
             if client is None:
-                fits = plan.fit(map(plan.need, todo), plan.processors(), plan.memory())
+                fits = plan.fit(map(plan.need, todo), building.processors(), plan.memory())
                 client = held.enter_context(_cluster_here(min(wanted.workers or fits, len(todo)), kept.path))
             listener.begins(kept.path, kept.run, _slots(client), expected)
             _Conductor(client, kept, listener).conduct(todo)
@@ -137,7 +138,7 @@ def _folder(wanted: Wanted) -> contextlib.AbstractContextManager[RunFolder]:
 
 def _machine() -> dict[str, str]:
     return {
-        "processors": str(plan.processors()),
+        "processors": str(building.processors()),
         "memory": f"{plan.memory()} MiB available",
         "kernel": platform.release(),
         "qemu": qemu.version(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -88,11 +87,6 @@ def need(cell: Cell) -> int:
         guests += node.memory or kernel.find(chosen).memory
     hosts = _HOST * (len(lab.nodes) - len(lab.virtual_machines))
     return _BASE + (1 + AHEAD) * guests + hosts
-
-
-def processors() -> int:
-    """How many processors this process may use: an emulated director keeps one busy."""
-    return len(os.sched_getaffinity(0))
 
 
 def memory() -> int:
