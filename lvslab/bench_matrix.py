@@ -13,7 +13,7 @@ from lvslab.bench import Figures, command
 from lvslab.build import building, kernel_store
 from lvslab.lab import DEFAULT
 
-_KERNELS = 4
+_KERNELS = 6
 """So many kernels are tried, or as many as are there."""
 _USUAL = "debian-cloud"
 
