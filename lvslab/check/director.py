@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,12 +34,21 @@ ESTIMATION_PERIOD = 2.5
 (``IPVS_EST_TICK`` times 50 in include/net/ip_vs.h since Linux 6.2), and a little for threads that come late.
 """
 
+ENTRIES = (
+    'if known=$(ipvsadm -Lnc); then echo "$known"; [ ${#known} -lt 3000 ] || ipvsadm -Lnc; else false; fi'
+)
+"""What lists the connections that a director remembers; twice, where they are more than a page.
+
+The kernel gives them out by the page, and counts from the first one for each (``ip_vs_conn_array``, from 2.4
+to today): where one is forgotten meanwhile, another one is passed over.
+"""
+
 _COMMANDS = {
     "rules": "ipvsadm -Sn",
     "thresholds": "ipvsadm -Ln --thresholds",
     "listing": "ipvsadm -Ln",
     "counters": "ipvsadm -Ln --stats --exact",
-    "entries": "ipvsadm -Lnc",
+    "entries": ENTRIES,
     "ip_forward": "cat /proc/sys/net/ipv4/ip_forward",
     "uptime": "cat /proc/uptime",
     "rates": "ipvsadm -Ln --rate --exact",
@@ -49,6 +58,8 @@ EVERYTHING = ("rules", "thresholds", "listing", "counters", "entries", "ip_forwa
 """What checks want to know: the table and what has come of it."""
 MONITORED = ("listing", "uptime", "counters", "rates", "stats")
 """What somebody who looks at a director all the time wants to know. ipvsadm first: it loads IPVS."""
+_REMEMBERED = 120
+"""Seconds for which a finished connection is remembered (FIN_WAIT and TIME_WAIT, ip_vs_proto_tcp.c)."""
 _GLANCES = 0.05
 """Seconds between two looks at whether the kernel has added up; each takes a few processes there."""
 
@@ -189,6 +200,26 @@ def fresh(
             return read(cluster, director, what)
         first, last = first or now, now
         pause(_GLANCES)
+
+
+def await_calm(
+    cluster: Observer, director: str, seconds: float, pause: Callable[[float], object] = time.sleep
+) -> None:
+    """Wait for a time of ``seconds`` in which the director will forget no connection that it remembers now,
+    at most the two minutes after which finished ones are forgotten. ``pause`` waits for so many seconds."""
+    remembered = parse_entries(cluster.observe(director, ENTRIES))
+    pause(calm_from([entry.expires for entry in remembered if entry.expires <= _REMEMBERED], seconds))
+
+
+def calm_from(expiries: Iterable[float], seconds: float) -> float:
+    """How long from now begins a time of ``seconds`` in which nothing expires; ``expiries`` are whole
+    seconds from now, rounded down."""
+    begins = 0.0
+    for expires in sorted(expiries):
+        if expires >= begins + seconds:
+            break
+        begins = expires + 1.0
+    return begins
 
 
 _ADDED_UP = (

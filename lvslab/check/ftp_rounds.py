@@ -22,7 +22,6 @@ from lvslab.errors import CheckFailed
 if TYPE_CHECKING:
     from lvslab.check.testbed import Testbed
 
-_ATTEMPTS = 3
 _APPS = "/proc/net/ip_vs_app"
 _MARK = "-- helpers"
 
@@ -100,14 +99,10 @@ def turns(lab: Testbed, count: int, *, held: bool = False, client: str = "") -> 
     are made. No file is asked for, so each is one connection to the scheduler. One that remembers whose turn
     it was is taken to have given out none before.
 
-    Taken again, at most three times in all, where the director forgot an old connection meanwhile. Raises
+    Taken again where the director forgot an old connection meanwhile (`rounds.undisturbed`). Raises
     CheckFailed.
     """
-    for _ in range(_ATTEMPTS):
-        taken, forgotten = _turns(lab, count, held, client)
-        if not forgotten:
-            break
-    return taken
+    return rounds.undisturbed(lab.cluster, lab.directors[0].name, lambda: _turns(lab, count, held, client))
 
 
 def _turns(lab: Testbed, count: int, held: bool, client: str) -> tuple[Turns, bool]:
@@ -152,7 +147,7 @@ def facts(lab: Testbed, address: str = "") -> FtpFacts:
     """What the first director knows now, of the service at ``address`` or the lab's own."""
     service = ftp_service(lab)
     said = lab.cluster.observe(
-        lab.directors[0].name, f"ipvsadm -Lnc; echo '{_MARK}'; [ ! -e {_APPS} ] || cat {_APPS}"
+        lab.directors[0].name, f"{director.ENTRIES}; echo '{_MARK}'; [ ! -e {_APPS} ] || cat {_APPS}"
     )
     entries, _, apps = said.partition(f"{_MARK}\n")
     target = address or service.address

@@ -129,13 +129,15 @@ class ServiceCounters:
 @dataclass(frozen=True)
 class Entry:
     """A connection that the director remembers: a line of ``ipvsadm -Lnc``. ``client``, ``virtual`` and
-    ``server`` are endpoints, ``address:port``; a client's port that is not known yet is 0."""
+    ``server`` are endpoints, ``address:port``; a client's port that is not known yet is 0. It is forgotten
+    ``expires`` seconds later, rounded down, if there are no more packets."""
 
     protocol: Protocol
     state: str
     client: str
     virtual: str
     server: str
+    expires: int
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,10 @@ def parse_entries(text: str) -> tuple[Entry, ...]:
     for line in text.splitlines():
         columns = line.split()
         if len(columns) >= 6 and columns[0] in _PROTOCOLS:
-            found.append(Entry(_PROTOCOLS[columns[0]], *columns[2:6]))
+            minutes, _, seconds = columns[1].partition(":")
+            state, client, virtual, server = columns[2:6]
+            expires = 60 * int(minutes) + int(seconds)
+            found.append(Entry(_PROTOCOLS[columns[0]], state, client, virtual, server, expires))
     return tuple(found)
 
 

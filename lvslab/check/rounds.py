@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lvslab.check import access_log, http, schedulers, verdict
-from lvslab.check.director import Reading, read, settled, table_of_steps
+from lvslab.check.director import Reading, await_calm, read, settled, table_of_steps
 from lvslab.check.http import Reply, RequestFailed
 from lvslab.check.ipvs_listing import Counters
 from lvslab.check.ipvs_table import Destination, Service, address_of, endpoint, scan_order
@@ -24,6 +24,8 @@ from lvslab.errors import CheckFailed
 if TYPE_CHECKING:
     from lvslab.check.schedulers import Model
     from lvslab.cluster import Cluster
+
+T = TypeVar("T")
 
 _ATTEMPTS = 3
 _LOG_SECONDS = 2.0
@@ -104,11 +106,21 @@ def take(
     Raises CheckFailed, with the likely causes, where a request is not answered.
     """
     wanted = _wanted(web_services(cluster, director), service, director)
-    for attempt in range(1, _ATTEMPTS + 1):
-        round_, forgotten = _take(cluster, namespaces, wanted, client, director, count)
-        if not forgotten or attempt == _ATTEMPTS:
-            break
-    return round_
+    return undisturbed(
+        cluster, director, lambda: _take(cluster, namespaces, wanted, client, director, count)
+    )
+
+
+def undisturbed(cluster: Cluster, director: str, take: Callable[[], tuple[T, bool]]) -> T:
+    """What ``take`` takes, which says whether the director forgot a connection meanwhile. If so it is taken
+    again, at most three times in all, when the director is not about to forget any more."""
+    for _ in range(_ATTEMPTS - 1):
+        begun = time.monotonic()
+        taken, forgotten = take()
+        if not forgotten:
+            return taken
+        await_calm(cluster, director, 2 * (time.monotonic() - begun) + 1)
+    return take()[0]
 
 
 def _wanted(there: Sequence[Service], name: str, director: str) -> Service:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from lvslab.apply.howto import Step, Versions
-from lvslab.check import director
+from lvslab.check import director, ipvs_listing
 from lvslab.check.director import Reading
 from lvslab.cluster import Cluster
 from lvslab.errors import CheckFailed
@@ -87,7 +89,7 @@ class Shell:
             "ipvsadm -Ln --thresholds": THRESHOLDS,
             "ipvsadm -Ln": LISTING,
             "ipvsadm -Ln --stats --exact": STATS,
-            "ipvsadm -Lnc": ENTRIES,
+            director.ENTRIES: ENTRIES,
             "cat /proc/sys/net/ipv4/ip_forward": "1\n",
             "cat /proc/uptime": "4321.50 12.00\n",
             "ipvsadm -Ln --rate --exact": RATES,
@@ -115,7 +117,7 @@ def test_a_reading_is_one_command() -> None:
         "ipvsadm -Ln --thresholds",
         "ipvsadm -Ln",
         "ipvsadm -Ln --stats --exact",
-        "ipvsadm -Lnc",
+        director.ENTRIES,
         "cat /proc/sys/net/ipv4/ip_forward",
     ]
     (service,) = reading.rules
@@ -164,7 +166,7 @@ NOTHING = Reading((), (), {}, {}, {}, 0, "")
         (["rules"], ["ipvsadm -Sn"], ["rules"]),
         (["listing"], ["ipvsadm -Ln"], ["connections", "listing"]),
         (["counters"], ["ipvsadm -Ln --stats --exact"], ["totals", "by_server"]),
-        (["entries"], ["ipvsadm -Lnc"], ["entries"]),
+        (["entries"], [director.ENTRIES], ["entries"]),
         (["ip_forward"], ["cat /proc/sys/net/ipv4/ip_forward"], ["ip_forward"]),
         # In the order asked for, whatever that of the fields is.
         (
@@ -371,3 +373,49 @@ def test_counters_that_never_stand_still(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_which_kernel_it_is_exactly(text: str, version: str) -> None:
     assert director.exact_version(text) == version
+
+
+@pytest.mark.parametrize(
+    ("expiries", "seconds", "begins"),
+    [
+        ([], 5, 0),
+        ([5, 60], 5, 0),  # a whole second is the earliest of them
+        ([4], 5, 5),
+        ([60, 3, 8, 8], 5, 9),
+        ([3, 9], 5, 4),
+        ([0, 1, 2, 3], 0.5, 4),
+        ([1, 2, 3], 0.5, 0),
+        (list(range(120)), 1, 120),
+    ],
+)
+def test_when_nothing_is_forgotten_for_a_while(expiries: list[float], seconds: float, begins: float) -> None:
+    assert director.calm_from(expiries, seconds) == begins
+
+
+def test_a_connection_that_stays_open_is_not_waited_for() -> None:
+    class Watched:
+        def observe(self, node: str, command: str) -> str:
+            assert (node, command) == ("director", director.ENTRIES)
+            return ENTRIES.replace("14:59", "00:03").replace("01:58", "10:00")
+
+    pauses: list[float] = []
+    director.await_calm(Watched(), "director", 2, pauses.append)
+    director.await_calm(Watched(), "director", 5, pauses.append)
+    assert pauses == [0, 4]
+
+
+@pytest.mark.parametrize(("known", "listed"), [(1, 1), (30, 30), (60, 120)])
+def test_many_connections_are_listed_twice(known: int, listed: int, tmp_path: Path) -> None:
+    line = "TCP 01:57  TIME_WAIT   192.0.2.9:40001    192.0.2.1:80       10.0.0.100:80"
+    (tmp_path / "ipvsadm").write_text(f"#!/bin/sh\nyes '{line}' | head -n {known}\n")
+    (tmp_path / "ipvsadm").chmod(0o755)
+    shell = ["env", f"PATH={tmp_path}:/usr/bin:/bin", "sh", "-c", director.ENTRIES]
+    said = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
+    assert len(ipvs_listing.parse_entries(said)) == listed
+
+
+def test_an_ipvsadm_that_fails_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ipvsadm").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "ipvsadm").chmod(0o755)
+    shell = ["env", f"PATH={tmp_path}:/usr/bin:/bin", "sh", "-c", director.ENTRIES]
+    assert subprocess.run(shell, check=False).returncode != 0

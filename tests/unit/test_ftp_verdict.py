@@ -54,7 +54,7 @@ def test_what_is_right() -> None:
 
 def test_entries_of_a_listing() -> None:
     entry = parse_entries(ENTRIES)[0]
-    assert entry == Entry("tcp", "ESTABLISHED", f"{CLIENT}:40001", f"{VIP}:21", "10.0.0.100:21")
+    assert entry == Entry("tcp", "ESTABLISHED", f"{CLIENT}:40001", f"{VIP}:21", "10.0.0.100:21", 899)
     assert len(FACTS.entries) == 4
     (six,) = parse_entries("TCP 00:59 NONE [fd00::10]:0 [fd00::50]:4321 [fd00:10::1]:4321\n")
     assert (six.client, six.virtual) == ("[fd00::10]:0", "[fd00::50]:4321")
@@ -152,7 +152,7 @@ def test_a_control_connection_that_stalls() -> None:
 
 
 def test_a_data_connection_that_was_given_to_another_server() -> None:
-    stray = Entry("tcp", "CLOSE", f"{CLIENT}:40009", f"{VIP}:50009", "10.0.0.101:50009")
+    stray = Entry("tcp", "CLOSE", f"{CLIENT}:40009", f"{VIP}:50009", "10.0.0.101:50009", 9)
     facts = replace(FACTS, helper_ports=(), entries=(*FACTS.entries, stray))
     # The reply named the server's own address, and the client went to the one that it knew.
     said = str(ftp_verdict.explained(failure("PASV", "10.0.0.100:50009"), facts, FINE))

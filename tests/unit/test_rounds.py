@@ -131,7 +131,7 @@ class Miniature:
             "ipvsadm -Ln --thresholds": "",
             "ipvsadm -Ln": _LISTING_HEAD + listing,
             "ipvsadm -Ln --stats --exact": _STATS_HEAD + stats,
-            "ipvsadm -Lnc": _ENTRIES_HEAD + entries,
+            director.ENTRIES: _ENTRIES_HEAD + entries,
             "cat /proc/sys/net/ipv4/ip_forward": f"{self.ip_forward}\n",
         }
         parts = command.split(" && ")
