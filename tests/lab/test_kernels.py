@@ -20,7 +20,7 @@ from lvslab.paths import PROJECT
 if TYPE_CHECKING:
     from tests.lab.conftest import Names, Runner
 
-PATIENCE = 600.0
+PATIENCE = 1500.0
 """Seconds after which a build is taken to hang. On a quiet machine of two processors it takes 210."""
 
 STORE = [built.name for built in kernel_store.installed()]
