@@ -198,7 +198,7 @@ class Session:
         except (OSError, EOFError, ftplib.Error) as error:
             about = {"server": self.server, "control": self.control}
             data = self._client.data if self._client.tried else None
-            kind, message, hint = _explained(what, error, data)
+            kind, message, hint = _explained(what, error, data, self._client.sock is not None)
             self._client.close()
             raise FtpFailed(kind, message, hint, **about, data=data) from error
 
@@ -281,8 +281,10 @@ def _end(name: tuple[str, int] | tuple[str, int, int, int]) -> str:
     return endpoint(str(name[0]), int(name[1]))
 
 
-def _explained(what: str, error: Exception, data: DataConnection | None) -> tuple[Failure, str, str | None]:
-    """How it ended, a sentence, and what it may mean."""
+def _explained(
+    what: str, error: Exception, data: DataConnection | None, connected: bool
+) -> tuple[Failure, str, str | None]:
+    """How it ended, a sentence, and what it may mean. ``connected``: there was a control connection."""
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, ftplib.Error):
         if str(error).startswith("425"):
@@ -305,14 +307,15 @@ def _explained(what: str, error: Exception, data: DataConnection | None) -> tupl
             "is the virtual address on the director's interface, and does the client have a route to it?",
         )
     if isinstance(error, TimeoutError):
-        if "control connection" in what:
+        if not connected:
             return (
                 "no-connection",
                 f"{what}: no answer in time",
                 "packets are lost on the way there or back: a director that does not forward, a real server "
                 "whose replies take another way, or a filter that drops them",
             )
-        return "no-reply", f"{what}: no reply, or no data, in time", None
+        said = "no greeting" if "control connection" in what else "no reply, or no data,"
+        return "no-reply", f"{what}: {said} in time", None
     return "broken-off", f"{what}: the connection broke off ({_reason(error)})", None
 
 

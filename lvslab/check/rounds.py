@@ -113,13 +113,13 @@ def take(
 
 def undisturbed(cluster: Cluster, director: str, take: Callable[[], tuple[T, bool]]) -> T:
     """What ``take`` takes, which says whether the director forgot a connection meanwhile. If so it is taken
-    again, at most three times in all, when the director is not about to forget any more."""
-    for _ in range(_ATTEMPTS - 1):
+    again: a few times at once, then once more when the director is not about to forget any."""
+    for _ in range(_ATTEMPTS):
         begun = time.monotonic()
         taken, forgotten = take()
         if not forgotten:
             return taken
-        await_calm(cluster, director, 2 * (time.monotonic() - begun) + 1)
+    await_calm(cluster, director, 2 * (time.monotonic() - begun) + 1)
     return take()[0]
 
 

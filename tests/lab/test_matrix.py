@@ -61,7 +61,7 @@ def kept(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def box(run: Runner, kept: Path) -> Iterator[Box]:
     with run.box(kept) as box:
         box.environment["LVSLAB_CACHE"] = box.KEPT
-        # The labs are files of this machine, and what Python compiles of their tests would be new in the box.
+        # The labs are files of this machine: what Python compiles of their tests would be new in the box.
         box.environment["PYTHONDONTWRITEBYTECODE"] = "1"
         yield box
 

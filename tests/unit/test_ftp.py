@@ -231,9 +231,17 @@ def test_nobody_listens(server: Server) -> None:
 
 def test_a_server_that_says_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        with pytest.raises(FtpFailed, match="no answer in time") as failed:
+        with pytest.raises(FtpFailed, match="no greeting in time") as failed:
             Session(Here(), "127.0.0.1", int(silent.getsockname()[1]), timeout=0.05)
-        assert failed.value.kind == "no-connection"
+        assert failed.value.kind == "no-reply"
+
+
+def test_nobody_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as first:
+        first.connect(full.getsockname())  # there is room for one
+        with pytest.raises(FtpFailed, match="no answer in time\n  packets are lost") as failed:
+            Session(Here(), "127.0.0.1", int(full.getsockname()[1]), timeout=0.05)
+    assert failed.value.kind == "no-connection"
 
 
 def test_a_server_that_lets_nobody_in(server: Server) -> None:

@@ -238,7 +238,7 @@ def test_a_director_that_always_forgets_is_not_tried_for_ever(cluster: Miniature
     cluster.inactive["10.0.0.101"] = 50
     cluster.forgets = ["10.0.0.101"] * 50
     assert len(take(cluster, 3).replies) == 3
-    assert sum(len(log) for log in cluster.log.values()) == 9
+    assert sum(len(log) for log in cluster.log.values()) == 12
 
 
 def test_the_last_lines_of_a_log_may_come_late(cluster: Miniature) -> None:
