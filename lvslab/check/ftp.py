@@ -147,7 +147,9 @@ class Session:
 
     def _begin(self, address: str, port: int) -> None:
         with self._told(f"the control connection to {self._virtual}"):
-            greeting = self._client.connect(address, port)
+            greeting = ports.on_fresh(
+                lambda own: self._client.connect(address, port, source_address=("", own))
+            )
             self.server = greeting.partition(" ")[2].split("\n")[0].strip()
             self.control = _end(self._client.control.getsockname())
             self._client.login()

@@ -20,7 +20,9 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
+from urllib3.exceptions import NewConnectionError
 
+from lvslab.check import ports
 from lvslab.check.ipvs_table import endpoint
 from lvslab.errors import CheckFailed
 
@@ -162,7 +164,8 @@ def _in_turn(url: str, count: int, connect_timeout: float, read_timeout: float) 
 
 
 class _Adapter(HTTPAdapter):
-    """Keeps a second descriptor of each connection, open until the server has closed its side."""
+    """Connects from fresh ports, and keeps a second descriptor of each connection, open until the server has
+    closed its side."""
 
     def __init__(self, sockets: list[socket.socket]) -> None:
         self._sockets = sockets
@@ -174,8 +177,17 @@ class _Adapter(HTTPAdapter):
 
         class Connection(HTTPConnection):
             def connect(self) -> None:
-                super().connect()
+                ports.on_fresh(self._connect_from)
                 sockets.append(self.sock.dup())
+
+            def _connect_from(self, port: int) -> None:
+                self.source_address = ("", port)
+                try:
+                    super().connect()
+                except NewConnectionError as failed:
+                    if (cause := failed.__cause__) is not None and ports.is_taken(cause):
+                        raise cause from None
+                    raise
 
         class Pool(urllib3.HTTPConnectionPool):
             ConnectionCls = Connection

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Literal
 
+from lvslab.check import ports
 from lvslab.check.http import ID_HEADER, SERVER_HEADER, Failure, Place
 from lvslab.check.ipvs_table import endpoint
 
@@ -71,8 +72,8 @@ def ask(
     connected: Callable[[], None] = lambda: None,
 ) -> Answer:
     """Ask ``address``:``port`` for ``path`` from ``place``, and read to the end of the stream. The client's
-    port is any, or ``source_port``. ``connected`` is called when the connection is there, which is when a
-    director has chosen its server.
+    port is a fresh one, or ``source_port``. ``connected`` is called when the connection is there, which is
+    when a director has chosen its server.
 
     A request of some ``seconds`` is a slow client's: it is connected at once, and sends a line of its head
     now and then until the time is over or ``enough`` says so. Meanwhile its connection is in use.
@@ -83,10 +84,12 @@ def ask(
     # The socket belongs to the namespace in which it is made; what is done with it may be done elsewhere.
     with place.call(socket.socket, family, socket.SOCK_STREAM) as connection:
         connection.settimeout(patience)
-        if source_port:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            connection.bind(("", source_port))
         try:
+            if source_port:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                connection.bind(("", source_port))
+            else:
+                ports.on_fresh(lambda own: connection.bind(("", own)))
             connection.connect((address, port))
             source = endpoint(*connection.getsockname()[:2])
             connected()

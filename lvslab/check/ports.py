@@ -7,6 +7,7 @@ random, and rarely the same one again; but checks make many connections, from fe
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -16,11 +17,16 @@ Made = TypeVar("Made")
 # One port for each 5 ms, over and over: 130 s for all of them.
 _TICK = 5_000_000
 _PORTS = range(34000, 60000)
+_AHEAD = 40
+"""So many may be taken before their time: another process here takes longer to start."""
 _ATTEMPTS = 20
+_taking = threading.Lock()
+_last = 0
 
 
 def fresh() -> int:
-    """A port that nobody had from here in the last two minutes.
+    """A port that nobody had from here in the last two minutes. Clients' kernels choose one that was used
+    seconds ago, where nothing of that connection is left with them.
 
     Where a client listens for FTP data on one that it had, the helper finds the old connection and its
     server (``ip_vs_ftp_in`` asks ``ip_vs_conn_in_get`` first, from 2.4 to today), and what comes of the new
@@ -33,9 +39,12 @@ def fresh() -> int:
     ms (``tcp_rcv_synsent_state_process``), and the director, which has seen the reset, schedules a second
     time (``conn_reuse_mode``): a server loses its turn. Seen on 6.1.
     """
-    tick = time.monotonic_ns() // _TICK + 1
-    time.sleep(max(0.0, (tick * _TICK - time.monotonic_ns()) / 1e9))  # so nobody gets the same one
-    return _PORTS[tick % len(_PORTS)]
+    global _last
+    with _taking:
+        now = time.monotonic_ns()
+        _last = mine = max(now // _TICK, _last + 1)
+    time.sleep(max(0.0, ((mine - _AHEAD) * _TICK - now) / 1e9))
+    return _PORTS[mine % len(_PORTS)]
 
 
 def on_fresh(make: Callable[[int], Made]) -> Made:
@@ -45,6 +54,11 @@ def on_fresh(make: Callable[[int], Made]) -> Made:
         try:
             return make(fresh())
         except OSError as refused:
-            if refused.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+            if not is_taken(refused):
                 raise
     return make(fresh())
+
+
+def is_taken(error: BaseException | None) -> bool:
+    """Whether this is what is said of a port that some other connection has."""
+    return isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL)

@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import pytest
 
+from lvslab.check import ports
 from lvslab.check.http import RequestFailed, get, new_request_id, requests_in_turn
 from lvslab.errors import CheckFailed
 
@@ -93,6 +94,17 @@ def test_each_request_has_its_own_connection_and_id() -> None:
     assert len({reply.request_id for reply in replies}) == 5
     assert [header(head, "X-Request-ID") for head in seen] == [reply.request_id for reply in replies]
     assert [reply.request_id.rpartition("-")[2] for reply in replies] == ["0", "1", "2", "3", "4"]
+
+
+def test_requests_come_from_fresh_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, socket.create_server(("127.0.0.1", 0)) as free:
+        taken, wanted = int(other.getsockname()[1]), int(free.getsockname()[1])
+        free.close()
+        given = iter([taken, wanted])
+        monkeypatch.setattr(ports, "fresh", lambda: next(given))
+        with serving(page("rs1")) as (url, _):
+            reply = get(url)
+    assert (reply.server, reply.source_port) == ("rs1", wanted)
 
 
 def test_the_server_closes_first() -> None:
