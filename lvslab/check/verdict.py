@@ -208,7 +208,8 @@ class Finding:
 def diagnose(facts: ClusterFacts) -> tuple[Finding, ...]:
     """Likely causes why the cluster does not answer, or not always, the likeliest first; () for none."""
     table, others = _table(facts), [*_forwarding(facts), *_servers(facts)]
-    return tuple((others + table if _has_service(facts) else table + others) or _counted(facts))
+    likely = others + table if _has_service(facts) else table + others
+    return tuple(likely or [*_without_masquerading(facts), *_counted(facts)])
 
 
 def no_answer(facts: ClusterFacts, failure: CheckFailed) -> CheckFailed:
@@ -295,6 +296,21 @@ def _table(facts: ClusterFacts) -> list[Finding]:
         if service.destinations and not any(destination.weight for destination in service.destinations)
     ]
     return found
+
+
+def _without_masquerading(facts: ClusterFacts) -> list[Finding]:
+    """Servers that get packets for an address that they may not have."""
+    return [
+        Finding(
+            f"packets for {service} reach {server} as they are, by {server.forwarding}, so it must have the "
+            "virtual address too",
+            "should its `ipvsadm -a` say -m?",
+        )
+        for service in facts.observed
+        if str(service) == facts.virtual_service
+        for server in service.destinations
+        if server.forwarding in ("gatewaying", "tunneling")
+    ]
 
 
 def _counted(facts: ClusterFacts) -> list[Finding]:

@@ -211,6 +211,16 @@ def test_every_weight_is_0() -> None:
     ]
 
 
+def test_a_server_is_not_masqueraded() -> None:
+    first, second = TABLE[0].destinations
+    mixed = replace(TABLE[0], destinations=(first, replace(second, forwarding="gatewaying")))
+    (found,) = causes(replace(FINE, expected=(mixed,), observed=(mixed,)))
+    assert found == (
+        f"packets for 66.199.240.50:80 reach {second} as they are, by gatewaying, "
+        "so it must have the virtual address too"
+    )
+
+
 @pytest.mark.parametrize(
     ("counters", "cause"),
     [
