@@ -32,7 +32,7 @@ from lvslab.regress.results import Cell, Result, Run
 from lvslab.regress.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster
 
     from lvslab.regress.orders import Order
     from lvslab.regress.worker import Answer
@@ -41,6 +41,8 @@ _PATIENCE = 10
 """Seconds that a cluster which is there has to answer, and then to have its first worker."""
 _DEATHS = 5
 """So many workers may be lost while they try one and the same cell; the next one makes it an error."""
+_STARTS = 3
+"""So often worker processes are started before that is taken for hopeless."""
 _WORKERS = ".workers"
 """The folder, in that of the run, for files of the worker processes on this machine."""
 _GLANCE = 1.0
@@ -294,24 +296,17 @@ def _slots(client: Client) -> int:
 
 @contextlib.contextmanager
 def _cluster_here(workers: int, place: Path) -> Iterator[Client]:
-    """Worker processes on this machine, whose scheduler listens on the loopback interface only."""
+    """Worker processes on this machine, whose scheduler listens on the loopback interface only. Raises
+    MachineError."""
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     settings = {
         "distributed.scheduler.allowed-failures": _DEATHS,
         "temporary-directory": str(place / _WORKERS),
     }
     with dask.config.set(settings), _quiet():
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=None,
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-        )
+        cluster = _workers_here(workers)
         try:
             with Client(cluster) as client:
                 yield client
@@ -324,6 +319,30 @@ def _cluster_here(workers: int, place: Path) -> Iterator[Client]:
                         os.kill(nanny.pid, signal.SIGKILL)
             cluster.close()
             shutil.rmtree(place / _WORKERS, ignore_errors=True)
+
+
+def _workers_here(count: int) -> LocalCluster:
+    """So many worker processes. Dask starts one anew that is lost, but not while it starts for the first
+    time: it gives up then, and ends the others."""
+    from distributed import LocalCluster
+
+    for _ in range(_STARTS):
+        try:
+            return LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=None,
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,
+            )
+        except RuntimeError as failed:
+            why = failed.__cause__ or failed
+    raise MachineError(
+        f"the worker processes did not start, {_STARTS} times in a row: {why}",
+        "is there memory for them? --workers makes them fewer",
+    )
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +58,19 @@ def kept(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def box(run: Runner, kept: Path) -> Iterator[Box]:
+@contextmanager
+def box_with(run: Runner, kept: Path) -> Iterator[Box]:
+    """A box whose cache is ``kept``."""
     with run.box(kept) as box:
         box.environment["LVSLAB_CACHE"] = box.KEPT
         # The labs are files of this machine: what Python compiles of their tests would be new in the box.
         box.environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        yield box
+
+
+@pytest.fixture
+def box(run: Runner, kept: Path) -> Iterator[Box]:
+    with box_with(run, kept) as box:
         yield box
 
 
@@ -138,8 +146,7 @@ def workers(box: Box) -> list[int]:
 @pytest.fixture(scope="module")
 def undisturbed(run: Runner, kept: Path, labs: str) -> tuple[dict[str, Any], float]:
     """A run of the small labs that nobody disturbed, and the seconds that it took."""
-    with run.box(kept) as box:
-        box.environment["LVSLAB_CACHE"] = box.KEPT
+    with box_with(run, kept) as box:
         command = matrix(box, "--kernels", KERNEL, "--labs", labs, "--workers", "2", "--seed", "5")
         found = run_of(command.end())
         seconds = command.seconds
@@ -195,6 +202,15 @@ def test_a_worker_is_killed(box: Box, labs: str, undisturbed: tuple[dict[str, An
         assert len(run["results"]) == len(LABS), told
         assert not any(result["flaky"] for result in run["results"]), told
         await_empty(box)
+
+
+def test_a_worker_is_killed_while_it_starts(
+    run: Runner, box: Box, labs: str, undisturbed: tuple[dict[str, Any], float]
+) -> None:
+    command = matrix(box, "--kernels", KERNEL, "--labs", labs, "--workers", "2", "--seed", "5")
+    os.kill(run.wait_until(lambda: workers(box), 30, "a worker starts")[0], signal.SIGKILL)
+    assert report_of(run_of(command.end())) == report_of(undisturbed[0])
+    await_empty(box)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
