@@ -2,10 +2,22 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from lvslab.signals import Signalled, raising, until_told
+
+
+@pytest.fixture(autouse=True)
+def not_ignored() -> Iterator[None]:
+    """All is as in a terminal: nohup, say, has what it starts ignore SIGHUP."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
