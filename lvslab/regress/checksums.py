@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 from lvslab import paths
@@ -23,6 +24,8 @@ def of_folder(folder: Path) -> str:
     return total.hexdigest()
 
 
+@cache
 def of_lvslab() -> str:
-    """That of lvslab's own code: a version number does not tell two checkouts of a repository apart."""
+    """That of lvslab's own code, as it was when this process first asked: a version number does not tell two
+    checkouts of a repository apart."""
     return of_folder(paths.PROJECT / "lvslab")

@@ -27,7 +27,7 @@ TOPIC = "lvslab"
 
 Answer = Mapping[str, Any]
 
-_CODE = checksums.of_lvslab()  # as it is when this process imports it, whatever becomes of the files
+_CODE = checksums.of_lvslab()  # as it is now: whatever becomes of the files, this is what runs here
 
 _turn = threading.Lock()  # what is given to a lab is named in the environment, which a process has once
 
