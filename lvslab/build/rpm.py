@@ -9,7 +9,7 @@ from lvslab.errors import BuildError, CommandFailed
 from lvslab.run import missing_program, run
 
 # Whose the files are does not matter here, and nothing gets out of the folder that cpio works in.
-_UNPACK = 'rpm2cpio "$1" | cpio --extract --make-directories --no-absolute-filenames --quiet'
+_UNPACK = 'set -o pipefail; rpm2cpio "$1" | cpio --extract --make-directories --no-absolute-filenames --quiet'
 
 
 def unpack(package: Path, folder: Path) -> None:
@@ -21,6 +21,6 @@ def unpack(package: Path, folder: Path) -> None:
         if shutil.which(program) is None:
             missing_program(program)
     try:
-        run(["sh", "-c", _UNPACK, "sh", package.resolve()], cwd=folder)
+        run(["bash", "-c", _UNPACK, "bash", package.resolve()], cwd=folder)
     except CommandFailed as failed:
         raise BuildError(f"{package} is not a whole RPM package", failed.hint) from None

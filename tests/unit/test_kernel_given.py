@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import gzip
 import os
 import shutil
-import struct
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lvslab.build import archive, kernel_build, kernel_given, kernel_store, rpm
-from lvslab.build.archive import Entry
+from lvslab.build import kernel_build, kernel_given, kernel_store, rpm
 from lvslab.errors import BuildError, UsageError
 from tests.unit.test_kernel_import import RELEASE, image
 
@@ -120,33 +118,40 @@ def test_what_is_no_kernel(tmp_path: Path, make: Any, said: str) -> None:
 
 # --- RPM ---------------------------------------------------------------------------------------------------
 
-needs_rpm2cpio = pytest.mark.skipif(not shutil.which("rpm2cpio"), reason="there is no rpm2cpio here")
+needs_rpm = pytest.mark.skipif(
+    not (shutil.which("rpmbuild") and shutil.which("rpm2cpio")), reason="there is no rpmbuild or no rpm2cpio"
+)
+SPEC = """\
+%global __os_install_post %{nil}
+Name: kernel
+Version: 1
+Release: 1
+Summary: Some files
+License: none
+BuildArch: noarch
+AutoReqProv: no
+%description
+%install
+cp -r %{content}/. %{buildroot}
+%files
+/*
+"""
 
 
 def package(path: Path, files: dict[str, bytes]) -> Path:
-    """An RPM package of ``files``, with no more in its headers than where they end and what packs them.
-
-    A lead of 96 bytes, the signature's header up to a multiple of 8, the header, and a cpio archive (RPM
-    V3 file format in rpm's docs/manual/format.md).
-    """
-    tags = [(1124, b"cpio\0"), (1125, b"gzip\0"), (1126, b"9\0")]  # format, compressor and its level
-    store = b"".join(value for _, value in tags)
-    index, place = b"", 0
-    for tag, value in tags:
-        index += struct.pack(">iiii", tag, 6, place, 1)  # 6: a string
-        place += len(value)
-    begin = b"\x8e\xad\xe8\x01\0\0\0\0"
-    lead = struct.pack(">4sBBHH66sHH16x", b"\xed\xab\xee\xdb", 3, 0, 0, 1, b"kernel", 1, 5)
-    signature = (
-        begin + struct.pack(">ii", 1, 4) + struct.pack(">iiii", 1000, 4, 0, 1) + b"\0\0\1\0" + b"\0" * 4
-    )
-    header = begin + struct.pack(">ii", len(tags), len(store)) + index + store
-    entries = [Entry(name, 0o100644, content) for name, content in files.items()]
-    path.write_bytes(lead + signature + header + gzip.compress(archive.pack(entries, "initramfs")))
-    return path
+    """An RPM package of ``files``."""
+    work = path.with_name(f"making-{path.name}")
+    for name, content in files.items():
+        (work / "files" / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / "files" / name).write_bytes(content)
+    (work / "kernel.spec").write_text(SPEC)
+    defined = {"_topdir": work, "_rpmdir": work, "_rpmfilename": path.name, "content": work / "files"}
+    options = [word for name, value in defined.items() for word in ("--define", f"{name} {value}")]
+    subprocess.run(["rpmbuild", "-bb", *options, work / "kernel.spec"], check=True, capture_output=True)
+    return (work / path.name).rename(path)
 
 
-@needs_rpm2cpio
+@needs_rpm
 @pytest.mark.parametrize("image_path", ["boot/vmlinuz-" + RELEASE, f"lib/modules/{RELEASE}/vmlinuz"])
 def test_a_kernel_of_an_rpm(tmp_path: Path, image_path: str) -> None:
     files = {
@@ -162,7 +167,7 @@ def test_a_kernel_of_an_rpm(tmp_path: Path, image_path: str) -> None:
     assert built.config.read_text() == "CONFIG_IP_VS=m\n"
 
 
-@needs_rpm2cpio
+@needs_rpm
 def test_an_rpm_without_a_kernel_or_without_its_modules(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="it has no vmlinuz in it"):
         kernel_given.usable(package(tmp_path / "a.rpm", {"etc/motd": b"hello"}))
@@ -170,7 +175,7 @@ def test_an_rpm_without_a_kernel_or_without_its_modules(tmp_path: Path) -> None:
         kernel_given.usable(package(tmp_path / "b.rpm", {f"boot/vmlinuz-{RELEASE}": image()}))
 
 
-@needs_rpm2cpio
+@needs_rpm
 def test_an_rpm_that_is_damaged(tmp_path: Path) -> None:
     whole = package(tmp_path / "whole.rpm", {"etc/motd": os.urandom(5000)}).read_bytes()
     for content in (b"nothing of the kind", whole[:-2000]):
