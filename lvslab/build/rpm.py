@@ -9,7 +9,9 @@ from lvslab.errors import BuildError, CommandFailed
 from lvslab.run import missing_program, run
 
 # Whose the files are does not matter here, and nothing gets out of the folder that cpio works in.
-_UNPACK = 'set -o pipefail; rpm2cpio "$1" | cpio --extract --make-directories --no-absolute-filenames --quiet'
+_UNPACK = (
+    'set -o pipefail; rpm2cpio "$1" | cpio --extract --make-directories --no-absolute-filenames --quiet'
+)
 
 
 def unpack(package: Path, folder: Path) -> None:
