@@ -127,6 +127,11 @@ def processes(box: Box, text: str) -> list[int]:
     return sorted(found)
 
 
+def whole_json(file: Path) -> bool:
+    """Whether the file is there, with all of a JSON object."""
+    return file.exists() and file.read_text().rstrip().endswith("}")
+
+
 def await_empty(box: Box) -> None:
     """Return when nothing is left in the box; the cache is shared with all others of this machine."""
 
@@ -260,7 +265,8 @@ def test_a_worker_gets_what_it_lacks(run: Runner, box: Box, labs: str) -> None:
     local = ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", at)
     scratch = {"DASK_TEMPORARY_DIRECTORY": f"{box.EVIDENCE}/dask"}
     scheduler = box.start("scheduler", "--port", "0", *local, program=dask, env=scratch)
-    run.wait_until(box.inside(at).exists, 30, "the scheduler listens")
+    # Dask makes the file, and then writes to it.
+    run.wait_until(lambda: whole_json(box.inside(at)), 30, "the scheduler listens")
     address = json.loads(box.inside(at).read_text())["address"]
     own = {"LVSLAB_CACHE": box.CACHE, "LVSLAB_STATE": f"{box.EVIDENCE}/worker", "LVSLAB_ACCELERATOR": "tcg"}
     options = ("--nthreads", "1", "--no-nanny", "--local-directory", f"{box.EVIDENCE}/dask")
