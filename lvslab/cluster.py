@@ -28,7 +28,7 @@ from lvslab.boot import control, packets, plan
 from lvslab.boot.launch import Launch
 from lvslab.boot.namespaces import Namespaces
 from lvslab.build import keys
-from lvslab.errors import UsageError
+from lvslab.errors import StateError, UsageError
 from lvslab.topology import Lab, suggest
 
 if TYPE_CHECKING:
@@ -307,9 +307,13 @@ def booted(
         launch.boot(planned)
         events = launch.events()
         report(next(events))  # a supervisor that tells of events takes requests too
-        with Cluster(
-            name, lab, steps, planned.evidence, versions, kernel_name, launch, kind, ipvsadm
-        ) as cluster:
+        try:
+            made = Cluster(name, lab, steps, planned.evidence, versions, kernel_name, launch, kind, ipvsadm)
+        except StateError:
+            for event in events:  # the lab has ended already; this says why
+                report(event)
+            raise
+        with made as cluster:
             for event in events:
                 report(event)
                 if event["event"] == "guest" and event["node"] in typed_on:
