@@ -186,6 +186,14 @@ sys.stdin.read()
 """
 
 
+def inode(path: Path) -> int:
+    """Its inode, 0 where it has just gone."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
 def locked_inodes() -> set[int]:
     """The inodes of all files and folders that somebody on this machine holds a lock on."""
     rows = (line.split() for line in Path("/proc/locks").read_text().splitlines())
@@ -313,22 +321,17 @@ class Box:
 
     def _hidden_in_cache(self) -> Iterator[str]:
         for cache in (self.inside(self.CACHE), self.inside(self.KEPT), paths.cache()):
-            for path in cache.rglob("*"):
-                hidden = path.name.startswith(".")
-                hidden = hidden or (path.parent.name == "partial" and path.name != "lock")
-                if hidden and not self._is_being_filled(path, cache):
-                    yield f"temporary file in the cache: {path.relative_to(cache)}"
-
-    def _is_being_filled(self, path: Path, cache: Path) -> bool:
-        """Whether it is, or is in, a folder that somebody fills: another test may, at the same time."""
-        locked = locked_inodes()
-        for place in (path, *path.parents):
-            if place == cache:
-                break
-            with contextlib.suppress(FileNotFoundError):  # it has just got its place
-                if place.stat().st_ino in locked:
-                    return True
-        return False
+            hidden = [
+                path
+                for path in cache.rglob("*")
+                if path.name.startswith(".") or (path.parent.name == "partial" and path.name != "lock")
+            ]
+            # What is in a folder that somebody fills is of another test, at the same time.
+            locked = locked_inodes() if hidden else set()
+            for path in hidden:
+                inside = path.relative_to(cache)
+                if not any(inode(cache / place) in locked for place in (inside, *inside.parents[:-1])):
+                    yield f"temporary file in the cache: {inside}"
 
     def _sockets(self) -> Iterator[str]:
         for line in Path(f"/proc/{self._first}/net/unix").read_text().splitlines()[1:]:
