@@ -73,6 +73,10 @@ class CommandLine:
     def _check_value(self, argument: Argument, shown: str, value: str, seen: set[str | None]) -> None:
         if argument.name in seen and argument.kind is not list:
             raise UsageError(f"{shown} is given twice")
+        if not value:
+            raise UsageError(
+                f"{shown} is given, and empty", "is it a variable of the shell that has no value?"
+            )
         if argument.kind is int:
             try:
                 int(value)

@@ -58,7 +58,8 @@ def import_kernel(c: Context, path: str, modules: str = "", config: str = "", js
 
     places = (Path(given) if given else None for given in (modules, config))
     built = kernel_import.take(Path(path), *places)
-    say({"name": built.name, "folder": str(built.folder)}, json, show_kernels.imported)
+    about = {"name": built.name, "folder": str(built.folder), "modules": len(built.manifest.modules)}
+    say(about, json, show_kernels.imported)
 
 
 @task(

@@ -25,14 +25,16 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from errno import EDQUOT, ENOSPC
+from errno import EACCES, EDQUOT, ENOSPC, ENOTDIR, EROFS
 from importlib import util
 from inspect import cleandoc
+from pathlib import Path
 from signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal
 from typing import Any, NoReturn
 
+from lvslab import paths
 from lvslab.command_line import CommandLine, no_command, option, placeholder
-from lvslab.errors import BuildError, LvsLabError, UsageError
+from lvslab.errors import BuildError, LvsLabError, MachineError, UsageError
 from lvslab.light_invoke import (
     Argument,
     Collection,
@@ -185,6 +187,11 @@ class LabProgram(Program):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         except OSError as refused:
+            if refused.errno in (EACCES, ENOTDIR, EROFS) and refused.filename:
+                report(
+                    f"{refused.filename} cannot be used: {refused.strerror}", own_folder(refused.filename)
+                )
+                return MachineError.exit_code
             if refused.errno not in (ENOSPC, EDQUOT):
                 return fault(refused)
             what = f" for {refused.filename}" if refused.filename else ""
@@ -301,6 +308,14 @@ def log_to_stderr(level: int) -> None:
     logger.setLevel(level)
     for noisy in ("invoke", "paramiko"):
         logging.getLogger(noisy).handlers = [logging.NullHandler()]
+
+
+def own_folder(name: object) -> str | None:
+    """What to do about the file ``name``, which cannot be used, if lvslab itself has chosen its place."""
+    for variable, folder in (("LVSLAB_CACHE", paths.cache()), ("LVSLAB_STATE", paths.state())):
+        if Path(str(name)).is_relative_to(folder):
+            return f"{variable} names another folder than {folder}"
+    return None
 
 
 def print_traceback() -> None:

@@ -17,7 +17,7 @@ _LINES = 6  # of what a check says, as many as tell what is wrong
 
 def listed(found: Mapping[str, Any]) -> str:
     """What ``kernel.list`` prints."""
-    there = {row["row"] for row in found["store"]}
+    there = {row["row"] for row in found["store"] if row["source"] != "tree"}
     rows = [("kernel", "how", "compiler", "arch", "here")]
     for row in found["catalogue"]:
         here = "built" if row["name"] in there else "downloaded" if row["downloaded"] else "-"
@@ -83,7 +83,9 @@ def fetched(found: Mapping[str, Any]) -> str:
 
 def imported(found: Mapping[str, Any]) -> str:
     """What ``kernel.import`` prints."""
-    return f"{found['name']} is in the store: ./run lab.up --kernel {found['name']}"
+    number = found["modules"]
+    brought = f"{number or 'no'} module{'' if number == 1 else 's'}"
+    return f"{found['name']} is in the store, with {brought}: ./run lab.up --kernel {found['name']}"
 
 
 def removed(found: Mapping[str, Any]) -> str:

@@ -22,10 +22,10 @@ _OFTEN = 0.25  # seconds between two words on how far it is
 
 
 class Build:
-    """One build of ``name``, whose steps are taken one after the other.
+    """One build of ``name``, whose steps are taken one after the other, in a ``with`` block.
 
-    ``stream`` is its log; of a build that fails a copy is kept at ``kept``. ``program`` is who takes the
-    steps, in words.
+    ``stream`` is its log; where the block ends with a BuildError, a copy is kept at ``kept``, and the error
+    says so. ``program`` is who takes the steps, in words.
     """
 
     def __init__(self, name: str, program: str, stream: BinaryIO, kept: Path) -> None:
@@ -36,6 +36,18 @@ class Build:
         self._began = time.monotonic()
         self._objects = 0
         self._told = 0.0
+
+    def __enter__(self) -> Build:
+        return self
+
+    def __exit__(self, kind: object, failed: BaseException | None, traceback: object) -> None:
+        if not isinstance(failed, BuildError):
+            return
+        self._stream.flush()
+        if text := Path(self._stream.name).read_bytes():
+            store.write(self._kept, text)
+            said = f"all that it said: {self._kept}"
+            failed.hint = f"{failed.hint}\n  {said}" if failed.hint else said
 
     @property
     def seconds(self) -> float:
@@ -75,10 +87,8 @@ class Build:
         log.info("%s", far, extra={"passing": True})
 
     def _failed(self, what: str, status: int, began: int) -> BuildError:
-        text = Path(self._stream.name).read_bytes()
-        store.write(self._kept, text)
         # Without the line that says what was run.
-        said = text[began:].partition(b"\n")[2].decode(errors="replace")
+        said = Path(self._stream.name).read_bytes()[began:].partition(b"\n")[2].decode(errors="replace")
         if said.startswith(("unshare: ", "mount: ")):
             raise MachineError(
                 "a build needs mounts of its own, which this machine does not let it have", said.strip()
@@ -86,7 +96,7 @@ class Build:
         return CommandFailed(
             f"{self._name} does not build: {what}: {ended(self._program, status)}",
             status=status,
-            hint="\n  ".join([*kernel_log.first_error(said), f"all that it said: {self._kept}"]),
+            hint="\n  ".join(kernel_log.first_error(said)),
         )
 
 

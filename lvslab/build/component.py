@@ -224,7 +224,9 @@ def _source_checksum(component: Component) -> str:
         return kernel_tree.fingerprint(component.tree)
     if known := catalogue.source(component.source).sha256:
         return known
-    return store.sha256(source.get(component.source))
+    # All others have checksums in the catalogue.
+    instead = "lab.up --ipvsadm takes a source tree of yours, by its path"
+    return store.sha256(source.get(component.source, instead=instead))
 
 
 def _read(place: Path) -> Built | None:
@@ -262,8 +264,7 @@ def _run(component: Component, work: Path, needs: Mapping[str, Path], wanted: st
     jobs, script = building.processors(), work / "recipes" / f"{component.program}.sh"
     kept = paths.cache() / "toolchains-failed" / f"{component.name}.log"
     log.info("building %s, %d jobs", component.name, jobs)
-    with (work / _LOG).open("wb") as stream:
-        steps = Build(component.name, "its script", stream, kept)
+    with (work / _LOG).open("wb") as stream, Build(component.name, "its script", stream, kept) as steps:
         steps.take(
             "compiling", ["sh", script.name], inside(work, needs, script, jobs, root=os.geteuid() == 0)
         )

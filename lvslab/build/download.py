@@ -70,14 +70,13 @@ def content(url: str, limit: int = 16 * MIB) -> bytes:
 def _copy(url: str, part: Path) -> None:
     path = Path(unquote(urlsplit(url).path))
     try:
-        with path.open("rb") as source, part.open("wb") as target, _room_for(part, path.stat().st_size):
-            shutil.copyfileobj(source, target, MIB)
+        source = path.open("rb")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        part.unlink(missing_ok=True)
         raise NotThere(f"there is no file {path}") from None
     except PermissionError:
-        part.unlink(missing_ok=True)
         raise BuildError(f"{path} may not be read") from None
+    with source, part.open("wb") as target, _room_for(part, path.stat().st_size):
+        shutil.copyfileobj(source, target, MIB)
 
 
 def _once(url: str, part: Path) -> None:

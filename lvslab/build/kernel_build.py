@@ -36,6 +36,7 @@ from lvslab.build.kernel_store import Built
 from lvslab.errors import BuildError, UsageError
 from lvslab.run import missing_program
 
+_INSTEAD = "--insecure takes it unverified, --tree takes a source tree"
 # What a build takes on disk at its height, in MiB.
 _SPACE = {"2.4": 400, "2.6": 900, "today": 2500}
 # What the machine must have. make would notice late, and name a file of the kernel's instead of a package.
@@ -72,13 +73,13 @@ def build(
     made_of = kernel_tree.fingerprint(tree) if tree else _of_release(row, insecure)
     name = kernel_store.name_of(row.version, key(row, wanted, compiler_key(row), made_of))
     if there := kernel_store.read(kernel_store.folder() / name):
-        return there
+        return kernel_store.again(there)
     _check_machine(row)
     compiler = compiler_of(row)
     folders.need_space(kernel_store.folder(), _SPACE[row.family], f"building Linux {row.version}")
     with building.one_at_a_time(f"Linux {row.version}", f"kernel-{name}"):
         if there := kernel_store.read(kernel_store.folder() / name):
-            return there  # built by another process, for which this one waited
+            return kernel_store.again(there)  # built by another process, for which this one waited
         with kernel_store.making(f"{row.version}-work") as work, kernel_store.making(name) as made:
             job = Job(row, wanted, compiler, work, made, jobs or building.processors())
             job.run(tree, insecure)
@@ -88,12 +89,12 @@ def build(
 
 
 def row_of(version: str, tree: Path | None) -> KernelRow:
-    """The catalogue's row to build by, with the version that is built. A tree's own version is what counts,
-    if it is of the series asked for."""
+    """The catalogue's row to build by, with the version that is built. A tree's own version is what counts:
+    that or its series must be asked for, so that the same name finds the kernel afterwards."""
     if tree is None:
         return catalogue.kernel(version)
     found = kernel_tree.version(tree)
-    if catalogue.series(version) != catalogue.series(found) and found != version:
+    if version not in (found, catalogue.series(found)):
         raise UsageError(
             f"{tree} is Linux {found}, not {version}", f"./run kernel.build {found} --tree {tree}"
         )
@@ -101,7 +102,8 @@ def row_of(version: str, tree: Path | None) -> KernelRow:
 
 
 def _row_for(version: str) -> KernelRow:
-    """The row of the version's series, else of the last series before it that is built the same way.
+    """The row of the version's series, else of the last series before it that is built the same way, with
+    what the next one needs: what broke in between is mended where it is found.
 
     Raises UsageError for versions that are built in no way that is known here.
     """
@@ -115,7 +117,9 @@ def _row_for(version: str) -> KernelRow:
         raise UsageError(
             f"lvslab cannot build Linux {version}", "it builds 2.4, 2.6 from 2.6.11 on, and 4.19 and later"
         )
-    return older[-1]
+    before = older[-1]
+    next_fixes = next((row.fixes for row in rows[len(older) :] if row.family == before.family), ())
+    return replace(before, fixes=tuple(dict.fromkeys((*before.fixes, *next_fixes))))
 
 
 def wishes(row: KernelRow, config: Path | None) -> Mapping[str, kconfig.Wish]:
@@ -173,7 +177,7 @@ def _of_release(row: KernelRow, insecure: bool) -> str:
     """The checksum of the release's tarball, which is downloaded and verified where it is missing."""
     if row.source.sha256:
         return row.source.sha256
-    tarball = source.get(row.name, insecure=insecure)
+    tarball = source.get(row.name, insecure=insecure, instead=_INSTEAD)
     about = tarball.stat()
     stamp = f"{tarball} {about.st_ino} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"
     return store.remembered(f"source-{tarball.name}", [stamp.encode()], lambda: store.sha256(tarball))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lvslab.build import kernel_store, packages, store
+from lvslab.build import modules as modules_of
 from lvslab.build.kernel import Kernel, find
 from lvslab.build.kernel_store import Built, Manifest
 from lvslab.errors import UsageError
@@ -24,9 +25,11 @@ def take(path: Path, modules: Path | None = None, config: Path | None = None) ->
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}", "give a bzImage (vmlinuz) or a kernel's Debian package")
-    kernel = find(str(path))
+    kernel = find(str(path.resolve()))  # a file, whatever names the store knows
     if modules is not None:
-        kernel = replace(kernel, module_source=_modules(modules))
+        kernel = replace(kernel, module_source=_modules(modules, kernel.release))
+    if config is not None and not config.is_file():
+        raise UsageError(f"there is no file {config}", "--config takes what the kernel was configured with")
     settings = config.read_bytes() if config is not None else _config(path, kernel.release)
     number = ".".join(map(str, kernel.version))
     with kernel_store.making(number) as made:
@@ -55,7 +58,7 @@ def take(path: Path, modules: Path | None = None, config: Path | None = None) ->
         )
         name = kernel_store.name_of(number, _sum(made, kernel))
         there = kernel_store.read(kernel_store.folder() / name)
-        return there or kernel_store.install(made, name, manifest)
+        return kernel_store.again(there) if there else kernel_store.install(made, name, manifest)
 
 
 def family(version: tuple[int, ...]) -> str:
@@ -63,12 +66,26 @@ def family(version: tuple[int, ...]) -> str:
     return "2.4" if version < (2, 5) else "2.6" if version < (3,) else "today"
 
 
-def _modules(path: Path) -> Path:
+def _modules(path: Path, release: str) -> Path:
+    """``path``, which must have modules for that kernel, or none at all."""
     if path.suffix == ".deb" and path.is_file():
+        inside = f"lib/modules/{release}/kernel/"
+        if not any(packages.members(path, lambda name: inside in name)):
+            raise UsageError(f"{path} has no modules of {release}", "is it the package of another kernel?")
         return path.resolve()
-    if (path / "kernel").is_dir():
-        return path.resolve()
-    raise UsageError(f"{path} is no folder of modules: it has no kernel/ in it", "give lib/modules/RELEASE")
+    if not (path / "kernel").is_dir():
+        raise UsageError(
+            f"{path} is no folder of modules: it has no kernel/ in it", "give lib/modules/RELEASE"
+        )
+    others = set[str]()
+    for found in modules_of.releases_of(path):
+        if found == release:
+            break
+        others.add(found)
+    else:
+        if others:
+            raise UsageError(f"the modules in {path} are of {min(others)}, and the kernel is {release}")
+    return path.resolve()
 
 
 def _config(path: Path, release: str) -> bytes:
@@ -87,7 +104,11 @@ def _copy_modules(kernel: Kernel, target: Path) -> tuple[str, ...]:
     if source is None:
         return ()
     if source.is_dir():
-        shutil.copytree(source / "kernel", target / "kernel")
+        try:
+            shutil.copytree(source / "kernel", target / "kernel")
+        except shutil.Error as refused:
+            place, _, why = refused.args[0][0]
+            raise UsageError(f"{place} cannot be copied: {why}") from None
     else:
         inside = f"lib/modules/{kernel.release}/"
         for member in packages.members(source, lambda path: f"{inside}kernel/" in path and ".ko" in path):

@@ -81,9 +81,8 @@ class Job:
         read, written = (linux, linux) if lower is None else (lower, self.work / "upper")
 
         log.info("building Linux %s with %s, %d jobs", self.row.version, self.compiler.name, self.jobs)
-        kept = paths.cache() / "kernels" / "failed" / f"{self.row.version}.log"
-        with (self.made / "build.log").open("wb") as stream:
-            steps = Build(f"Linux {self.row.version}", "make", stream, kept)
+        name, log_file = f"Linux {self.row.version}", self.made / "build.log"
+        with log_file.open("wb") as stream, Build(name, "make", stream, self._kept("log")) as steps:
 
             def take(what: str, command: Sequence[str], input: bytes = b"") -> None:
                 steps.take(what, command, self.inside(lower, command), input=input)
@@ -98,7 +97,11 @@ class Job:
             for what, command in kernel_recipe.build(self.recipe, has_modules):
                 take(what, command)
             steps.done()
-        self._collect(written, final)
+            self._collect(written, final)
+
+    def _kept(self, what: str) -> Path:
+        """Where the log or the config of this build is kept if it fails."""
+        return paths.cache() / "kernels" / "failed" / f"{self.row.version}.{what}"
 
     def _takes_layers(self, tree: Path) -> bool:
         """Whether a layer can be put over the tree here: not every file system lets one."""
@@ -125,6 +128,7 @@ class Job:
         final = (written / ".config").read_text(errors="replace")
         (self.made / "config").write_text(final)
         if misses := kconfig.verify(self.wishes, final):
+            store.write(self._kept("config"), final.encode())
             known = kconfig_tree.definitions(read, self.row.arch)
             raise refused(self.row.version, misses, known, kconfig.values(final))
         return final

@@ -25,8 +25,7 @@ FINGERPRINT = "B8868C80BA62A1FFFAF5FDA9632D3A06589DA6B1"
 LIST = "sha256sums.asc"
 KEY = "autosigner.gpg"
 _ENTRY = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
-INSECURE = "--insecure takes it unverified"
-_OTHERS = "without kernel.org: LVSLAB_MIRROR names mirrors of your own, --tree takes a source tree"
+_OTHERS = "without kernel.org: LVSLAB_MIRROR names mirrors of your own"
 
 
 class Unlisted(BuildError):
@@ -56,7 +55,7 @@ def checksum(path: str, extra: Sequence[str] = (), mirrors: Sequence[str] | None
         problems.append(f"the list of {mirror} does not have {file}")
     if listed:
         raise BuildError(f"kernel.org has no {path}", _near(file, near))
-    hint = "\n  ".join([*dict.fromkeys(problems), _OTHERS, INSECURE])
+    hint = "\n  ".join([*dict.fromkeys(problems), _OTHERS])
     raise Unlisted("kernel.org's checksums cannot be had", hint)
 
 

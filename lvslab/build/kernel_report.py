@@ -72,7 +72,8 @@ def fetched(name: str, insecure: bool = False) -> tuple[Path, ...]:
     unknown name, else as ``source.get`` and ``releases.kernel_packages`` do."""
     ready = catalogue.ready(name)
     if ready is None:
-        return (source.fetch(catalogue.kernel(name).source, insecure=insecure),)
+        wanted = catalogue.kernel(name).source
+        return (source.fetch(wanted, insecure=insecure, instead="--insecure takes it unverified"),)
     found = releases.kernel_packages(ready.release, ready.package)
     return tuple(dict.fromkeys((found.image, found.modules)))
 
@@ -88,6 +89,7 @@ def _of_store(kernel: Built) -> Mapping[str, Any]:
         "arch": about.arch,
         "compiler": about.compiler,
         "modules": len(about.modules),
+        "source": about.source,
         "built": about.built,
         "disk": sum(file.stat().st_blocks * 512 for file in files),
         "folder": str(kernel.folder),

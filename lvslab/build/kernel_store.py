@@ -7,6 +7,7 @@ there are any), ``manifest.json``, and ``lib/modules/RELEASE/kernel/``.
 from __future__ import annotations
 
 import json
+import os
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -49,6 +50,12 @@ class Manifest:
     built: int
     modules: tuple[str, ...]
 
+    @property
+    def release_of_catalogue(self) -> str:
+        """The row whose source it was built from; "" for a tree, which is built as that row says, and is
+        another version all the same, and for what was imported."""
+        return "" if self.source == "tree" else self.row
+
 
 @dataclass(frozen=True)
 class Built:
@@ -61,6 +68,15 @@ class Built:
     def name(self) -> str:
         """``VERSION-CONFIGHASH``."""
         return self.folder.name
+
+    @property
+    def asked_for(self) -> int:
+        """When it was built or imported, or would have been if it had not been there; nanoseconds since
+        1970."""
+        try:
+            return self.folder.stat().st_mtime_ns
+        except FileNotFoundError:  # deleted since it was read
+            return 0
 
     @property
     def image(self) -> Path:
@@ -102,34 +118,41 @@ def read(place: Path) -> Built | None:
 
 
 def installed() -> tuple[Built, ...]:
-    """The kernels that are there, by version, of one version the newest last."""
+    """The kernels that are there, by version, of one version the one that was asked for last at the end."""
     found = [read(place) for place in folder().glob("[!.]*")]
     return tuple(
         sorted(
             (built for built in found if built is not None),
-            key=lambda built: (catalogue.numbers(built.manifest.version), built.manifest.built, built.name),
+            key=lambda built: (catalogue.numbers(built.manifest.version), built.asked_for, built.name),
         )
     )
 
 
 def find(name: str) -> Built | None:
-    """The kernel of the store for a folder's name, or the newest of a version or a series (``2.6.18``)."""
+    """The kernel of the store for a folder's name, or of a version or a series (``2.6.18``) the last one: of
+    one version that is the one that ``kernel.build`` or ``kernel.import`` returned last."""
     return next(reversed(matching(name)), None)
 
 
 def matching(name: str) -> tuple[Built, ...]:
-    """Those of that folder name, else those of that version, else those that were built by that row of the
-    catalogue, else those of that series; the newest last."""
+    """Those of that folder name, else those of that version, else those whose source is that row's of the
+    catalogue, else those of that series; in the order of ``installed``."""
     there = installed()
     for called in (
         lambda built: built.name,
         lambda built: built.manifest.version,
-        lambda built: built.manifest.row,
+        lambda built: built.manifest.release_of_catalogue,
         lambda built: catalogue.series(built.manifest.version),
     ):
-        if found := tuple(built for built in there if called(built) == name):
+        if name and (found := tuple(built for built in there if called(built) == name)):
             return found
     return ()
+
+
+def again(built: Built) -> Built:
+    """The same kernel, which was asked for once more: of its version it is the last one now."""
+    os.utime(built.folder)
+    return built
 
 
 def making(name: str) -> AbstractContextManager[Path]:

@@ -26,6 +26,8 @@ _GENERATED = (
     *("*/.tmp_*", "*/tools/*", "*/scripts/*", "*/usr/*"),
 )
 
+_NUMBERS = ("VERSION", "PATCHLEVEL", "SUBLEVEL")
+
 
 def version(tree: Path) -> str:
     """The version that the tree's Makefile says, such as 2.6.18 or 6.1-rc3. Raises UsageError where it is no
@@ -35,17 +37,23 @@ def version(tree: Path) -> str:
         raise UsageError(f"there is no folder {tree}", "--tree takes the top folder of a kernel's source")
     text = makefile.read_text("latin-1") if makefile.is_file() else ""
     found = {
-        name: matched[1].strip()
-        for name in ("VERSION", "PATCHLEVEL", "SUBLEVEL", "EXTRAVERSION")
-        if (matched := re.search(rf"^{name}[ \t]*=[ \t]*([\w.-]*)[ \t]*$", text, re.MULTILINE))
+        name: matched[1]
+        for name, value in (*((name, r"\d+") for name in _NUMBERS), ("EXTRAVERSION", r"[\w.-]*"))
+        if (matched := re.search(rf"^{name}[ \t]*=[ \t]*({value})[ \t]*$", text, re.MULTILINE))
     }
-    if not (found.get("VERSION") and found.get("PATCHLEVEL") and (tree / "arch").is_dir()):
+    wrong = "it has no Makefile" if not text else ""
+    if not wrong and not ("VERSION" in found and "PATCHLEVEL" in found):
+        wrong = "its Makefile names no version"
+    # Others number their releases in the same way.
+    missing = [name for name in ("arch", "init/main.c") if not (tree / name).exists()]
+    if not wrong and missing:
+        wrong = f"it has no {missing[0]}"
+    if wrong:
         raise UsageError(
-            f"{tree} is no source tree of Linux: "
-            + ("its Makefile names no version" if text else "it has no Makefile"),
-            "give the folder that holds Makefile, arch and net",
+            f"{tree} is no source tree of Linux: {wrong}",
+            "give the folder that holds Makefile, arch and init/main.c",
         )
-    numbers = [found["VERSION"], found["PATCHLEVEL"], found.get("SUBLEVEL", "")]
+    numbers = [found.get(name, "") for name in _NUMBERS]
     # linux-6.1 is 6.1.0 to its Makefile and 6.1 to everybody else.
     if numbers[2] == "0" and int(numbers[0]) >= 3:
         numbers.pop()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -29,6 +29,7 @@ WANTED = re.compile(
     r"|drivers/net/(?:virtio_net|e1000/|ethernet/intel/e1000/)"
     r"|drivers/virtio/virtio_pci)"
 )
+_RELEASE = re.compile(rb"(?:^|\0)(?:vermagic|kernel_version)=([^\0 ]+)")
 _INFO = re.compile(rb"(?:^|\0)(depends|alias|softdep)=([^\0]*)")
 ALL = re.compile("")
 """Every module that there is."""
@@ -72,6 +73,13 @@ def of_folder(folder: Path, wanted: re.Pattern[str] = WANTED) -> tuple[Module, .
 def files_of(folder: Path) -> list[Path]:
     """The modules in an installed modules folder, sorted."""
     return sorted(file for file in (folder / "kernel").rglob("*") if _FILE.search(file.name))
+
+
+def releases_of(folder: Path) -> Iterator[str]:
+    """For which kernel each module in that folder says that it is; those that say nothing are left out."""
+    for file in files_of(folder):
+        if found := _RELEASE.search(_plain(file.name, file.read_bytes())):
+            yield found.group(1).decode(errors="replace")
 
 
 def tables(modules: Collection[Module]) -> Mapping[str, bytes]:

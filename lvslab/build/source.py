@@ -33,16 +33,17 @@ def folder() -> Path:
     return paths.cache() / "sources"
 
 
-def get(name: str, *, insecure: bool = False) -> Path:
+def get(name: str, *, insecure: bool = False, instead: str = "") -> Path:
     """The verified tarball for a name of the catalogue's sources or kernels, in the cache.
 
     With ``insecure`` one that nothing verifies is taken as well; what a known checksum contradicts never is.
-    Raises UsageError for an unknown name, BuildError where it cannot be had or is not what it should be.
+    ``instead`` is what the user may do where nothing verifies it, for the error. Raises UsageError for an
+    unknown name, BuildError where it cannot be had or is not what it should be.
     """
-    return fetch(catalogue.source(name), insecure=insecure)
+    return fetch(catalogue.source(name), insecure=insecure, instead=instead)
 
 
-def fetch(source: Source, *, insecure: bool = False) -> Path:
+def fetch(source: Source, *, insecure: bool = False, instead: str = "") -> Path:
     """The same for a row of the catalogue."""
     if source.place == "debian-package":
         return _out_of_package(source)
@@ -53,7 +54,7 @@ def fetch(source: Source, *, insecure: bool = False) -> Path:
         if path.exists():
             return path
         folder().mkdir(parents=True, exist_ok=True)
-        wanted = source.sha256 or _listed(source, insecure)
+        wanted = source.sha256 or _listed(source, insecure, instead)
         if not wanted:
             path = folder() / _UNVERIFIED / source.file
             if path.exists():
@@ -93,7 +94,8 @@ def mirrors() -> tuple[str, ...]:
 
 
 def unpack(tarball: Path, folder: Path) -> Path:
-    """Make ``folder`` the top folder of ``tarball``: at once, or not at all. Raises BuildError."""
+    """Make ``folder`` the top folder of ``tarball``: at once, or not at all. Raises BuildError; a tarball
+    that nothing vouches for is deleted then."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
         place = Path(made) / "unpacked"
@@ -101,7 +103,12 @@ def unpack(tarball: Path, folder: Path) -> Path:
         try:
             run(["tar", "--extract", "--no-same-owner", "--file", tarball, "--directory", place])
         except CommandFailed as failed:
-            raise BuildError(f"{tarball} cannot be unpacked", failed.hint) from None
+            hints = [failed.hint] if failed.hint else []
+            if is_unverified(tarball):
+                # It may be no tarball at all, and nothing else would ever replace it.
+                tarball.unlink(missing_ok=True)
+                hints.append("nothing vouched for it, and it is deleted: the next try downloads it again")
+            raise BuildError(f"{tarball} cannot be unpacked", "\n  ".join(hints)) from None
         inside = list(place.iterdir())
         top = inside[0] if len(inside) == 1 and inside[0].is_dir() else place
         if folder.exists():
@@ -121,15 +128,16 @@ def urls(source: Source) -> Iterator[str]:
     yield from (original + path for original in originals)
 
 
-def _listed(source: Source, insecure: bool) -> str:
+def _listed(source: Source, insecure: bool, instead: str) -> str:
     """The checksum that kernel.org's signed list has; "" where it cannot be had and that may be."""
     try:
         if source.place != "kernel.org":
-            raise kernel_org.Unlisted(f"nothing verifies {source.file}", kernel_org.INSECURE)
+            raise kernel_org.Unlisted(f"nothing verifies {source.file}")
         return kernel_org.checksum(source.path, extra=mirrors())
-    except kernel_org.Unlisted:
+    except kernel_org.Unlisted as failed:
         if not insecure:
-            raise
+            hints = [hint for hint in (failed.hint, instead) if hint]
+            raise kernel_org.Unlisted(failed.message, "\n  ".join(hints)) from None
         return ""
 
 

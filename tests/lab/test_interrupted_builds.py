@@ -83,8 +83,9 @@ modules modules_install:
 def tree(tmp_path: Path) -> Path:
     """A source tree like Linux's, whose compiling takes some seconds."""
     folder = tmp_path / "tree"
-    for name in ("arch/x86/boot", "scripts/kconfig"):
+    for name in ("arch/x86/boot", "scripts/kconfig", "init"):
         (folder / name).mkdir(parents=True)
+    (folder / "init/main.c").touch()
     (folder / "scripts/kconfig/conf.c").write_text("KCONFIG_ALLCONFIG")
     (folder / "Makefile").write_text(MAKEFILE)
     shutil.copy(kernel.find("debian-cloud").image, folder / "image")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lvslab.build.building import Build
-from lvslab.errors import CommandFailed, MachineError
+from lvslab.errors import BuildError, CommandFailed, MachineError
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_all_that_is_said_is_kept(steps: Build, tmp_path: Path, caplog: pytest.L
 def test_the_first_mistake_of_the_step_that_failed_is_shown(steps: Build, tmp_path: Path) -> None:
     steps.take("cleaning", ["echo", "a.c:1: error: of an earlier step"])
     script = "echo '  CC  b.o'; echo 'b.c:2: error: undeclared'; echo 'make: *** [b.o] Error 1'; exit 2"
-    with pytest.raises(CommandFailed) as failed:
+    with pytest.raises(CommandFailed) as failed, steps:
         steps.take("compiling", ["make"], ["sh", "-c", script])
     assert failed.value.message == "Linux 9.9 does not build: compiling: make ended with status 2"
     assert failed.value.status == 2
@@ -49,6 +49,14 @@ def test_a_machine_that_allows_no_mounts_is_told_from_a_mistake(steps: Build) ->
     with pytest.raises(MachineError, match="needs mounts of its own") as refused:
         steps.take("compiling", ["make"], ["sh", "-c", f"echo '{said}' >&2; exit 1"])
     assert refused.value.hint == said
+
+
+def test_a_mistake_between_two_steps_keeps_the_log_too(steps: Build, tmp_path: Path) -> None:
+    with pytest.raises(BuildError) as failed, steps:
+        steps.take("compiling", ["echo", "done"])
+        raise BuildError("there is no image")
+    kept = tmp_path / "failed/9.9.log"
+    assert failed.value.hint == f"all that it said: {kept}" and kept.read_text().endswith("\ndone\n")
 
 
 def test_a_program_that_is_not_there(steps: Build) -> None:

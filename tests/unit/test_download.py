@@ -184,6 +184,10 @@ def test_a_file_that_is_not_in_the_folder(tmp_path: Path, part: Path, name: str)
     with pytest.raises(download.NotThere, match="there is no file /"):
         download.fetch(f"{tmp_path.as_uri()}/{name}", part)
     assert not part.exists()
+    part.write_text("what came from somewhere else")
+    with pytest.raises(download.NotThere):
+        download.fetch(f"{tmp_path.as_uri()}/{name}", part)
+    assert part.read_text() == "what came from somewhere else"
 
 
 def test_content(web: Web, url: str) -> None:

@@ -12,7 +12,9 @@ from lvslab.errors import LabFileError, UsageError
 
 
 def a_tree(folder: Path, version: str) -> Path:
-    (folder / "arch").mkdir(parents=True)
+    for name in ("arch", "init"):
+        (folder / name).mkdir(parents=True)
+    (folder / "init/main.c").touch()
     names = ("VERSION", "PATCHLEVEL", "SUBLEVEL")
     numbers = dict(zip(names, version.split("."), strict=False))
     (folder / "Makefile").write_text("".join(f"{name} = {numbers.get(name, '')}\n" for name in names))
@@ -31,7 +33,6 @@ def test_a_release_has_its_row() -> None:
         ("2.4.36", "2.4.37.11"),
         ("2.6.11", "2.6.11.12"),
         ("2.6.18", "2.6.18.8"),
-        ("2.6.27", "2.6.18.8"),  # none of its series: what the last one before it needs
         ("2.6.32", "2.6.32.71"),
         ("6.18", "6.12"),
     ],
@@ -41,6 +42,27 @@ def test_a_tree_is_built_as_its_own_version(tmp_path: Path, found: str, row: str
     assert built.version == found
     expected = catalogue.kernel(row)
     assert (built.fragments, built.fixes) == (expected.fragments, expected.fixes)
+
+
+def test_a_tree_between_two_series_has_the_fixes_of_both(tmp_path: Path) -> None:
+    early, late = (
+        kernel_build.row_of(found, a_tree(tmp_path / found, found)) for found in ("2.6.14", "2.6.27")
+    )
+    assert (early.name, late.name) == ("2.6.11.12", "2.6.18.8")
+    assert {"segment-moves", "mixed-rules"} <= {*early.fixes} and {"mixed-rules", "timeconst"} <= {
+        *late.fixes
+    }
+    assert len({*late.fixes}) == len(late.fixes)
+
+
+def test_a_tree_is_asked_for_by_its_version_or_series(tmp_path: Path) -> None:
+    tree = a_tree(tmp_path / "tree", "2.6.18")
+    with (tree / "Makefile").open("a") as makefile:
+        makefile.write("EXTRAVERSION = .7\n")
+    assert kernel_build.row_of("2.6.18", tree) == kernel_build.row_of("2.6.18.7", tree)
+    # What comes of it would not be found by that name.
+    with pytest.raises(UsageError, match=r"is Linux 2\.6\.18\.7, not 2\.6\.18\.8"):
+        kernel_build.row_of("2.6.18.8", tree)
 
 
 def test_a_tree_of_another_version_is_refused(tmp_path: Path) -> None:

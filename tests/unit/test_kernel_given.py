@@ -26,6 +26,7 @@ def tree(tmp_path: Path) -> Path:
     top = tmp_path / "linux"
     files = {
         "Makefile": b"VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 9\nEXTRAVERSION =\n",
+        "init/main.c": b"int main;\n",
         "net/netfilter/ipvs/ip_vs_core.c": b"int x;\n",
         ".config": b"CONFIG_IP_VS=m\n",
         MODULE: b"\x7fELF ip_vs",

@@ -113,6 +113,40 @@ def test_what_is_no_kernel(tmp_path: Path) -> None:
     assert kernel_store.installed() == ()
 
 
+def test_modules_of_another_kernel(built: Path, make_deb: Callable[..., Path], tmp_path: Path) -> None:
+    others = tmp_path / "others"
+    (others / "kernel").mkdir(parents=True)
+    (others / "kernel/ext2.ko").write_bytes(b"\x7fELF\0vermagic=6.1.0-other SMP mod_unload \0")
+    with pytest.raises(UsageError, match=r"are of 6\.1\.0-other, and the kernel is 6\.1\.9-test"):
+        kernel_import.take(built, others)
+    # One of an earlier build may lie in a tree beside those of this one.
+    (others / "kernel/ext3.ko").write_bytes(f"\x7fELF\0vermagic={RELEASE} SMP mod_unload \0".encode())
+    assert len(kernel_import.take(built, others).manifest.modules) == 2
+    package = make_deb({"lib/modules/6.1.0-other/kernel/fs/ext2.ko": b"\x7fELF"})
+    with pytest.raises(UsageError, match=rf"has no modules of {RELEASE}"):
+        kernel_import.take(built, package)
+
+
+def test_what_goes_with_a_kernel_and_is_not_there(built: Path, tmp_path: Path) -> None:
+    for missing in (tmp_path / "missing", tmp_path):
+        with pytest.raises(UsageError, match="there is no file"):
+            kernel_import.take(built, config=missing)
+    link = built.parent / "lib/modules" / RELEASE / "kernel/dangling.ko"
+    link.symlink_to("nowhere")
+    with pytest.raises(UsageError, match=r"dangling\.ko cannot be copied"):
+        kernel_import.take(built)
+    assert kernel_store.installed() == ()
+
+
+def test_a_file_that_is_called_like_a_kernel_of_the_store(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel_import.take(built)
+    monkeypatch.chdir(tmp_path)
+    Path("6.1.9").write_bytes(image("6.2.0-other"))
+    assert kernel_import.take(Path("6.1.9")).manifest.release == "6.2.0-other"
+
+
 def test_modules_that_are_none(built: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "missing", tmp_path, built):
         with pytest.raises(UsageError, match="is no folder of modules"):

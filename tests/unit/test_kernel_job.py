@@ -41,8 +41,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def a_tree(folder: Path) -> Path:
-    for name in ("arch/x86/boot", "scripts/kconfig"):
+    for name in ("arch/x86/boot", "scripts/kconfig", "init"):
         (folder / name).mkdir(parents=True)
+    (folder / "init/main.c").touch()
     (folder / "scripts/kconfig/conf.c").write_text("KCONFIG_ALLCONFIG")
     (folder / "image").write_bytes(bzimage(f"{RELEASE} (lvslab@lvslab) #1"))
     (folder / "note").write_text("as it was\n")
@@ -120,6 +121,16 @@ def test_an_unchanged_tree_is_built_once(tree: Path, monkeypatch: pytest.MonkeyP
     second = built(tree)
     assert second.name != first.name and b"changed" in second.image.read_bytes()
     assert set(kernel_store.installed()) == {first, second}
+    assert kernel_store.find(RELEASE) == second
+
+
+def test_going_back_to_what_was_built_makes_it_the_one_that_is_meant(tree: Path, tmp_path: Path) -> None:
+    first = built(tree)
+    other = a_tree(tmp_path / "other")
+    (other / "note").write_text("changed\n")
+    second = built(other)
+    assert kernel_store.find(RELEASE) == second
+    assert built(tree) == first and kernel_store.find(RELEASE) == first
 
 
 def test_what_somebody_has_built_in_the_tree_does_not_count(tree: Path) -> None:
@@ -144,7 +155,21 @@ def test_a_build_that_fails_leaves_its_log_and_nothing_else(tree: Path, cache: P
     assert "a.c:1: error: x" in (cache / "kernels/failed/6.1.9.log").read_text()
 
 
-def test_a_setting_that_kconfig_drops_ends_the_build(tree: Path) -> None:
+def test_a_build_without_an_image_leaves_its_log(tree: Path, cache: Path) -> None:
+    built(tree)
+    kernel_store.remove(RELEASE)
+    makefile = (tree / "Makefile").read_text()
+    (tree / "Makefile").write_text(
+        makefile.replace(">arch", ">/dev/null # ").replace(">>/dev/null #", "# >>")
+    )
+    with pytest.raises(BuildError, match="there is no bzImage") as failed:
+        kernel_build.build(RELEASE, tree=tree)
+    kept = cache / "kernels/failed/6.1.9.log"
+    assert failed.value.hint == f"all that it said: {kept}"
+    assert "net/netfilter/ipvs/ip_vs_core.o" in kept.read_text()
+
+
+def test_a_setting_that_kconfig_drops_ends_the_build(tree: Path, cache: Path) -> None:
     built(tree)
     kernel_store.remove(RELEASE)
     makefile = (tree / "Makefile").read_text()
@@ -156,6 +181,10 @@ def test_a_setting_that_kconfig_drops_ends_the_build(tree: Path) -> None:
     ) as refused:
         kernel_build.build(RELEASE, tree=tree)
     assert "CONFIG_IP_VS_WLC=m (ipvs-today.config:" in (refused.value.hint or "")
+    failed = cache / "kernels/failed"
+    assert f"all that it said: {failed}/6.1.9.log" in (refused.value.hint or "")
+    assert (failed / "6.1.9.log").read_text().startswith("# configuring: make ")
+    assert "CONFIG_IP_VS=y\n" in (failed / "6.1.9.config").read_text()
     assert list(kernel_store.folder().iterdir()) == []
 
 

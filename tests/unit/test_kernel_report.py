@@ -85,7 +85,8 @@ def test_all_about_others() -> None:
 def test_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, bool]] = []
 
-    def fetch(row: catalogue.Source, *, insecure: bool) -> Path:
+    def fetch(row: catalogue.Source, *, insecure: bool, instead: str) -> Path:
+        assert "--insecure" in instead
         asked.append((row.file, insecure))
         return Path(row.file)
 

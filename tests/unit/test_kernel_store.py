@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -69,12 +70,30 @@ def test_what_was_installed_is_found_by_name_version_and_series(folder: Path) ->
     assert [place.name for place in folder.iterdir()] == ["2.6.18.8-cccccccccccc"]
 
 
-def test_of_one_version_the_newest_is_found() -> None:
-    put("2.6.18.8-bbbbbbbbbbbb", built=3000)
-    put("2.6.18.8-aaaaaaaaaaaa", built=2000)
-    put("2.6.18-dddddddddddd", version="2.6.18", built=9000)
-    found = [kernel_store.find(name) for name in ("2.6.18.8", "2.6.18")]
-    assert [built.name for built in found if built] == ["2.6.18.8-bbbbbbbbbbbb", "2.6.18-dddddddddddd"]
+def test_of_one_version_the_one_asked_for_last_is_found() -> None:
+    first = put("2.6.18.8-bbbbbbbbbbbb")
+    second = put("2.6.18.8-aaaaaaaaaaaa")
+    other = put("2.6.18-dddddddddddd", version="2.6.18")
+    for number, built in enumerate((first, second, other), start=1):
+        os.utime(built.folder, (number, number))
+    assert [kernel_store.find(name) for name in ("2.6.18.8", "2.6.18")] == [second, other]
+    assert kernel_store.again(first) == first
+    assert kernel_store.find("2.6.18.8") == first
+
+
+def test_no_name_is_no_kernel() -> None:
+    put("6.1.9-0", version="6.1.9", row="")
+    assert kernel_store.matching("") == ()
+    with pytest.raises(UsageError):
+        kernel_store.remove("")
+
+
+def test_a_tree_does_not_answer_to_the_release_that_it_is_built_as() -> None:
+    tree = put("2.6.25.20-0", version="2.6.25.20", source="tree")
+    assert kernel_store.find("2.6.18.8") is None
+    assert kernel_store.find("2.6.25") == tree
+    packaged = put("6.1.176-0", version="6.1.176", row="linux-source-6.1", source="debian-package")
+    assert kernel_store.find("linux-source-6.1") == packaged
 
 
 def test_versions_are_ordered_as_numbers() -> None:

@@ -14,7 +14,9 @@ def a_tree(
     folder: Path, makefile: str = "VERSION = 2\nPATCHLEVEL = 6\nSUBLEVEL = 18\nEXTRAVERSION =\n"
 ) -> Path:
     (folder / "arch").mkdir(parents=True)
-    (folder / "kernel").mkdir()
+    for name in ("kernel", "init"):
+        (folder / name).mkdir()
+    (folder / "init/main.c").touch()
     (folder / "Makefile").write_text(makefile)
     (folder / "kernel/fork.c").write_text("int fork;\n")
     return folder
@@ -41,6 +43,12 @@ def test_what_is_no_kernels_tree_is_refused(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text("all:\n\tcc -o a a.c\n")
     with pytest.raises(UsageError, match="its Makefile names no version"):
         kernel_tree.version(tmp_path)
+    with pytest.raises(UsageError, match="its Makefile names no version"):
+        kernel_tree.version(a_tree(tmp_path / "words", "VERSION = foo\nPATCHLEVEL = bar\nSUBLEVEL = 0\n"))
+    loader = a_tree(tmp_path / "u-boot", "VERSION = 2024\nPATCHLEVEL = 01\nSUBLEVEL =\nEXTRAVERSION =\n")
+    (loader / "init/main.c").unlink()
+    with pytest.raises(UsageError, match=r"no source tree of Linux: it has no init/main\.c"):
+        kernel_tree.version(loader)
 
 
 def test_a_tree_that_was_built_in_is_known(tmp_path: Path) -> None:

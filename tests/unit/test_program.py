@@ -15,6 +15,7 @@ import pytest
 from invoke import Collection, Context
 from invoke.exceptions import Exit
 
+from lvslab import paths
 from lvslab.errors import BootError, CheckFailed
 from lvslab.paths import PROJECT
 from lvslab.program import LabProgram, task
@@ -42,6 +43,10 @@ def check(c: Context, outcome: str = "") -> None:
         raise BootError("director did not come up")
     if outcome == "full":
         raise OSError(errno.ENOSPC, "No space left on device", "/cache/file")
+    if outcome == "refused":
+        raise PermissionError(errno.EACCES, "Permission denied", "/boot/vmlinuz")
+    if outcome == "cache":
+        raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(paths.cache() / "kernels"))
     if outcome == "bug":
         raise ZeroDivisionError
     print(json.dumps({"check": True}))
@@ -129,6 +134,7 @@ def test_required_positional_and_the_status_of_a_task(line: str, capsys: pytest.
         ("lab.up ftp --lab dns", "--lab is given twice"),
         ("lab.up --nmae a", "lab.up has no option '--nmae'; did you mean --name?"),
         ("lab.up --name", "--name needs a value"),
+        ("lab.up --name=", "--name is given, and empty\n  is it a variable of the shell that has no value?"),
         ("lab.up --name --no-apply", "--name needs a value"),
         ("lab.up --name a --name b", "--name is given twice"),
         ("lab.up --no-apply=yes", "--no-apply takes no value"),
@@ -177,6 +183,19 @@ def test_a_full_disk_is_no_fault_of_ours(capsys: pytest.CaptureFixture[str]) -> 
     assert run("lab.check", "--outcome", "full") == 7
     printed = capsys.readouterr().err
     assert printed.startswith("error: there is no space left on the disk for /cache/file\n  make room there")
+
+
+def test_a_file_that_may_not_be_used_is_no_fault_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("lab.check", "--outcome", "refused") == 3
+    assert capsys.readouterr().err == "error: /boot/vmlinuz cannot be used: Permission denied\n"
+    monkeypatch.setenv("LVSLAB_CACHE", str(tmp_path))
+    assert run("lab.check", "--outcome", "cache") == 3
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}/kernels cannot be used: Not a directory\n"
+        f"  LVSLAB_CACHE names another folder than {tmp_path}\n"
+    )
 
 
 def test_debug_logs_our_own_doings_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,6 +124,21 @@ def test_what_nothing_verifies_is_kept_apart(
     assert verified == cache / "sources/linux-6.1.9.tar.xz" and not source.is_unverified(verified)
 
 
+def test_what_nothing_verifies_and_is_no_tarball_is_downloaded_again(mirror: Any, tmp_path: Path) -> None:
+    mirror.files[f"/pub/{PATH}"] = b"<html>please log in</html>"
+    with pytest.raises(BuildError, match="cannot be unpacked") as failed:
+        source.unpack(source.fetch(LISTED, insecure=True), tmp_path / "linux")
+    assert (failed.value.hint or "").endswith("it is deleted: the next try downloads it again")
+    mirror.files[f"/pub/{PATH}"] = CONTENT
+    assert source.unpack(source.fetch(LISTED, insecure=True), tmp_path / "linux").is_dir()
+
+
+def test_a_caller_says_what_may_be_done_where_nothing_verifies_it(mirror: Any) -> None:
+    with pytest.raises(BuildError) as failed:
+        source.fetch(LISTED, instead="--tree takes a source tree")
+    assert (failed.value.hint or "").endswith("\n  --tree takes a source tree")
+
+
 def test_what_contradicts_the_list_is_refused_in_any_case(
     mirror: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
