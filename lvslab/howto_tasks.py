@@ -74,11 +74,12 @@ def write_review(c: Context, record: bool = False, only: str = "", kernel: list[
 def listed(given: Sequence[str] | None) -> list[str]:
     """The names in options that may each hold several, with commas or blanks between them.
 
-    The path of a file that is there is one name, whatever is in it.
+    The path of something that is there is one name, whatever is in it; of a folder, where it has a slash.
     """
     names: list[str] = []
     for text in given or ():
-        names += [text] if Path(text).is_file() else text.replace(",", " ").split()
+        whole = Path(text).is_file() or ("/" in text and Path(text).exists())
+        names += [text] if whole else text.replace(",", " ").split()
     return names
 
 

@@ -16,6 +16,7 @@ _MEANINGS = {
     "flaky": "are flaky now: the lab broke the first time",
     "new": "are new",
     "gone": "are gone",
+    "not done": "are not done yet in the new run",
 }
 
 
@@ -32,6 +33,8 @@ def compared(found: Comparison) -> str:
     both = f"{found.cells} cells and {found.checks} checks of them are in both"
     parts = [f"{both}\n  old {found.old}\n  new {found.new}"]
     parts += [f"{axis} {new} is compared with {old}" for axis, (old, new) in found.replaced.items()]
+    if found.left:
+        parts.append(f"the new run has not come to its end: {found.left} of its cells are not done")
     for kind in KINDS:
         changes = [change for change in found.changes if change.kind == kind]
         if changes:

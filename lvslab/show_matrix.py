@@ -74,7 +74,7 @@ class Progress(Listener):
             left = self._cells - len(self._done)
             print(
                 f"{len(self._done)} of {self._cells} cells are done, and kept in {self._folder}; "
-                f"{left} to go: ./run matrix.run --resume {self._folder}",
+                f"{left} to go: ./run matrix.run --resume {shlex.quote(str(self._folder))}",
                 file=self._stream,
                 flush=True,
             )
@@ -166,7 +166,7 @@ def line(result: Result) -> str:
 def _explained(result: Result) -> str:
     found = [case for case in result.cases if case.verdict in _BAD]
     lines = [f"{result.cell}: {result.verdict}"]
-    if result.error:
+    if result.error and result.verdict == "error":
         lines.append(f"  {_first_line(result.error)}")
     lines += [f"  {case.name}: {case.verdict}: {_first_line(case.message)}" for case in found[:5]]
     if len(found) > 5:

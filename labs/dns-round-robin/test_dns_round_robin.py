@@ -89,8 +89,8 @@ def zone(lab: Testbed, *changes: str, meanwhile: Callable[[], object] = lambda: 
     number = (client.call(dns.serial, SERVER, "example.test") or 0) + 1
     words = " ".join(f"-e '{change}'" for change in (*changes, rf"s/\(hostmaster\) [0-9]*/\1 {number}/"))
     meanwhile()
-    # The process that answers is the one that was begun with last; it goes on until the next one is there. NSD
-    # does not always wait for it: then it stays as a zombie, which has no command line.
+    # The process that answers is the one that was begun with last; it goes on until the next one is there.
+    # NSD does not always wait for it: then it stays as a zombie, which has no command line.
     answers = server.output("pgrep --newest --full 'sbin/[n]sd -d'").strip()
     server.execute(f"sed -i {words} /etc/nsd/example.test.zone && /etc/nsd/control reload example.test")
     deadline = time.monotonic() + RELOAD_SECONDS

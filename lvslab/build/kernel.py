@@ -72,7 +72,7 @@ class Kernel:
 def find(name: str) -> Kernel:
     """The kernel that ``name`` stands for: a name of DISTRIBUTION, a ready-made one of the catalogue, the
     version or series of one that was built (the newest of it) or its folder's name, or the path of such a
-    folder, a bzImage or a ``.deb``.
+    folder, a bzImage or a ``.deb``; the name of one that is found by its path is the whole path.
 
     Raises UsageError where there is no such kernel or the file is none, MachineError and BuildError
     where the distribution's package cannot be had.
@@ -87,7 +87,7 @@ def find(name: str) -> Kernel:
     if path.is_file():
         return _of_package(str(path), path) if path.suffix == ".deb" else _of_file(path)
     if path.is_dir() and (built := kernel_store.read(path)) is not None:
-        return _of_store(name, built)
+        return _of_store(str(path), built)
     raise _unknown(name)
 
 

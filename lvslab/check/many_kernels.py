@@ -119,11 +119,15 @@ def kernel_of(item: pytest.Function) -> str | None:
     return None if name is None else str(name)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_call(item: pytest.Item) -> None:
-    """Keep with the results which kernel and versions a test ran on: properties of its case in JUnit."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Keep with the results which kernel and versions a test ran on: properties of its case in JUnit. One
+    whose lab did not come up has the kernel only."""
     if not isinstance(item, pytest.Function) or (name := kernel_of(item)) is None:
         return
-    testbed = cast("Testbed", next(item.funcargs[lab] for lab in LABS if lab in item.funcargs))
-    versions = {f"{program}-version": version for program, version in testbed.cluster.versions.items()}
-    item.user_properties += [("lvs-kernel", name), *versions.items()]
+    item.user_properties.append(("lvs-kernel", name))
+    for lab in LABS:
+        if testbed := cast("Testbed | None", item.funcargs.get(lab)):
+            versions = testbed.cluster.versions.items()
+            item.user_properties += [(f"{program}-version", version) for program, version in versions]
+            return

@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 
 from lvslab.errors import CheckFailed
 from lvslab.regress.causes import Cause, cause
-from lvslab.regress.factors import Observed
+from lvslab.regress.factors import Factor, Observed, described, likeness
 from lvslab.regress.reading import Kept
 from lvslab.regress.results import Case, Cell, Result, Verdict
 
-Kind = Literal["worse", "better", "flaky", "new", "gone"]
+Kind = Literal["worse", "better", "flaky", "new", "gone", "not done"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _BEST_FIRST: tuple[Verdict, ...] = (
@@ -34,6 +34,8 @@ _OUTCOMES: Mapping[Verdict, str] = {
 """What happened, whatever was expected."""
 
 _JUDGED = "it does the same as before, and the known bugs say something else of it now"
+_VERSIONED: tuple[Factor, ...] = ("kernel", "ipvsadm")
+"""What decides which of the known bugs a director has."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,14 @@ class Change:
 @dataclass(frozen=True)
 class Comparison:
     """What came of it. ``replaced`` says which kernel or ipvsadm took the place of which; ``cells`` are
-    those that both runs have tried, ``checks`` those of them that both have made."""
+    those that both runs have tried, ``checks`` those of them that both have made; ``left`` is how many cells
+    the new run has not tried yet."""
 
     old: str
     new: str
     cells: int
     checks: int
+    left: int
     replaced: Mapping[str, tuple[str, str]]
     changes: tuple[Change, ...]
 
@@ -98,6 +102,7 @@ class Comparison:
             "new": self.new,
             "cells": self.cells,
             "checks": self.checks,
+            "left": self.left,
             "replaced": {axis: list(names) for axis, names in self.replaced.items()},
             "counts": self.counts,
             "changes": [change.as_json() for change in self.changes],
@@ -109,22 +114,28 @@ def compare(old: Kept, new: Kept) -> Comparison:
 
     Cells are the same if lab, kernel and ipvsadm have the same names. Where just one kernel of the old run
     is not in the new one, and just one is in its place, that one was replaced: their cells are compared.
-    The same is so for ipvsadm.
+    The same is so for ipvsadm. A run that was interrupted has its cells all the same.
     """
     before = {result.cell: result for result in old.run.results}
     after = {result.cell: result for result in new.run.results}
-    replaced = _replaced([*before], [*after])
+    replaced = _replaced([*old.run.cells, *before], [*new.run.cells, *after])
+    left = {_of_before(cell, replaced): cell for cell in new.run.cells if cell not in after}
     pairs = [(before.get(_of_before(cell, replaced)), result) for cell, result in after.items()]
     met = {was.cell for was, _ in pairs if was is not None}
-    gone = [result for cell, result in before.items() if cell not in met]
+    missing = [result for cell, result in before.items() if cell not in met]
+    gone = [result for result in missing if result.cell not in left]
     both = [(was, now) for was, now in pairs if was is not None]
     added = [now for was, now in pairs if was is None]
-    changes = [*_Comparing(old, new, both, gone, added).changes()]
+    changes = [*_Comparing(old, new, both, missing, added).changes()]
     changes += [Change("new", now.cell, now.cell, "", "", now.verdict) for now in added]
     changes += [Change("gone", was.cell, was.cell, "", was.verdict, "") for was in gone]
+    undone = ((was, left[was.cell]) for was in missing if was.cell in left)
+    changes += [Change("not done", was.cell, cell, "", was.verdict, "") for was, cell in undone]
     changes.sort(key=lambda change: KINDS.index(change.kind))
     checks = sum(len(_cases(was).keys() & _cases(now).keys()) for was, now in both)
-    return Comparison(str(old.folder), str(new.folder), len(both), checks, replaced, tuple(changes))
+    return Comparison(
+        str(old.folder), str(new.folder), len(both), checks, len(left), replaced, tuple(changes)
+    )
 
 
 def kind_of(old: Verdict, new: Verdict) -> Kind | None:
@@ -184,7 +195,11 @@ class _Comparing:
         old, new = _observed(self.old, was, check), _observed(self.new, now, check)
         assert old is not None and new is not None
         if check and old.outcome == new.outcome:
-            return Cause(("lvslab",), _JUDGED)
+            if likeness("lvslab", old, new) != "same":
+                return Cause(("lvslab",), _JUDGED)
+            versions = tuple(each for each in _VERSIONED if likeness(each, old, new) != "same")
+            told = ", ".join(described(each, old, new) for each in versions)
+            return Cause(versions, f"it does the same as before; which bugs are known of it differs: {told}")
         lab = now.cell.lab
         others: list[tuple[Observed | None, Observed | None]] = [
             (_observed(self.old, before, check), _observed(self.new, after, check))

@@ -13,6 +13,7 @@ import os
 import platform
 import queue
 import secrets
+import shlex
 import shutil
 import signal
 import warnings
@@ -43,8 +44,6 @@ _DEATHS = 5
 """So many workers may be lost while they try one and the same cell; the next one makes it an error."""
 _STARTS = 3
 """So often worker processes are started before that is taken for hopeless."""
-_WORKERS = ".workers"
-"""The folder, in that of the run, for files of the worker processes on this machine."""
 _GLANCE = 1.0
 """Seconds between two looks at how many workers there are."""
 
@@ -235,7 +234,7 @@ class _Conductor:
 
         why = future.exception() if future.status == "error" else None
         if isinstance(why, KilledWorker):
-            message = f"{_DEATHS + 1} workers were lost while they tried it"
+            message = f"{why.allowed_failures + 1} workers were lost while they tried it"
             self._take(_failed(order.cell, order.seed, message), b"")
         elif isinstance(why, LvsLabError | OSError):
             self._take(_failed(order.cell, order.seed, str(why)), b"")
@@ -245,7 +244,9 @@ class _Conductor:
         elif why is not None:
             raise why
         else:
-            raise MachineError("the Dask cluster was lost", f"./run matrix.run --resume {self._kept.path}")
+            raise MachineError(
+                "the Dask cluster was lost", f"./run matrix.run --resume {shlex.quote(str(self._kept.path))}"
+            )
 
     def _send(self, wanted: _Open, answer: Answer) -> None:
         """Send a worker's cache the files that it lacks, each of them once."""
@@ -258,11 +259,13 @@ class _Conductor:
                 continue
             content = wanted.files[checksum].read_bytes()
             self._listener.says(f"sending {len(content) >> 10} KiB to {answer['worker']}")
-            replies = self._client.run(worker.receive, checksum, content, workers=[answer["worker"]])
+            try:
+                replies = self._client.run(worker.receive, checksum, content, workers=[answer["worker"]])
+            except OSError:
+                return  # the worker is lost: another one will be asked
             for refused in filter(None, replies.values()):
                 raise MachineError(f"the worker {answer['worker']} could not keep a file: {refused}")
-            if replies:
-                self._sent.add((answer["cache"], checksum))
+            self._sent.add((answer["cache"], checksum))
 
     def _take(self, result: Result, evidence: bytes) -> None:
         self._kept.keep(result, evidence)
@@ -303,7 +306,7 @@ def _cluster_here(workers: int, place: Path) -> Iterator[Client]:
 
     settings = {
         "distributed.scheduler.allowed-failures": _DEATHS,
-        "temporary-directory": str(place / _WORKERS),
+        "temporary-directory": str(place / run_folder.WORKERS),
     }
     with dask.config.set(settings), _quiet():
         cluster = _workers_here(workers)
@@ -318,7 +321,7 @@ def _cluster_here(workers: int, place: Path) -> Iterator[Client]:
                     if nanny.pid:
                         os.kill(nanny.pid, signal.SIGKILL)
             cluster.close()
-            shutil.rmtree(place / _WORKERS, ignore_errors=True)
+            shutil.rmtree(place / run_folder.WORKERS, ignore_errors=True)
 
 
 def _workers_here(count: int) -> LocalCluster:

@@ -61,8 +61,7 @@ def _kernels(word: str) -> list[str]:
             built.name if versions.count(built.manifest.version) > 1 else built.manifest.version
             for built in found
         ]
-    kernel.find(word)
-    return [str(Path(word).resolve()) if Path(word).exists() and "/" in word else word]
+    return [kernel.find(word).name]  # of a file its whole path, wherever the run goes on
 
 
 def _labs(word: str) -> Iterable[str]:

@@ -38,7 +38,12 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,  # what is written has all fields
+    )
 
 
 class Cell(_Data):
@@ -88,9 +93,10 @@ class Result(_Data):
     cases: tuple[Case, ...] = ()
     """Its checks, in the order in which they were made."""
     error: str = ""
-    """Why the lab itself broke, "" where it did not. Of one that is flaky: why it broke the first time."""
+    """Why the lab itself broke, "" where it did not. Where the verdict is not "error": why it broke the
+    first time."""
     flaky: bool = False
-    """Whether the lab broke the first time, and not the second."""
+    """Whether the lab broke the first time, and the second time nothing went wrong."""
     attempts: Annotated[int, Field(ge=1, le=2)] = 1
     """How often it was tried: a second time where the lab itself broke."""
     seed: int = 0
@@ -153,7 +159,7 @@ class Run(_Data):
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of ``results.json``: docs/matrix.schema.json."""
     dialect = "https://json-schema.org/draft/2020-12/schema"
-    schema = Run.model_json_schema()
+    schema = Run.model_json_schema(mode="serialization")
     return {"$schema": dialect, **schema, "title": f"lvslab matrix: {RESULTS}"}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -27,6 +28,10 @@ from lvslab.regress.results import RESULTS, Result, Run
 CELLS = "cells"
 RESULT = "result.json"
 LATEST = "latest"
+WORKERS = ".workers"
+"""The folder, in that of the run, for files of the worker processes on this machine."""
+_PART = ".part-"
+"""How the names of what is being written begin."""
 _EARLIER = 5
 """So many runs are looked at to tell how long a cell may take."""
 
@@ -45,7 +50,7 @@ class RunFolder:
         result = result.model_copy(update={"evidence": f"{CELLS}/{result.cell.key}"})
         place = self.path / result.evidence
         place.parent.mkdir(exist_ok=True)
-        hidden = Path(tempfile.mkdtemp(dir=place.parent, prefix=".part-"))
+        hidden = Path(tempfile.mkdtemp(dir=place.parent, prefix=_PART))
         hidden.chmod(0o755)
         if evidence:
             unpack(evidence, hidden)
@@ -53,9 +58,15 @@ class RunFolder:
         hidden.rename(place)
         self._rewrite(results=(*self.run.results, result))
 
+    @property
+    def complete(self) -> bool:
+        """Whether the run has come to its end, with a result for each cell."""
+        return bool(self.run.ended) and len(self.run.results) == len(self.run.cells)
+
     def end(self) -> None:
-        """Note that the run has come to its end."""
-        self._rewrite(ended=now())
+        """Note that the run has come to its end; one that had done so before keeps its time."""
+        if not self.complete:
+            self._rewrite(ended=now())
 
     def _rewrite(self, **changes: object) -> None:
         places = {cell: place for place, cell in enumerate(self.run.cells)}
@@ -74,9 +85,14 @@ def begun(path: Path | None, run: Run) -> Iterator[RunFolder]:
     if path is None:
         path = _new()
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        resume = f"./run matrix.run --resume {path}" if (path / RESULTS).exists() else ""
+        resume = f"./run matrix.run --resume {shlex.quote(str(path))}" if (path / RESULTS).exists() else ""
         raise UsageError(f"{path} is not an empty folder", resume and f"{resume} goes on with the run there")
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as refused:
+        raise UsageError(
+            f"{path} cannot be made: {refused.strerror}", "--output takes a new folder"
+        ) from None
     with _held(path):
         folder = RunFolder(path.resolve(), run)
         folder._rewrite()
@@ -92,10 +108,11 @@ def resumed(word: str) -> Iterator[RunFolder]:
     path = place(word)
     with _held(path):
         run = read(path)
-        for part in (*path.glob(".[!.]*"), *(path / CELLS).glob(".part-*")):
-            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        for part in (path / WORKERS, *path.glob(f"{_PART}*"), *(path / CELLS).glob(f"{_PART}*")):
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
         folder = RunFolder(path.resolve(), run)
-        folder._rewrite(ended="")
+        if not folder.complete:
+            folder._rewrite(ended="")
         yield folder
 
 
@@ -116,8 +133,9 @@ def read(path: Path) -> Run:
         raise UsageError(
             f"{path / CELLS} has a result that cannot be read: {where}: {first['msg']}"
         ) from None
-    wanted = set(run.cells)
-    return run.model_copy(update={"results": tuple(result for result in found if result.cell in wanted)})
+    places = {cell: place for place, cell in enumerate(run.cells)}
+    mine = sorted((each for each in found if each.cell in places), key=lambda each: places[each.cell])
+    return run.model_copy(update={"results": tuple(mine)})
 
 
 def earlier(path: Path) -> list[Run]:
@@ -175,7 +193,7 @@ def _held(path: Path) -> Iterator[None]:
 
 def _write(path: Path, text: str) -> None:
     """Make ``path`` hold ``text``: there is a whole file there at any moment, the old one or the new one."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".part-", delete=False) as stream:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=_PART, delete=False) as stream:
         try:
             stream.write(text)
             stream.flush()

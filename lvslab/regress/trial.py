@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lvslab import checked, paths, planning, topology
+from lvslab import checked, paths, planning
 from lvslab.build import kernel_given
 from lvslab.cluster import Listener, nobody
 from lvslab.errors import LvsLabError, UsageError
@@ -98,9 +98,11 @@ def run(
         name, what = kernel_given.usable(path, build=build, config=config, jobs=jobs)
         folder = planning.evidence_folder("kernel-try")
         evidence = str(folder)
-        for lab in wanted:
+        for number, lab in enumerate(wanted, start=1):
             own = Cell(lab=lab, kernel=name)
             place = folder / Path(lab).resolve().name
+            if place.exists():  # of another lab whose folder has that name
+                place = folder / f"{place.name}-{number}"
             found = cell.run(own, place, attempts=1, report=report, select=select)
             results.append(found.model_copy(update={"evidence": place.name}))
     except LvsLabError as error:
@@ -116,12 +118,14 @@ def answer_of(
 
     One failure is enough to call it bad, if ``message`` is found in what it says. Of a single check
     (``select``) nothing is known where the how-to failed before it. An expected failure is one with
-    ``strict`` only. Nothing is known either where a lab broke, or every check was skipped.
+    ``strict`` only. Nothing is known either where a lab broke, whatever failed then, or every check was
+    skipped.
     """
     bad = ("failed", "expected failure") if strict else ("failed",)
     failed = [
         case
         for result in results
+        if result.verdict != "error"
         for case in result.cases
         if case.verdict in bad and not (select and case.name == cell.HOWTO_CASE)
     ]
@@ -143,8 +147,9 @@ def answer_of(
 
 
 def _with_checks(labs: Sequence[str], select: str) -> list[str]:
-    """Those of ``labs`` that have checks which ``select`` finds. Raises UsageError where there are none."""
-    folders = {lab: topology.find(lab, paths.labs()) for lab in labs}
+    """Those of ``labs`` that have checks which ``select`` finds. Raises UsageError where there are none, and
+    where a lab is no lab."""
+    folders = {lab: cell.find_lab(lab).folder for lab in labs}
     if not select:
         return list(folders)
     found = []

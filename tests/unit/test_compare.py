@@ -128,7 +128,7 @@ def test_checks_that_got_worse_better_new_and_gone() -> None:
         ("gone", "c", "passed", ""),
     ]
     assert found.exit_code == 1
-    assert found.counts == {"worse": 1, "better": 1, "flaky": 0, "new": 1, "gone": 1}
+    assert found.counts == {"worse": 1, "better": 1, "flaky": 0, "new": 1, "gone": 1, "not done": 0}
     text = show_compare.compared(found)
     assert (
         "1 got worse\n  web-nat a: passed -> failed\n    on: 6.12 with ipvsadm 1.31\n    a is wrong" in text
@@ -287,11 +287,37 @@ def test_what_no_checksum_tells_is_not_taken_for_the_same() -> None:
 
 def test_a_bug_that_came_to_be_known_is_no_change_of_the_kernel() -> None:
     known: dict[str, Verdict] = {"table": "expected failure"}
-    change = only(compare(run(tried(checks=BAD)), run(tried(checks=known, **REBUILT))))
+    change = only(
+        compare(run(tried(checks=BAD)), run(tried(checks=known, sums={"lvslab": "b", "kernel": "c"})))
+    )
     assert change.kind == "better"
     assert change.cause is not None
     assert change.cause.of == ("lvslab",)
     assert "the same as before" in change.cause.why
+
+
+def test_a_bug_that_is_known_of_the_other_version_only() -> None:
+    known: dict[str, Verdict] = {"table": "expected failure"}
+    change = only(compare(run(tried(checks=BAD)), run(tried(checks=known, **REBUILT))))
+    assert change.cause is not None
+    assert change.cause.of == ("kernel",)
+    assert "differs: kernel (checksum 6.12, now rebuilt)" in change.cause.why
+
+
+def test_a_run_that_has_not_ended() -> None:
+    old = run(tried("6.1"), tried("2.6.32"))
+    ended = run(tried("6.1"), tried("6.12"))
+    cells = tuple(Cell(lab="web-nat", kernel=kernel, ipvsadm="1.31") for kernel in ("6.1", "2.6.32", "6.12"))
+    new = Kept(ended.run.model_copy(update={"cells": cells}), ended.folder)
+    found = compare(old, new)
+    assert found.replaced == {} and found.left == 1
+    assert [(change.kind, change.cell.kernel) for change in found.changes] == [
+        ("new", "6.12"),
+        ("not done", "2.6.32"),
+    ]
+    text = show_compare.compared(found)
+    assert "the new run has not come to its end: 1 of its cells are not done" in text
+    assert "gone" not in text
 
 
 def test_an_ipvsadm_of_ones_own_may_have_changed_and_kept_its_version() -> None:

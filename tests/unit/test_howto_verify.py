@@ -220,10 +220,11 @@ def test_labs_need_root(own: Path, labs: Labs, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_kernels_may_be_given_together_and_apart(tmp_path: Path) -> None:
-    odd = tmp_path / "my, own bzImage"
+    odd, folder = tmp_path / "my, own bzImage", tmp_path / "my labs"
     odd.touch()
-    given = ["2.4.37.11,2.6.18", "debian-cloud", str(odd), "a b"]
-    assert listed(given) == ["2.4.37.11", "2.6.18", "debian-cloud", str(odd), "a", "b"]
+    folder.mkdir()
+    given = ["2.4.37.11,2.6.18", "debian-cloud", str(odd), "a b", str(folder)]
+    assert listed(given) == ["2.4.37.11", "2.6.18", "debian-cloud", str(odd), "a", "b", str(folder)]
     assert listed(None) == []
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from lvslab.build.kernel import Kernel
 from lvslab.errors import UsageError
 from lvslab.regress import plan
 from lvslab.regress.results import Cell, Result, Run
+from tests.unit.test_kernel_import import image
 
 OLD = Kernel("2.6.18", "2.6.18", Path("/x"), "", None, memory=64)
 
@@ -20,7 +22,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     usual = kernel.find
 
     def find(name: str) -> Kernel:
-        return OLD if name in ("2.6.18", "debian-cloud") else usual(name)
+        return replace(OLD, name=name) if name in ("2.6.18", "debian-cloud") else usual(name)
 
     monkeypatch.setattr(kernel, "find", find)
     monkeypatch.setenv("LVSLAB_CACHE", str(tmp_path / "cache"))
@@ -41,6 +43,15 @@ def test_paths_are_those_of_every_folder(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(paths.labs())
     (cell,) = plan.cells(["2.6.18"], [], ["./web-nat"])
     assert cell.lab == str(paths.labs() / "web-nat")
+
+
+def test_a_kernel_of_this_folder_is_found_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("vmlinuz-mine").write_bytes(image())
+    (cell,) = plan.cells(["vmlinuz-mine"], [], ["web-nat"])
+    assert cell.kernel == str(tmp_path / "vmlinuz-mine")
 
 
 @pytest.mark.parametrize(

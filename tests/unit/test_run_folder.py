@@ -61,11 +61,34 @@ def test_a_run_that_was_killed_goes_on() -> None:
     # Killed between the folder of a cell and results.json, and while it filled the next folder.
     (folder.path / RESULTS).write_bytes(older)
     (folder.path / "cells/.part-x").mkdir()
+    (folder.path / run_folder.WORKERS).mkdir()
+    # Somebody keeps the folder in git.
+    (folder.path / ".git").mkdir()
+    (folder.path / ".gitignore").touch()
     with run_folder.resumed(run_folder.LATEST) as again:
         assert again.path == folder.path
         assert [found.cell for found in again.run.results] == [CELLS[0], CELLS[1]]
         assert (again.run.seed, again.run.cells) == (RUN.seed, CELLS)
         assert not list((again.path / "cells").glob(".*"))
+        assert sorted(file.name for file in again.path.glob(".*")) == [".git", ".gitignore"]
+
+
+def test_a_run_that_has_ended_stays_as_it_is() -> None:
+    with run_folder.begun(None, RUN) as folder:
+        for cell in CELLS:
+            folder.keep(result(cell), b"")
+        folder.end()
+    before = (folder.path / RESULTS).stat()
+    with run_folder.resumed(str(folder.path)) as again:
+        again.end()
+    after = (folder.path / RESULTS).stat()
+    assert again.run == folder.run and after.st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.parametrize("place", ["/proc/nothing", "/etc/passwd/below"])
+def test_a_folder_that_cannot_be_made(place: str) -> None:
+    with pytest.raises(UsageError, match=f"{place} cannot be made: "), run_folder.begun(Path(place), RUN):
+        pass
 
 
 def test_a_folder_is_written_to_by_one_run_only() -> None:

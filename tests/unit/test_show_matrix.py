@@ -54,6 +54,14 @@ def test_what_a_run_ends_with() -> None:
     )
 
 
+def test_a_lab_that_broke_once_and_failed_then_has_failed() -> None:
+    cell = CELLS[1]
+    run = RUN.model_copy(update={"results": (result(cell, "failed", error="it hangs"),)})
+    assert "it hangs" not in show_matrix.run(run, Path("/r"))
+    run = RUN.model_copy(update={"results": (result(cell, "error", error="it hangs"),)})
+    assert "web-nat on sid: error\n  it hangs\n" in show_matrix.run(run, Path("/r"))
+
+
 def test_progress_without_a_terminal() -> None:
     stream = io.StringIO()
     with pytest.raises(KeyboardInterrupt), show_matrix.Progress(stream) as progress:

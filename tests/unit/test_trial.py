@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lvslab import program, show_kernels
+from lvslab import paths, program, show_kernels
 from lvslab.build import kernel_given
 from lvslab.errors import BuildError, CheckFailed, UsageError
 from lvslab.regress import cell, trial
@@ -39,7 +40,9 @@ def result(*verdicts: Verdict, howto: Verdict = "passed", error: str = "", lab: 
     [
         ([result("passed", "skipped")], {}, "good", ""),
         ([result("passed", "failed")], {}, "bad", "1 check failed"),
-        ([result("failed"), result("failed", "error")], {}, "bad", "2 checks failed"),
+        # Of a lab that broke nothing is known, whatever its checks said then.
+        ([result("failed"), result("failed", "error")], {}, "bad", "1 check failed"),
+        ([result("failed", "failed", error="it hangs")], {}, "cannot tell", "web-nat: it hangs"),
         ([result("failed"), result(error="QEMU is not there")], {}, "bad", "1 check failed"),
         ([result("passed"), result(error="it hangs")], {}, "cannot tell", "web-nat: it hangs"),
         ([result("skipped", "skipped")], {}, "cannot tell", "every check was skipped: skipped for a reason"),
@@ -104,6 +107,28 @@ def test_labs_are_tried_one_after_the_other(tried: list[tuple[Cell, Path, str]],
         "kernel": "name of bzImage",
         "ipvsadm": "",
     }
+
+
+def test_labs_whose_folders_have_one_name_keep_their_evidence_apart(
+    tried: list[tuple[Cell, Path, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(paths.labs() / "many", tmp_path / "many")
+
+    def run(own: Cell, folder: Path, **_: object) -> Result:
+        folder.mkdir(parents=True)
+        return result("passed")
+
+    monkeypatch.setattr(cell, "run", run)
+    found = trial.run(Path("bzImage"), labs=["many", str(tmp_path / "many")])
+    assert [each.evidence for each in found.results] == ["many", "many-2"]
+
+
+def test_a_lab_with_a_mistake_is_no_answer(tried: list[tuple[Cell, Path, str]], tmp_path: Path) -> None:
+    shutil.copytree(paths.labs() / "many", tmp_path / "mine")
+    (tmp_path / "mine/lab.yaml").write_text("nodes: 3\n")
+    with pytest.raises(UsageError, match=r"lab\.yaml"):
+        trial.run(Path("bzImage"), labs=[str(tmp_path / "mine")])
+    assert not tried
 
 
 def test_only_labs_with_such_a_check_are_tried(tried: list[tuple[Cell, Path, str]]) -> None:
