@@ -19,6 +19,7 @@ from lvslab.apply.verdicts import Judged
 from lvslab.cluster import Cluster, Event, nobody
 from lvslab.errors import LabFileError, LvsLabError, UsageError
 from lvslab.howto_results import OnKernel, Verified
+from lvslab.junit import check_place
 from lvslab.topology import Lab
 
 VERDICTS = "verdicts.json"
@@ -82,9 +83,7 @@ def verify(
     """
     found = read(word, lab)
     _check_kernels(kernels)
-    if junit is not None and not junit.resolve().parent.is_dir():
-        message = f"{junit} cannot be written: there is no folder {junit.parent}"
-        raise UsageError(message, "make it, or name a file in another one")
+    check_place(junit)
     running.need_root()
     runs = []
     for kernel in kernels or ("",):

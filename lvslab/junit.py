@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from lvslab.apply.transcript import printable
+from lvslab.errors import UsageError
+
+
+def check_place(file: Path | None) -> None:
+    """Raise UsageError where no report can be written to ``file``, before the work that it is about."""
+    if file is None:
+        return
+    folder = file.resolve().parent
+    wrong = "it is a folder" if file.is_dir() else "" if folder.is_dir() else f"there is no folder {folder}"
+    if not wrong and not os.access(file if file.exists() else folder, os.W_OK):
+        wrong = "it may not be written"
+    if wrong:
+        raise UsageError(f"{file} cannot be written: {wrong}", "--junit takes the name of a file")
 
 
 def written(root: Element) -> bytes:

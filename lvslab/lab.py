@@ -201,15 +201,21 @@ def first_round(running: Cluster) -> Round | Turns | None:
 
 
 def _first_service(running: Cluster) -> tuple[str, Service] | None:
-    """The service of the first round, and of what kind its servers are."""
+    """The service of the first round, and of what kind its servers are: the first one of which a model can
+    say who answers. Raises CheckFailed where the steps cannot be read as a table."""
     from lvslab.check import director, rounds
+    from lvslab.check.ipvs_table import TableError
 
     if all(map(running.is_virtual, running.lab.clients)):
         return None  # requests are made on Mininet hosts
-    table = director.table_of_steps(running, next(iter(running.lab.directors)))
+    try:
+        table = director.table_of_steps(running, next(iter(running.lab.directors)))
+    except TableError as unread:
+        message = f"no first round is made, since the steps cannot be read as a table: {unread.message}"
+        raise CheckFailed(message, unread.hint) from None
     kinds = ("http", "ftp")
     found = ((kind, service) for kind in kinds for service in rounds.services_of(running, table, kind))
-    return next(found, None)
+    return next((pair for pair in found if not rounds.unforeseen(pair[1])), None)
 
 
 def distribution(taken: Round | Turns | None) -> dict[str, dict[str, int]]:
@@ -257,6 +263,9 @@ def execute(name: str, node: str, command: str) -> int:
 
 def check(name: str, junit: Path | None, *, quiet: bool) -> Checked:
     """Run the checks of a running lab with pytest. ``quiet`` sends pytest's words to stderr."""
+    from lvslab.junit import check_place
+
+    check_place(junit)
     with cluster.attach(name) as running:
         folder, evidence = running.lab.folder, running.evidence
         if "steps" not in running.status():
@@ -300,6 +309,9 @@ def verify(
 ) -> Verified:
     """Up, check and down in one, under a name of its own; with ``only`` some, those checks whose
     names hold one of these, and no others."""
+    from lvslab.junit import check_place
+
+    check_place(junit)
     folder = topology.find(lab, paths.labs())
     name = names.name_of_its_own(folder.resolve().name)
     with ExitStack() as held:

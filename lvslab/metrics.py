@@ -16,7 +16,6 @@ from prometheus_client import CollectorRegistry, Metric, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
-from lvslab import running
 from lvslab.check import director as directors
 from lvslab.check import monitor
 from lvslab.check.director import Reading
@@ -128,7 +127,7 @@ class LabCollector(Collector):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._places: Places | None = monitor.places(name)
+        monitor.places(name)  # a lab that is not there is an error now, and not at every scrape
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of one scrape; never fails for what is the matter with a lab."""
@@ -143,15 +142,11 @@ class LabCollector(Collector):
         yield from families
 
     def _there(self) -> Places | None:
-        """The lab's places, None where it is not up."""
-        if self.name not in running.names():
-            self._places = None
-        elif self._places is None:
-            try:
-                self._places = monitor.places(self.name)
-            except LvsLabError:
-                return None  # it is just coming up, or going
-        return self._places
+        """The lab's places, None where it is not up. They may be another lab's than at the last scrape."""
+        try:
+            return monitor.places(self.name)
+        except LvsLabError:
+            return None  # it has ended, or is just coming up, or going
 
     def _read(self, director: str) -> Reading | LvsLabError:
         return monitor.glance(

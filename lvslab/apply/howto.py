@@ -121,7 +121,7 @@ def load(path: Path, nodes: Collection[str]) -> tuple[Step, ...]:
     text = read_text(path)
     steps: list[Step] = []
     for token in MarkdownIt("commonmark").parse(text):
-        _refuse_backtick(path, token)
+        _refuse_lost(path, token)
         if token.type != "fence" or token.map is None or "=" not in token.info:
             continue
         fence, end = token.map[0] + 1, token.map[1]
@@ -150,11 +150,22 @@ def load(path: Path, nodes: Collection[str]) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _refuse_backtick(path: Path, token: Token) -> None:
-    """Raise LabFileError where a block was meant, and Markdown takes it for running text: it would be left
-    out without a word."""
-    if token.type == "inline" and token.map is not None:
-        for line, text in enumerate(token.content.split("\n"), token.map[0] + 1):
+def _refuse_lost(path: Path, token: Token) -> None:
+    """Raise LabFileError where a block was meant, and Markdown takes it for running text, HTML, or an
+    example: it would be left out without a word."""
+    if token.map is None:
+        return
+    lines = enumerate(token.content.split("\n"), token.map[0] + 1)
+    if token.type in ("html_block", "code_block"):
+        for line, text in lines:
+            if re.match(r"\s*(`{3,}|~{3,}).*\bnode=\w", text):
+                what = "HTML" if token.type == "html_block" else "indented text"
+                hint = "leave an empty line before it, and indent it by less than four blanks"
+                raise LabFileError(
+                    path, line, f"Markdown takes this block for {what}, so it is not typed", hint
+                )
+    if token.type == "inline":
+        for line, text in lines:
             if re.match(r"`{3,}[^`]*\bnode=.*`", text):
                 message = "a backtick stands in the first line of a block, so Markdown takes it for no block"
                 raise LabFileError(path, line, message, "take it out, or begin and end the block with ~~~")

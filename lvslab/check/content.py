@@ -73,11 +73,14 @@ def all_alike(found: Presented, reference: str, servers: Collection[str]) -> Non
 def _difference(path: str, server: str, seen: Mapping[str, str], reference: str) -> str:
     if server not in seen:
         return f"{path}: {server} was never seen; does the director give it connections?"
-    own, right = seen[server], seen.get(reference, "nothing")
+    if reference not in seen:
+        return ""  # that is told of the reference, which is one of the servers
+    own, right = seen[server], seen[reference]
     if own == right:
         return ""
     if not _is_checksum(right):
-        return f"{path}: {server} has it, and {reference} does not ({right})"
+        has = "has it" if _is_checksum(own) else f"says {own}"
+        return f"{path}: {server} {has}, and {reference} does not have it ({right})"
     if not _is_checksum(own):
         return f"{path}: {server} does not have it ({own})"
     return (

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
-from itertools import groupby, takewhile
+from itertools import dropwhile, groupby, takewhile
 
 from lvslab.check.ipvs_table import (
     DEFAULT_PERSISTENCE,
@@ -65,7 +66,8 @@ _ALLOWED = {
 # Commands that show or tune, and change no rule.
 _HARMLESS = frozenset("LlSZhv") | {"set", "start-daemon", "stop-daemon", "help", "version"}
 _FORWARDING: Mapping[str, Forwarding] = {"m": "masquerading", "g": "gatewaying", "i": "tunneling"}
-_ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(\S*)\s*;?\s*$")
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_ASSIGNS = re.compile(r"(?:^|[;&|])\s*(?:export\s+)?[A-Za-z_]\w*=")
 _REDIRECTION = re.compile(r"\d*[<>]")
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 
@@ -82,34 +84,45 @@ def parse_rules(text: str) -> tuple[Service, ...]:
     variables: dict[str, str] = {}
     for line in text.replace("\\\n", " ").splitlines():
         stripped = line.strip()
-        if assigned := _ASSIGNMENT.match(stripped):
-            variables[assigned[1]] = "".join(shlex.split(assigned[2]))
-            continue
-        for words in _ipvsadm_calls(stripped):
-            _apply(table, [_expand(word, variables, stripped) for word in words], stripped)
+        bare = re.match(r"-[AEDaedC]", stripped) is not None
+        for words in _commands(stripped, bare):
+            rest = list(dropwhile(_ASSIGNMENT.fullmatch, words[1:] if words[:1] == ["export"] else words))
+            if not rest:
+                _assign(variables, words, stripped)
+            elif bare or rest[0].rpartition("/")[2] == "ipvsadm":
+                typed = rest if bare else rest[1:]
+                _apply(table, [_expand(word, variables, stripped) for word in typed], stripped)
     return tuple(table.values())
 
 
-def _ipvsadm_calls(line: str) -> Iterable[list[str]]:
-    bare = re.match(r"-[AEDaedC]", line) is not None
-    if not bare and "ipvsadm" not in line:
+def _commands(line: str, bare: bool) -> Iterator[list[str]]:
+    """The words of each command in a line that may matter: one that sets a variable, or calls ipvsadm; or
+    else (``bare``) it is ipvsadm's own."""
+    calls = bare or "ipvsadm" in line
+    if not calls and not _ASSIGNS.search(line):
         return
     lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
     lexer.whitespace_split = True
     try:
         tokens = list(lexer)
     except ValueError as error:
+        if not calls:
+            return
         raise TableError(f"cannot read the command {line!r}: {error}") from None
     for separator, group in groupby(tokens, key=lambda token: set(token) <= set(";&|")):
         if separator:
             continue
         words = list(takewhile(lambda word: not _REDIRECTION.match(word), group))
-        if words[:1] == ["sudo"]:
-            words = words[1:]
-        if words and words[0].rpartition("/")[2] == "ipvsadm":
-            yield words[1:]
-        elif words and bare:
-            yield words
+        yield words[1:] if words[:1] == ["sudo"] else words
+
+
+def _assign(variables: dict[str, str], words: Sequence[str], line: str) -> None:
+    """Set the variables of a command that only does that. One whose value nobody can tell has none."""
+    for word in words:
+        if assigned := _ASSIGNMENT.fullmatch(word):
+            variables.pop(assigned[1], None)
+            with suppress(TableError):
+                variables[assigned[1]] = _expand(assigned[2], variables, line)
 
 
 def _expand(word: str, variables: Mapping[str, str], line: str) -> str:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, TypeVar
 
 from lvslab.check import access_log, http, schedulers, verdict
@@ -31,6 +31,7 @@ _ATTEMPTS = 3
 _LOG_SECONDS = 2.0
 _PROBES_AT_ONCE = 32
 _NOTHING = Counters(0, 0, 0, 0, 0)
+_CHANCES = "a check with a LiveService compares how often each was chosen with how likely that was"
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,18 @@ def services_of(cluster: Cluster, table: Sequence[Service], kind: str) -> tuple[
     return tuple(
         service
         for service in table
-        if service.protocol == "tcp" and all(str(server) in served for server in service.destinations)
+        if service.protocol == "tcp"
+        and service.destinations
+        and all(str(server) in served for server in service.destinations)
     )
+
+
+def unforeseen(service: Service) -> str:
+    """Why nobody can foresee which servers answer at ``service``, "" where one can."""
+    if service.scheduler == "twos":
+        return "twos draws its servers"
+    by_port = [flag for flag in service.scheduler_flags if flag in ("sh-port", "mh-port")]
+    return f"{by_port[0]} chooses them by the client's port" if by_port else ""
 
 
 def take(
@@ -148,8 +159,11 @@ def _take(
     model = schedulers.model_for(
         service.scheduler, cluster.versions.get("kernel", ""), service.scheduler_flags
     )
+    if why := unforeseen(service):
+        raise CheckFailed(f"the servers that answer at {service} cannot be foreseen: {why}", _CHANCES)
     look = settled if model.remembers else read
-    before = look(cluster, director, what=("listing", "counters"))
+    what = ("listing", "counters", "entries") if service.persistent else ("listing", "counters")
+    before = look(cluster, director, what=what)
     forecast = _forecast(cluster, service, model, before, client, count)
     url = f"http://{endpoint(service.address, service.port)}/"
     try:
@@ -188,21 +202,41 @@ def _forecast(
 ) -> schedulers.Forecast:
     """What the scheduler's model makes of ``service`` as the steps describe it, with today's connections.
 
-    What the scheduler remembers is what as many requests in turn leave behind as the counters have.
+    What the scheduler remembers is what as many requests in turn leave behind as the counters have. A
+    persistent service asks it once for each client, or network of clients, and remembers the server itself.
     """
     servers, memory = servers_now(cluster, service, now), None
-    if model.remembers:
+    own = address_towards(cluster, client, service.address)
+    stays = _stays_with(cluster, service, now, own)
+    if model.remembers and not stays:
         counted = (now.by_server.get((str(service), str(server))) for server in service.destinations)
         past = sum(counters.connections for counters in counted if counters)
+        if past and service.persistent:
+            raise CheckFailed(
+                f"the server that answers {client} at {service} cannot be foreseen: how often a persistent "
+                f"service has asked {service.scheduler} is not counted",
+                _CHANCES,
+            )
         memory = schedulers.remembered(model, servers, past, destination=service.address)
-    return schedulers.forecast(
-        model.choose,
-        servers,
-        count,
-        client=address_towards(cluster, client, service.address),
-        destination=service.address,
-        memory=memory,
+    found = schedulers.forecast(
+        model.choose, servers, count, client=own, destination=service.address, memory=memory
     )
+    if service.persistent:
+        return replace(found, names=(stays or found.names[0],) * count)
+    return found
+
+
+def _stays_with(cluster: Cluster, service: Service, now: Reading, client: str) -> str:
+    """The server that a persistent ``service`` has chosen for the address ``client`` before, "" for none.
+    Its entry in the director's list has no port of the client's, and of its address the part that -M says."""
+    if not service.persistent:
+        return ""
+    address = client
+    if service.netmask:
+        address = str(ip_network(f"{client}/{service.netmask}", strict=False).network_address)
+    chosen = now.entries.get(endpoint(address, 0), "")
+    there = {str(server): server.address for server in service.destinations}
+    return _names(cluster).get(there.get(chosen, ""), there.get(chosen, ""))
 
 
 def address_towards(cluster: Cluster, client: str, target: str) -> str:
@@ -282,6 +316,9 @@ def facts_of(
     reachable = {str(card.address): card for card in cluster.lab.nodes[director].interfaces.values()}
     gateways, asked = set[str](), list[tuple[Seen, str, str, int]]()
     for name, node in cluster.lab.real_servers.items():
+        beside = {card.network for card in node.interfaces.values()}
+        if beside.isdisjoint(card.network for card in reachable.values()):
+            continue  # another director's
         address, seen = str(node.addresses[0]), see(name)
         asked += [(seen, name, address, own.port) for own in node.services if own.kind == kind]
         for card in node.interfaces.values():

@@ -64,8 +64,15 @@ def test_a_server_that_lags(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {server: dict[str, bytes]() for server in SERVERS} | {"rs3": {"/old": b"one"}}
     found = look(Cluster(files), monkeypatch, "/old")
-    with pytest.raises(CheckFailed, match=r"/old: rs3 has it, and rs1 does not \(status 404\)"):
+    with pytest.raises(CheckFailed, match=r"/old: rs3 has it, and rs1 does not have it \(status 404\)"):
         content.all_alike(found, "rs1", SERVERS)
+
+
+def test_a_file_that_no_server_has() -> None:
+    found = {"/a": {"rs1": "status 404", "rs2": "status 403"}}
+    with pytest.raises(CheckFailed) as noticed:
+        content.all_alike(found, "rs1", ("rs1", "rs2"))
+    assert "  /a: rs2 says status 403, and rs1 does not have it (status 404)" in noticed.value.message
 
 
 def test_a_server_that_is_never_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,8 +81,11 @@ def test_a_server_that_is_never_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(cluster.asked) == content.PATIENT * len(SERVERS)
     with pytest.raises(CheckFailed, match="/a: rs3 was never seen"):
         content.all_alike(found, "rs1", SERVERS)
-    with pytest.raises(CheckFailed, match=r"/a: rs1 has it, and rs3 does not \(nothing\)"):
+    with pytest.raises(CheckFailed) as noticed:
         content.all_alike(found, "rs3", SERVERS)
+    assert noticed.value.message.splitlines()[1:] == [
+        "  /a: rs3 was never seen; does the director give it connections?"
+    ]
 
 
 def test_a_request_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

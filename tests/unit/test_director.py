@@ -233,6 +233,14 @@ def test_steps_that_must_fail_here_make_nothing() -> None:
         assert len(director.table_of_steps(cluster, "director")) == services
 
 
+def test_a_step_that_is_to_be_refused_makes_nothing() -> None:
+    cluster = cast(Any, Shell())
+    again = Step(0, "director", "ipvsadm -A -t 192.0.2.1:80 -s rr", 0, exit=255)
+    cluster.steps += (again,)
+    (service,) = director.table_of_steps(cluster, "director")
+    assert service.scheduler == "wlc"
+
+
 def test_what_is_watched_all_the_time() -> None:
     reading = read(Shell(), *director.MONITORED)
     assert reading.uptime == 4321.5

@@ -188,6 +188,7 @@ def test_a_step_that_was_not_run_is_no_success() -> None:
         ({"kernels": ["2.4.37.11", "2.4.37.11"]}, "the kernel 2.4.37.11 is given twice"),
         ({"lab": "nope"}, "there is no lab 'nope'"),
         ({"junit": Path("/no/such/folder/junit.xml")}, "there is no folder /no/such/folder"),
+        ({"junit": Path("/")}, "/ cannot be written: it is a folder"),
     ],
 )
 def test_wrong_usage_is_found_before_anything_is_booted(

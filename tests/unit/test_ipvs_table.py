@@ -98,6 +98,27 @@ ipvsadm -e -t $RealIp:21 -r 10.0.0.100 -m -w 3
     assert service == Service("tcp", VIP, 21, "rr", (Destination("10.0.0.100", 21, "masquerading", 3),))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RealIp=66.199.240.50\nVip=$RealIp:21\nipvsadm -A -t $Vip -s rr",
+        "Vip=66.199.240.50:21; ipvsadm -A -t $Vip -s rr",
+        "export RealIp=66.199.240.50 && ipvsadm -A -t ${RealIp}:21 -s rr",
+        "RealIp='66.199.240.50'  # the virtual address\nipvsadm -A -t $RealIp:21 -s rr # the service",
+        "A=1 RealIp=66.199.240.50\nLC_ALL=C ipvsadm -A -t $RealIp:21 -s rr",
+        "RealIp=66.199.240.50\nx=\"it's; a=b\nipvsadm -A -t $RealIp:21 -s rr",
+        "RealIp=66.199.240.50\nName=$(hostname)\nOther=$Name.x\nipvsadm -A -t $RealIp:21 -s rr",
+    ],
+)
+def test_variables_as_a_shell_has_them(text: str) -> None:
+    assert [str(service) for service in parse_rules(text)] == [f"{VIP}:21"]
+
+
+def test_a_variable_whose_value_nobody_can_tell() -> None:
+    with pytest.raises(TableError, match="the variable Vip in .* has no value"):
+        parse_rules("Vip=$Nowhere:21\nipvsadm -A -t $Vip -s rr")
+
+
 def test_every_option_of_a_saved_table() -> None:
     saved = """\
 -A -t [2001:db8::1]:80 -s sh -p 300 -M 64 -b sh-fallback,sh-port

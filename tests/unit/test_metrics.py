@@ -119,6 +119,18 @@ def test_a_lab_that_ends_is_down_until_it_comes_back(name: str) -> None:
         served.__exit__(None, None, None)
 
 
+def test_another_lab_of_the_same_name_between_two_scrapes(name: str) -> None:
+    with up(name, Lab({"director": Director()})):
+        served = metrics.served(name, 0)
+        url = served.__enter__()
+    try:
+        with up(name, Lab({"another": Director()})):
+            found = scrape(url)
+            assert found["lvslab_director_up"] == [({"lab": name, "director": "another"}, 1)]
+    finally:
+        served.__exit__(None, None, None)
+
+
 def test_only_loopback_listens_and_the_port_is_free_again(name: str) -> None:
     with up(name, Lab({"director": Director()})):
         with metrics.served(name, 0) as url:

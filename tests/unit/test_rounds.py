@@ -18,7 +18,7 @@ import pytest
 from lvslab import spec
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Executed
-from lvslab.check import director, rounds
+from lvslab.check import director, rounds, verdict
 from lvslab.check.namespace import NamespaceThread
 from lvslab.check.own_view import SeenHere
 from lvslab.check.testbed import Testbed
@@ -290,8 +290,34 @@ def test_no_answer_comes_with_its_likely_cause(cluster: Miniature, monkeypatch: 
 def test_a_scheduler_without_a_model(cluster: Miniature) -> None:
     cluster.commands[0] = "ipvsadm -A -t 127.0.0.1:PORT -s twos"
     cluster.versions["kernel"] = "6.1"
-    with pytest.raises(CheckFailed, match="chooses at random"):
+    with pytest.raises(CheckFailed, match=r"cannot be foreseen: twos draws its servers"):
         take(cluster)
+
+
+def test_a_scheduler_that_looks_at_ports(cluster: Miniature) -> None:
+    cluster.commands[0] = "ipvsadm -A -t 127.0.0.1:PORT -s sh -b sh-port"
+    with pytest.raises(CheckFailed, match=r"sh-port chooses them by the client's port"):
+        take(cluster)
+
+
+def test_a_persistent_service_stays_with_the_server_that_it_chose(cluster: Miniature) -> None:
+    cluster.commands[0] = "ipvsadm -A -t 127.0.0.1:PORT -s wlc -p 300"
+    assert take(cluster, 3).forecast == ("rs2", "rs2", "rs2")
+    # The kernel's template of it: the client without its port.
+    cluster.entries.append(("127.0.0.9:0", "10.0.0.100:80"))
+    cluster.turns = ["10.0.0.100"] * 3
+    taken = take(cluster, 3)
+    assert taken.forecast == taken.observed == ("rs1", "rs1", "rs1")
+
+
+def test_a_persistent_service_stays_with_a_network_of_clients(cluster: Miniature) -> None:
+    cluster.commands[0] = "ipvsadm -A -t 127.0.0.1:PORT -s rr -p 300 -M 255.255.255.0"
+    cluster.entries.append(("127.0.0.0:0", "10.0.0.100:80"))
+    assert take(cluster, 2).forecast == ("rs1", "rs1")
+    # How often rr was asked is not counted, where each client asks it once.
+    cluster.entries.clear()
+    with pytest.raises(CheckFailed, match="how often a persistent service has asked rr is not counted"):
+        take(cluster, 2)
 
 
 def test_wrr_goes_on_where_the_counters_say(cluster: Miniature) -> None:
@@ -337,8 +363,45 @@ def test_which_services_are_for_the_web(cluster: Miniature) -> None:
         "ipvsadm -A -t 127.0.0.1:21 -s rr",
         "ipvsadm -a -t 127.0.0.1:21 -r 10.0.0.100:21 -m",
     ]
+    cluster.commands += ["ipvsadm -A -t 127.0.0.1:443 -s rr"]
     (service,) = rounds.web_services(cast(Cluster, cluster), "director")
     assert service.port == cluster.port
+
+
+SECOND = """
+  other-lan: {subnet: 10.0.9.0/24}
+nodes:
+  director-2:
+    role: director
+    kernel: debian-cloud
+    interfaces:
+      eth0: {network: outer, address: 127.0.0.2}
+      eth1: {network: other-lan, address: 10.0.9.1}
+  rs9:
+    role: real-server
+    interfaces: {eth0: {network: other-lan, address: 10.0.9.100, gateway: 10.0.9.1}}
+    services: [{kind: http, port: 80}]
+"""
+
+
+def test_only_its_own_servers_are_a_directors_matter(cluster: Miniature, tmp_path: Path) -> None:
+    (tmp_path / "lab.yaml").write_text(LAB.replace("\nnodes:\n", SECOND))
+    cluster.lab = spec.load(tmp_path)
+
+    class Sees:
+        def probe(self, address: str, port: int) -> str:
+            return "open"
+
+        def routes(self) -> str:
+            return ROUTES
+
+    (service,) = rounds.web_services(cast(Cluster, cluster), "director")
+    now = director.read(cast(Cluster, cluster), "director")
+    facts = rounds.facts_of(
+        cast(Cluster, cluster), service, "director", "http", lambda name: cast(Any, Sees()), now
+    )
+    assert {server.name for server in facts.servers} == {"rs1", "rs2"}
+    assert verdict.diagnose(facts) == ()
 
 
 def test_a_lab_without_a_web_service(cluster: Miniature) -> None:
