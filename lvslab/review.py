@@ -11,7 +11,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -73,7 +73,7 @@ class Claim:
 
     Without any evidence it has not been tried; ``later`` is the lab that is going to show it, where one is.
     It is ``about`` these groups or kernels, or, if there are none, about all. On those of ``untried`` the
-    evidence says nothing of it.
+    evidence says nothing of it. With ``bugs``, what checks of the labs are known to show there is told too.
     """
 
     section: str
@@ -85,6 +85,7 @@ class Claim:
     later: str
     about: tuple[str, ...]
     untried: tuple[str, ...]
+    bugs: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def read_claims(path: Path) -> Claims:
 
 def _claim(row: dict[str, Any]) -> Claim:
     known = {"section", "says", "remark", "shown_by", "refuted_by", "passes", "refuted_where_passes", "read"}
-    known |= {"source", "later", "about", "untried"}
+    known |= {"source", "later", "about", "untried", "bugs"}
     if unknown := row.keys() - known:
         raise ValueError(f"unknown key {sorted(unknown)[0]!r} in the claim {row.get('says', '')!r}")
     steps = [_steps(word, False) for word in row.get("shown_by", ())]
@@ -157,6 +158,7 @@ def _claim(row: dict[str, Any]) -> Claim:
         row.get("later", ""),
         tuple(row.get("about", ())),
         tuple(row.get("untried", ())),
+        bool(row.get("bugs", False)),
     )
 
 
@@ -207,16 +209,26 @@ def under(text: str, heading: str) -> range:
 
 @dataclass(frozen=True)
 class Recorded:
-    """``results`` of ``read_results``, with the texts of the how-tos by name."""
+    """``results`` of ``read_results``, with the texts of the how-tos by name, and the checksums of the labs'
+    folders as they are now."""
 
     results: Mapping[str, Any]
     texts: Mapping[str, str]
+    labs: Mapping[str, str] = field(default_factory=dict)
 
     def stale(self) -> list[str]:
         """The how-tos that have changed since their results were recorded."""
         found = self.results["howtos"]
         return [
             name for name, text in self.texts.items() if found.get(name, {}).get("sha256") != checksum(text)
+        ]
+
+    def changed(self) -> list[str]:
+        """The labs whose files are not those that all results of their checks were recorded with."""
+        return [
+            name
+            for name, now in self.labs.items()
+            if any(run.get("sha256") != now for run in self.results["checks"].get(name, {}).values())
         ]
 
     def steps(self, evidence: Steps, kernel: str) -> list[dict[str, Any]]:

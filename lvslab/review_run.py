@@ -13,6 +13,7 @@ from lvslab.apply.verdicts import Judged
 from lvslab.errors import LvsLabError, StateError, UsageError
 from lvslab.howto_results import OnKernel
 from lvslab.howto_verify import Listeners
+from lvslab.regress import checksums
 from lvslab.review import Claims, Recorded
 from lvslab.topology import suggest
 
@@ -24,7 +25,12 @@ def recorded(claims: Claims) -> Recorded:
     """What was recorded for ``claims``. Raises LvsLabError where one of their how-tos is not there."""
     folder = review.folder()
     texts = {name: (folder / f"{name}.md").read_text(encoding="utf-8") for name in claims.howtos}
-    return Recorded(review.read_results(folder / review.RESULTS), texts)
+    labs = {name: _lab_checksum(name) for name in claims.labs}
+    return Recorded(review.read_results(folder / review.RESULTS), texts, labs)
+
+
+def _lab_checksum(name: str) -> str:
+    return checksums.of_folder(paths.labs() / name)[:16]
 
 
 def write() -> Path:
@@ -81,6 +87,7 @@ def _record_howto(name: str, kernels: Sequence[str], listeners: Listeners) -> No
 
 
 def _record_checks(name: str, kernel: str, wanted: set[str], listeners: Listeners) -> None:
+    checksum = _lab_checksum(name)
     done = lab.verify(
         name,
         kernel=kernel,
@@ -92,7 +99,8 @@ def _record_checks(name: str, kernel: str, wanted: set[str], listeners: Listener
     tests = {case.name: case.outcome for case in done.checked.cases if case.name.partition("[")[0] in wanted}
     results = review.read_results(review.folder() / review.RESULTS)
     runs = results["checks"].setdefault(name, {})
-    runs[kernel] = {"kernel": done.up.kernel, "tests": dict(sorted(tests.items()))}
+    about = {"kernel": done.up.kernel, "sha256": checksum}
+    runs[kernel] = about | {"tests": dict(sorted(tests.items()))}
     _write(results)
 
 

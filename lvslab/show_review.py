@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from lvslab.apply.transcript import printable
+from lvslab.build import catalogue
 from lvslab.review import Check, Claim, Claims, Group, Holds, Recorded, Steps, holds
 
 _SHOWN_LINES = 6
@@ -63,6 +64,8 @@ def _versions(claims: Claims, recorded: Recorded) -> str:
             versions: dict[str, str] = next((run[kernel]["versions"] for run in runs if kernel in run), {})
             about = ", ".join(f"{program} {version}" for program, version in versions.items())
             rows.append(f"| {group.name} | `{kernel}` | {about or 'nothing yet'} |")
+    if changed := recorded.changed():
+        rows += ["", f"Changed since their checks were recorded: {', '.join(changed)}."]
     return "\n".join(rows)
 
 
@@ -107,6 +110,8 @@ def _details(number: int, claim: Claim, groups: Sequence[Group], recorded: Recor
         told = "; ".join(f"{outcome} on {kernels}" for outcome, kernels in outcomes)
         against = ", which speaks against it where it passes" if check.refutes else ""
         parts.append(f"- The check `{check.test}` of [{check.lab}](../labs/{check.lab}){against}: {told}")
+    if claim.bugs:
+        parts.append(_bugs(claim, groups))
     for evidence in claim.steps:
         parts.append(_step_evidence(evidence, groups, recorded))
     if not (claim.steps or claim.checks or claim.reading):
@@ -114,6 +119,22 @@ def _details(number: int, claim: Claim, groups: Sequence[Group], recorded: Recor
             f"- Not tried yet. The lab `{claim.later}` is to show it." if claim.later else "- Not tried."
         )
     return "\n\n".join(parts)
+
+
+def _bugs(claim: Claim, groups: Sequence[Group]) -> str:
+    """The known bugs that checks of the labs have shown on the kernels that ``claim`` is about."""
+    kernels = [
+        kernel
+        for group in groups
+        for kernel in group.kernels
+        if not claim.about or {group.name, kernel} & {*claim.about}
+    ]
+    lines = ["- Checks of the labs show these [known bugs](../lvslab/build/catalogue/bugs.toml):"]
+    for bug in catalogue.bugs().values():
+        if seen := [kernel for kernel in kernels if kernel in bug.seen]:
+            where = "all of them" if len(seen) == len(kernels) > 1 else ", ".join(seen)
+            lines.append(f"  - `{bug.name}` (on {where}): {bug.what}")
+    return "\n".join(lines)
 
 
 def _step_evidence(evidence: Steps, groups: Sequence[Group], recorded: Recorded) -> str:

@@ -115,7 +115,7 @@ def test_variables_as_a_shell_has_them(text: str) -> None:
 
 
 def test_a_variable_whose_value_nobody_can_tell() -> None:
-    with pytest.raises(TableError, match="the variable Vip in .* has no value"):
+    with pytest.raises(TableError, match=r"the variable Vip in .* has no value"):
         parse_rules("Vip=$Nowhere:21\nipvsadm -A -t $Vip -s rr")
 
 

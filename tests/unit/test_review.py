@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,26 @@ def test_a_how_to_that_has_changed_is_noticed(recorded: Recorded) -> None:
     assert Recorded(RESULTS, {"new": PROBE}).stale() == ["new"]
 
 
+def test_a_lab_that_has_changed_is_told_of(claims: Claims, recorded: Recorded) -> None:
+    checks = {"web": {"2.4": {"sha256": "a"}, "2.6": {"sha256": "a"}, "6.1": {"sha256": "b"}}}
+    results = {**recorded.results, "checks": checks}
+    same = Recorded({**results, "checks": {"web": {"2.4": {"sha256": "a"}}}}, recorded.texts, {"web": "a"})
+    assert same.changed() == []
+    assert Recorded(results, recorded.texts, {"web": "a"}).changed() == ["web"]
+    assert "Changed since their checks were recorded: web." in show_review.document(
+        claims, Recorded(results, recorded.texts, {"web": "c"})
+    )
+
+
+def test_known_bugs_are_listed_where_a_claim_asks_for_them(claims: Claims, recorded: Recorded) -> None:
+    group = review.Group("2.6", ("2.6.18", "2.6.39"))
+    claim = replace(claims.claims[0], about=("2.6",), bugs=True)
+    text = show_review.document(replace(claims, groups=(group,), claims=(claim,)), recorded)
+    assert "  - `snat-ignored` (on 2.6.39): iptables does not change" in text
+    assert "  - `hash-low-bits` (on all of them): sh and dh" in text
+    assert "nq-weight-0" not in text
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -312,7 +333,12 @@ def test_what_was_recorded_makes_the_page(folder: Path) -> None:
     results = review.read_results(folder / "results.json")
     assert list(results["howtos"]["probe"]["kernels"]) == ["2.4", "2.6", "6.1"]
     # Only the checks that a claim rests on.
-    assert results["checks"]["web"]["6.1"] == {"kernel": "2.4.37", "tests": {"test_it": "passed"}}
+    checksum = review_run._lab_checksum("web")
+    assert results["checks"]["web"]["6.1"] == {
+        "kernel": "2.4.37",
+        "sha256": checksum,
+        "tests": {"test_it": "passed"},
+    }
     page = review_run.write()
     assert page == folder.parent / "tutorial-review.md"
     assert "| Later it works. | yes | yes |" in page.read_text()
