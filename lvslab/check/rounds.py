@@ -228,7 +228,7 @@ def _forecast(
 
 def _stays_with(cluster: Cluster, service: Service, now: Reading, client: str) -> str:
     """The server that a persistent ``service`` has chosen for the address ``client`` before, "" for none.
-    Its entry in the director's list has no port of the client's, and the part of its address that -M says."""
+    Its entry in the director's list has no port of the client's, and of its address what -M says."""
     if not service.persistent:
         return ""
     address = client
