@@ -1,5 +1,5 @@
 """The changes without which a stock tree does not build with today's programs, or not to the same bytes
-twice.
+twice, or does not always boot with several network cards.
 
 Why each is needed stands in ``catalogue/fixes.toml``. They are made in a private copy, never in anybody's
 tree; one that no longer finds what it changes is an error, so that nobody takes for fixed what is not.
@@ -79,6 +79,19 @@ CHANGES = {
                 "static void rcu_bootup_announce(void);",
                 sometimes=True,
             ),
+        )
+    ),
+    # Not every release of these series has the flaw: some set the card up before they ask for its interrupt.
+    "card-not-ready": Change(
+        tuple(
+            Edit("drivers/net/e1000/e1000_main.c", old, new, sometimes=True)
+            for old, new in (
+                (
+                    "if (unlikely((!icr) || test_bit(__E1000_RESETTING, &adapter->flags)))",
+                    "if (unlikely(!icr || !adapter->clean_rx || test_bit(__E1000_RESETTING, &adapter->flags)))",
+                ),
+                ("\tif (unlikely(!icr)) {\n", "\tif (unlikely(!icr || !adapter->clean_rx)) {\n"),
+            )
         )
     ),
     "initramfs-time": Change(
