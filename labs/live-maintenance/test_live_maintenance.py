@@ -65,6 +65,14 @@ def await_held(lab: Testbed, server: str) -> None:
     await_that(lab, server, lambda found: found.active > 0)
 
 
+def await_all_held(lab: Testbed, running: Steady, server: str) -> None:
+    """Return when every long request has its connection, and one of them is with ``server``. One that is
+    only on its way there would ask anew, and get another server: the director knows it, and still may have
+    lost its first packet, since of those that wait for a server's hardware address it keeps three."""
+    running.await_long()
+    await_held(lab, server)
+
+
 def await_given(lab: Testbed, server: str) -> None:
     """Return when ``server`` was given connections, be they over: short ones are too short to be seen."""
     before: list[int] = []
@@ -230,7 +238,7 @@ def test_removing_without_draining_is_noticed(fresh_lab: Testbed, expire: int, h
     director = fresh_lab.directors[0]
     director.execute(f"echo {expire} > /proc/sys/net/ipv4/vs/expire_nodest_conn")
     with traffic(fresh_lab, long_at_once=6, long_seconds=60.0, patience=3.0) as running:
-        await_held(fresh_lab, "real-server-2")
+        await_all_held(fresh_lab, running, "real-server-2")
         entries = fresh_lab.reading().entries
         director.execute(f"ipvsadm -d -t {SERVICE} -r 10.0.0.101:80")
         running.mark("removed")
@@ -248,7 +256,7 @@ def test_removing_without_draining_is_noticed(fresh_lab: Testbed, expire: int, h
 
 def test_stopping_without_draining_is_noticed(fresh_lab: Testbed) -> None:
     with traffic(fresh_lab, long_at_once=6, long_seconds=60.0) as running:
-        await_held(fresh_lab, "real-server-2")
+        await_all_held(fresh_lab, running, "real-server-2")
         entries = fresh_lab.reading().entries
         fresh_lab.cluster.stop_service("real-server-2")
         running.mark("stopped")

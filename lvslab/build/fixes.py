@@ -88,7 +88,8 @@ CHANGES = {
             for old, new in (
                 (
                     "if (unlikely((!icr) || test_bit(__E1000_RESETTING, &adapter->flags)))",
-                    "if (unlikely(!icr || !adapter->clean_rx || test_bit(__E1000_RESETTING, &adapter->flags)))",
+                    "if (unlikely(!icr || !adapter->clean_rx ||"
+                    " test_bit(__E1000_RESETTING, &adapter->flags)))",
                 ),
                 ("\tif (unlikely(!icr)) {\n", "\tif (unlikely(!icr || !adapter->clean_rx)) {\n"),
             )

@@ -83,6 +83,7 @@ class Steady:
         self._over = threading.Event()
         self._mark = ""
         self._connecting = Counter[str]()
+        self._connected = Counter[Kind]()
         self._outcomes: list[Outcome] = []
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="requests")
         self._pending: list[Future[None]] = []
@@ -107,6 +108,16 @@ class Steady:
             self._changed.wait_for(
                 lambda: before == what or not self._connecting[before], 2 * self._patience
             )
+
+    def await_long(self) -> None:
+        """Return when as many long requests have had their connections as there are at once. Raises
+        CheckFailed where they do not get them: a client asks a few times, a second or more apart."""
+        with self._changed:
+            if not self._changed.wait_for(
+                lambda: self._connected["long"] >= self._long_at_once, 2 * self._patience
+            ):
+                made = f"{self._connected['long']} of {self._long_at_once}"
+                raise CheckFailed(f"{made} long requests have a connection after {2 * self._patience:g} s")
 
     def await_answers(self, count: int, seconds: float = _AWAIT_SECONDS) -> None:
         """Return when ``count`` short requests that began after the last mark have ended, however they
@@ -152,6 +163,7 @@ class Steady:
                 connected.set()
                 with self._changed:
                     self._connecting[after] -= 1
+                    self._connected[kind] += 1
                     self._changed.notify_all()
 
         try:

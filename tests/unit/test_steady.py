@@ -97,6 +97,17 @@ def test_a_mark_waits_for_connections_that_are_being_made(service: Service) -> N
     assert "" in {each.after for each in outcomes}
 
 
+def test_all_long_requests_have_their_connections(service: Service) -> None:
+    service.accepts.clear()
+    options = {"long_at_once": 3, "long_seconds": 60.0}
+    with Steady(Here(), "192.0.2.50", 80, patience=0.05, **options) as running:  # type: ignore[arg-type]
+        with pytest.raises(CheckFailed, match="0 of 3 long requests have a connection"):
+            running.await_long()
+        service.accepts.set()
+        running.await_long()
+        assert [seconds for _, _, seconds in service.asked].count(60.0) == 3
+
+
 def test_nothing_is_sent_after_the_end(service: Service) -> None:
     with Steady(Here(), "192.0.2.50", 80, pace=500.0) as running:
         running.await_answers(1)
