@@ -1,5 +1,5 @@
-"""The host's side of the guest agent: orders over the second serial port, one line each (see
-build/guest/agent)."""
+"""The host's side of the guest agent: orders over the second serial port, one line each, or, where they are
+long, in parts (see build/guest/agent)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from itertools import count
 
 _GREETING = b"lvslab-agent 1"
+_PART = 400
+"""Bytes that a guest gets at once. The serial driver of Linux 2.4 has room for 512 (TTY_FLIPBUF_SIZE), and
+where nobody takes them in time it throws away what comes then (``receive_chars``, drivers/char/serial.c)."""
 
 
 class AgentSilent(Exception):
@@ -61,18 +64,27 @@ class Agent:
             self._turn.release()
 
     def _ordered(self, command: str, seconds: float) -> Done:
-        number = f"{next(self._numbers)}".encode()
-        try:
-            self._stream.sendall(number + b" " + command.encode() + b"\n")
-        except OSError:
-            raise AgentSilent(closed=True) from None
+        number, text = f"{next(self._numbers)}".encode(), command.encode()
         deadline, lines = time.monotonic() + seconds, list[str]()
+        if len(text) > _PART:
+            for begin in range(0, len(text), _PART):
+                self._say(number + b"+ ." + text[begin : begin + _PART] + b".")
+                while self._line(deadline) != number + b"+":
+                    pass
+            text = b""
+        self._say(number + b" " + text)
         while True:
             line = self._line(deadline)
             if line.startswith(number + b": "):
                 lines.append(line.removeprefix(number + b": ").decode(errors="replace"))
             elif line.startswith(number + b" = "):
                 return Done(int(line.split()[-1]), tuple(lines))
+
+    def _say(self, line: bytes) -> None:
+        try:
+            self._stream.sendall(line + b"\n")
+        except OSError:
+            raise AgentSilent(closed=True) from None
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

@@ -144,7 +144,9 @@ fd = {{name: int(number) for name, number in re.findall(r"id=(console|agent|moni
 orders = os.fdopen(fd["agent"], "rb", 0, closefd=False)
 number = ""
 def order():
-    return orders.readline().decode().split(" ")[0] or os._exit(0)
+    while (number := orders.readline().decode().rstrip().split(" ")[0]).endswith("+"):
+        os.write(fd["agent"], f"{{number}}\\n".encode())
+    return number or os._exit(0)
 def monitor(refuses, fails):
     with socket.socket(fileno=os.dup(fd["monitor"])) as stream, stream.makefile("rb") as lines:
         def say(**message): stream.sendall(json.dumps(message).encode() + b"\\n")

@@ -94,6 +94,12 @@ def test_an_order_may_be_long(guest: Agent) -> None:
     words = " ".join(f"word{number}" for number in range(700))
     assert guest.run(f"echo {words}").lines == (words,)
     assert guest.run("seq 1200").lines == tuple(str(number) for number in range(1, 1201))
+    # Parts begin and end with anything.
+    blanks = "'" + "  \t." * 300 + "'"
+    assert guest.run(f"printf '%s|' {blanks}").lines == (f"{blanks[1:-1]}|",)
+    letters = "ä\\" * 200
+    assert guest.run(f"printf %s '{letters}'").lines == (letters,)
+    assert guest.run("echo short").lines == ("short",)
 
 
 def test_an_order_that_fails_tells_its_status_and_what_it_said(guest: Agent) -> None:
@@ -149,6 +155,29 @@ def test_a_guest_that_ends_is_told_to_all_who_ask(line: tuple[socket.socket, soc
         for done in asked:
             with pytest.raises(AgentSilent, match="the guest ended"):
                 done.result(DEADLINE)
+
+
+def test_a_guest_gets_no_more_at_once_than_it_has_room_for(
+    line: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, guest = line
+    command = "echo " + "x" * 1500
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(Agent(ours).run, command, DEADLINE)
+        parts = []
+        while (received := guest.recv(65536)) != b"1 \n":
+            assert len(received) < 512 and received.endswith(b".\n") and received.startswith(b"1+ .")
+            parts.append(received[4:-2])
+            guest.sendall(b"1+\n")
+        guest.sendall(b"1 = 0\n")
+        assert asked.result(DEADLINE) == Done(0, ())
+    assert b"".join(parts).decode() == command
+
+
+def test_parts_of_an_order_that_was_given_up_are_forgotten(guest: Agent) -> None:
+    guest.await_greeting(DEADLINE)
+    guest._say(b"9+ .echo lost.")
+    assert guest.run("echo " + "y" * 600).lines == ("y" * 600,)
 
 
 # --- a guest that does not do its part ----------------------------------------------------------
