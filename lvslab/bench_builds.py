@@ -48,7 +48,7 @@ def measure(tree: Path, rounds: int) -> dict[str, Any]:
             whole.append(seconds)
             again.append(bench.command(*words, LVSLAB_CACHE=str(cache))[0])
             shutil.copytree(tree, copy, symlinks=True)
-            fixes.apply(row.fixes, copy, copy)
+            fixes.apply(row.fixes, copy, copy, strict=row.is_own_series)
             shutil.copyfile(Path(built["folder"], "config"), copy / ".config")
             plain.append(_made_in(copy, recipe, Path(place, "modules")))
             for folder in (copy, Path(built["folder"])):

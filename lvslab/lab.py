@@ -197,7 +197,9 @@ def first_round(running: Cluster) -> Round | Turns | None:
     kind, service = found
     count = max(FIRST_ROUND, len(service.destinations))
     with Testbed(running) as testbed:
-        return testbed.round(count=count) if kind == "http" else ftp_rounds.turns(testbed, count)
+        if kind == "http":
+            return testbed.round(count=count, service=str(service))
+        return ftp_rounds.turns(testbed, count, service=service)
 
 
 def _first_service(running: Cluster) -> tuple[str, Service] | None:

@@ -156,11 +156,15 @@ def _refuse_lost(path: Path, token: Token) -> None:
     if token.map is None:
         return
     lines = enumerate(token.content.split("\n"), token.map[0] + 1)
-    if token.type in ("html_block", "code_block"):
+    commented = token.type == "html_block" and token.content.lstrip().startswith("<!--")
+    if token.type in ("html_block", "code_block") and not commented:
         for line, text in lines:
             if re.match(r"\s*(`{3,}|~{3,}).*\bnode=\w", text):
                 what = "HTML" if token.type == "html_block" else "indented text"
-                hint = "leave an empty line before it, and indent it by less than four blanks"
+                hint = (
+                    "leave an empty line before it, and indent it by less than four blanks; "
+                    "or, if it is an example, put it into a block of its own that begins with ~~~~"
+                )
                 raise LabFileError(
                     path, line, f"Markdown takes this block for {what}, so it is not typed", hint
                 )

@@ -70,9 +70,9 @@ class Kernel:
 
 
 def find(name: str) -> Kernel:
-    """The kernel that ``name`` stands for: a name of DISTRIBUTION, a ready-made one of the catalogue, the
-    version or series of one that was built (the newest of it) or its folder's name, or the path of such a
-    folder, a bzImage or a ``.deb``; the name of one that is found by its path is the whole path.
+    """The kernel that ``name`` stands for: a name of DISTRIBUTION, a ready-made one of the catalogue, one of
+    the store (as in `kernel_store.find`), or the path of a folder of the store, a bzImage or a ``.deb``; the
+    name of one that is found by its path is the whole path.
 
     Raises UsageError where there is no such kernel or the file is none, MachineError and BuildError
     where the distribution's package cannot be had.

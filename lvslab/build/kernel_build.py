@@ -90,7 +90,7 @@ def build(
 
 def row_of(version: str, tree: Path | None) -> KernelRow:
     """The catalogue's row to build by, with the version that is built. A tree's own version is what counts:
-    that or its series must be asked for, so that the same name finds the kernel afterwards."""
+    that or its series must be asked for, so that the version finds the kernel afterwards."""
     if tree is None:
         return catalogue.kernel(version)
     found = kernel_tree.version(tree)

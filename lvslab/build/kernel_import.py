@@ -84,7 +84,10 @@ def _modules(path: Path, release: str) -> Path:
         others.add(found)
     else:
         if others:
-            raise UsageError(f"the modules in {path} are of {min(others)}, and the kernel is {release}")
+            raise UsageError(
+                f"the modules are of {min(others)}, and the kernel is {release}: {path}",
+                "build the modules of this kernel too (make modules), or name the folder of its own",
+            )
     return path.resolve()
 
 

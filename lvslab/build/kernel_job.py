@@ -13,7 +13,6 @@ from pathlib import Path
 
 from lvslab import paths
 from lvslab.build import (
-    catalogue,
     fixes,
     folders,
     kconfig,
@@ -89,9 +88,7 @@ class Job:
 
             if kernel_tree.was_built_in(read):
                 take("cleaning the copy of the tree", kernel_recipe.clean(self.recipe))
-            # Between the catalogue's series, some of what a row needs may be mended or be somewhere else.
-            known = catalogue.series(self.row.name) == catalogue.series(self.row.version)
-            fixes.apply(self.row.fixes, read, written, strict=known)
+            fixes.apply(self.row.fixes, read, written, strict=self.row.is_own_series)
             final = self._configure(take, read, written)
             has_modules = kconfig.values(final).get("MODULES") == "y"
             for what, command in kernel_recipe.build(self.recipe, has_modules):

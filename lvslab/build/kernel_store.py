@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def installed() -> tuple[Built, ...]:
 
 def find(name: str) -> Built | None:
     """The kernel of the store for a folder's name, or of a version or a series (``2.6.18``) the last one: of
-    one version that is the one that ``kernel.build`` or ``kernel.import`` returned last."""
+    one version that is the one that was built, imported or tried last."""
     return next(reversed(matching(name)), None)
 
 
@@ -151,7 +151,8 @@ def matching(name: str) -> tuple[Built, ...]:
 
 def again(built: Built) -> Built:
     """The same kernel, which was asked for once more: of its version it is the last one now."""
-    os.utime(built.folder)
+    with suppress(OSError):  # a store that may only be read, or it was deleted meanwhile
+        os.utime(built.folder)
     return built
 
 

@@ -77,7 +77,8 @@ class Reading:
     """A director at one moment: its table, its connections and counters, and whether it forwards.
 
     ``entries`` maps the client's end of each connection that it remembers to the real server's, both as
-    ``address:port``. ``rules`` have their thresholds only where these were read too. The counters
+    ``address:port``; ``templates`` does so for the clients (port 0) of persistent services, by service and
+    client. ``rules`` have their thresholds only where these were read too. The counters
     (``totals``, ``by_server``, ``stats``) lag behind since Linux 2.6.39: see `settled`. Connections and
     entries are of this moment. ``uptime`` is the director's clock, in seconds; ``rates`` are the kernel's
     (`parse_rates`).
@@ -93,6 +94,7 @@ class Reading:
     uptime: float = 0.0
     rates: Mapping[tuple[str, str], Rates] = field(default_factory=dict)
     stats: Stats | None = None
+    templates: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def connections_of(self, service: Service) -> ServiceConnections | None:
         """The row of ``service``, None where the director does not have it."""
@@ -110,7 +112,7 @@ def read(cluster: Observer, director: str, what: Sequence[str] = EVERYTHING) -> 
     if len(parts) != len(what):
         raise CheckFailed(f"{director} did not say all that it was asked for", "has it too much to list?")
     found = dict.fromkeys(_COMMANDS, "") | dict(zip(what, parts, strict=True))
-    counters = parse_counters(found["counters"])
+    counters, entries = parse_counters(found["counters"]), parse_entries(found["entries"])
     return Reading(
         rules=_with_thresholds(parse_rules(found["rules"]), parse_thresholds(found["thresholds"])),
         connections=parse_connections(found["listing"]),
@@ -121,7 +123,10 @@ def read(cluster: Observer, director: str, what: Sequence[str] = EVERYTHING) -> 
             for server in service.servers
         },
         ip_forward=int(found["ip_forward"] or 0),
-        entries={entry.client: entry.server for entry in parse_entries(found["entries"])},
+        entries={entry.client: entry.server for entry in entries},
+        templates={
+            (entry.virtual, entry.client): entry.server for entry in entries if entry.client.endswith(":0")
+        },
         listing=found["listing"].rstrip(),
         uptime=float((found["uptime"] or "0").split()[0]),
         rates=parse_rates(found["rates"]),

@@ -94,34 +94,43 @@ def take(
     return FtpRound(tuple(made), facts(lab, target))
 
 
-def turns(lab: Testbed, count: int, *, held: bool = False, client: str = "") -> Turns:
+def turns(
+    lab: Testbed, count: int, *, held: bool = False, client: str = "", service: Service | None = None
+) -> Turns:
     """Make ``count`` control connections, each finished before the next one begins, or ``held`` until all
     are made. No file is asked for, so each is one connection to the scheduler. One that remembers whose turn
-    it was is taken to have given out none before.
+    it was is taken to have given out none before. ``service`` is the lab's first FTP service where none is
+    given.
 
     Taken again where the director forgot an old connection meanwhile (`rounds.undisturbed`). Raises
     CheckFailed.
     """
-    return rounds.undisturbed(lab.cluster, lab.directors[0].name, lambda: _turns(lab, count, held, client))
+    wanted = service or ftp_service(lab)
+    if unforeseen := rounds.unforeseen(wanted):
+        raise CheckFailed(f"the servers that answer at {wanted} cannot be foreseen: {unforeseen}")
+    return rounds.undisturbed(
+        lab.cluster, lab.directors[0].name, lambda: _turns(lab, wanted, count, held, client)
+    )
 
 
-def _turns(lab: Testbed, count: int, held: bool, client: str) -> tuple[Turns, bool]:
-    service, name = ftp_service(lab), lab.directors[0].name
-    client = client or lab.first_client()
+def _turns(lab: Testbed, service: Service, count: int, held: bool, client: str) -> tuple[Turns, bool]:
+    name, client = lab.directors[0].name, client or lab.first_client()
     place = lab.enter(client)
-    before = director.read(lab.cluster, name, ("listing",))
+    before = director.read(lab.cluster, name, ("listing", "entries") if service.persistent else ("listing",))
     kernel = lab.cluster.versions.get("kernel", "")
     model = schedulers.model_for(service.scheduler, kernel, service.scheduler_flags)
     servers = rounds.servers_now(lab.cluster, service, before)
-    expected = schedulers.forecast(
+    own = rounds.address_towards(lab.cluster, client, service.address)
+    forecast = schedulers.forecast(
         model.choose,
         servers,
         count,
-        client=rounds.address_towards(lab.cluster, client, service.address),
+        client=own,
         destination=service.address,
         memory=schedulers.remembered(model, servers, 0),
         held=held,
     )
+    expected = rounds.persisting(service, forecast, rounds.stays_with(lab.cluster, service, before, own))
     sessions: list[Session] = []
     try:
         for _ in range(count):

@@ -68,6 +68,8 @@ _HARMLESS = frozenset("LlSZhv") | {"set", "start-daemon", "stop-daemon", "help",
 _FORWARDING: Mapping[str, Forwarding] = {"m": "masquerading", "g": "gatewaying", "i": "tunneling"}
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _ASSIGNS = re.compile(r"(?:^|[;&|])\s*(?:export\s+)?[A-Za-z_]\w*=")
+_COMPUTED = re.compile(r"\$\(|`")
+"""What a shell finds out when it gets there."""
 _REDIRECTION = re.compile(r"\d*[<>]")
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 
@@ -86,12 +88,13 @@ def parse_rules(text: str) -> tuple[Service, ...]:
         stripped = line.strip()
         bare = re.match(r"-[AEDaedC]", stripped) is not None
         for words in _commands(stripped, bare):
-            rest = list(dropwhile(_ASSIGNMENT.fullmatch, words[1:] if words[:1] == ["export"] else words))
-            if not rest:
-                _assign(variables, words, stripped)
-            elif bare or rest[0].rpartition("/")[2] == "ipvsadm":
+            words = words[1:] if words[:1] == ["export"] else words
+            rest = list(dropwhile(_ASSIGNMENT.fullmatch, words))
+            if rest and (bare or rest[0].rpartition("/")[2] == "ipvsadm"):
                 typed = rest if bare else rest[1:]
-                _apply(table, [_expand(word, variables, stripped) for word in typed], stripped)
+                _apply(table, [*_expanded(typed, variables, stripped)], stripped)
+            elif not rest or any(_COMPUTED.search(word) for word in words[: -len(rest)]):
+                _assign(variables, words, stripped)
     return tuple(table.values())
 
 
@@ -121,8 +124,16 @@ def _assign(variables: dict[str, str], words: Sequence[str], line: str) -> None:
     for word in words:
         if assigned := _ASSIGNMENT.fullmatch(word):
             variables.pop(assigned[1], None)
-            with suppress(TableError):
-                variables[assigned[1]] = _expand(assigned[2], variables, line)
+            if not _COMPUTED.search(assigned[2]):
+                with suppress(TableError):
+                    variables[assigned[1]] = _expand(assigned[2], variables, line)
+
+
+def _expanded(words: Sequence[str], variables: Mapping[str, str], line: str) -> Iterator[str]:
+    """The words as a shell makes them of ``words``: what a variable holds may be several, or none."""
+    for word in words:
+        value = _expand(word, variables, line)
+        yield from value.split() if _VARIABLE.search(word) else [value]
 
 
 def _expand(word: str, variables: Mapping[str, str], line: str) -> str:

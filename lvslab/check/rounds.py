@@ -207,26 +207,31 @@ def _forecast(
     """
     servers, memory = servers_now(cluster, service, now), None
     own = address_towards(cluster, client, service.address)
-    stays = _stays_with(cluster, service, now, own)
+    stays = stays_with(cluster, service, now, own)
     if model.remembers and not stays:
         counted = (now.by_server.get((str(service), str(server))) for server in service.destinations)
         past = sum(counters.connections for counters in counted if counters)
         if past and service.persistent:
             raise CheckFailed(
                 f"the server that answers {client} at {service} cannot be foreseen: how often a persistent "
-                f"service has asked {service.scheduler} is not counted",
-                _CHANCES,
+                f"service has asked {service.scheduler} is not counted"
             )
         memory = schedulers.remembered(model, servers, past, destination=service.address)
     found = schedulers.forecast(
         model.choose, servers, count, client=own, destination=service.address, memory=memory
     )
-    if service.persistent:
-        return replace(found, names=(stays or found.names[0],) * count)
-    return found
+    return persisting(service, found, stays)
 
 
-def _stays_with(cluster: Cluster, service: Service, now: Reading, client: str) -> str:
+def persisting(service: Service, found: schedulers.Forecast, stays: str) -> schedulers.Forecast:
+    """What the scheduler would do, ``found``, as a persistent ``service`` has it: all of it with one server,
+    which is the one that the client ``stays`` with, "" for none yet."""
+    if not service.persistent:
+        return found
+    return replace(found, names=(stays or found.names[0],) * len(found.names))
+
+
+def stays_with(cluster: Cluster, service: Service, now: Reading, client: str) -> str:
     """The server that a persistent ``service`` has chosen for the address ``client`` before, "" for none.
     Its entry in the director's list has no port of the client's, and of its address what -M says."""
     if not service.persistent:
@@ -234,7 +239,7 @@ def _stays_with(cluster: Cluster, service: Service, now: Reading, client: str) -
     address = client
     if service.netmask:
         address = str(ip_network(f"{client}/{service.netmask}", strict=False).network_address)
-    chosen = now.entries.get(endpoint(address, 0), "")
+    chosen = now.templates.get((str(service), endpoint(address, 0)), "")
     there = {str(server): server.address for server in service.destinations}
     return _names(cluster).get(there.get(chosen, ""), there.get(chosen, ""))
 
@@ -314,22 +319,23 @@ def facts_of(
     """What a person would look at when ``service``, whose servers are of that ``kind``, does not answer;
     ``see`` gives a real server as it sees itself."""
     reachable = {str(card.address): card for card in cluster.lab.nodes[director].interfaces.values()}
+    expected = table_of_steps(cluster, director)
+    own = {server.address for found in expected for server in found.destinations}
     gateways, asked = set[str](), list[tuple[Seen, str, str, int]]()
     for name, node in cluster.lab.real_servers.items():
-        beside = {card.network for card in node.interfaces.values()}
-        if beside.isdisjoint(card.network for card in reachable.values()):
+        if own.isdisjoint(map(str, node.addresses)):
             continue  # another director's
         address, seen = str(node.addresses[0]), see(name)
-        asked += [(seen, name, address, own.port) for own in node.services if own.kind == kind]
+        asked += [(seen, name, address, served.port) for served in node.services if served.kind == kind]
         for card in node.interfaces.values():
-            gateways |= {own for own, theirs in reachable.items() if theirs.network == card.network}
+            gateways |= {here for here, theirs in reachable.items() if theirs.network == card.network}
     # Many at a time: where no server answers, each of them is waited for.
     with ThreadPoolExecutor(_PROBES_AT_ONCE) as workers:
         servers = tuple(workers.map(lambda server: _look_at(*server), asked))
     return ClusterFacts(
         virtual_service=str(service),
         director_address=min(gateways, default=""),
-        expected=table_of_steps(cluster, director),
+        expected=expected,
         observed=now.rules,
         servers=servers,
         ip_forward=now.ip_forward,

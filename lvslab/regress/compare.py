@@ -34,8 +34,9 @@ _OUTCOMES: Mapping[Verdict, str] = {
 """What happened, whatever was expected."""
 
 _JUDGED = "it does the same as before, and the known bugs say something else of it now"
-_VERSIONED: tuple[Factor, ...] = ("kernel", "ipvsadm")
-"""What decides which of the known bugs a director has."""
+_JUDGES: tuple[Factor, ...] = ("kernel", "ipvsadm", "lab")
+"""What decides whether a failure is a known bug's, beside the list of these: the director's versions, and
+what the lab says of its checks and steps."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def compare(old: Kept, new: Kept) -> Comparison:
 
     Cells are the same if lab, kernel and ipvsadm have the same names. Where just one kernel of the old run
     is not in the new one, and just one is in its place, that one was replaced: their cells are compared.
-    The same is so for ipvsadm. A run that was interrupted has its cells all the same.
+    The same is so for ipvsadm. A new run that was interrupted has its cells all the same: those are left.
     """
     before = {result.cell: result for result in old.run.results}
     after = {result.cell: result for result in new.run.results}
@@ -197,9 +198,11 @@ class _Comparing:
         if check and old.outcome == new.outcome:
             if likeness("lvslab", old, new) != "same":
                 return Cause(("lvslab",), _JUDGED)
-            versions = tuple(each for each in _VERSIONED if likeness(each, old, new) != "same")
-            told = ", ".join(described(each, old, new) for each in versions)
-            return Cause(versions, f"it does the same as before; which bugs are known of it differs: {told}")
+            judges = tuple(each for each in _JUDGES if likeness(each, old, new) != "same")
+            if judges:
+                told = ", ".join(described(each, old, new) for each in judges)
+                return Cause(judges, f"it does the same as before, and is another bug now or none: {told}")
+            return Cause((), "it does the same as before, and nothing that is recorded differs")
         lab = now.cell.lab
         others: list[tuple[Observed | None, Observed | None]] = [
             (_observed(self.old, before, check), _observed(self.new, after, check))

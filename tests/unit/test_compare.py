@@ -301,7 +301,18 @@ def test_a_bug_that_is_known_of_the_other_version_only() -> None:
     change = only(compare(run(tried(checks=BAD)), run(tried(checks=known, **REBUILT))))
     assert change.cause is not None
     assert change.cause.of == ("kernel",)
-    assert "differs: kernel (checksum 6.12, now rebuilt)" in change.cause.why
+    assert "or none: kernel (checksum 6.12, now rebuilt)" in change.cause.why
+
+
+@pytest.mark.parametrize(("sums", "of"), [({"lab": "marked"}, ("lab",)), ({}, ())])
+def test_a_check_that_is_judged_anew_by_its_lab_or_nobody_knows_why(
+    sums: dict[str, str], of: tuple[str, ...]
+) -> None:
+    known: dict[str, Verdict] = {"table": "expected failure"}
+    change = only(compare(run(tried(checks=BAD)), run(tried(checks=known, sums=sums))))
+    assert change.cause is not None
+    assert change.cause.of == of
+    assert change.cause.why.endswith(")" if of else "nothing that is recorded differs")
 
 
 def test_a_run_that_has_not_ended() -> None:

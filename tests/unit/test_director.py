@@ -67,6 +67,7 @@ TCP 01:58  TIME_WAIT   192.0.2.9:40000    192.0.2.1:80       10.0.0.101:80
 TCP 14:59  ESTABLISHED 192.0.2.9:40001    192.0.2.1:80       10.0.0.100:80
 UDP 04:59  UDP         192.0.2.9:5353     192.0.2.1:53       10.0.0.100:53
 TCP 01:58  TIME_WAIT   [fd00::9]:40000    [fd00::1]:80       [fd00::100]:80
+TCP 10:00  NONE        192.0.2.9:0        192.0.2.1:443      10.0.0.101:443
 """
 
 
@@ -137,7 +138,9 @@ def test_a_reading_is_one_command() -> None:
         "192.0.2.9:40001": "10.0.0.100:80",
         "192.0.2.9:5353": "10.0.0.100:53",
         "[fd00::9]:40000": "[fd00::100]:80",
+        "192.0.2.9:0": "10.0.0.101:443",
     }
+    assert reading.templates == {("192.0.2.1:443", "192.0.2.9:0"): "10.0.0.101:443"}
     assert reading.listing == LISTING.rstrip()
 
 
@@ -166,7 +169,7 @@ NOTHING = Reading((), (), {}, {}, {}, 0, "")
         (["rules"], ["ipvsadm -Sn"], ["rules"]),
         (["listing"], ["ipvsadm -Ln"], ["connections", "listing"]),
         (["counters"], ["ipvsadm -Ln --stats --exact"], ["totals", "by_server"]),
-        (["entries"], [director.ENTRIES], ["entries"]),
+        (["entries"], [director.ENTRIES], ["entries", "templates"]),
         (["ip_forward"], ["cat /proc/sys/net/ipv4/ip_forward"], ["ip_forward"]),
         # In the order asked for, whatever that of the fields is.
         (

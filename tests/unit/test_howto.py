@@ -53,6 +53,13 @@ def test_only_blocks_with_a_node_are_steps(file: Path) -> None:
     assert steps(file, text) == (Step(1, "web", "rm d", 10),)
 
 
+def test_what_an_author_has_taken_out_is_no_step(file: Path) -> None:
+    text = "<!--\n```sh node=web\nrm a\n```\n\nmore\n-->\n\n```sh node=web\nrm b\n```\n"
+    assert [step.command for step in steps(file, text)] == ["rm b"]
+    example = "~~~~markdown\n```sh node=web\nrm a\n```\n~~~~\n"
+    assert steps(file, example) == ()
+
+
 def test_steps_are_numbered_over_all_blocks_and_nodes(file: Path) -> None:
     found = steps(file, "```sh node=web timeout=5\na\nb\n```\n```sh node=director\nc\n```\n")
     assert [(step.number, step.node, step.command, step.line, step.timeout) for step in found] == [

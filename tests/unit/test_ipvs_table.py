@@ -108,6 +108,8 @@ ipvsadm -e -t $RealIp:21 -r 10.0.0.100 -m -w 3
         "A=1 RealIp=66.199.240.50\nLC_ALL=C ipvsadm -A -t $RealIp:21 -s rr",
         "RealIp=66.199.240.50\nx=\"it's; a=b\nipvsadm -A -t $RealIp:21 -s rr",
         "RealIp=66.199.240.50\nName=$(hostname)\nOther=$Name.x\nipvsadm -A -t $RealIp:21 -s rr",
+        'Vip=66.199.240.50:21\nHow="-s rr"\nNothing=\nipvsadm -A -t "$Vip" $How $Nothing',
+        "RealIp=66.199.240.50\nWho=$(whoami) ipvsadm -A -t $RealIp:21 -s rr",
     ],
 )
 def test_variables_as_a_shell_has_them(text: str) -> None:
@@ -115,8 +117,9 @@ def test_variables_as_a_shell_has_them(text: str) -> None:
 
 
 def test_a_variable_whose_value_nobody_can_tell() -> None:
-    with pytest.raises(TableError, match=r"the variable Vip in .* has no value"):
-        parse_rules("Vip=$Nowhere:21\nipvsadm -A -t $Vip -s rr")
+    for value in ("$Nowhere:21", "$(cat /etc/vip)", "$(ip addr | grep 66)", "`cat /etc/vip`"):
+        with pytest.raises(TableError, match=r"the variable Vip in .* has no value"):
+            parse_rules(f"Vip=66.199.240.50:21\nVip={value}\nipvsadm -A -t $Vip -s rr")
 
 
 def test_every_option_of_a_saved_table() -> None:

@@ -117,7 +117,9 @@ def test_modules_of_another_kernel(built: Path, make_deb: Callable[..., Path], t
     others = tmp_path / "others"
     (others / "kernel").mkdir(parents=True)
     (others / "kernel/ext2.ko").write_bytes(b"\x7fELF\0vermagic=6.1.0-other SMP mod_unload \0")
-    with pytest.raises(UsageError, match=r"are of 6\.1\.0-other, and the kernel is 6\.1\.9-test"):
+    with pytest.raises(
+        UsageError, match=r"the modules are of 6\.1\.0-other, and the kernel is 6\.1\.9-test"
+    ):
         kernel_import.take(built, others)
     # One of an earlier build may lie in a tree beside those of this one.
     (others / "kernel/ext3.ko").write_bytes(f"\x7fELF\0vermagic={RELEASE} SMP mod_unload \0".encode())

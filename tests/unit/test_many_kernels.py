@@ -114,6 +114,19 @@ def test_each_lab_is_booted_once_for_each_kernel(pytester: pytest.Pytester) -> N
     assert told["a.test_a test_of_no_lab"] == {}
 
 
+def test_a_test_whose_lab_does_not_come_up_has_its_kernel_all_the_same(pytester: pytest.Pytester) -> None:
+    module = pytester.path / "a" / "test_a.py"
+    module.write_text(
+        "import pytest\n"
+        "@pytest.fixture\ndef lab(lvs_kernel):\n    raise RuntimeError('it hangs')\n"
+        "def test_one(lab):\n    pass\n"
+        "@pytest.mark.skip\ndef test_two(lab):\n    pass\n"
+    )
+    result = pytester.runpytest_subprocess(*ONCE, "a", "--lvs-kernel=debian-6.1")
+    result.assert_outcomes(errors=1, skipped=1)
+    assert [*properties(pytester).values()] == [{"lvs-kernel": "debian-6.1"}] * 2
+
+
 def test_workers_share_no_lab(pytester: pytest.Pytester) -> None:
     options = ("--lvs-kernel=debian-6.1", "--lvs-kernel=debian-5.10", "-n2")
     pytester.runpytest_subprocess(*ONCE, *options).assert_outcomes(passed=14)

@@ -75,6 +75,7 @@ class Miniature:
     weights: dict[str, int] = field(default_factory=lambda: {"10.0.0.100": 1, "10.0.0.101": 2})
     forgets: list[str] = field(default_factory=list)
     turns: list[str] = field(default_factory=list)
+    elsewhere: str = ""
     versions: dict[str, str] = field(default_factory=lambda: {"kernel": "6.1.176"})
     ip_forward: int = 1
     evidence: Path = Path("/nonexistent")
@@ -131,7 +132,7 @@ class Miniature:
             "ipvsadm -Ln --thresholds": "",
             "ipvsadm -Ln": _LISTING_HEAD + listing,
             "ipvsadm -Ln --stats --exact": _STATS_HEAD + stats,
-            director.ENTRIES: _ENTRIES_HEAD + entries,
+            director.ENTRIES: _ENTRIES_HEAD + entries + self.elsewhere,
             "cat /proc/sys/net/ipv4/ip_forward": f"{self.ip_forward}\n",
         }
         parts = command.split(" && ")
@@ -303,8 +304,9 @@ def test_a_scheduler_that_looks_at_ports(cluster: Miniature) -> None:
 def test_a_persistent_service_stays_with_the_server_that_it_chose(cluster: Miniature) -> None:
     cluster.commands[0] = "ipvsadm -A -t 127.0.0.1:PORT -s wlc -p 300"
     assert take(cluster, 3).forecast == ("rs2", "rs2", "rs2")
-    # The kernel's template of it: the client without its port.
+    # The kernel's template of it: the client without its port. Another service has one of its own.
     cluster.entries.append(("127.0.0.9:0", "10.0.0.100:80"))
+    cluster.elsewhere = "TCP 04:58 NONE 127.0.0.9:0 127.0.0.1:443 10.0.0.101:443\n"
     cluster.turns = ["10.0.0.100"] * 3
     taken = take(cluster, 3)
     assert taken.forecast == taken.observed == ("rs1", "rs1", "rs1")

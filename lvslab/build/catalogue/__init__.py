@@ -57,6 +57,12 @@ class KernelRow:
     memory: int
     fixes: tuple[str, ...]
 
+    @property
+    def is_own_series(self) -> bool:
+        """Whether ``version``, which may be a tree's, is of the row's own series. Between the catalogue's
+        series some of what a row needs may be mended, or be somewhere else."""
+        return series(self.name) == series(self.version)
+
 
 @dataclass(frozen=True)
 class Prebuilt:
