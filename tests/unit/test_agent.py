@@ -174,6 +174,13 @@ def test_a_guest_gets_no_more_at_once_than_it_has_room_for(
     assert b"".join(parts).decode() == command
 
 
+def test_a_long_order_is_carried_out_once(guest: Agent, line: tuple[socket.socket, socket.socket]) -> None:
+    guest.await_greeting(DEADLINE)
+    assert guest.run("echo " + "y" * 600).lines == ("y" * 600,)
+    # Who speaks to a copy of the guest counts anew.
+    assert Agent(line[0]).run("echo short").lines == ("short",)
+
+
 def test_parts_of_an_order_that_was_given_up_are_forgotten(guest: Agent) -> None:
     guest.await_greeting(DEADLINE)
     guest._say(b"9+ .echo lost.")
