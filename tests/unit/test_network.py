@@ -17,7 +17,7 @@ from lvslab.paths import PROJECT
 
 # Runs as process 1 of its own namespaces, as a lab's supervisor does. Prints one JSON document.
 _PROGRAM = r"""
-import json, os, socket, sys
+import json, os, socket, sys, time
 from pathlib import Path
 
 from lvslab.boot import hosts, network, supervisor
@@ -51,6 +51,9 @@ def ask(host, *words):
     done = there[host].call(run, list(words))
     return done.stdout.decode()
 
+def veths():
+    return json.loads(run(["ip", "-j", "link", "show", "type", "veth"]).stdout)
+
 def mounts():
     rows = [row.split() for row in Path("/proc/thread-self/mountinfo").read_text().splitlines()]
     return {row[4]: row[5].split(",")[0] for row in rows}
@@ -71,11 +74,19 @@ def served(server, client, address, family):
             connection.close()
             return seen
 
+# The kernel notices a little later that a card has a partner, and makes its own IPv6 address then.
+deadline = time.monotonic() + 10
+while time.monotonic() < deadline and not (
+    all(link["operstate"] == "UP" for link in veths())
+    and "fe80" in ask("rs1", "ip", "-o", "address", "show", "eth1")
+):
+    time.sleep(0.01)
+
 places = sys.argv[1:]
 print(json.dumps({
     "new processes": after - before,
     "links": {host: json.loads(ask(host, "ip", "-j", "address")) for host in there},
-    "bridges": json.loads(run(["ip", "-j", "link", "show", "type", "veth"]).stdout),
+    "bridges": veths(),
     "routes": {host: json.loads(ask(host, "ip", "-j", "route", "show", "default")) for host in there},
     "forwarding": {host: ask(host, "cat", "/proc/sys/net/ipv4/ip_forward").strip() for host in there},
     "seen": [
