@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from lvslab.errors import UsageError
 from lvslab.regress.matrix import Listener
 from lvslab.regress.results import WORST_FIRST, Cell, Result, Run, Verdict
+from lvslab.regress.run_folder import resume_command
 from lvslab.show import columns
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Progress(Listener):
             left = self._cells - len(self._done)
             print(
                 f"{len(self._done)} of {self._cells} cells are done, and kept in {self._folder}; "
-                f"{left} to go: ./run matrix.run --resume {shlex.quote(str(self._folder))}",
+                f"{left} to go: {resume_command(self._folder)}",
                 file=self._stream,
                 flush=True,
             )

@@ -41,16 +41,16 @@ def version(tree: Path) -> str:
         for name, value in (*((name, r"\d+") for name in _NUMBERS), ("EXTRAVERSION", r"[\w.-]*"))
         if (matched := re.search(rf"^{name}[ \t]*=[ \t]*({value})[ \t]*$", text, re.MULTILINE))
     }
-    wrong = "it has no Makefile" if not text else ""
-    if not wrong and not ("VERSION" in found and "PATCHLEVEL" in found):
-        wrong = "its Makefile names no version"
     # Others number their releases in the same way.
     missing = [name for name in ("arch", "init/main.c") if not (tree / name).exists()]
-    if not wrong and missing:
-        wrong = f"it has no {missing[0]}"
+    wrong = [
+        *(["it has no Makefile"] if not text else []),
+        *(["its Makefile names no version"] if not {"VERSION", "PATCHLEVEL"} <= found.keys() else []),
+        *(f"it has no {name}" for name in missing),
+    ]
     if wrong:
         raise UsageError(
-            f"{tree} is no source tree of Linux: {wrong}",
+            f"{tree} is no source tree of Linux: {wrong[0]}",
             "give the folder that holds Makefile, arch and init/main.c",
         )
     numbers = [found.get(name, "") for name in _NUMBERS]

@@ -106,8 +106,7 @@ def turns(
     CheckFailed.
     """
     wanted = service or ftp_service(lab)
-    if unforeseen := rounds.unforeseen(wanted):
-        raise CheckFailed(f"the servers that answer at {wanted} cannot be foreseen: {unforeseen}")
+    rounds.refuse_unforeseen(wanted)
     return rounds.undisturbed(
         lab.cluster, lab.directors[0].name, lambda: _turns(lab, wanted, count, held, client)
     )

@@ -31,7 +31,6 @@ _ATTEMPTS = 3
 _LOG_SECONDS = 2.0
 _PROBES_AT_ONCE = 32
 _NOTHING = Counters(0, 0, 0, 0, 0)
-_CHANCES = "a check with a LiveService compares how often each was chosen with how likely that was"
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,15 @@ def unforeseen(service: Service) -> str:
     return f"{by_port[0]} chooses them by the client's port" if by_port else ""
 
 
+def refuse_unforeseen(service: Service) -> None:
+    """Raise CheckFailed where nobody can foresee which servers answer at ``service``."""
+    if why := unforeseen(service):
+        raise CheckFailed(
+            f"the servers that answer at {service} cannot be foreseen: {why}",
+            "a check with a LiveService compares how often each was chosen with how likely that was",
+        )
+
+
 def take(
     cluster: Cluster,
     namespaces: Callable[[str], NamespaceThread],
@@ -159,8 +167,7 @@ def _take(
     model = schedulers.model_for(
         service.scheduler, cluster.versions.get("kernel", ""), service.scheduler_flags
     )
-    if why := unforeseen(service):
-        raise CheckFailed(f"the servers that answer at {service} cannot be foreseen: {why}", _CHANCES)
+    refuse_unforeseen(service)
     look = settled if model.remembers else read
     what = ("listing", "counters", "entries") if service.persistent else ("listing", "counters")
     before = look(cluster, director, what=what)

@@ -13,7 +13,6 @@ import os
 import platform
 import queue
 import secrets
-import shlex
 import shutil
 import signal
 import warnings
@@ -244,9 +243,7 @@ class _Conductor:
         elif why is not None:
             raise why
         else:
-            raise MachineError(
-                "the Dask cluster was lost", f"./run matrix.run --resume {shlex.quote(str(self._kept.path))}"
-            )
+            raise MachineError("the Dask cluster was lost", run_folder.resume_command(self._kept.path))
 
     def _send(self, wanted: _Open, answer: Answer) -> None:
         """Send a worker's cache the files that it lacks, each of them once."""

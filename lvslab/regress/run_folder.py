@@ -85,8 +85,9 @@ def begun(path: Path | None, run: Run) -> Iterator[RunFolder]:
     if path is None:
         path = _new()
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        resume = f"./run matrix.run --resume {shlex.quote(str(path))}" if (path / RESULTS).exists() else ""
-        raise UsageError(f"{path} is not an empty folder", resume and f"{resume} goes on with the run there")
+        there = (path / RESULTS).exists()
+        hint = f"{resume_command(path)} goes on with the run there" if there else ""
+        raise UsageError(f"{path} is not an empty folder", hint)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as refused:
@@ -146,6 +147,11 @@ def earlier(path: Path) -> list[Run]:
         with contextlib.suppress(UsageError):  # of another version of lvslab
             found.append(read(file.parent))
     return found
+
+
+def resume_command(path: Path) -> str:
+    """What a person types to go on with the run in the folder ``path``."""
+    return shlex.join(("./run", "matrix.run", "--resume", str(path)))
 
 
 def now() -> str:
