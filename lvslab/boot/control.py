@@ -48,9 +48,10 @@ def running() -> list[str]:
     """The names of the labs that are up on this machine, sorted."""
     mark = f"@{_PREFIX}"
     fields = (line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:])
-    # Flags 00010000 (__SO_ACCEPTCON) tell a listening socket from the connections to it.
-    names = {row[7].removeprefix(mark) for row in fields if len(row) == 8 and row[7].startswith(mark)}
-    return sorted(names)
+    # State 01 (SS_UNCONNECTED) tells the socket that holds the name from the connections to it, which have
+    # the name too.
+    holders = (row[7] for row in fields if len(row) == 8 and row[5] == "01")
+    return sorted(name.removeprefix(mark) for name in holders if name.startswith(mark))
 
 
 class Control:

@@ -334,8 +334,10 @@ class Box:
                     yield f"temporary file in the cache: {inside}"
 
     def _sockets(self) -> Iterator[str]:
+        # State 01 (SS_UNCONNECTED): it holds the name. A connection to it has the name too, and outlasts
+        # its client by a moment.
         for line in Path(f"/proc/{self._first}/net/unix").read_text().splitlines()[1:]:
-            if "@lvslab/" in line:
+            if "@lvslab/" in line and line.split()[5] == "01":
                 yield f"socket {line.split()[-1]}"
 
 

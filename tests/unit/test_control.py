@@ -141,6 +141,17 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert name not in control.running()
 
 
+def test_a_connection_holds_no_name(name: str) -> None:
+    with control.reserve(name) as listener:
+        listener.listen()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(listener.getsockname())
+            connection, _ = listener.accept()
+    with connection:
+        assert name not in control.running()
+        control.reserve(name).close()
+
+
 def test_running_labs_are_sorted_and_told_once(name: str, lab: Lab) -> None:
     with control.reserve(f"{name}-0"), Control(name) as first, Control(name) as second:
         first.ask("echo", text="")
