@@ -94,10 +94,10 @@ class Shell:
         if not self._gone:
             # Waiting for its end keeps it from falling into the opening of the next session (see _channel).
             self._gone = "has been closed"
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, EOFError):
                 self._channel.shutdown_write()
                 self._channel.status_event.wait(_FAREWELL)
-        self._channel.close()
+        hang_up(self._channel)
 
     def run(self, command: str, timeout: float) -> ShellResult:
         """Run ``command`` (any number of lines of shell) to its end, at most ``timeout`` seconds.
@@ -122,7 +122,7 @@ class Shell:
             self._unsent = ""
             while status is None:
                 self._channel.settimeout(left(deadline))
-                if not (data := self._channel.recv(CHUNK)):
+                if not (data := receive(self._channel.recv)):
                     break
                 status = reader.feed(data)
             ended = status is None
@@ -130,7 +130,7 @@ class Shell:
                 raise TimeoutError
         except TimeoutError:
             self._gone = f"was given up when a command did not end within {timeout:g} s"
-            self._channel.close()
+            hang_up(self._channel)
             raise CommandTimeout(
                 f"on {self._node}: {command}\n  did not end within {timeout:g} s", reader.text(), timeout
             ) from None
@@ -148,9 +148,27 @@ class Shell:
             self._channel.sendall(text.encode())
         except TimeoutError:
             raise
-        except OSError as error:
+        except (OSError, EOFError) as error:
             # A shell that has gone is noticed, with its status, by whoever reads from it next.
             raise BrokenPipeError(str(error)) from error
+
+
+# paramiko says EOFError wherever it sends something on a connection that has broken and whose thread has not
+# noticed yet. It sends when it reads, too: that there is room for more.
+
+
+def receive(read: Callable[[int], bytes]) -> bytes:
+    """Some bytes by ``read``, a channel's recv or recv_stderr; none at its end, or where it broke."""
+    try:
+        return read(CHUNK)
+    except EOFError:
+        return b""
+
+
+def hang_up(channel: paramiko.Channel) -> None:
+    """Close ``channel``, also on a connection that has broken."""
+    with contextlib.suppress(EOFError):
+        channel.close()
 
 
 def left(deadline: float | None) -> float | None:

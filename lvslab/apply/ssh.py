@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from lvslab.apply.shell import CHUNK, CommandTimeout, ConnectionLost, Shell, left
+from lvslab.apply.shell import CHUNK, CommandTimeout, ConnectionLost, Shell, hang_up, left, receive
 from lvslab.errors import BootError
 
 if TYPE_CHECKING:
@@ -176,12 +176,12 @@ class Connection:
 
         def copy_errors() -> None:
             try:
-                while data := channel.recv_stderr(CHUNK):
+                while data := receive(channel.recv_stderr):
                     stderr.write(data)
                     stderr.flush()
             except Exception as error:  # raised again below, in the caller's thread
                 failures.append(error)
-                channel.close()
+                hang_up(channel)
 
         copier = threading.Thread(target=copy_errors, daemon=True)
         feeder = threading.Thread(target=_feed, args=(channel, stdin, wake), daemon=True)
@@ -190,7 +190,7 @@ class Connection:
             feeder.start()
             while True:
                 channel.settimeout(left(deadline))
-                if not (data := channel.recv(CHUNK)):
+                if not (data := receive(channel.recv)):
                     break
                 stdout.write(data)
                 stdout.flush()
@@ -199,7 +199,7 @@ class Connection:
         except TimeoutError:
             ended = False
         finally:
-            channel.close()
+            hang_up(channel)
             os.close(waker)
             copier.join()
             feeder.join()
@@ -251,7 +251,7 @@ class Connection:
 def _feed(channel: paramiko.Channel, stdin: int | None, wake: int) -> None:
     """Copy ``stdin`` into ``channel`` until its end of file, or until ``wake``'s other end is closed."""
     # The command may well end without reading all that we have for it.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, EOFError):
         if stdin is None:
             channel.shutdown_write()
             return

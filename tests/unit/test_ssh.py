@@ -272,6 +272,43 @@ def test_a_connection_that_breaks_in_a_command_is_told_from_a_shell_that_ends(se
             connection.execute("true")
 
 
+@contextmanager
+def breakable(server: Server) -> Iterator[tuple[Connection, Callable[[], None]]]:
+    """A connection, and what breaks it: nothing can be sent any more, and paramiko has yet to notice."""
+    with (
+        server.reached() as sock,
+        Connection.open(sock, key=server.key, host_key=server.host_key) as connection,
+    ):
+        yield connection, lambda: sock.shutdown(socket.SHUT_WR)
+
+
+def test_a_connection_that_breaks_before_a_command_is_told(server: Server) -> None:
+    with breakable(server) as (connection, cut), connection.shell() as shell:
+        cut()
+        with pytest.raises(ConnectionLost, match="broke before it ended"):
+            shell.run("true", TIMEOUT)
+
+
+def test_a_shell_can_be_left_on_a_connection_that_breaks(server: Server) -> None:
+    with breakable(server) as (connection, cut), connection.shell():
+        cut()
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_connection_that_breaks_in_much_output_is_told(
+    server: Server, stream: int, tmp_path: Path
+) -> None:
+    printed = tmp_path / "printed"
+    os.mkfifo(printed)
+    # What paramiko lets a server send unasked is 2 MiB; after each tenth of it, it says that there is room.
+    command = f"head -c 2000000 /dev/zero >&{stream}; echo >{printed}; sleep 1000"
+    with breakable(server) as (connection, cut):
+        steps = iter((printed.read_text, cut))
+        sinks = {1: io.BytesIO(), 2: io.BytesIO()} | {stream: Watcher(lambda _: [step() for step in steps])}
+        with pytest.raises(ConnectionLost, match="broke before it ended"):
+            connection.stream(command, stdout=sinks[1], stderr=sinks[2], timeout=TIMEOUT)
+
+
 # Single commands
 
 
