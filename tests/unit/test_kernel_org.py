@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Signer:
 
 
 @pytest.fixture(scope="module")
-def signers(tmp_path_factory: pytest.TempPathFactory) -> list[Signer]:
+def signers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Signer]]:
     """Two of them."""
     if shutil.which("gpg") is None or shutil.which("gpgv") is None:
         pytest.skip("gpg is not installed")
@@ -55,7 +56,10 @@ def signers(tmp_path_factory: pytest.TempPathFactory) -> list[Signer]:
         lines = signer.gpg("--with-colons", "--list-keys").decode().splitlines()
         fingerprint = next(line.split(":")[9] for line in lines if line.startswith("fpr:"))
         made.append(Signer(home, fingerprint))
-    return made
+    yield made
+    for signer in made:
+        # gpg starts one to make a key, and it stays for as long as its folder does.
+        subprocess.run(["gpgconf", "--homedir", signer.home, "--kill", "gpg-agent"], check=True)
 
 
 @pytest.fixture
