@@ -10,11 +10,12 @@ from fractions import Fraction
 
 import pytest
 
-from lvslab.check import address_order, chance, dns, verdict, visits
-from lvslab.check.dice import dice
-from lvslab.check.dns import Answer, Kind
+from lvslab.check import exact_test, verdict
+from lvslab.check.seed import dice
 from lvslab.check.testbed import Testbed
-from lvslab.check.visits import Family, Visit
+from lvslab.check.traffic import address_order, dns, visits
+from lvslab.check.traffic.dns import Answer, Kind
+from lvslab.check.traffic.visits import Family, Visit
 from lvslab.errors import CheckFailed
 
 NAME = "www.example.test"
@@ -204,8 +205,8 @@ def test_a_resolver_that_keeps_answers(lab: Testbed, measured: Measured) -> None
     choose = dice("one address of an answer").choice
     made = visits.one_of(lab.inside("client"), lambda: choose(kept), 60)
     visits.all_answered(made)
-    likely = chance.shares_hold(
-        "visits", made.by(director_of), dict.fromkeys(DIRECTORS, Fraction(1, 3)), chance.FALSE_ALARM
+    likely = exact_test.shares_hold(
+        "visits", made.by(director_of), dict.fromkeys(DIRECTORS, Fraction(1, 3)), exact_test.FALSE_ALARM
     )
     measured(
         "60 visits by clients that pick one at random, by director",

@@ -9,11 +9,12 @@ from hashlib import sha256
 
 import pytest
 
-from lvslab.boot import ftp_server
-from lvslab.check import ftp_rounds, ftp_verdict, ports, verdict
-from lvslab.check.ftp import Method, Session
+from lvslab.boot.services import ftp
+from lvslab.check import ftp_rounds, ftp_verdict, verdict
 from lvslab.check.ftp_verdict import Visit
 from lvslab.check.testbed import Testbed
+from lvslab.check.traffic import ports
+from lvslab.check.traffic.ftp import Method, Session
 from lvslab.errors import CheckFailed
 
 VIP = "66.199.240.50"
@@ -74,12 +75,12 @@ def test_folders_are_listed(lab: Testbed, method: Method) -> None:
         assert session.listing("", method) == ("incoming", "pub", "server.txt")
         found = session.listing("pub", method)
         session.quit()
-    assert found == tuple(sorted([*ftp_server.SIZES, "pub/SHA256SUMS"]))
+    assert found == tuple(sorted([*ftp.SIZES, "pub/SHA256SUMS"]))
 
 
 @pytest.mark.parametrize("method", [*BASIC, *EXTENDED])
 def test_uploads_arrive_whole(lab: Testbed, method: Method) -> None:
-    content = ftp_server.content("pub/1M.bin")
+    content = ftp.content("pub/1M.bin")
     name = f"incoming/{secrets.token_hex(8)}"
     with Session(lab.clients[1].namespace, VIP) as session:
         sent = session.store(name, content, method)
@@ -119,7 +120,7 @@ def test_curl_gets_the_same(lab: Testbed, method: Method) -> None:
         options += f" --ftp-port {client.address}:{port}-{port}"
     said = client.output(f"curl -sS -v -m 20 {options} ftp://{VIP}/pub/4M.bin 2> /tmp/said | sha256sum")
     log = client.output("cat /tmp/said")
-    assert said.split()[0] == sha256(ftp_server.content("pub/4M.bin")).hexdigest(), log
+    assert said.split()[0] == sha256(ftp.content("pub/4M.bin")).hexdigest(), log
     assert f"> {method}" in log
 
 

@@ -10,13 +10,14 @@ from signal import SIGINT
 import pytest
 
 from lvslab.apply.transcript import Entry
-from lvslab.check import access_log, load, plain_http, steady, verdict
-from lvslab.check import director as directors
-from lvslab.check.http import new_request_id
-from lvslab.check.ipvs_listing import ServerConnections
+from lvslab.check import load, steady, verdict
+from lvslab.check.ipvs import director as directors
+from lvslab.check.ipvs.listing import ServerConnections
 from lvslab.check.steady import Outcome, Steady
 from lvslab.check.testbed import Testbed
-from lvslab.check.wrk import Sent
+from lvslab.check.traffic import access_log, plain_http
+from lvslab.check.traffic.http import new_request_id
+from lvslab.check.traffic.wrk import Sent
 from lvslab.errors import CheckFailed
 
 VIP, PORT = "66.199.240.50", 80

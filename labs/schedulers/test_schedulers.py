@@ -11,14 +11,15 @@ from itertools import count
 
 import pytest
 
-from lvslab.build import catalogue
-from lvslab.check import director, verdict
-from lvslab.check.dice import dice
-from lvslab.check.held import HeldConnections
+from lvslab.check import verdict
+from lvslab.check.ipvs import director
 from lvslab.check.live_service import LiveService, Place
 from lvslab.check.schedulers import LATER, NOBODY, TUTORIAL
+from lvslab.check.seed import dice
 from lvslab.check.testbed import Testbed
+from lvslab.check.traffic.held import HeldConnections
 from lvslab.errors import CheckFailed
+from lvslab.kernel import catalogue
 
 VIP = "66.199.240.50"
 CACHED = [f"66.199.240.{last}" for last in range(64, 80)]

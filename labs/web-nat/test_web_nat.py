@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lvslab.check import verdict
-from lvslab.check.http import RequestFailed
 from lvslab.check.testbed import NodeUnderTest, Testbed
+from lvslab.check.traffic.http import RequestFailed
 from lvslab.errors import CheckFailed
 
 VIP = "66.199.240.50"

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvslab.errors import LabFileError, LvsLabError
+from lvslab.lab.model import read_text, suggest
 from lvslab.run import run
-from lvslab.topology import read_text, suggest
 
 if TYPE_CHECKING:
     from markdown_it.token import Token

@@ -11,10 +11,10 @@ from pathlib import Path
 def ssh_command(name: str, node: str, *, key: Path, host_key: str) -> list[str]:
     """The ssh command line that logs in to ``node`` of the running lab ``name``.
 
-    There is no address: the connection comes as a descriptor from ``lvslab.boot.proxy``. Nothing of the
+    There is no address: the connection comes as a descriptor from ``lvslab.boot.ssh_proxy``. Nothing of the
     user's own ssh configuration or known hosts is read or written.
     """
-    proxy = shlex.join([sys.executable, "-P", "-m", "lvslab.boot.proxy", name, node])
+    proxy = shlex.join([sys.executable, "-P", "-m", "lvslab.boot.ssh_proxy", name, node])
     algorithm, text = host_key.split()[:2]
     options = {
         "ProxyCommand": proxy.replace("%", "%%"),

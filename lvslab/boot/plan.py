@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from lvslab import topology
-    from lvslab.topology import Interface, Lab, Node
+    from lvslab.lab import model
+    from lvslab.lab.model import Interface, Lab, Node
 
 DirectorKind = Literal["qemu", "mininet"]
 """What the directors are: virtual machines with kernels of their own, or Mininet hosts on this machine's."""
@@ -226,7 +226,7 @@ def _services(lab: Lab, node: Node) -> tuple[Service, ...]:
     return tuple(_service(lab, service) for service in node.services)
 
 
-def _service(lab: Lab, service: topology.Service) -> Service:
+def _service(lab: Lab, service: model.Service) -> Service:
     match service.kind:
         case "ftp":
             return Ftp(service.port)

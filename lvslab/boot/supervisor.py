@@ -22,12 +22,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from lvslab.boot import accelerator, control, copies, packets, warm
-from lvslab.boot.guests import Guests
-from lvslab.boot.namespaces import Namespaces
+from lvslab.boot import control
+from lvslab.boot.net import packets
+from lvslab.boot.net.namespaces import Namespaces
 from lvslab.boot.plan import Guest, Plan
-from lvslab.boot.qemu import PULSE, Machine
 from lvslab.boot.relay import at_arms_length
+from lvslab.boot.vm import accelerator, clone, start
+from lvslab.boot.vm.guests import Guests
+from lvslab.boot.vm.qemu import PULSE, Machine
 from lvslab.errors import BootError, LvsLabError, MachineError, StateError, UsageError
 from lvslab.run import run
 
@@ -124,7 +126,7 @@ class Supervisor(control.Answer):
             with self._phase("guests started"):
                 self._guests.start(choice.accelerator)
         with self._phase("network"):
-            from lvslab.boot import network
+            from lvslab.boot.net import network
 
             network.keep_quiet()
             built = network.build(plan)
@@ -162,7 +164,7 @@ class Supervisor(control.Answer):
                 return None
             case {"ask": "copy", "node": str(node)} if self._plan.copyable:
                 machine = self._machine(node)
-                descriptors += copies.take(machine, warm.memory_of(machine.guest))
+                descriptors += clone.take(machine, start.memory_of(machine.guest))
                 return None
             case {"ask": "connect", "node": str(node)}:
                 descriptors.append(self._connect(node).detach())
@@ -219,18 +221,16 @@ class Supervisor(control.Answer):
         return choice
 
     def _start_servers(self) -> None:
-        from lvslab.boot import programs, services
+        from lvslab.boot.services import programs, servers
 
         programs.unpack(self._plan.servers)
         self._servers = {
-            host.name: services.of(host, self._hosts[host.name])
-            for host in self._plan.hosts
-            if host.services
+            host.name: servers.of(host, self._hosts[host.name]) for host in self._plan.hosts if host.services
         }
-        services.start(self._servers.values())
+        servers.start(self._servers.values())
 
     def _start_guests_servers(self) -> None:
-        from lvslab.boot.guest_services import GuestWebServer
+        from lvslab.boot.services.http_in_guest import GuestWebServer
 
         for guest in self._plan.guests:
             if guest.services:
@@ -294,7 +294,7 @@ class Supervisor(control.Answer):
         if node in self._guests.names:
             self._machine(node).power_off()
             return
-        from lvslab.boot.taps import ip_batch
+        from lvslab.boot.net.taps import ip_batch
 
         there = self._host(node)
         cards = next(host.cards for host in self._plan.hosts if host.name == node)

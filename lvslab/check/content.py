@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 
-from lvslab.check import plain_http
-from lvslab.check.http import Place, new_request_id
+from lvslab.check.traffic import plain_http
+from lvslab.check.traffic.http import Place, new_request_id
 from lvslab.errors import CheckFailed
 
 Presented = Mapping[str, Mapping[str, str]]

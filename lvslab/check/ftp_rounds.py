@@ -9,13 +9,15 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lvslab.check import director, ftp, rounds, schedulers
-from lvslab.check.features import lacking
-from lvslab.check.ftp import FtpFailed, Method, Session
+from lvslab.check import rounds, schedulers
 from lvslab.check.ftp_verdict import FtpFacts, Visit, explained
-from lvslab.check.ipvs_listing import parse_entries
-from lvslab.check.ipvs_table import Service
-from lvslab.check.own_view import SeenHere
+from lvslab.check.ipvs import director
+from lvslab.check.ipvs.features import lacking
+from lvslab.check.ipvs.listing import parse_entries
+from lvslab.check.ipvs.table import Service
+from lvslab.check.probes import SeenHere
+from lvslab.check.traffic import ftp
+from lvslab.check.traffic.ftp import FtpFailed, Method, Session
 from lvslab.check.verdict import ClusterFacts, Probe
 from lvslab.errors import CheckFailed
 

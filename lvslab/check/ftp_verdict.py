@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from lvslab.boot import ftp_server
-from lvslab.check.ftp import PASSIVE, FtpFailed, Transfer
-from lvslab.check.ipvs_listing import Entry
-from lvslab.check.ipvs_table import address_of, endpoint
+from lvslab.boot.services import ftp
+from lvslab.check.ipvs.listing import Entry
+from lvslab.check.ipvs.table import address_of, endpoint
+from lvslab.check.traffic.ftp import PASSIVE, FtpFailed, Transfer
 from lvslab.check.verdict import ClusterFacts, Finding, diagnose
 from lvslab.errors import CheckFailed
 
@@ -70,12 +70,12 @@ def content_is_whole(transfers: Sequence[Transfer]) -> None:
     """What came is what the servers have: for the files of `ftp_server.SIZES`, which are the same on all."""
     lines = []
     for transfer in transfers:
-        if transfer.name not in ftp_server.SIZES:
+        if transfer.name not in ftp.SIZES:
             continue
-        size = ftp_server.SIZES[transfer.name]
+        size = ftp.SIZES[transfer.name]
         if transfer.size != size:
             lines.append(f"{transfer.name} by {transfer.data.method}: {transfer.size} of {size} bytes came")
-        elif transfer.sha256 != sha256(ftp_server.content(transfer.name)).hexdigest():
+        elif transfer.sha256 != sha256(ftp.content(transfer.name)).hexdigest():
             lines.append(
                 f"{transfer.name} by {transfer.data.method}: {size} bytes came, and not the right ones"
             )

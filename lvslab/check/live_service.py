@@ -10,16 +10,17 @@ from fractions import Fraction
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lvslab.check import chance, director, verdict
-from lvslab.check.held import HeldConnection, HeldConnections
-from lvslab.check.http import RequestFailed
-from lvslab.check.ipvs_table import endpoint
+from lvslab.check import exact_test, verdict
+from lvslab.check.ipvs import director
+from lvslab.check.ipvs.table import endpoint
 from lvslab.check.schedulers import NOBODY, Server, SimulatedService, model_for
+from lvslab.check.traffic.held import HeldConnection, HeldConnections
+from lvslab.check.traffic.http import RequestFailed
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
     from lvslab.check.testbed import NodeUnderTest
-    from lvslab.cluster import Cluster
+    from lvslab.cluster.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ class LiveService:
         Raises CheckFailed.
         """
         verdict.sequence_matches(self.expected, self.observed)
-        chance.draws_hold("connections", self._draws)
+        exact_test.draws_hold("connections", self._draws)
         counted = {name: (active, inactive) for name, active, inactive in self._counts()}
         wanted = {server.name: (server.active, server.inactive) for server in self.model.servers}
         if counted != wanted:

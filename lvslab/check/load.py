@@ -14,16 +14,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from lvslab.check import director as directors
-from lvslab.check import rounds, wrk
-from lvslab.check.director import Reading
-from lvslab.check.ipvs_table import Service, endpoint
-from lvslab.check.wrk import Sent
+from lvslab.check import rounds
+from lvslab.check.ipvs import director as directors
+from lvslab.check.ipvs.director import Reading
+from lvslab.check.ipvs.table import Service, endpoint
+from lvslab.check.traffic import wrk
+from lvslab.check.traffic.wrk import Sent
 from lvslab.errors import CheckFailed, MachineError, StateError, UsageError
-from lvslab.topology import suggest
+from lvslab.lab.model import suggest
 
 if TYPE_CHECKING:
-    from lvslab.cluster import Cluster
+    from lvslab.cluster.cluster import Cluster
 
 SECONDS = 5
 MOST_SECONDS = 60
@@ -101,7 +102,7 @@ def load(
     those of each client. Raises UsageError, StateError, MachineError, and CheckFailed where a generator
     fails.
     """
-    from lvslab.cluster import attach
+    from lvslab.cluster.cluster import attach
 
     check_bounds(seconds, connections)
     if shutil.which(wrk.PROGRAM) is None:

@@ -11,19 +11,20 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, TypeVar
 
-from lvslab.check import access_log, http, schedulers, verdict
-from lvslab.check.director import Reading, await_calm, read, settled, table_of_steps
-from lvslab.check.http import Reply, RequestFailed
-from lvslab.check.ipvs_listing import Counters
-from lvslab.check.ipvs_table import Destination, Service, address_of, endpoint, scan_order
-from lvslab.check.namespace import NamespaceThread
-from lvslab.check.own_view import Seen, SeenByAgent, SeenHere, default_gateway
+from lvslab.check import schedulers, verdict
+from lvslab.check.ipvs.director import Reading, await_calm, read, settled, table_of_steps
+from lvslab.check.ipvs.listing import Counters
+from lvslab.check.ipvs.table import Destination, Service, address_of, endpoint, scan_order
+from lvslab.check.probes import Seen, SeenByAgent, SeenHere, default_gateway
+from lvslab.check.traffic import access_log, http
+from lvslab.check.traffic.http import Reply, RequestFailed
+from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.check.verdict import ClusterFacts, ServerFacts
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
     from lvslab.check.schedulers import Model
-    from lvslab.cluster import Cluster
+    from lvslab.cluster.cluster import Cluster
 
 T = TypeVar("T")
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal, Self
 
-from lvslab.check import plain_http
-from lvslab.check.http import Place, new_request_id
-from lvslab.check.ipvs_table import address_of
-from lvslab.check.plain_http import Failed
+from lvslab.check.ipvs.table import address_of
+from lvslab.check.traffic import plain_http
+from lvslab.check.traffic.http import Place, new_request_id
+from lvslab.check.traffic.plain_http import Failed
 from lvslab.errors import CheckFailed
 
 Kind = Literal["short", "long"]

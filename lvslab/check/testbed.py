@@ -11,14 +11,16 @@ from types import TracebackType
 
 from lvslab.apply.runner import Summary
 from lvslab.apply.ssh import Executed
-from lvslab.boot.namespaces import Namespaces
-from lvslab.check import director, http, rounds
-from lvslab.check.http import Reply
-from lvslab.check.ipvs_table import Service
-from lvslab.check.namespace import NamespaceThread
-from lvslab.check.own_view import connect_from
+from lvslab.boot.net.namespaces import Namespaces
+from lvslab.check import rounds
+from lvslab.check.ipvs import director
+from lvslab.check.ipvs.table import Service
+from lvslab.check.probes import connect_from
 from lvslab.check.rounds import Round
-from lvslab.cluster import Cluster
+from lvslab.check.traffic import http
+from lvslab.check.traffic.http import Reply
+from lvslab.check.traffic.namespace import NamespaceThread
+from lvslab.cluster.cluster import Cluster
 from lvslab.errors import CheckFailed
 
 

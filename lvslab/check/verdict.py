@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lvslab.check.ipvs_listing import Counters
-from lvslab.check.ipvs_table import Service, compare
+from lvslab.check.ipvs.listing import Counters
+from lvslab.check.ipvs.table import Service, compare
 from lvslab.errors import CheckFailed
 
 # --- checks ------------------------------------------------------------------------------------------------

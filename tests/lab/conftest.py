@@ -24,8 +24,10 @@ import pytest
 
 from lvslab import paths
 from lvslab.boot import control
-from lvslab.build import image, kernel, servers
+from lvslab.boot.services import bundles
 from lvslab.errors import LvsLabError
+from lvslab.guest import image
+from lvslab.kernel import find
 from lvslab.paths import PROJECT
 
 RUN = PROJECT / "run"
@@ -447,8 +449,8 @@ def machine() -> None:
         if not shutil.which(program):
             pytest.skip(f"labs need {program}")
     try:
-        image.build(kernel.find("debian-cloud"))
-        servers.bundles(servers.RECIPES)
+        image.build(find.find("debian-cloud"))
+        bundles.bundles(bundles.RECIPES)
     except LvsLabError as lacking:
         pytest.skip(f"what labs are made of cannot be had: {lacking}")
     if subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], check=False).returncode:

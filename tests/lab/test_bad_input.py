@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lvslab import paths
-from lvslab.build import archive, image, kernel
+from lvslab.guest import formats, image
+from lvslab.kernel import find
 from lvslab.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def test_no_qemu(run: Runner, names: Names, tmp_path: Path) -> None:
         *("lab.up", "--name", names(), "--json"),
         status=3,
         env={"PATH": str(tmp_path)},
-        program=(sys.executable, "-P", "-c", "from lvslab.program import main; main()"),
+        program=(sys.executable, "-P", "-c", "from lvslab.cli.program import main; main()"),
     )
     said = error_of(done)
     assert "qemu-system-x86_64 is not installed" in said
@@ -176,9 +177,9 @@ def test_kernel_that_panics(box: Box) -> None:
     for entry in paths.cache().iterdir():
         if entry.name not in ("images", "snapshots"):  # it must boot
             (cache / entry.name).symlink_to(entry)
-    built = image.build(kernel.find("debian-cloud"))
+    built = image.build(find.find("debian-cloud"))
     (cache / "images").mkdir()
-    (cache / "images" / built.path.name).write_bytes(archive.newc([]))
+    (cache / "images" / built.path.name).write_bytes(formats.newc([]))
     command = box.start("lab.up", "--name", "t-panic", "--json", env={"LVSLAB_CACHE": box.CACHE})
     ended = command.end(60)
     assert (ended.status, ended.stdout) == (4, ""), ended.stderr

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lvslab.build import kernel_store
+from lvslab.kernel import store
 from lvslab.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CLIENT, VIP, SERVERS = "66.199.240.10", "66.199.240.50", "net 10.0.0.0/24"
 SYN, SYN_ACK = (f"tcp[13] & 0x12 = {flags}" for flags in ("0x02", "0x12"))
 OLD = "2.4.37.11"
-STORE = [kernel for kernel in kernel_store.installed() if kernel.name.startswith(f"{OLD}-")]
+STORE = [kernel for kernel in store.installed() if kernel.name.startswith(f"{OLD}-")]
 
 CHECKS = """
 from lvslab.check.testbed import Testbed

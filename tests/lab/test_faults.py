@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lvslab.check.spares import Spares, Wanted
+from lvslab.check.pytest_plugin.pool import Spares, Wanted
 from lvslab.paths import PROJECT
 
 if TYPE_CHECKING:

@@ -156,8 +156,8 @@ def test_a_step_that_fails_fails_every_test_that_wanted_it(session: Session) -> 
 def test_a_copy_that_cannot_be_resumed_is_done_without(session: Session) -> None:
     # What is kept of the first lab is damaged before the second one begins with it.
     damage = """
-from lvslab.boot import copies
-from lvslab.cluster import Cluster
+from lvslab.boot.vm import clone as copies
+from lvslab.cluster.cluster import Cluster
 copied = Cluster.copy
 def damaged(self, summary):
     from dataclasses import replace

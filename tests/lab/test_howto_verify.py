@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from lvslab.boot import control
-from lvslab.build import kernel_store
+from lvslab.kernel import store
 
 if TYPE_CHECKING:
     from tests.lab.conftest import Runner
@@ -111,9 +111,7 @@ def test_what_a_person_sees_of_our_own(run: Runner) -> None:
     assert "FAILED" not in text
 
 
-@pytest.mark.skipif(
-    kernel_store.find(OLD) is None, reason=f"the store has no {OLD}: ./run kernel.build {OLD}"
-)
+@pytest.mark.skipif(store.find(OLD) is None, reason=f"the store has no {OLD}: ./run kernel.build {OLD}")
 def test_several_kernels(run: Runner, tmp_path: Path) -> None:
     own = tmp_path / "versions.md"
     own.write_text(

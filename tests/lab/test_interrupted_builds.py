@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lvslab.build import component, kernel, source
-from lvslab.build.component import Component
+from lvslab.kernel import find
+from lvslab.kernel.sources import tarballs
+from lvslab.kernel.toolchain import component
+from lvslab.kernel.toolchain.component import Component
 
 if TYPE_CHECKING:
     from tests.lab.conftest import Box, Runner
@@ -39,7 +41,7 @@ def cache(run: Runner, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if built.name in ("gcc-3.4.6", "musl-1.2.3"):
             shutil.copytree(built.folder, folder / "toolchains" / built.folder.name, symlinks=True)
     (folder / "sources").mkdir()
-    shutil.copy(source.get(PART.name), folder / "sources")
+    shutil.copy(tarballs.get(PART.name), folder / "sources")
     return folder
 
 
@@ -88,7 +90,7 @@ def tree(tmp_path: Path) -> Path:
     (folder / "init/main.c").touch()
     (folder / "scripts/kconfig/conf.c").write_text("KCONFIG_ALLCONFIG")
     (folder / "Makefile").write_text(MAKEFILE)
-    shutil.copy(kernel.find("debian-cloud").image, folder / "image")
+    shutil.copy(find.find("debian-cloud").image, folder / "image")
     return folder
 
 

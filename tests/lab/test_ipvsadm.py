@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lvslab.build import source
 from lvslab.errors import LvsLabError
+from lvslab.kernel.sources import tarballs
 
 if TYPE_CHECKING:
     from tests.lab.conftest import Names, Runner
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def tree(tmp_path: Path) -> Path:
     """A developer's tree: upstream's source, which says of itself that it is another."""
     try:
-        folder = source.unpack(source.get("ipvsadm-1.31"), tmp_path / "my ipvsadm")
+        folder = tarballs.unpack(tarballs.get("ipvsadm-1.31"), tmp_path / "my ipvsadm")
     except LvsLabError as lacking:
         pytest.skip(f"ipvsadm's source cannot be had: {lacking.message}")
     (folder / "VERSION").write_text("1.31-mine\n")

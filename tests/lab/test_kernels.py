@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lvslab import paths
-from lvslab.build import kernel_store, toolchain
+from lvslab.kernel import store
+from lvslab.kernel.toolchain import compilers
 from lvslab.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 PATIENCE = 1500.0
 """Seconds after which a build is taken to hang. On a quiet machine of two processors it takes 210."""
 
-STORE = [built.name for built in kernel_store.installed()]
+STORE = [built.name for built in store.installed()]
 OLD = "2.4.37.11"
 
 
@@ -130,7 +131,7 @@ def test_every_kernel_of_the_store_passes_web_nat(
     all_verified: dict[str, Future[dict[str, Any]]], name: str
 ) -> None:
     document = all_verified[name].result()
-    assert document["up"]["kernel"] == kernel_store.matching(name)[0].manifest.release
+    assert document["up"]["kernel"] == store.matching(name)[0].manifest.release
     assert [row["observed"] for row in document["up"]["distribution"].values()] == [4, 8]
 
 
@@ -140,11 +141,11 @@ def test_every_kernel_of_the_store_passes_web_nat(
 def test_what_old_kernels_need_is_built(run: Runner) -> None:
     rows = json.loads(run("toolchain.build", "--json", seconds=PATIENCE).stdout)
     states = {row["name"]: row["state"] for row in rows}
-    assert {states[name] for name in toolchain.usual()} == {"built"}
+    assert {states[name] for name in compilers.usual()} == {"built"}
     listed = json.loads(run("toolchain.list", "--json").stdout)
     assert listed == rows
     # gcc is asked by the name under which a kernel's make starts it.
-    (gcc,) = (Path(row["folder"]) for row in rows if row["name"] == toolchain.GCC)
+    (gcc,) = (Path(row["folder"]) for row in rows if row["name"] == compilers.GCC)
     said = run("--version", program=(str(gcc / "bin/i686-linux-gnu-gcc"),)).stdout
     assert said.splitlines()[0].endswith("3.4.6")
 
@@ -169,7 +170,7 @@ def with_kernel(tmp_path: Path, kernel: str) -> Path:
         pytest.param(
             OLD,
             marks=pytest.mark.skipif(
-                kernel_store.find(OLD) is None, reason=f"the store has no {OLD}: ./run kernel.build {OLD}"
+                store.find(OLD) is None, reason=f"the store has no {OLD}: ./run kernel.build {OLD}"
             ),
         ),
     ],
@@ -182,7 +183,7 @@ def test_a_real_server_with_a_kernel_of_its_own(run: Runner, tmp_path: Path, ker
     assert [row["observed"] for row in document["up"]["distribution"].values()] == [4, 8]
 
 
-@pytest.mark.skipif(kernel_store.find(OLD) is None, reason=f"the store has no {OLD}")
+@pytest.mark.skipif(store.find(OLD) is None, reason=f"the store has no {OLD}")
 def test_every_way_into_an_old_director(run: Runner, names: Names) -> None:
     name = names()
     run("lab.up", "web-nat", "--kernel", OLD, "--name", name)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lvslab import paths
-from lvslab.build import kernel_store
+from lvslab.kernel import store
 
 if TYPE_CHECKING:
     from tests.lab.conftest import Box, BoxedCommand, Ended, Runner
@@ -33,7 +33,7 @@ SEED = int(os.environ.get("LVSLAB_KILL_SEED", secrets.randbits(32)))
 LABS = ("one", "two", "three")
 TEST = """
 from lvslab.check import verdict
-from lvslab.check.dice import dice
+from lvslab.check.seed import dice
 
 
 def test_sequence(lab, measured):
@@ -160,7 +160,7 @@ def undisturbed(run: Runner, kept: Path, labs: str) -> tuple[dict[str, Any], flo
 
 
 def test_a_small_matrix(box: Box) -> None:
-    installed = kernel_store.installed()
+    installed = store.installed()
     kernels = [KERNEL, *([installed[0].manifest.version] if installed else [])]
     words = ("--kernels", ",".join(kernels), "--labs", "web-nat", "--workers", "2", "--seed", "7")
     run = run_of(matrix(box, *words, "--output", f"{box.EVIDENCE}/out").end())

@@ -30,10 +30,16 @@ from xml.etree import ElementTree
 import pytest
 from packaging.requirements import Requirement
 
-from lvslab.boot import accelerator, own_director
-from lvslab.boot.qemu import QEMU
-from lvslab.build import archive, debian_guest, kernel, modules, packages, servers, userland
-from lvslab.build.archive import Entry
+from lvslab.boot.net import host_kernel
+from lvslab.boot.services import bundles
+from lvslab.boot.vm import accelerator
+from lvslab.boot.vm.qemu import QEMU
+from lvslab.debian import libraries, packages
+from lvslab.guest import debian
+from lvslab.guest import formats as archive
+from lvslab.guest.formats import Entry
+from lvslab.kernel import find as kernel
+from lvslab.kernel import modules
 from lvslab.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -176,7 +182,7 @@ class Files:
         return descriptor
 
     def _copy_libraries(self, content: bytes) -> None:
-        for name in userland.needed_libraries(content):
+        for name in libraries.needed_libraries(content):
             for folder in LIBRARIES:
                 self.copy(f"{folder}/{name}")
 
@@ -243,7 +249,7 @@ def guest_files(release: str, module_source: Path) -> Files:
     # What a how-to's `sysctl -p` must not find.
     files.put("etc/sysctl.conf", b"vm.swappiness = 17\n")
     for loader in (
-        userland.LOADER,
+        libraries.LOADER,
         "usr/lib/x86_64-linux-gnu/libgcc_s.so.1",
     ):  # Python's threads load the latter
         files.copy(f"/{loader}")
@@ -256,7 +262,7 @@ def guest_files(release: str, module_source: Path) -> Files:
     # is asked that they are there.
     for known in packages.folder().glob("resolved-*.json"):
         files.copy(known, to=f"cache/packages/{known.name}")
-    for bundled in servers.bundles(["http"]).values():
+    for bundled in bundles.bundles(["http"]).values():
         files.copy(bundled, to=f"cache/servers/{bundled.name}")
     for package in packages.folder().glob("*.deb"):
         files.put(f"cache/packages/{package.name}")
@@ -293,11 +299,11 @@ def from_packages(files: Files) -> None:
     """Out of the packages that guest images are made of: busybox, and ipvsadm and iptables, which this
     machine may not have. Where it has a library of theirs, it is in the guest already.
     """
-    found = packages.fetch(debian_guest.PACKAGES)
-    sources = userland.files_of(found, lambda path: "bin/" in path or "lib" in path)
-    wanted = [path for path in debian_guest.PROGRAMS if "xtables" in path or "ipvsadm" in path]
+    found = packages.fetch(debian.PACKAGES)
+    sources = libraries.files_of(found, lambda path: "bin/" in path or "lib" in path)
+    wanted = [path for path in debian.PROGRAMS if "xtables" in path or "ipvsadm" in path]
     wanted += [path for path in sources if path.startswith("usr/lib/x86_64-linux-gnu/xtables/")]
-    for path, member in userland.closure(sources, wanted).items():
+    for path, member in libraries.closure(sources, wanted).items():
         kind, content = stat.S_IFREG | member.mode, member.content
         if member.target is not None:
             kind, content = stat.S_IFLNK | 0o777, member.target.encode()
@@ -435,7 +441,7 @@ def test_a_mininet_director_has_no_console(result: Result) -> None:
 
 @pytest.mark.parametrize("command", ["lab.up", "lab.verify"])
 def test_a_machine_without_ipvs_is_told_so(run: Runner, names: Names, command: str) -> None:
-    if own_director.has_ipvs() or own_director.has_module():
+    if host_kernel.has_ipvs() or host_kernel.has_module():
         pytest.skip("this machine's kernel has IPVS")
     name = ("--name", names()) if command == "lab.up" else ()
     done = run(command, "web-nat", "--director", "mininet", *name, "--json", status=3)

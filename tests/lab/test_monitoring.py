@@ -20,9 +20,9 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from lvslab.boot.control import Control
-from lvslab.check.monitor import PATIENCE
+from lvslab.check.monitor.watch import PATIENCE
 from lvslab.check.testbed import Testbed
-from lvslab.cluster import attach
+from lvslab.cluster.cluster import attach
 from lvslab.paths import PROJECT
 from tests.lab.test_load import program
 

@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lvslab.build import kernel
 from lvslab.errors import LvsLabError
+from lvslab.kernel import find
 from lvslab.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ CHECK = "test_table_is_what_the_steps_said"
 def package() -> Path:
     """The package of a kernel that labs boot here."""
     try:
-        found = kernel.find("debian-cloud").module_source
+        found = find.find("debian-cloud").module_source
     except LvsLabError as lacking:
         pytest.skip(str(lacking))
     assert found is not None
@@ -76,7 +76,7 @@ def test_good_bad_and_neither(run: Runner, package: Path, strict_lab: Path) -> N
 
 
 def test_a_kernel_that_does_not_boot(run: Runner, tmp_path: Path) -> None:
-    content = kernel.find("debian-cloud").image.read_bytes()
+    content = find.find("debian-cloud").image.read_bytes()
     # After the sectors that set up the processor, nothing but an instruction that is none: QEMU ends then.
     begin = 512 * (content[0x1F1] + 1)
     broken = tmp_path / "bzImage"
@@ -153,7 +153,7 @@ def test_two_kernels_with_pytest(package: Path, tmp_path: Path, workers: tuple[s
         case.get("name"): {str(each.get("name")): each.get("value") for each in case.iter("property")}
         for case in ElementTree.parse(report).iter("testcase")
     }
-    release = kernel.find("debian-cloud").release
+    release = find.find("debian-cloud").release
     assert cases.keys() == {f"{CHECK}[debian-cloud]", f"{CHECK}[{package.name}]"}
     for name, told in (("debian-cloud", "debian-cloud"), (package.name, str(package))):
         properties = cases[f"{CHECK}[{name}]"]

@@ -23,12 +23,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lvslab import paths, spec
-from lvslab.boot import accelerator, plan, snapshot
-from lvslab.boot.guests import HEARTBEAT
-from lvslab.boot.qemu import PULSE, Machine, Memory
-from lvslab.build import image, kernel
-from lvslab.cluster import Cluster, Event, booted
+from lvslab import paths
+from lvslab.boot import plan
+from lvslab.boot.vm import accelerator, snapshot
+from lvslab.boot.vm.guests import HEARTBEAT
+from lvslab.boot.vm.qemu import PULSE, Machine, Memory
+from lvslab.cluster.cluster import Cluster, Event, booted
+from lvslab.guest import image
+from lvslab.kernel import find
+from lvslab.lab import loader
 
 if TYPE_CHECKING:
     from tests.lab.conftest import Names, Runner
@@ -243,10 +246,10 @@ def test_random_bytes_from_the_first_order_on(warm: Place, tmp_path: Path) -> No
     """Without a new seed, every fifth of these guests or so begins with bytes that another one has, too."""
     choice = accelerator.known()
     assert choice is not None
-    this = kernel.find("debian-cloud")
+    this = find.find("debian-cloud")
     built = image.build(this)
     bootable = plan.Bootable(this.image, this.release, built.path, f"{this.sha256} {built.key}")
-    (guest,) = plan.guests_of(spec.load(warm.lab(1)), {"director-1": bootable})
+    (guest,) = plan.guests_of(loader.load(warm.lab(1)), {"director-1": bootable})
     memory, state = tmp_path / "memory", tmp_path / "state"
 
     def start(number: int, *, shared: bool) -> Machine:

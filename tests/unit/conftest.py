@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from lvslab import paths
-from lvslab.boot import control, namespaces, packets, plan, qemu
-from lvslab.boot.namespaces import CLONE_NEWNET, CLONE_NEWNS, Namespaces
+from lvslab.boot import control, plan
+from lvslab.boot.net import namespaces, packets
+from lvslab.boot.net.namespaces import CLONE_NEWNET, CLONE_NEWNS, Namespaces
 from lvslab.boot.plan import Card, Guest
-from lvslab.boot.qemu import Machine
+from lvslab.boot.vm import qemu
+from lvslab.boot.vm.qemu import Machine
 
 DebMaker = Callable[..., Path]
 

@@ -14,14 +14,14 @@ import pytest
 from invoke import Collection
 from markdown_it import MarkdownIt
 
-from lvslab import show
-from lvslab.boot import snapshot
+from lvslab.boot.vm import snapshot
+from lvslab.cli.program import BUG, LabProgram
+from lvslab.cli.text import common
+from lvslab.commands import Up
 from lvslab.errors import LvsLabError
-from lvslab.lab import Up
+from lvslab.lab.model import list_labs
+from lvslab.lab.schema import LabFile
 from lvslab.paths import PROJECT
-from lvslab.program import BUG, LabProgram
-from lvslab.schema import LabFile
-from lvslab.topology import list_labs
 
 DOCS = PROJECT / "docs"
 PAGES = sorted([PROJECT / "README.md", PROJECT / "CHANGELOG.md", *DOCS.glob("*.md")])
@@ -171,8 +171,8 @@ def test_keys_of_lab_up_are_those_of_its_document() -> None:
     (example,) = map(json.loads, fences_of("The document of lab.up --json", "json"))
     assert list(example) == wanted
     # Each phase has words of its own while it lasts, and is explained.
-    assert set(example["phases"]) <= set(show._WORDS)
-    assert not [phase for phase in show._WORDS if f"`{phase}`" not in section]
+    assert set(example["phases"]) <= set(common._WORDS)
+    assert not [phase for phase in common._WORDS if f"`{phase}`" not in section]
 
 
 def test_keys_of_lab_yaml_are_documented() -> None:

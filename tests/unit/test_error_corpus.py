@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lvslab import spec
 from lvslab.apply import howto
 from lvslab.errors import LabFileError
+from lvslab.lab import loader
 
 CORPUS = Path(__file__).resolve().parent.parent / "errors"
 
@@ -25,7 +25,7 @@ def test_there_is_a_corpus() -> None:
 def test_message(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(case)
     with pytest.raises(LabFileError) as caught:
-        lab = spec.load(Path())
+        lab = loader.load(Path())
         assert Path(howto.HOWTO_FILE).exists(), "lab.yaml is fine, and there is no howto.md to be wrong"
         howto.load(Path(howto.HOWTO_FILE), lab.nodes)
     message = f"{caught.value}\n"

@@ -54,7 +54,7 @@ def heavy(program: str, cache: Path) -> set[str]:
 
 
 def command(*words: str) -> str:
-    return f"from lvslab.program import LabProgram\nLabProgram().status_of(['./run', *{words}])"
+    return f"from lvslab.cli.program import LabProgram\nLabProgram().status_of(['./run', *{words}])"
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,10 @@ def test_labs_that_have_been_read_are_listed_without_their_parsers(tmp_path: Pat
 
 
 READ = """
-from lvslab import lab, lab_folder, paths
+from lvslab import commands, paths
+from lvslab.cluster import folder as reader
 folder = paths.labs() / "web-nat"
-steps = lab_folder.steps(folder, lab_folder.lab(folder))
+steps = reader.steps(folder, reader.lab(folder))
 assert steps
 """
 
@@ -103,9 +104,11 @@ def test_the_supervisor_starts_guests_before_it_imports_mininet(tmp_path: Path) 
 
 
 def test_mininet_comes_without_setuptools(tmp_path: Path) -> None:
-    assert heavy("import lvslab.boot.network", tmp_path) == {"mininet"}
+    assert heavy("import lvslab.boot.net.network", tmp_path) == {"mininet"}
 
 
 def test_what_steps_and_rounds_need_is_imported_on_the_way(tmp_path: Path) -> None:
     """Or the list above has names of packages that nobody uses any more."""
-    assert {"paramiko", "requests"} <= heavy("from lvslab import lab\nlab._import_the_rest()", tmp_path)
+    assert {"paramiko", "requests"} <= heavy(
+        "from lvslab import commands\ncommands._import_the_rest()", tmp_path
+    )

@@ -70,7 +70,7 @@ def test_when_all_is_there_it_only_starts_python(checkout: Path, tmp_path: Path,
     program = (
         "from _signal import SIG_DFL, SIG_IGN, SIGINT, getsignal, signal\n"
         "if getsignal(SIGINT) != SIG_IGN:\n    signal(SIGINT, SIG_DFL)\n"
-        "from gc import disable\ndisable()\nfrom lvslab.program import main\nmain()"
+        "from gc import disable\ndisable()\nfrom lvslab.cli.program import main\nmain()"
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"<{tmp_path}><-P><-c><{program}><lab.up><a  b><>"

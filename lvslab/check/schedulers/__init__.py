@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from lvslab.check.ipvs_listing import ServiceConnections
-from lvslab.check.ipvs_table import Service, scan_order
+from lvslab.check.ipvs.listing import ServiceConnections
+from lvslab.check.ipvs.table import Service, scan_order
 from lvslab.check.schedulers.models import LATER, TUTORIAL, model_for
 from lvslab.check.schedulers.moment import Change, Choice, Model, Moment, Scheduler, Server
 from lvslab.check.schedulers.simulated import NOBODY, SimulatedService

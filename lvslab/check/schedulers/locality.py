@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from lvslab.check.schedulers.least import least_loaded, overhead
+from lvslab.check.schedulers.least_connection import least_loaded, overhead
 from lvslab.check.schedulers.moment import Choice, Moment, Server, index_of
 
 EXPIRATION = 86400.0

@@ -11,10 +11,10 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from lvslab.build import catalogue
-from lvslab.check.schedulers import drawn, hashing, least, locality, maglev, turns
+from lvslab.check.schedulers import hashing, least_connection, locality, maglev, power_of_two, round_robin
 from lvslab.check.schedulers.moment import Choice, Model, Moment, Scheduler
 from lvslab.errors import CheckFailed
+from lvslab.kernel import catalogue
 
 Version = tuple[int, ...]
 
@@ -56,36 +56,36 @@ def active_cost(version: Version) -> int:
 
 
 def _rr(version: Version, flags: Collection[str]) -> Model:
-    changed = turns.rr_steps_back if version >= (3, 10) else turns.rr_starts_again
-    return Model(_seen_by(version, turns.rr), changed, remembers=True)
+    changed = round_robin.rr_steps_back if version >= (3, 10) else round_robin.rr_starts_again
+    return Model(_seen_by(version, round_robin.rr), changed, remembers=True)
 
 
 def _wrr(version: Version, flags: Collection[str]) -> Model:
     if version >= (3, 10):
-        return Model(turns.wrr, turns.wrr_moves_level, remembers=True)
+        return Model(round_robin.wrr, round_robin.wrr_moves_level, remembers=True)
     if version < (2, 6):
-        choose: Scheduler = partial(turns.wrr_old, stops="never")
-        return Model(_seen_by(version, choose), turns.wrr_clamps_level, remembers=True)
+        choose: Scheduler = partial(round_robin.wrr_old, stops="never")
+        return Model(_seen_by(version, choose), round_robin.wrr_clamps_level, remembers=True)
     # Between 2.6.11 and 2.6.18; which of the releases in between was the first is not known.
     if version < (2, 6, 12):
-        return Model(partial(turns.wrr_old, stops="back"), turns.wrr_keeps_level, remembers=True)
-    return Model(partial(turns.wrr_old, stops="lowest"), turns.wrr_clamps_level, remembers=True)
+        return Model(partial(round_robin.wrr_old, stops="back"), round_robin.wrr_keeps_level, remembers=True)
+    return Model(partial(round_robin.wrr_old, stops="lowest"), round_robin.wrr_clamps_level, remembers=True)
 
 
 def _lc(version: Version, flags: Collection[str]) -> Model:
-    return Model(_seen_by(version, partial(least.lc, active_cost=active_cost(version))))
+    return Model(_seen_by(version, partial(least_connection.lc, active_cost=active_cost(version))))
 
 
 def _wlc(version: Version, flags: Collection[str]) -> Model:
-    return Model(_seen_by(version, partial(least.wlc, active_cost=active_cost(version))))
+    return Model(_seen_by(version, partial(least_connection.wlc, active_cost=active_cost(version))))
 
 
 def _sed(version: Version, flags: Collection[str]) -> Model:
-    return Model(_seen_by(version, least.sed))
+    return Model(_seen_by(version, least_connection.sed))
 
 
 def _nq(version: Version, flags: Collection[str]) -> Model:
-    return Model(_seen_by(version, least.nq_2_4) if version < (2, 6) else least.nq)
+    return Model(_seen_by(version, least_connection.nq_2_4) if version < (2, 6) else least_connection.nq)
 
 
 def _locality_cost(version: Version) -> int:
@@ -125,11 +125,11 @@ def _sh(version: Version, flags: Collection[str]) -> Model:
 
 
 def _fo(version: Version, flags: Collection[str]) -> Model:
-    return Model(least.fo)
+    return Model(least_connection.fo)
 
 
 def _ovf(version: Version, flags: Collection[str]) -> Model:
-    return Model(least.ovf)
+    return Model(least_connection.ovf)
 
 
 def _mh(version: Version, flags: Collection[str]) -> Model:
@@ -137,8 +137,8 @@ def _mh(version: Version, flags: Collection[str]) -> Model:
 
 
 def _twos(version: Version, flags: Collection[str]) -> Model:
-    chances = partial(drawn.twos, active_cost=active_cost(version))
-    return Model(drawn.foresees_nothing, chances=chances)
+    chances = partial(power_of_two.twos, active_cost=active_cost(version))
+    return Model(power_of_two.foresees_nothing, chances=chances)
 
 
 def _seen_by(version: Version, choose: Scheduler) -> Scheduler:

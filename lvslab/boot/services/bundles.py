@@ -1,0 +1,81 @@
+"""The servers that run on Mininet hosts, taken out of the distribution's packages, an archive for each kind.
+
+They are not installed: Debian's packages would start them on the user's machine, now and at every boot.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
+
+from lvslab import paths
+from lvslab.cache import store
+from lvslab.debian import libraries, packages
+
+_FORMAT = 1
+"""Version of the code that makes archives: raise it when the same packages come to other bytes."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The ``packages`` that a kind of server comes in, and the ``programs`` that are wanted of them."""
+
+    packages: tuple[str, ...]
+    programs: tuple[str, ...]
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "http": Recipe(("nginx",), ("usr/sbin/nginx",)),
+        "ftp": Recipe(("vsftpd",), ("usr/sbin/vsftpd",)),
+        "dns": Recipe(("nsd",), ("usr/sbin/nsd", "usr/sbin/nsd-checkzone", "usr/sbin/nsd-control")),
+    }
+)
+"""By the ``kind`` of the services in ``lab.yaml``."""
+
+
+def bundles(kinds: Iterable[str]) -> dict[str, Path]:
+    """For each of ``kinds`` a tar archive of the server and the libraries it loads, from the cache or made
+    now. Raises BuildError, MachineError."""
+    return {kind: _bundle(RECIPES[kind]) for kind in sorted(set(kinds))}
+
+
+def _bundle(recipe: Recipe) -> Path:
+    sources = packages.fetch(recipe.packages)
+    parts = [str(_FORMAT), *recipe.programs, *sorted(source.sha256 for source in sources)]
+    key = sha256("\0".join(parts).encode()).hexdigest()[:16]
+    path = paths.cache() / "servers" / f"{key}.tar"
+    if not path.exists():
+        with store.locked("servers"):
+            if not path.exists():
+                store.write(path, _archive(sources, recipe.programs))
+    return path
+
+
+def _archive(sources: tuple[packages.Package, ...], programs: tuple[str, ...]) -> bytes:
+    import tarfile  # only to make what most starts find in the cache
+
+    files = libraries.files_of(sources, lambda path: path in programs or "lib" in path)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for path, member in sorted(libraries.closure(files, programs).items()):
+            entry = tarfile.TarInfo(path)
+            entry.mode = member.mode
+            if member.target is None:
+                entry.size = len(member.content)
+                archive.addfile(entry, io.BytesIO(member.content))
+            else:
+                # Links between libraries stay inside the archive even where the package made them absolute.
+                entry.type, entry.linkname = tarfile.SYMTYPE, _inside(path, member.target)
+                archive.addfile(entry)
+    return out.getvalue()
+
+
+def _inside(path: str, target: str) -> str:
+    if not target.startswith("/"):
+        return target
+    return "../" * path.count("/") + libraries.merged(target.lstrip("/"))

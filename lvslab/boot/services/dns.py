@@ -1,0 +1,108 @@
+"""The name server of a Mininet host, NSD: its configuration, start and stop.
+
+It answers with authority for one zone and knows nothing else. With the records of an answer it begins one
+record further each time (``round-robin``). There is one counter for all answers since the zone was loaded,
+whatever was asked for (``packet_encode_rrset`` in NSD's packet.c), and there is one process that answers, so
+the order can be foreseen.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+from lvslab.boot.net.namespaces import Namespaces
+from lvslab.boot.plan import Dns, Host
+from lvslab.boot.services import programs
+from lvslab.boot.services.daemon import DaemonServer, Endpoint
+from lvslab.errors import BootError
+
+FOLDER = Path("/etc/nsd")
+LOG = Path("/var/log/nsd.log")
+CONTROL = FOLDER / "control"
+"""A program that gives the server orders: ``/etc/nsd/control reload`` reads the zone file again."""
+
+
+def configuration(service: Dns, addresses: tuple[str, ...], folder: Path) -> str:
+    """The configuration of NSD, which keeps its own files in ``folder``."""
+    listen = "\n".join(f'    ip-address: "{address}@{service.port}"' for address in addresses)
+    return f"""server:
+{listen}
+    port: {service.port}
+    server-count: 1
+    round-robin: yes
+    minimal-responses: yes
+    username: ""
+    chroot: ""
+    pidfile: ""
+    database: ""
+    logfile: "{LOG}"
+    verbosity: 1
+    rrl-ratelimit: 0
+    zonesdir: "{FOLDER}"
+    zonelistfile: "{folder}/zone.list"
+    xfrdfile: ""
+    xfrdir: "{folder}"
+remote-control:
+    control-enable: yes
+    control-interface: "{folder}/control"
+zone:
+    name: "{service.zone}"
+    zonefile: "{service.zone}.zone"
+"""
+
+
+class DnsServer(DaemonServer):
+    """NSD on one Mininet host. Its log has no line for a query."""
+
+    kind = "dns"
+    what = "the name server"
+
+    def __init__(self, host: Host, namespaces: Namespaces, service: Dns) -> None:
+        self._service = service
+        self._configuration = FOLDER / "nsd.conf"
+        command = [*programs.command(self.kind, "usr/sbin/nsd"), "-d", "-c", str(self._configuration)]
+        endpoints: list[Endpoint] = [("tcp", service.port), ("udp", service.port)]
+        super().__init__(host, namespaces, "nsd", command, endpoints, LOG)
+
+    def _write(self) -> None:
+        # Read here: a host has a /tmp of its own, in which a lab's folder under the machine's is not.
+        self._place.call(self._write_files, self._service.file.read_bytes())
+
+    def _write_files(self, zone: bytes) -> None:
+        """In the host's namespaces."""
+        self._folder.mkdir()
+        FOLDER.mkdir(exist_ok=True)
+        addresses = tuple(card.address.partition("/")[0] for card in self._host.cards)
+        self._configuration.write_text(configuration(self._service, addresses, self._folder))
+        self._zone_file.write_bytes(zone)
+        LOG.write_bytes(b"")
+        orders = [*programs.command(self.kind, "usr/sbin/nsd-control"), "-c", str(self._configuration)]
+        CONTROL.write_text(f'#!/bin/sh\nexec {shlex.join(orders)} "$@"\n')
+        CONTROL.chmod(0o755)
+
+    def _check(self) -> None:
+        """NSD starts with a wrong zone file too, and then answers SERVFAIL."""
+        self._place.call(self._check_zone)
+
+    def _check_zone(self) -> None:
+        """In the host's namespaces."""
+        words = [*programs.command(self.kind, "usr/sbin/nsd-checkzone"), self._service.zone]
+        done = subprocess.run(
+            [*words, str(self._zone_file)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise BootError(
+                f"the name server on {self._host.name} has a wrong zone file", done.stdout.strip()
+            )
+
+    @property
+    def _zone_file(self) -> Path:
+        """The zone file on the host."""
+        return FOLDER / f"{self._service.zone}.zone"

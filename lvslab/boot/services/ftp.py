@@ -1,0 +1,121 @@
+"""The FTP server of a Mininet host, vsftpd: its configuration and its files, start and stop.
+
+Anonymous users may read everything and add to ``incoming``. Files are the same on every host, but for
+``server.txt``, which names the host.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from hashlib import sha256, shake_256
+from pathlib import Path
+from types import MappingProxyType
+
+from lvslab.boot.net.namespaces import Namespaces, mount
+from lvslab.boot.plan import Ftp, Host
+from lvslab.boot.services import programs
+from lvslab.boot.services.daemon import DaemonServer, Endpoint
+
+ROOT = Path("/srv/ftp")
+LOG = Path("/var/log/vsftpd.log")
+SERVER_FILE = "server.txt"
+"""The file that holds the host's name, and nothing else."""
+INCOMING = "incoming"
+"""The folder that anonymous users may add files to."""
+
+DATA_SECONDS = 5
+"""How long a server waits for a data connection before it says that none came."""
+
+SIZES: Mapping[str, int] = MappingProxyType(
+    {"pub/empty.bin": 0, "pub/1K.bin": 1 << 10, "pub/1M.bin": 1 << 20, "pub/4M.bin": 1 << 22}
+)
+"""The files of known content, with their sizes in bytes."""
+
+
+def content(name: str) -> bytes:
+    """What the file ``name`` of SIZES holds, on every host and at every time: SHAKE256 of its name."""
+    return shake_256(name.encode()).digest(SIZES[name])
+
+
+def files(host: str) -> dict[str, bytes]:
+    """All that the server on ``host`` has, by path from its root."""
+    known = {name: content(name) for name in SIZES}
+    sums = "".join(
+        f"{sha256(data).hexdigest()}  {name.removeprefix('pub/')}\n" for name, data in known.items()
+    )
+    return {SERVER_FILE: f"{host}\n".encode(), "pub/SHA256SUMS": sums.encode(), **known}
+
+
+def configuration(host: str, port: int, folder: Path) -> str:
+    """The configuration of vsftpd on ``host``; ``folder`` is empty, for processes that are to see no files.
+
+    Its greeting names the host. It listens for both families with one socket.
+    """
+    return f"""listen=NO
+listen_ipv6=YES
+listen_port={port}
+background=NO
+ftpd_banner={host}
+ftp_username=daemon
+nopriv_user=nobody
+secure_chroot_dir={folder}
+anonymous_enable=YES
+local_enable=NO
+anon_root={ROOT}
+write_enable=YES
+anon_upload_enable=YES
+anon_umask=022
+connect_from_port_20=YES
+ftp_data_port={port - 1}
+accept_timeout={DATA_SECONDS}
+connect_timeout={DATA_SECONDS}
+pasv_enable=YES
+port_enable=YES
+isolate=NO
+isolate_network=NO
+seccomp_sandbox=NO
+max_clients=0
+max_per_ip=0
+use_localtime=NO
+xferlog_enable=YES
+xferlog_std_format=NO
+log_ftp_protocol=YES
+vsftpd_log_file={LOG}
+"""
+
+
+class FtpServer(DaemonServer):
+    """vsftpd on one Mininet host, with its control connections on one port."""
+
+    kind = "ftp"
+    what = "the FTP server"
+
+    def __init__(self, host: Host, namespaces: Namespaces, service: Ftp) -> None:
+        self._port = service.port
+        self._configuration = Path(f"/etc/vsftpd-{service.port}.conf")
+        command = [*programs.command(self.kind, "usr/sbin/vsftpd"), str(self._configuration)]
+        endpoints: list[Endpoint] = [("tcp", service.port)]
+        super().__init__(host, namespaces, f"vsftpd-{service.port}", command, endpoints, LOG)
+
+    def _write(self) -> None:
+        self._place.call(self._write_files)
+
+    def _write_files(self) -> None:
+        """In the host's namespaces."""
+        self._folder.mkdir()
+        text = configuration(self._host.name, self._port, self._folder)
+        self._configuration.write_text(text)
+        # The machine may have a log and files of an FTP server of its own, which would be seen through the
+        # host's layer.
+        LOG.write_bytes(b"")
+        ROOT.mkdir(exist_ok=True)
+        if not os.path.ismount(ROOT):
+            mount("tmpfs", ROOT, "tmpfs", options="mode=755")
+        for name, data in files(self._host.name).items():
+            file = ROOT / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+        incoming = ROOT / INCOMING
+        incoming.mkdir(exist_ok=True)
+        incoming.chmod(0o777)

@@ -1,0 +1,157 @@
+"""The web server of a Mininet host, nginx: its configuration as text, start and stop."""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+from lvslab.boot import control
+from lvslab.boot.net.namespaces import Namespaces
+from lvslab.boot.plan import Host, Web
+from lvslab.boot.services import programs
+from lvslab.errors import BootError
+from lvslab.run import last_lines
+
+ACCESS_LOG = "/var/log/nginx/access.log"
+INIT_SCRIPT = "/etc/init.d/nginx"
+"""What ``service nginx stop`` and ``service nginx start`` run, on a host as on any Debian machine."""
+_CONFIGURATION = "/etc/nginx/lvslab.conf"
+
+
+def pid_file(host: str) -> Path:
+    """Where the web server of ``host`` keeps its process id: /run is one folder for all hosts of a lab."""
+    return Path(f"/run/lvslab/nodes/{host}/nginx.pid")
+
+
+def nginx_configuration(host: str, ports: tuple[int, ...]) -> str:
+    """The configuration of the web server on ``host``: one page that names it, and a log in JSON lines."""
+    listen = "\n".join(f"        listen {port};\n        listen [::]:{port};" for port in ports)
+    return f"""user root;
+worker_processes 1;
+
+pid {pid_file(host)};
+error_log /var/log/nginx/error.log;
+events {{ worker_connections 512; }}
+http {{
+    log_format lvslab escape=json '{{"time": $msec, "request_id": "$http_x_request_id", '
+        '"client": "$remote_addr", "client_port": "$remote_port", '
+        '"status": $status, "path": "$uri", "server": "{host}"}}';
+    access_log {ACCESS_LOG} lvslab;
+    default_type text/html;
+    client_body_temp_path /tmp/nginx-body;
+    proxy_temp_path /tmp/nginx-proxy;
+    fastcgi_temp_path /tmp/nginx-fastcgi;
+    uwsgi_temp_path /tmp/nginx-uwsgi;
+    scgi_temp_path /tmp/nginx-scgi;
+    server {{
+{listen}
+        root /var/www/html;
+        add_header X-Real-Server {host} always;
+    }}
+}}
+"""
+
+
+def page(host: str) -> str:
+    """The page that a real server presents: it names the server that made it."""
+    return f"<!DOCTYPE html>\n<title>{host}</title>\n<h1>This page was made by {host}</h1>\n"
+
+
+def nginx_command() -> list[str]:
+    """The command that starts the web server on a host."""
+    nginx = programs.command(WebServer.kind, "usr/sbin/nginx")
+    return [*nginx, "-e", "/var/log/nginx/error.log", "-c", _CONFIGURATION]
+
+
+def init_script(host: str) -> str:
+    """The script that stops and starts the web server of ``host``; it returns when that has been done.
+
+    QUIT, as in Debian's own: nginx ends the requests that it has before it goes.
+    """
+    return f"""#!/bin/sh
+pid=$(cat {pid_file(host)} 2>/dev/null)
+start() {{ {shlex.join(nginx_command())} </dev/null >>/var/log/nginx/out 2>&1; }}
+case $1 in
+  start) [ -d "/proc/${{pid:-none}}" ] || start ;;
+  stop) [ -z "$pid" ] || {{ kill -QUIT "$pid"; while [ -d "/proc/$pid" ]; do sleep 0.05; done; }} ;;
+  restart) "$0" stop && "$0" start ;;
+  *) echo "usage: $0 start|stop|restart" >&2; exit 3 ;;
+esac
+"""
+
+
+class WebServer:
+    """nginx on one Mininet host, for all ports that are to serve the web there."""
+
+    kind = "http"
+
+    def __init__(self, host: Host, namespaces: Namespaces) -> None:
+        self.host = host
+        self._namespaces = namespaces
+        self._written = False
+
+    def access_log(self) -> int:
+        """A descriptor of the access log, open for reading."""
+        return self._namespaces.call(os.open, ACCESS_LOG, os.O_RDONLY | os.O_CLOEXEC)
+
+    @property
+    def running(self) -> bool:
+        """Whether the server's process is there."""
+        pid = self._pid()
+        return pid is not None and Path(f"/proc/{pid}").exists()
+
+    def start(self) -> None:
+        """Start the server and return when it listens: nginx leaves its first process only then."""
+        if self.running:
+            return
+        self._namespaces.call(self._start)
+
+    def stop(self, seconds: float = 5.0) -> None:
+        """Stop the server and return when it is gone. Raises BootError where it does not go."""
+        pid = self._pid()
+        if pid is None or not self.running:
+            return
+        with control.process(pid) as process:
+            signal.pidfd_send_signal(process, signal.SIGTERM)
+            if not select.select([process], [], [], seconds)[0]:
+                raise BootError(f"the web server on {self.host.name} does not stop within {seconds:g} s")
+
+    def _start(self) -> None:
+        """In the host's namespaces."""
+        if not self._written:
+            self._write()
+        # Into a file: nginx's children keep its descriptors, and a pipe would never end.
+        messages = Path(f"/run/lvslab/nodes/{self.host.name}/nginx.out")
+        with messages.open("wb") as out:
+            done = subprocess.run(
+                nginx_command(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False
+            )
+        if done.returncode != 0:
+            raise BootError(
+                f"the web server on {self.host.name} did not start (status {done.returncode})",
+                last_lines(messages.read_bytes()),
+            )
+
+    def _write(self) -> None:
+        ports = tuple(service.port for service in self.host.services if isinstance(service, Web))
+        for path, text in (
+            (_CONFIGURATION, nginx_configuration(self.host.name, ports)),
+            ("/var/www/html/index.html", page(self.host.name)),
+            (ACCESS_LOG, ""),
+            (INIT_SCRIPT, init_script(self.host.name)),
+        ):
+            file = Path(path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        Path(INIT_SCRIPT).chmod(0o755)
+        self._written = True
+
+    def _pid(self) -> int | None:
+        try:
+            return int(pid_file(self.host.name).read_text())
+        except (FileNotFoundError, ValueError):
+            return None

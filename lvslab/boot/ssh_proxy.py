@@ -1,0 +1,31 @@
+"""``python -m lvslab.boot.ssh_proxy LAB NODE``: hands the machine's ssh a connection to a node.
+
+ssh's ProxyUseFdpass wants the connected descriptor itself, sent over standard output, so that not a byte
+is copied.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+from lvslab.boot.control import Control
+from lvslab.errors import LvsLabError
+
+
+def main() -> int:
+    name, node = sys.argv[1:3]
+    try:
+        with Control(name) as control:
+            _, descriptors = control.ask("connect", node=node)
+    except LvsLabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    with socket.socket(fileno=1) as out:
+        socket.send_fds(out, [b"\0"], descriptors)
+        out.detach()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Copies of running guests, for labs that are to begin where this one is now.
+
+A copy is two files in memory that have no name (memfd): they go with the last process that holds them,
+however that ends. They are sealed, so no guest that runs from them can change what the next one gets.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from lvslab.boot.vm import snapshot
+from lvslab.boot.vm.qemu import Machine
+from lvslab.boot.vm.qmp import QmpError
+from lvslab.errors import MachineError
+
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+
+def take(machine: Machine, memory: Path) -> tuple[int, int]:
+    """Copy a guest whose memory is the file ``memory``, shared, while it stands still for a moment.
+
+    Returns descriptors of its memory and of its devices' state. Raises MachineError where QEMU or the
+    memory of this machine does not allow it, BootError where the guest does not run on.
+    """
+    state = memory.with_name(f"{memory.name}.state")
+    # An order that is under way would be answered in the copy, too.
+    with machine.agent.quiet():
+        try:
+            machine.save(state)
+            return _sealed(memory), _sealed(state)
+        except (QmpError, OSError) as failed:
+            raise MachineError(f"{machine.guest.name} cannot be copied: {failed}") from None
+        finally:
+            state.unlink(missing_ok=True)
+            machine.go_on()
+
+
+def inherited(descriptors: tuple[int, int]) -> snapshot.Files:
+    """A copy whose descriptors this process holds, as files for QEMU to open. No other child gets them."""
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    memory, state = (Path(f"/proc/{os.getpid()}/fd/{descriptor}") for descriptor in descriptors)
+    return snapshot.Files(memory, state)
+
+
+def _sealed(file: Path) -> int:
+    descriptor = os.memfd_create(file.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(descriptor, "wb", closefd=False) as writer:
+            snapshot.copy(file, writer)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -1,0 +1,123 @@
+"""The virtual machines of a lab: brought up side by side while the network is built, and then watched."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from lvslab.boot.net import taps
+from lvslab.boot.plan import Guest
+from lvslab.boot.vm import snapshot
+from lvslab.boot.vm import start as warm
+from lvslab.boot.vm.clone import inherited
+from lvslab.boot.vm.qemu import Accelerator, Machine
+
+HEARTBEAT = 2.0
+"""Seconds between two questions to a guest's agent whether it is still there."""
+
+
+class Guests:
+    """All guests of a lab. ``tell`` hears of each that is up: its ``node``, the ``way`` it came up and the
+    ``seconds`` it took. ``copyable`` and ``copies`` are as in a plan.
+    """
+
+    def __init__(
+        self,
+        guests: tuple[Guest, ...],
+        evidence: Path,
+        *,
+        cold: bool,
+        tell: Callable[..., None],
+        copyable: bool = False,
+        copies: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
+        self._guests = guests
+        self._evidence = evidence
+        self._cold = cold
+        self._copyable = copyable
+        self._copies = {name: inherited(pair) for name, pair in (copies or {}).items()}
+        self._tell = tell
+        self._machines: dict[str, Machine] = {}
+        self._came_up: dict[str, dict[str, Any]] = {}
+        # One more for the thread that starts them all.
+        self._pool = ThreadPoolExecutor(len(guests) + 1, thread_name_prefix="guest")
+        self._coming: Future[list[Future[None]]] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all of them, up or not."""
+        return [guest.name for guest in self._guests]
+
+    def start(self, accelerator: Accelerator) -> None:
+        """Begin to bring all of them up: their taps are there when this returns, they are up when
+        ``await_up`` does. Raises MachineError.
+        """
+        taps.make(self._guests)
+        self._coming = self._pool.submit(self._start_all, accelerator)
+
+    def await_up(self) -> None:
+        """Return when each guest is the node of its plan. Raises what the first to fail raised."""
+        if self._coming is None:
+            return
+        ups = self._coming.result()
+        for up in wait(ups, return_when=FIRST_EXCEPTION).done:
+            up.result()
+
+    def get(self, name: str) -> Machine | None:
+        """The guest ``name`` once it is up, None before that."""
+        return self._machines.get(name)
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """How each guest is: its ``state`` ("booting", "up", or what is the matter with it), and once it is
+        up the ``way`` it came up and after how many seconds it answered and was set up.
+        """
+        found = {}
+        for name in self.names:
+            machine = self._machines.get(name)
+            state = "booting" if machine is None else machine.trouble or "up"
+            found[name] = {"state": state, **self._came_up.get(name, {})}
+        return found
+
+    def _start_all(self, accelerator: Accelerator) -> list[Future[None]]:
+        making, ups = set[str](), []
+        # In the same order in every lab: two that wait for one another's snapshots would wait for ever.
+        for guest in sorted(self._guests, key=lambda guest: snapshot.key(guest, accelerator)):
+            starter = warm.Starter(
+                guest,
+                accelerator,
+                self._evidence,
+                cold=self._cold,
+                making=making,
+                copyable=self._copyable,
+                copy=self._copies.get(guest.name),
+            )
+            ups.append(self._pool.submit(self._bring_up, starter))
+        return ups
+
+    def _bring_up(self, starter: warm.Starter) -> None:
+        starter.await_ready()
+        answered = time.monotonic() - starter.began
+        machine, name = starter.machine, starter.guest.name
+        if starter.way == "copied":
+            machine.renew()
+        else:
+            machine.set_up()
+        seconds = time.monotonic() - starter.began
+        self._came_up[name] = {
+            "way": starter.way, "answered": round(answered, 3), "set_up": round(seconds, 3),
+        }  # fmt: skip
+        self._machines[name] = machine
+        threading.Thread(target=_watch, args=(machine,), name="heartbeat", daemon=True).start()
+        self._tell("guest", node=name, way=starter.way, seconds=seconds)
+
+
+def _watch(machine: Machine) -> None:
+    """Feel a guest's pulse until it has ended."""
+    never = threading.Event()
+    while machine.ended is None:
+        never.wait(HEARTBEAT)
+        machine.feel_pulse()

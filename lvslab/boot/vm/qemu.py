@@ -1,0 +1,382 @@
+"""Guests in QEMU: the command line as a pure function, and a process that is watched while it comes up."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import shlex
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lvslab.boot.plan import Guest, guest_renewal, guest_setup
+from lvslab.boot.vm.agent import Agent, AgentSilent, Done
+from lvslab.boot.vm.console import Console
+from lvslab.boot.vm.qmp import Qmp, QmpError
+from lvslab.errors import BootError
+from lvslab.kernel.catalogue import numbers
+from lvslab.run import ended, last_lines, missing_program, run
+
+log = logging.getLogger("lvslab.qemu")
+
+QEMU = "qemu-system-x86_64"
+Accelerator = Literal["kvm", "tcg"]
+
+# Generous: a loaded two-core machine needs 5 s for what takes 2.5 s otherwise, and more than that without
+# KVM.
+DEADLINE: dict[Accelerator, float] = {"kvm": 20.0, "tcg": 60.0}
+
+
+PULSE = 10.0
+"""Seconds in which the agent of a guest must give a sign of life. On a loaded machine that takes 1 s."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The descriptors that QEMU inherits: the guest's serial ports (console and agent), and QEMU's
+    monitor.
+    """
+
+    console: int
+    agent: int
+    monitor: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A file that is the guest's memory. ``shared``: what the guest writes goes to the file, for a
+    snapshot to be made of it; else the file is a snapshot's, to be resumed, and what the guest writes is
+    the guest's alone. ``filled``: a shared file that has the memory of a snapshot to be resumed already.
+    """
+
+    file: Path
+    shared: bool
+    filled: bool = False
+
+    @property
+    def incoming(self) -> bool:
+        """Whether the guest waits for the state that belongs to this memory."""
+        return self.filled or not self.shared
+
+
+def version() -> str:
+    """The version that QEMU says it has. Raises MachineError where there is none."""
+    said = run([QEMU, "--version"]).stdout.decode(errors="replace")
+    return said.partition("\n")[0].removeprefix("QEMU emulator version ")
+
+
+def which() -> list[Any]:
+    """Which QEMU this machine has: its path, size and time of change (JSON). Raises MachineError where
+    none.
+    """
+    place = shutil.which(QEMU)
+    if place is None:
+        missing_program(QEMU)
+    about = Path(place).stat()
+    return [place, about.st_size, about.st_mtime_ns]
+
+
+def command(
+    guest: Guest,
+    accelerator: Accelerator,
+    ports: Ports,
+    *,
+    cards: bool = True,
+    memory: Memory | None = None,
+) -> list[str]:
+    """The QEMU command line for ``guest``, as for ``subprocess``; without ``cards`` it needs no taps.
+
+    With ``memory`` of a snapshot the guest waits for the state that belongs to that memory.
+    """
+    plugged = [(card.port, card.mac) for card in guest.cards]
+    plugged.append((guest.management.tap, guest.management.mac))
+    return [
+        QEMU,
+        *("-name", guest.name),
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *("-machine", "pc,memory-backend=memory" if memory else "pc"),
+        # The emulator's cache of translated code grows to 1 GiB if it may, and is not faster for it.
+        *("-accel", "tcg,tb-size=64" if accelerator == "tcg" else accelerator),
+        # With rdrand the kernel has random numbers at once; without, the first SSH login waits a second
+        # for them.
+        *("-cpu", "host" if accelerator == "kvm" else "qemu64,+rdrand"),
+        *("-m", str(guest.memory)),
+        *(_backend(guest, memory) if memory else ()),
+        *("-kernel", str(guest.kernel)),
+        *("-initrd", str(guest.initrd)),
+        *("-append", parameters(guest, accelerator)),
+        *("-chardev", f"socket,id=console,fd={ports.console}"),
+        *("-serial", "chardev:console"),
+        *("-chardev", f"socket,id=agent,fd={ports.agent}"),
+        *("-serial", "chardev:agent"),
+        *("-chardev", f"socket,id=monitor,fd={ports.monitor}"),
+        *("-mon", "chardev=monitor,mode=control"),
+        *(
+            word
+            for number, card in enumerate(plugged if cards else ())
+            for word in _card(number, guest.nic, *card)
+        ),
+    ]
+
+
+def parameters(guest: Guest, accelerator: Accelerator) -> str:
+    """The command line of the guest's kernel, as short as the oldest of them want it."""
+    version = numbers(guest.release)
+    # Kernels restart after a panic, and -no-reboot turns that into QEMU's end, which is noticed at once.
+    # Since 3.2 they can do so without waiting for a second first.
+    words = ["console=ttyS0", "panic=-1" if version >= (3, 2) else "panic=1", "quiet"]
+    if accelerator == "tcg" and version >= (3,):
+        # The emulator translates code for the address it is at. With libraries at new addresses in each
+        # process it does so over and over: a program with four of them starts in 75 ms then, and in 22 ms
+        # otherwise.
+        words.append("norandmaps")
+    if guest.image_kind == "ext2":
+        size = guest.initrd.stat().st_size >> 10
+        words += ["root=/dev/ram0", "rw", "init=/init", f"ramdisk_size={size}"]
+    return " ".join(words)
+
+
+def _backend(guest: Guest, memory: Memory) -> list[str]:
+    # A comma in a value of QEMU's is written twice.
+    file, share = str(memory.file).replace(",", ",,"), "on" if memory.shared else "off"
+    backend = f"memory-backend-file,id=memory,size={guest.memory}M,mem-path={file},share={share}"
+    return ["-object", backend, *(("-incoming", "defer") if memory.incoming else ())]
+
+
+def _card(number: int, model: str, tap: str, mac: str) -> list[str]:
+    return [
+        *("-netdev", f"tap,id=net{number},ifname={tap},script=no,downscript=no"),
+        *("-device", f"{model},netdev=net{number},mac={mac},romfile="),
+    ]
+
+
+class Machine:
+    """One running guest. It ends with the supervisor's namespaces, or when ``end`` is called."""
+
+    def __init__(
+        self,
+        guest: Guest,
+        accelerator: Accelerator,
+        evidence: Path,
+        *,
+        cards: bool = True,
+        wrapper: tuple[str, ...] = (),
+        memory: Memory | None = None,
+    ) -> None:
+        """Start QEMU, behind the words of ``wrapper``. Its taps must exist unless it has no ``cards``.
+
+        With ``memory`` of a snapshot it stands still until ``resume``.
+
+        Raises MachineError where there is no QEMU.
+        """
+        self.guest = guest
+        self.accelerator: Accelerator = accelerator
+        self._messages = evidence / f"qemu-{guest.name}.log"
+        self._log = evidence / f"console-{guest.name}.log"
+        console, console_end = socket.socketpair()
+        agent, agent_end = socket.socketpair()
+        monitor, monitor_end = socket.socketpair()
+        ends = (console_end.fileno(), agent_end.fileno(), monitor_end.fileno())
+        line = [*wrapper, *command(guest, accelerator, Ports(*ends), cards=cards, memory=memory)]
+        log.debug("%s", shlex.join(line))
+        with console_end, agent_end, monitor_end, self._messages.open("ab") as messages:
+            try:
+                self._process = subprocess.Popen(
+                    line,
+                    stdin=subprocess.DEVNULL,
+                    stdout=messages,
+                    stderr=messages,
+                    pass_fds=ends,
+                )
+            except FileNotFoundError:
+                missing_program(QEMU)
+        self.started = time.monotonic()
+        self.console = Console(console, self._log)
+        self.agent = Agent(agent)
+        self._monitor = Qmp(monitor)
+        self._silent = 0.0
+
+    def save(self, state: Path) -> None:
+        """Stop the guest for a moment and write the state of its devices to ``state``; its memory is in
+        the file.
+
+        Raises QmpError, OSError.
+        """
+        self._monitor.execute("stop")
+        place = state.with_suffix(".socket")
+        with socket.socket(socket.AF_UNIX) as listener, state.open("wb") as file:
+            listener.settimeout(10.0)
+            listener.bind(str(place))
+            try:
+                listener.listen(1)
+                self._migrate("migrate", f"unix:{place}")
+                stream, _ = listener.accept()
+            finally:
+                place.unlink()
+            # QEMU says "completed" before all is written, and refuses "cont" for a moment then. Its end of
+            # the stream comes after both.
+            with stream:
+                stream.settimeout(30.0)
+                while data := stream.recv(1 << 20):
+                    file.write(data)
+        self._await_migrated("migrate")
+
+    def go_on(self) -> None:
+        """Let a guest that ``save`` stopped run on. Raises BootError."""
+        try:
+            self._monitor.execute("cont")
+        except QmpError as refused:
+            what = f"{self.guest.name} does not run on after it was stopped for a snapshot: {refused}"
+            raise BootError(what, self.ended or last_lines(self._messages.read_bytes())) from None
+
+    def resume(self, state: Path) -> None:
+        """Give a guest that was started with a snapshot's memory the state that belongs to it, and let
+        it run.
+
+        Raises QmpError.
+        """
+        self._migrate("migrate-incoming", f"exec:cat {shlex.quote(str(state))}")
+        self._await_migrated("migrate-incoming")
+        self._monitor.execute("cont")
+
+    def _migrate(self, command: str, uri: str) -> None:
+        # Memory that is a file stays where it is: only the state of the devices travels.
+        wanted = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
+        self._monitor.execute("migrate-set-capabilities", capabilities=wanted)
+        self._monitor.execute(command, uri=uri)
+
+    def _await_migrated(self, command: str) -> None:
+        while (status := self._monitor.await_event("MIGRATION", 30.0).get("status")) != "completed":
+            if status in ("failed", "cancelled"):
+                raise QmpError(f"{command} {status}")
+
+    def await_ready(self, seconds: float | None = None) -> None:
+        """Return when the guest's agent answers. Raises BootError with the console's last words."""
+        seconds = DEADLINE[self.accelerator] if seconds is None else seconds
+        with self._explained("boot", seconds):
+            self.agent.await_greeting(seconds - (time.monotonic() - self.started))
+
+    def await_answer(self, seconds: float = 10.0) -> None:
+        """Return when the agent of a resumed guest answers. Raises BootError."""
+        with self._explained("resume", seconds):
+            self.agent.run("true", seconds)
+
+    def set_up(self) -> None:
+        """Make the guest the node of its plan. Raises BootError."""
+        order = guest_setup(self.guest, seconds=int(time.time()), seed=secrets.token_hex(32))
+        done = self.observe(order, 30.0, "set-up")
+        if done.status != 0:
+            said = "\n  ".join(done.lines) or "it printed nothing"
+            raise BootError(
+                f"{self.guest.name} booted {self.guest.release}, but could not be set up: {said}",
+                f"has this kernel a driver for {self.guest.nic}, built in or as a module that lvslab found?",
+            )
+
+    def renew(self) -> None:
+        """Give a guest that is a copy of this node what must differ from the other's. Raises BootError."""
+        order = guest_renewal(seconds=int(time.time()), seed=secrets.token_hex(32))
+        done = self.observe(order, 30.0, "renewal")
+        if done.status != 0:
+            said = "\n  ".join(done.lines) or "it printed nothing"
+            raise BootError(f"{self.guest.name} was copied, but its clock and seed could not be set: {said}")
+
+    def observe(self, command: str, seconds: float = 30.0, doing: str = "reading") -> Done:
+        """Run a shell command through the agent, which no network of the guest's is needed for.
+
+        Raises BootError where the guest does not answer within ``seconds``.
+        """
+        with self._explained(doing, seconds):
+            return self.agent.run(command, seconds)
+
+    def glance(self, command: str, seconds: float) -> Done:
+        """The same for whoever must not wait: ``seconds`` hold for the orders before this one too, and a
+        guest that is known to hang is not asked."""
+        if (what := self.trouble) is not None:
+            raise self.failure("running", what)
+        with self._explained("reading", seconds):
+            return self.agent.run(command, seconds, turn=seconds)
+
+    def feel_pulse(self, seconds: float = PULSE) -> None:
+        """Ask the agent for a sign of life; ``trouble`` tells from now on whether there was one."""
+        try:
+            self.agent.run(":", seconds)
+        except AgentSilent:
+            self._silent = seconds
+        else:
+            self._silent = 0.0
+
+    @property
+    def trouble(self) -> str | None:
+        """What is the matter with the guest, in words; None where it runs, as far as is known."""
+        if (how := self.ended) is not None:
+            return how
+        silent = f"it hangs: no sign of life from its agent within {self._silent:g} s"
+        return silent if self._silent else None
+
+    @property
+    def ended(self) -> str | None:
+        """How QEMU ended, in words; None while it runs."""
+        status = self._process.poll()
+        return None if status is None else ended(QEMU, status)
+
+    @property
+    def said(self) -> str:
+        """The last line that QEMU itself printed, "" where there is none."""
+        return last_lines(self._messages.read_bytes(), 1) or ""
+
+    def power_off(self) -> None:
+        """Stop the guest at once, as if the power had failed. Whoever asks for it hears so from now on."""
+        self._process.kill()
+        self._process.wait()
+        self.console.ended(5)
+
+    def end(self) -> None:
+        """The same for a guest that nobody will ask for any more."""
+        self.power_off()
+        self.agent.close()
+        self._monitor.close()
+
+    @contextlib.contextmanager
+    def _explained(self, phase: str, seconds: float) -> Iterator[None]:
+        try:
+            yield
+        except AgentSilent as silent:
+            if silent.closed:
+                # The rest of the console and QEMU's own words arrive with its end.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(5)
+                self.console.ended(5)
+            what = self.ended or ("QEMU closed its console" if silent.closed else None)
+            raise self.failure(phase, what or f"nothing came from it within {seconds:g} s") from None
+
+    def failure(self, phase: str, what: str) -> BootError:
+        """An error that says what there is to say of a guest that does not run: ``what``, unless its kernel
+        says itself why it gave up, the console's last lines, and where to look further.
+        """
+        guest = self.guest
+        panic = self.console.panic()
+        if panic:
+            what = f"its kernel gave up: {panic}"
+        said = [
+            f"kernel {guest.release} ({guest.kernel}), {self.accelerator}; evidence in {self._log.parent}"
+        ]
+        if panic and guest.memory < guest.usual_memory:
+            said.append(
+                f"it has {guest.memory} MiB of memory; kernel and image want some {guest.usual_memory}"
+            )
+        if lines := self.console.last_lines():
+            said += ["last lines of its console:", *(f"  {line}" for line in lines)]
+        elif words := last_lines(self._messages.read_bytes()):
+            said += ["QEMU said:", f"  {words}"]
+        elif phase == "boot":
+            said.append("its console is empty: is this kernel one with a serial console (8250) built in?")
+        else:
+            said.append("its console is empty")  # as it is after a snapshot was resumed
+        return BootError(f"{guest.name} is not up ({phase}): {what}", "\n  ".join(said))

@@ -1,0 +1,257 @@
+"""Memory snapshots of booted guests: made by the first boot of a combination, resumed by every later start.
+
+A snapshot is a guest's memory, which QEMU maps privately (several guests share its pages until they
+write to them), and the state of its devices. It is kept under a key of everything that matters, and
+believed only while both files are the very ones that were written: same inode, size and times. A write
+to a file changes its ctime, which no program can set back, so whatever altered a snapshot is noticed
+without reading it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lvslab import paths
+from lvslab.boot.plan import Guest
+from lvslab.boot.vm import qemu
+from lvslab.cache import store
+
+log = logging.getLogger("lvslab.snapshot")
+
+DAYS = 30
+MEBIBYTES = 2048
+"""The bounds within which snapshots are kept by themselves: see ``prune``."""
+
+_BLOCK = 1 << 16
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a guest is resumed from: its memory and the state of its devices, as in ``Snapshot``."""
+
+    memory: Path
+    state: Path
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A whole snapshot in the cache; ``folder`` is named by its key. ``stamps`` tell its files from any
+    others.
+    """
+
+    folder: Path
+    stamps: tuple[Any, ...] = ()
+
+    @property
+    def memory(self) -> Path:
+        """The guest's memory, as large as it is, with holes."""
+        return self.folder / "memory"
+
+    @property
+    def state(self) -> Path:
+        """The state of its devices, as QEMU's migration writes it."""
+        return self.folder / "state"
+
+
+def folder() -> Path:
+    """Where snapshots are kept."""
+    return paths.cache() / "snapshots"
+
+
+def key(guest: Guest, accelerator: qemu.Accelerator) -> str:
+    """What tells this guest's snapshot from any other: kernel, image, QEMU and its whole command line.
+
+    Names, MACs and taps do not matter: they are told to the guest after it was resumed. Raises
+    MachineError where there is no QEMU.
+    """
+    cards = tuple(replace(card, port=f"tap{n}", mac="") for n, card in enumerate(guest.cards))
+    plain = replace(
+        guest,
+        name="",
+        cards=cards,
+        management=replace(guest.management, tap="tap", mac="", here="", there=""),
+    )
+    line = qemu.command(plain, accelerator, qemu.Ports(0, 0, 0))
+    parts = [_FORMAT, guest.identity, *qemu.which(), line]
+    if accelerator == "kvm":
+        # The guest has seen this very processor and what this kernel makes of it.
+        parts += [os.uname().release, _processor()]
+    return sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _processor() -> list[str]:
+    """What the machine's first processor says of itself, without what changes from moment to moment."""
+    first = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    return [line for line in first if not line.startswith(("cpu MHz", "bogomips"))]
+
+
+def find(key: str) -> Snapshot | None:
+    """The snapshot of ``key``, None where there is none. One that is not as it was written is thrown
+    away.
+    """
+    found = Snapshot(folder() / key)
+    manifest = _manifest(found)
+    if manifest is None:
+        return None
+    if stamps := _believed(found, manifest):
+        with suppress(OSError):
+            os.utime(found.folder)  # for `prune`: when it was last used
+        return replace(found, stamps=stamps)
+    log.info("the snapshot %s is not as it was written; it is thrown away", key)
+    discard(found)
+    return None
+
+
+def unchanged(snapshot: Snapshot) -> bool:
+    """Whether the files of a snapshot that was found are still the very same."""
+    return bool(snapshot.stamps) and _stamps(snapshot) == snapshot.stamps
+
+
+def discard(snapshot: Snapshot) -> None:
+    """Throw a snapshot away; guests that run from it keep the files for themselves until they end."""
+    for name in ("manifest.json", "memory", "state"):
+        (snapshot.folder / name).unlink(missing_ok=True)
+
+
+def keep(key: str, memory: Path, state: Path, about: dict[str, Any]) -> Snapshot:
+    """Put a guest's saved memory and state into the cache under ``key``; the manifest comes last."""
+    made = Snapshot(folder() / key)
+    discard(made)
+    try:
+        for source, place in ((memory, made.memory), (state, made.state)):
+            with store.appearing(place, mode=0o600) as writer:
+                copy(source, writer)
+        stamps = (_stamp(made.memory), _stamp(made.state))
+        manifest = {**about, "memory": stamps[0], "state": stamps[1], "made": time.time()}
+        store.write(made.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    except OSError:
+        discard(made)  # a full disk is not to stay full
+        raise
+    return replace(made, stamps=stamps)
+
+
+def copy(source: Path, writer: BinaryIO) -> None:
+    """Write what is in ``source`` to an empty file, with holes where there are only zeros."""
+    with source.open("rb") as reader:
+        for offset, block in _filled(reader.fileno()):
+            writer.seek(offset)
+            writer.write(block)
+        writer.truncate(os.fstat(reader.fileno()).st_size)
+
+
+@contextmanager
+def making(key: str) -> Iterator[None]:
+    """Hold the right to make the snapshot ``key``; wait for whoever has it now."""
+    with store.locked(f"snapshot-{key}"):
+        yield
+
+
+def listed() -> list[dict[str, Any]]:
+    """Every whole snapshot: ``key``, ``kernel``, ``accelerator``, ``mib`` (memory), ``made`` and ``used``
+    (seconds since 1970), ``disk`` (bytes).
+    """
+    found = []
+    for place in sorted(folder().glob("*/manifest.json")):
+        snapshot = Snapshot(place.parent)
+        manifest = _manifest(snapshot) or {}
+        if not _believed(snapshot, manifest):
+            continue
+        with suppress(FileNotFoundError):  # another process may throw it away now
+            disk = sum(file.stat().st_blocks * 512 for file in (snapshot.memory, snapshot.state))
+            found.append(
+                {
+                    "key": place.parent.name,
+                    **{name: manifest.get(name) for name in ("kernel", "accelerator", "mib", "made")},
+                    "used": place.parent.stat().st_mtime,
+                    "disk": disk,
+                }
+            )
+    return found
+
+
+def prune(days: float = DAYS, mebibytes: float = MEBIBYTES) -> list[str]:
+    """Delete snapshots that were not used for ``days``, then those least lately used until all take no more
+    than ``mebibytes``; and what is left of those that were never finished. The keys of all that went.
+    """
+    gone = _prune_unfinished()
+    kept = sorted(listed(), key=lambda row: float(row["used"]))
+    total = sum(row["disk"] for row in kept)
+    for row in kept:
+        if time.time() - row["used"] > days * 86400 or total > mebibytes * (1 << 20):
+            _remove(Snapshot(folder() / row["key"]))
+            gone.append(row["key"])
+            total -= row["disk"]
+    return gone
+
+
+def _prune_unfinished() -> list[str]:
+    """Delete what is no whole snapshot, unless somebody is making one of it now."""
+    gone = []
+    for place in sorted(folder().glob("*/")):
+        found = Snapshot(place)
+        with store.locked_if_free(f"snapshot-{place.name}") as ours:
+            if ours and not _believed(found, _manifest(found) or {}):
+                _remove(found)
+                gone.append(place.name)
+    return gone
+
+
+def _remove(snapshot: Snapshot) -> None:
+    discard(snapshot)
+    with suppress(OSError):  # the next one may be on its way already
+        snapshot.folder.rmdir()
+
+
+def _manifest(snapshot: Snapshot) -> dict[str, Any] | None:
+    """What a snapshot's manifest says; None where there is none, nothing where it is not one of ours."""
+    try:
+        found = json.loads((snapshot.folder / "manifest.json").read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("made"), float) else {}
+
+
+def _believed(snapshot: Snapshot, manifest: dict[str, Any]) -> tuple[Any, ...]:
+    """The stamps of a snapshot's files where they are those of its manifest, else nothing."""
+    stamps = _stamps(snapshot)
+    return stamps if stamps == (manifest.get("memory"), manifest.get("state")) else ()
+
+
+def _stamps(snapshot: Snapshot) -> tuple[Any, ...]:
+    try:
+        return _stamp(snapshot.memory), _stamp(snapshot.state)
+    except FileNotFoundError:
+        return ()
+
+
+def _stamp(file: Path) -> list[int]:
+    found = file.stat()
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _filled(descriptor: int) -> Iterator[tuple[int, bytes]]:
+    """The blocks of a file that are not all zeros, with their offsets."""
+    size, offset, zeros = os.fstat(descriptor).st_size, 0, bytes(_BLOCK)
+    while offset < size:
+        try:
+            offset = os.lseek(descriptor, offset, os.SEEK_DATA)
+        except OSError:
+            return  # only a hole is left
+        end = os.lseek(descriptor, offset, os.SEEK_HOLE)
+        while offset < end:
+            block = os.pread(descriptor, min(_BLOCK, end - offset), offset)
+            if block != zeros[: len(block)]:
+                yield offset, block
+            offset += len(block)

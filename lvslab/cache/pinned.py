@@ -1,0 +1,40 @@
+"""What a lab boots from, where it has been made elsewhere: a folder that the environment names.
+
+The folder holds ``given.json``, which says where kernels, guest images and servers are, and ``keys``, the
+SSH keys that the images were made with. Whatever it has is neither looked for nor built.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "LVSLAB_GIVEN"
+"""The environment variable with the folder's path; child processes inherit it."""
+
+FILE = "given.json"
+KEYS = "keys"
+
+
+def folder() -> Path | None:
+    """The folder, where one is named."""
+    chosen = os.environ.get(VARIABLE)
+    return Path(chosen) if chosen else None
+
+
+def read(lab: Path, kernel: str | None, ipvsadm: str | None) -> Mapping[str, Any] | None:
+    """What is given for the lab in the folder ``lab`` with directors of ``kernel`` and ``ipvsadm`` (None:
+    the usual ones): ``nodes``, ``versions`` and ``servers``, as `lvslab.cluster.prepare` writes them;
+    None where nothing is."""
+    if (place := folder()) is None:
+        return None
+    found: Mapping[str, Any] = json.loads((place / FILE).read_bytes())
+    return found if found["for"] == wanted(lab, kernel, ipvsadm) else None
+
+
+def wanted(lab: Path, kernel: str | None, ipvsadm: str | None) -> list[str]:
+    """What something is given for, as it is written down."""
+    return [str(lab.resolve()), kernel or "", ipvsadm or ""]

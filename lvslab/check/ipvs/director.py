@@ -1,0 +1,282 @@
+"""What a director says of its virtual services, read in one go."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from lvslab.check.ipvs import stats as ipvs_stats
+from lvslab.check.ipvs.listing import (
+    Counters,
+    Rates,
+    ServiceConnections,
+    parse_connections,
+    parse_counters,
+    parse_entries,
+    parse_rates,
+    parse_thresholds,
+)
+from lvslab.check.ipvs.rules import parse_rules
+from lvslab.check.ipvs.stats import PerProcessor, Stats
+from lvslab.check.ipvs.table import Destination, Service
+from lvslab.check.ipvs.typed import spelled_out
+from lvslab.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from lvslab.cluster.cluster import Cluster
+
+ESTIMATION_PERIOD = 2.5
+"""Seconds of the director's own clock in which its kernel adds up all of its counters: every 2 s
+(``IPVS_EST_TICK`` times 50 in include/net/ip_vs.h since Linux 6.2), and a little for threads that come late.
+"""
+
+ENTRIES = (
+    'if known=$(ipvsadm -Lnc); then echo "$known"; [ ${#known} -lt 3000 ] || ipvsadm -Lnc; else false; fi'
+)
+"""What lists the connections that a director remembers; twice, where they are more than a page.
+
+The kernel gives them out by the page, and counts from the first one for each (``ip_vs_conn_array``, from 2.4
+to today): where one is forgotten meanwhile, another one is passed over.
+"""
+
+_COMMANDS = {
+    "rules": "ipvsadm -Sn",
+    "thresholds": "ipvsadm -Ln --thresholds",
+    "listing": "ipvsadm -Ln",
+    "counters": "ipvsadm -Ln --stats --exact",
+    "entries": ENTRIES,
+    "ip_forward": "cat /proc/sys/net/ipv4/ip_forward",
+    "uptime": "cat /proc/uptime",
+    "rates": "ipvsadm -Ln --rate --exact",
+    "stats": f"cat {ipvs_stats.STATS}",
+}
+EVERYTHING = ("rules", "thresholds", "listing", "counters", "entries", "ip_forward")
+"""What checks want to know: the table and what has come of it."""
+MONITORED = ("listing", "uptime", "counters", "rates", "stats")
+"""What somebody who looks at a director all the time wants to know. ipvsadm first: it loads IPVS."""
+_REMEMBERED = 120
+"""Seconds for which a finished connection is remembered (FIN_WAIT and TIME_WAIT, ip_vs_proto_tcp.c)."""
+_GLANCES = 0.05
+"""Seconds between two looks at whether the kernel has added up; each takes a few processes there."""
+
+
+class Observer(Protocol):
+    """Whoever runs lvslab's own commands on nodes: a `Cluster`, or its supervisor itself."""
+
+    def observe(self, node: str, command: str) -> str:
+        """What ``command`` prints on ``node``: see `control.Control.observe`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A director at one moment: its table, its connections and counters, and whether it forwards.
+
+    ``entries`` maps the client's end of each connection that it remembers to the real server's, both as
+    ``address:port``; ``templates`` does so for the clients (port 0) of persistent services, by service and
+    client. ``rules`` have their thresholds only where these were read too. The counters
+    (``totals``, ``by_server``, ``stats``) lag behind since Linux 2.6.39: see `settled`. Connections and
+    entries are of this moment. ``uptime`` is the director's clock, in seconds; ``rates`` are the kernel's
+    (`parse_rates`).
+    """
+
+    rules: tuple[Service, ...]
+    connections: tuple[ServiceConnections, ...]
+    totals: dict[str, Counters]
+    by_server: dict[tuple[str, str], Counters]
+    entries: dict[str, str]
+    ip_forward: int
+    listing: str
+    uptime: float = 0.0
+    rates: Mapping[tuple[str, str], Rates] = field(default_factory=dict)
+    stats: Stats | None = None
+    templates: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    def connections_of(self, service: Service) -> ServiceConnections | None:
+        """The row of ``service``, None where the director does not have it."""
+        return next((row for row in self.connections if str(row) == str(service)), None)
+
+
+def read(cluster: Observer, director: str, what: Sequence[str] = EVERYTHING) -> Reading:
+    """Read the director named ``director``; only ``what`` (of EVERYTHING and MONITORED), where that is
+    enough and the rest shall be as if there were nothing. Raises CheckFailed where its ipvsadm does not
+    answer.
+    """
+    mark = f"-- {secrets.token_hex(8)}"
+    said = cluster.observe(director, f" && echo '{mark}' && ".join(_COMMANDS[part] for part in what))
+    parts = said.split(f"{mark}\n")
+    if len(parts) != len(what):
+        raise CheckFailed(f"{director} did not say all that it was asked for", "has it too much to list?")
+    found = dict.fromkeys(_COMMANDS, "") | dict(zip(what, parts, strict=True))
+    counters, entries = parse_counters(found["counters"]), parse_entries(found["entries"])
+    return Reading(
+        rules=_with_thresholds(parse_rules(found["rules"]), parse_thresholds(found["thresholds"])),
+        connections=parse_connections(found["listing"]),
+        totals={str(service): service.counters for service in counters},
+        by_server={
+            (str(service), str(server)): server.counters
+            for service in counters
+            for server in service.servers
+        },
+        ip_forward=int(found["ip_forward"] or 0),
+        entries={entry.client: entry.server for entry in entries},
+        templates={
+            (entry.virtual, entry.client): entry.server for entry in entries if entry.client.endswith(":0")
+        },
+        listing=found["listing"].rstrip(),
+        uptime=float((found["uptime"] or "0").split()[0]),
+        rates=parse_rates(found["rates"]),
+        stats=ipvs_stats.parse_stats(found["stats"]) if found["stats"] else None,
+    )
+
+
+def _with_thresholds(
+    rules: tuple[Service, ...], thresholds: Mapping[tuple[str, str], tuple[int, int]]
+) -> tuple[Service, ...]:
+    """``rules`` with the thresholds of their servers, which ``ipvsadm -S`` does not print."""
+
+    def of(service: Service, server: Destination) -> Destination:
+        upper, lower = thresholds.get((str(service), str(server)), (0, 0))
+        return replace(server, upper_threshold=upper, lower_threshold=lower)
+
+    return tuple(
+        replace(service, destinations=tuple(of(service, server) for server in service.destinations))
+        for service in rules
+    )
+
+
+def settled(
+    cluster: Observer, director: str, seconds: float = 20.0, what: Sequence[str] = EVERYTHING
+) -> Reading:
+    """Read the director, all or ``what`` of it, when its counters have caught up with what has happened.
+
+    Kernels since 2.6.39 count on each processor, and add that up every 2 s into what ipvsadm shows
+    (net/netfilter/ipvs/ip_vs_est.c). ``ip_vs_stats_percpu``, which came with it, shows both for all services
+    together. Up to 6.1 one timer adds up all there is, so what holds for the whole holds for each server.
+    Since 6.2 threads do, server by server; there, and where the whole has been zeroed, which makes the two
+    differ for good, the counters must stand still for a period of the director's own clock.
+
+    Raises CheckFailed where they go on moving: there is other traffic then.
+    """
+    deadline = time.monotonic() + seconds
+    before = None
+    while time.monotonic() < deadline:
+        now = _added_up(cluster.observe(director, _ADDED_UP))
+        if now is None or (now.at_once and now.processors.up_to_date):
+            return read(cluster, director, what)
+        if before is None or now.processors.counted != before.processors.counted:
+            before = now
+        elif now.uptime - before.uptime > ESTIMATION_PERIOD:
+            return read(cluster, director, what)
+    raise CheckFailed(
+        f"the counters of {director} do not stand still", "is somebody else using the service?"
+    )
+
+
+def fresh(
+    cluster: Observer,
+    director: str,
+    what: Sequence[str] = MONITORED,
+    *,
+    early: float = 0.0,
+    pause: Callable[[float], object] = time.sleep,
+) -> Reading:
+    """Read ``what`` of the director just when its kernel has added up its counters, which may be 2 s from
+    now (`settled` says why); where none lags behind, or none moves, in ``early`` seconds.
+
+    So whatever traffic there is, there are whole periods between two of these readings, and the difference
+    of their counters is what was counted in the time between. ``uptime`` is then when the kernel added up,
+    as near as it was seen. ``pause`` waits for so many seconds.
+    """
+    first = last = None
+    while True:
+        now = _added_up(cluster.observe(director, _ADDED_UP))
+        if now is None or now.processors.up_to_date:
+            if first is None:
+                pause(early)
+            return read(cluster, director, what)
+        if last is not None and now.processors.shown != last.processors.shown:
+            return replace(read(cluster, director, what), uptime=(last.uptime + now.uptime) / 2)
+        if first is not None and now.uptime - first.uptime > ESTIMATION_PERIOD:
+            return read(cluster, director, what)
+        first, last = first or now, now
+        pause(_GLANCES)
+
+
+def await_calm(
+    cluster: Observer, director: str, seconds: float, pause: Callable[[float], object] = time.sleep
+) -> None:
+    """Wait for a time of ``seconds`` in which the director will forget no connection that it remembers now,
+    at most the two minutes after which finished ones are forgotten. ``pause`` waits for so many seconds."""
+    remembered = parse_entries(cluster.observe(director, ENTRIES))
+    pause(calm_from([entry.expires for entry in remembered if entry.expires <= _REMEMBERED], seconds))
+
+
+def calm_from(expiries: Iterable[float], seconds: float) -> float:
+    """How long from now begins a time of ``seconds`` in which nothing expires; ``expiries`` are whole
+    seconds from now, rounded down."""
+    begins = 0.0
+    for expires in sorted(expiries):
+        if expires >= begins + seconds:
+            break
+        begins = expires + 1.0
+    return begins
+
+
+_ADDED_UP = (
+    f"cat /proc/uptime; for name in /proc/sys/net/ipv4/vs/est_nice {ipvs_stats.PERCPU}; do "
+    "[ ! -e $name ] || { echo $name; cat $name; }; done"
+)
+
+
+@dataclass(frozen=True)
+class _AddedUp:
+    """How far a director's kernel has added up what its processors have counted for all services.
+    ``at_once``: all there is to add up is added up together.
+    """
+
+    uptime: float
+    at_once: bool
+    processors: PerProcessor
+
+
+def _added_up(text: str) -> _AddedUp | None:
+    """What _ADDED_UP prints; None where the kernel counts in one place, so that nothing lags behind."""
+    uptime, _, rest = text.partition("\n")
+    threads, found, table = rest.partition(f"{ipvs_stats.PERCPU}\n")
+    if not found:
+        return None
+    return _AddedUp(float(uptime.split()[0]), not threads, ipvs_stats.parse_percpu(table))
+
+
+def kernel(cluster: Observer, director: str) -> str:
+    """The version of the kernel that ``director`` runs, to the last number where the kernel says so.
+
+    Debian's releases (``uname -r``) have it in their name only since 6.6: 6.1.0-50-cloud-amd64 is an update
+    of 6.1, and /proc/version says which ("Debian 6.1.176-1").
+    """
+    return exact_version(cluster.observe(director, "cat /proc/version"))
+
+
+def exact_version(text: str) -> str:
+    """The kernel's version in what /proc/version says, "" where there is none."""
+    # The compiler of Debian comes before the "#" and the number of the build.
+    found = re.search(r"#\d.*\bDebian (\d+(?:\.\d+)+)", text) or re.match(r"Linux version (\S+)", text)
+    return found[1] if found else ""
+
+
+def table_of_steps(cluster: Cluster, director: str) -> tuple[Service, ...]:
+    """The table that the how-to's steps on ``director`` make."""
+    typed = [
+        spelled_out(step.command)
+        for step in cluster.steps
+        if step.node == director
+        # What must fail here makes nothing.
+        and step.exit == 0
+        and not (step.known_failure and step.expects_failure(cluster.versions))
+    ]
+    return parse_rules("\n".join(typed))

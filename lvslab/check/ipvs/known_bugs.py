@@ -1,0 +1,44 @@
+"""Checks that must fail where the director has a known bug, and how a report says so.
+
+In pytest such a check is a strict xfail, which only a failure in the bug's own way fulfils.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pytest
+
+from lvslab.check.pytest_plugin.figures import KNOWN_BUG
+from lvslab.errors import CheckFailed
+from lvslab.kernel import catalogue
+from lvslab.kernel.catalogue import Bug
+
+
+def present(versions: Mapping[str, str], names: Iterable[str]) -> Bug | None:
+    """The first bug of these ``names`` that a kernel and ipvsadm of these ``versions`` have, or None.
+
+    Raises UsageError for a name that is not in the catalogue.
+    """
+    known = catalogue.bugs()
+    for name in names:
+        if name not in known:
+            raise catalogue.unknown("known bug", name, known)
+        bug = known[name]
+        if bug.is_in(versions.get(bug.program, "")):
+            return bug
+    return None
+
+
+def expect(test: pytest.Item, versions: Mapping[str, str], names: Iterable[str]) -> None:
+    """Have ``test`` fail unless it shows the bug, where a director of these ``versions`` has one of those
+    named."""
+    bug = present(versions, names)
+    if bug is not None:
+        as_known = pytest.RaisesExc((CheckFailed, AssertionError), match=bug.shows)
+        test.add_marker(pytest.mark.xfail(reason=reason(bug), strict=True, raises=as_known))
+
+
+def reason(bug: Bug) -> str:
+    """Why a check is expected to fail, as pytest's reports have it."""
+    return f"{KNOWN_BUG}{bug.name}: {bug.what}"

@@ -1,0 +1,285 @@
+"""Listings of ipvsadm read as rows: connections (``ipvsadm -Ln`` by server, ``-Lnc`` one by one),
+counters (``ipvsadm -Ln --stats``) and rates (``--rate``).
+
+Numbers from 100,000,000 on are cut to 123456K, and so on with M, G and T, unless ``--exact`` is asked for
+(``print_largenum``, ipvsadm.c 1.31). What is cut is refused here: differences of it would be wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+
+from lvslab.check.ipvs.rules import address_and_port, number
+from lvslab.check.ipvs.table import Forwarding, Protocol, TableError, endpoint, service_name
+
+_SERVICE_LINE = re.compile(r"(TCP|UDP|SCTP|FWM)\s+(\S+)\s*(.*)$")
+_SERVER_LINE = re.compile(r"\s+->\s+(\S+)\s+(\S.*)$")
+_METHODS: Mapping[str, Forwarding] = {
+    "Masq": "masquerading",
+    "Route": "gatewaying",
+    "Tunnel": "tunneling",
+    "Local": "local",
+}
+_PROTOCOLS: Mapping[str, Protocol] = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp", "FWM": "fwmark"}
+
+
+@dataclass(frozen=True)
+class ServerConnections:
+    """A destination's line of ``ipvsadm -Ln``: its connections now, by what the scheduler makes of them."""
+
+    address: str
+    port: int
+    forwarding: Forwarding
+    weight: int
+    active: int
+    inactive: int
+
+    def __str__(self) -> str:
+        return endpoint(self.address, self.port)
+
+
+@dataclass(frozen=True)
+class ServiceConnections:
+    """A virtual service in ``ipvsadm -Ln``; ``servers`` in the order of the listing."""
+
+    protocol: Protocol
+    address: str
+    port: int
+    scheduler: str
+    servers: tuple[ServerConnections, ...] = ()
+    mark: int = 0
+    ipv6: bool = False
+    flags: str = ""
+
+    def __str__(self) -> str:
+        return service_name(self.protocol, self.address, self.port, self.mark, self.ipv6)
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Totals since the entry was made or zeroed. "In" is from the client, "out" what the director saw of the
+    answers: with masquerading all of them, with the other methods none."""
+
+    connections: int
+    packets_in: int
+    packets_out: int
+    bytes_in: int
+    bytes_out: int
+
+    def since(self, earlier: Counters) -> Counters:
+        """What was added after ``earlier`` was read."""
+        return Counters(
+            self.connections - earlier.connections,
+            self.packets_in - earlier.packets_in,
+            self.packets_out - earlier.packets_out,
+            self.bytes_in - earlier.bytes_in,
+            self.bytes_out - earlier.bytes_out,
+        )
+
+    def per(self, seconds: float) -> Rates | None:
+        """The rates of what was added in ``seconds``; None in no time, and where counters went backwards:
+        they were zeroed meanwhile, or have passed their 32 bits (old kernels)."""
+        added = astuple(self)
+        if seconds <= 0 or min(added) < 0:
+            return None
+        return Rates(*(count / seconds for count in added))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Connections, packets and bytes per second, in the directions of `Counters`."""
+
+    connections: float
+    packets_in: float
+    packets_out: float
+    bytes_in: float
+    bytes_out: float
+
+
+@dataclass(frozen=True)
+class ServerCounters:
+    """A destination's line of ``ipvsadm -Ln --stats --exact``."""
+
+    address: str
+    port: int
+    counters: Counters
+
+    def __str__(self) -> str:
+        return endpoint(self.address, self.port)
+
+
+@dataclass(frozen=True)
+class ServiceCounters:
+    """A virtual service in ``ipvsadm -Ln --stats --exact``; ``servers`` in the order of the listing."""
+
+    protocol: Protocol
+    address: str
+    port: int
+    counters: Counters
+    servers: tuple[ServerCounters, ...] = ()
+    mark: int = 0
+    ipv6: bool = False
+
+    def __str__(self) -> str:
+        return service_name(self.protocol, self.address, self.port, self.mark, self.ipv6)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A connection that the director remembers: a line of ``ipvsadm -Lnc``. ``client``, ``virtual`` and
+    ``server`` are endpoints, ``address:port``; a client's port that is not known yet is 0. It is forgotten
+    ``expires`` seconds later, rounded down, if there are no more packets."""
+
+    protocol: Protocol
+    state: str
+    client: str
+    virtual: str
+    server: str
+    expires: int
+
+
+@dataclass(frozen=True)
+class _Heading:
+    protocol: Protocol
+    address: str
+    port: int
+    mark: int
+    ipv6: bool
+    rest: str
+
+    def __str__(self) -> str:
+        return service_name(self.protocol, self.address, self.port, self.mark, self.ipv6)
+
+
+def parse_connections(text: str) -> tuple[ServiceConnections, ...]:
+    """The rows of ``ipvsadm -Ln`` (with ``--nosort``: servers in the kernel's order). Raises TableError."""
+    table: list[ServiceConnections] = []
+    for heading, lines in _listing(text):
+        scheduler, _, flags = heading.rest.partition(" ")
+        servers = []
+        for place, columns, line in lines:
+            address, port = address_and_port(place, line)
+            if len(columns) != 4 or columns[0] not in _METHODS:
+                raise TableError(f"not a line of `ipvsadm -Ln`: {line!r}")
+            weight, active, inactive = (_count(column, line) for column in columns[1:])
+            servers.append(
+                ServerConnections(address, port or 0, _METHODS[columns[0]], weight, active, inactive)
+            )
+        table.append(
+            ServiceConnections(
+                heading.protocol,
+                heading.address,
+                heading.port,
+                scheduler,
+                tuple(servers),
+                heading.mark,
+                heading.ipv6,
+                flags.strip(),
+            )
+        )
+    return tuple(table)
+
+
+def parse_counters(text: str) -> tuple[ServiceCounters, ...]:
+    """The rows of ``ipvsadm -Ln --stats --exact``. Raises TableError, also on numbers cut to 12K or 3M."""
+    table: list[ServiceCounters] = []
+    for heading, lines in _listing(text):
+        servers = []
+        for place, columns, line in lines:
+            address, port = address_and_port(place, line)
+            servers.append(ServerCounters(address, port or 0, Counters(*_five(columns, line, "stats"))))
+        table.append(
+            ServiceCounters(
+                heading.protocol,
+                heading.address,
+                heading.port,
+                Counters(*_five(heading.rest.split(), str(heading), "stats")),
+                tuple(servers),
+                heading.mark,
+                heading.ipv6,
+            )
+        )
+    return tuple(table)
+
+
+def parse_rates(text: str) -> dict[tuple[str, str], Rates]:
+    """What the kernel itself takes for the rates, by service and server (a service's own: "" as the server),
+    from ``ipvsadm -Ln --rate --exact``. Raises TableError, also on numbers cut to 12K or 3M.
+
+    The kernel's are averages that decay: every 2 s a quarter of the difference between old rate and that of
+    these 2 s is added (net/netfilter/ipvs/ip_vs_est.c of 6.1, net/ipv4/ipvs/ip_vs_est.c of 2.4.37.11).
+    """
+    found = {}
+    for heading, lines in _listing(text):
+        service = str(heading)
+        found[service, ""] = Rates(*_five(heading.rest.split(), service, "rate"))
+        for place, columns, line in lines:
+            address, port = address_and_port(place, line)
+            found[service, endpoint(address, port or 0)] = Rates(*_five(columns, line, "rate"))
+    return found
+
+
+def parse_thresholds(text: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """Upper and lower threshold in connections (0: none) by service and server, from ``ipvsadm -Ln
+    --thresholds``. Raises TableError."""
+    found = {}
+    for heading, lines in _listing(text):
+        service = str(heading)
+        for place, columns, line in lines:
+            address, port = address_and_port(place, line)
+            if len(columns) != 4:
+                raise TableError(f"not a line of `ipvsadm -Ln --thresholds`: {line!r}")
+            upper, lower = (_count(column, line) for column in columns[:2])
+            found[service, endpoint(address, port or 0)] = (upper, lower)
+    return found
+
+
+def parse_entries(text: str) -> tuple[Entry, ...]:
+    """The lines of ``ipvsadm -Lnc``, templates of persistence included."""
+    found = []
+    for line in text.splitlines():
+        columns = line.split()
+        if len(columns) >= 6 and columns[0] in _PROTOCOLS:
+            minutes, _, seconds = columns[1].partition(":")
+            state, client, virtual, server = columns[2:6]
+            expires = 60 * int(minutes) + int(seconds)
+            found.append(Entry(_PROTOCOLS[columns[0]], state, client, virtual, server, expires))
+    return tuple(found)
+
+
+def _listing(text: str) -> list[tuple[_Heading, list[tuple[str, list[str], str]]]]:
+    found: list[tuple[_Heading, list[tuple[str, list[str], str]]]] = []
+    for line in text.splitlines():
+        titles = ("IP Virtual Server version", "Prot LocalAddress:Port")
+        if not line.strip() or line.startswith(titles) or "RemoteAddress:Port" in line:
+            continue
+        if service := _SERVICE_LINE.match(line):
+            protocol, rest = _PROTOCOLS[service[1]], service[3].strip()
+            if protocol == "fwmark":
+                ipv6 = rest.startswith("IPv6")
+                mark = number(service[2], line, 1, 2**31 - 1)
+                found.append((_Heading(protocol, "", 0, mark, ipv6, rest.removeprefix("IPv6").strip()), []))
+            else:
+                address, port = address_and_port(service[2], line)
+                found.append((_Heading(protocol, address, port or 0, 0, ":" in address, rest), []))
+        elif found and (server := _SERVER_LINE.match(line)):
+            found[-1][1].append((server[1], server[2].split(), line))
+        else:
+            raise TableError(f"not a line of `ipvsadm -Ln`: {line!r}")
+    return found
+
+
+def _five(columns: Sequence[str], line: str, option: str) -> list[int]:
+    """Connections, packets and bytes, in and out."""
+    if len(columns) != 5:
+        raise TableError(f"not a line of `ipvsadm -Ln --{option}`: {line!r}")
+    return [_count(column, line) for column in columns]
+
+
+def _count(text: str, line: str) -> int:
+    if not text.isdecimal():
+        hint = "read them with --exact" if text[-1:] in "KMGT" else None
+        raise TableError(f"{text!r} is no count, in {line!r}", hint)
+    return int(text)

@@ -1,0 +1,346 @@
+"""Rules of ipvsadm read as a table: what ``ipvsadm -Sn`` prints, or what a how-to has typed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import IPv6Address, ip_address
+from itertools import dropwhile, groupby, takewhile
+
+from lvslab.check.ipvs.table import (
+    DEFAULT_PERSISTENCE,
+    DEFAULT_SCHEDULER,
+    Destination,
+    Forwarding,
+    Protocol,
+    Service,
+    TableError,
+)
+
+# Options that take a value, with the long forms of ipvsadm's option table; -p's value may be missing.
+_WITH_VALUE = frozenset("tufsMrwxyb") | {"sctp-service", "pe", "tun-type", "tun-port"}
+_LONG = {
+    "add-service": "A",
+    "edit-service": "E",
+    "delete-service": "D",
+    "clear": "C",
+    "list": "L",
+    "zero": "Z",
+    "add-server": "a",
+    "edit-server": "e",
+    "delete-server": "d",
+    "restore": "R",
+    "save": "S",
+    "tcp-service": "t",
+    "udp-service": "u",
+    "fwmark-service": "f",
+    "scheduler": "s",
+    "persistent": "p",
+    "netmask": "M",
+    "real-server": "r",
+    "masquerading": "m",
+    "ipip": "i",
+    "gatewaying": "g",
+    "weight": "w",
+    "u-threshold": "x",
+    "l-threshold": "y",
+    "numeric": "n",
+    "ipv6": "6",
+    "ops": "o",
+    "sched-flags": "b",
+}
+_COMMANDS = frozenset("AEDCaedR")
+_TUNNEL = frozenset({"tun-type", "tun-port", "tun-nocsum", "tun-csum", "tun-remcsum"})
+_ALLOWED = {
+    "A": frozenset("Atuf6spMob") | {"sctp-service", "pe"},
+    "E": frozenset("Etuf6spMob") | {"sctp-service", "pe"},
+    "D": frozenset("Dtuf6") | {"sctp-service"},
+    "C": frozenset("C"),
+    "a": frozenset("atuf6rmigwxy") | _TUNNEL | {"sctp-service"},
+    "e": frozenset("etuf6rmigwxy") | _TUNNEL | {"sctp-service"},
+    "d": frozenset("dtuf6r") | {"sctp-service"},
+}
+# Commands that show or tune, and change no rule.
+_HARMLESS = frozenset("LlSZhv") | {"set", "start-daemon", "stop-daemon", "help", "version"}
+_FORWARDING: Mapping[str, Forwarding] = {"m": "masquerading", "g": "gatewaying", "i": "tunneling"}
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_ASSIGNS = re.compile(r"(?:^|[;&|])\s*(?:export\s+)?[A-Za-z_]\w*=")
+_COMPUTED = re.compile(r"\$\(|`")
+"""What a shell finds out when it gets there."""
+_REDIRECTION = re.compile(r"\d*[<>]")
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
+
+
+def parse_rules(text: str) -> tuple[Service, ...]:
+    """The table that rules or commands make, starting from an empty one.
+
+    ``text`` is what ``ipvsadm -Sn`` printed, or what a person types on the director: lines that do not call
+    ipvsadm are passed over, shell variables set in one line are seen by the next, a backslash joins lines.
+    Services and destinations come in the order in which they were added. Raises TableError on an option
+    that ipvsadm does not have, on names instead of numbers, and on what ipvsadm or the kernel refuses.
+    """
+    table: dict[str, Service] = {}
+    variables: dict[str, str] = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        stripped = line.strip()
+        bare = re.match(r"-[AEDaedC]", stripped) is not None
+        for words in _commands(stripped, bare):
+            words = words[1:] if words[:1] == ["export"] else words
+            rest = list(dropwhile(_ASSIGNMENT.fullmatch, words))
+            if rest and (bare or rest[0].rpartition("/")[2] == "ipvsadm"):
+                typed = rest if bare else rest[1:]
+                _apply(table, [*_expanded(typed, variables, stripped)], stripped)
+            elif not rest or any(_COMPUTED.search(word) for word in words[: -len(rest)]):
+                _assign(variables, words, stripped)
+    return tuple(table.values())
+
+
+def _commands(line: str, bare: bool) -> Iterator[list[str]]:
+    """The words of each command in a line that may matter: one that sets a variable, or calls ipvsadm; or
+    else (``bare``) it is ipvsadm's own."""
+    calls = bare or "ipvsadm" in line
+    if not calls and not _ASSIGNS.search(line):
+        return
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
+    lexer.whitespace_split = True
+    try:
+        tokens = list(lexer)
+    except ValueError as error:
+        if not calls:
+            return
+        raise TableError(f"cannot read the command {line!r}: {error}") from None
+    for separator, group in groupby(tokens, key=lambda token: set(token) <= set(";&|")):
+        if separator:
+            continue
+        words = list(takewhile(lambda word: not _REDIRECTION.match(word), group))
+        yield words[1:] if words[:1] == ["sudo"] else words
+
+
+def _assign(variables: dict[str, str], words: Sequence[str], line: str) -> None:
+    """Set the variables of a command that only does that. One whose value nobody can tell has none."""
+    for word in words:
+        if assigned := _ASSIGNMENT.fullmatch(word):
+            variables.pop(assigned[1], None)
+            if not _COMPUTED.search(assigned[2]):
+                with suppress(TableError):
+                    variables[assigned[1]] = _expand(assigned[2], variables, line)
+
+
+def _expanded(words: Sequence[str], variables: Mapping[str, str], line: str) -> Iterator[str]:
+    """The words as a shell makes them of ``words``: what a variable holds may be several, or none."""
+    for word in words:
+        value = _expand(word, variables, line)
+        yield from value.split() if _VARIABLE.search(word) else [value]
+
+
+def _expand(word: str, variables: Mapping[str, str], line: str) -> str:
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name not in variables:
+            raise TableError(
+                f"the variable {name} in {line!r} has no value", f"set it in a line {name}=... before"
+            )
+        return variables[name]
+
+    return _VARIABLE.sub(value, word)
+
+
+def _options(words: Sequence[str], line: str) -> dict[str, str]:
+    """The options of one command with their values ("" for none), by short name if there is one."""
+    found: dict[str, str] = {}
+    rest = list(words)
+
+    def value_of(option: str, attached: str) -> str:
+        if attached:
+            return attached
+        if not rest:
+            raise TableError(f"{option} needs a value in {line!r}")
+        return rest.pop(0)
+
+    def note(option: str, value: str) -> None:
+        if option in found:
+            raise TableError(f"{_dashed(option)} is given twice in {line!r}")
+        found[option] = value
+
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("--"):
+            name, _, attached = word[2:].partition("=")
+            option = _LONG.get(name, name)
+            if option == "p":
+                note("p", attached or _optional_value(rest))
+            else:
+                note(option, value_of(word, attached) if option in _WITH_VALUE else "")
+        elif word.startswith("-") and len(word) > 1:
+            letters = word[1:]
+            while letters:
+                letter, letters = letters[0], letters[1:]
+                if letter == "p":
+                    note("p", letters or _optional_value(rest))
+                    break
+                if letter in _WITH_VALUE:
+                    note(letter, value_of(f"-{letter}", letters))
+                    break
+                note(letter, "")
+        elif found.keys() & _HARMLESS:
+            continue
+        else:
+            raise TableError(f"ipvsadm does not expect {word!r} in {line!r}")
+    return found
+
+
+def _optional_value(rest: list[str]) -> str:
+    return rest.pop(0) if rest and not rest[0].startswith("-") else ""
+
+
+def _dashed(option: str) -> str:
+    return f"-{option}" if len(option) == 1 else f"--{option}"
+
+
+def _apply(table: dict[str, Service], words: Sequence[str], line: str) -> None:
+    options = _options(words, line)
+    commands = [option for option in options if option in _COMMANDS]
+    if (not commands and options.keys() & _HARMLESS) or not options:
+        return
+    if len(commands) != 1:
+        raise TableError(f"one of -A, -E, -D, -C, -a, -e, -d is needed in {line!r}")
+    command = commands[0]
+    if command == "R":
+        raise TableError(
+            f"{line!r} reads rules that are not in it",
+            "give it the rules from a here-document, or from echo, in a for loop or without",
+        )
+    for option in options:
+        if option not in _ALLOWED[command]:
+            raise TableError(f"ipvsadm -{command} has no option {_dashed(option)}, in {line!r}")
+    if command == "C":
+        table.clear()
+        return
+    service = _service(options, line)
+    key = str(service)
+    if command == "A":
+        if key in table:
+            raise TableError(f"the service {key} exists already, at {line!r}")
+        table[key] = service
+        return
+    if key not in table:
+        raise TableError(f"there is no service {key} at {line!r}", "it is made with ipvsadm -A, before")
+    if command == "E":
+        table[key] = replace(service, destinations=table[key].destinations)
+    elif command == "D":
+        del table[key]
+    else:
+        table[key] = _with_destination(table[key], command, options, line)
+
+
+def _with_destination(service: Service, command: str, options: Mapping[str, str], line: str) -> Service:
+    new = _destination(service, options, line)
+    kept = [old for old in service.destinations if str(old) != str(new)]
+    known = len(kept) < len(service.destinations)
+    if command == "a":
+        if known:
+            raise TableError(f"{service} forwards to {new} already, at {line!r}")
+        return replace(service, destinations=(*service.destinations, new))
+    if not known:
+        raise TableError(
+            f"{service} does not forward to {new}, at {line!r}", "add it with ipvsadm -a, before"
+        )
+    if command == "d":
+        return replace(service, destinations=tuple(kept))
+    return replace(
+        service, destinations=tuple(new if str(old) == str(new) else old for old in service.destinations)
+    )
+
+
+def _service(options: Mapping[str, str], line: str) -> Service:
+    kinds: dict[str, Protocol] = {"t": "tcp", "u": "udp", "sctp-service": "sctp", "f": "fwmark"}
+    given = [kind for kind in kinds if kind in options]
+    if len(given) != 1:
+        raise TableError(f"one of -t, -u, -f is needed in {line!r}")
+    protocol = kinds[given[0]]
+    address, port, mark = "", 0, 0
+    if protocol == "fwmark":
+        mark = number(options["f"], line, 1, 2**31 - 1)
+    else:
+        address, given_port = address_and_port(options[given[0]], line)
+        port = given_port or 0
+    persistent = None
+    if "p" in options:
+        persistent = number(options["p"], line, 1, 31 * 24 * 3600) if options["p"] else DEFAULT_PERSISTENCE
+    if options.keys() & {"A", "E"}:
+        if protocol != "fwmark" and not port and persistent is None:
+            raise TableError(f"a service for every port (port 0) must be persistent (-p), in {line!r}")
+        if "o" in options and protocol not in ("udp", "fwmark"):
+            raise TableError(f"one-packet scheduling (-o) is for UDP services, in {line!r}")
+    whole = ("", "255.255.255.255", "128")
+    return Service(
+        protocol=protocol,
+        address=address,
+        port=port,
+        scheduler=options.get("s", DEFAULT_SCHEDULER),
+        mark=mark,
+        ipv6="6" in options or ":" in address,
+        persistent=persistent,
+        netmask="" if options.get("M", "") in whole else options["M"],
+        persistence_engine=options.get("pe", ""),
+        one_packet="o" in options,
+        scheduler_flags=tuple(sorted(flag for flag in options.get("b", "").split(",") if flag)),
+    )
+
+
+def _destination(service: Service, options: Mapping[str, str], line: str) -> Destination:
+    if "r" not in options:
+        raise TableError(f"-r is needed in {line!r}")
+    methods = [letter for letter in _FORWARDING if letter in options]
+    if len(methods) > 1:
+        raise TableError(f"one forwarding method only in {line!r}")
+    forwarding = _FORWARDING[methods[0]] if methods else "gatewaying"
+    address, port = address_and_port(options["r"], line)
+    if port is None or (service.protocol != "fwmark" and forwarding != "masquerading"):
+        # Only masquerading can change the port (process_options, ipvsadm.c 1.29).
+        port = service.port
+    return Destination(
+        address=address,
+        port=port,
+        forwarding=forwarding,
+        weight=number(options.get("w", "1"), line, 0, 2**31 - 1),
+        tunnel=_tunnel(options),
+        upper_threshold=number(options.get("x", "0"), line, 0, 2**31 - 1),
+        lower_threshold=number(options.get("y", "0"), line, 0, 2**31 - 1),
+    )
+
+
+def _tunnel(options: Mapping[str, str]) -> str:
+    words = []
+    if (kind := options.get("tun-type", "ipip")) != "ipip":
+        words.append(kind)
+    if "tun-port" in options:
+        words.append(f"--tun-port {options['tun-port']}")
+    words += [f"--{name}" for name in ("tun-csum", "tun-remcsum") if name in options]
+    return " ".join(words)
+
+
+def number(text: str, line: str, least: int, most: int) -> int:
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise TableError(f"{text!r} is no number from {least} to {most}, in {line!r}")
+    return int(text)
+
+
+def address_and_port(text: str, line: str) -> tuple[str, int | None]:
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]:")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    try:
+        address = ip_address(host.rstrip("]"))
+    except ValueError:
+        raise TableError(
+            f"{host!r} is no IP address, in {line!r}", "names are not looked up: use ipvsadm -n"
+        ) from None
+    if text.startswith("[") != isinstance(address, IPv6Address) and port:
+        raise TableError(f"{text!r} is no address and port, in {line!r}")
+    return str(address), number(port, line, 0, 65535) if port else None

@@ -1,0 +1,75 @@
+"""What the kernel itself lists of its counters of all services together, in /proc/net.
+
+``ip_vs_stats`` has a heading of two lines, the counters, an empty line, a heading, and the rates; all
+numbers are hexadecimal, without anything before them. It has been so from Linux 2.4 to today
+(``ip_vs_stats_show`` in ip_vs_ctl.c, ``ip_vs_stats_get_info`` in that of 2.4.37.11). ``ip_vs_stats_percpu``,
+since 2.6.39, has a line of counters for each processor, and one that begins with "~" for what has been
+added up, which is what ``ip_vs_stats`` and ipvsadm show (``ip_vs_stats_percpu_show``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+from lvslab.check.ipvs.listing import Counters, Rates
+from lvslab.check.ipvs.table import TableError
+
+STATS = "/proc/net/ip_vs_stats"
+PERCPU = "/proc/net/ip_vs_stats_percpu"
+
+
+@dataclass(frozen=True)
+class Stats:
+    """All services together: what they have counted, and the kernel's own rates (`ipvs_listing.parse_rates`
+    says what they are)."""
+
+    counters: Counters
+    rates: Rates
+
+
+@dataclass(frozen=True)
+class PerProcessor:
+    """What each processor has ``counted``, and what is ``shown``: their sum when it was last added up."""
+
+    counted: tuple[Counters, ...]
+    shown: Counters
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether all that was counted has been added up. Once the counters have been zeroed that is never
+        so again: only what is shown is."""
+        summed = tuple(map(sum, zip(*map(astuple, self.counted), strict=True)))
+        return summed == astuple(self.shown)
+
+
+def parse_stats(text: str) -> Stats:
+    """What /proc/net/ip_vs_stats holds. Raises TableError."""
+    rows = [line.split() for line in text.splitlines() if line.strip()]
+    if len(rows) != 5:
+        raise TableError(f"not what {STATS} holds: {text!r}")
+    counters, rates = (_hexadecimal(rows[place], text, STATS) for place in (2, 4))
+    return Stats(Counters(*counters), Rates(*rates))
+
+
+def parse_percpu(text: str) -> PerProcessor:
+    """What /proc/net/ip_vs_stats_percpu holds. Raises TableError."""
+    counted, shown = [], None
+    # The rates come after an empty line.
+    for line in text.partition("\n\n")[0].splitlines()[2:]:
+        name, *numbers = line.split()
+        counters = Counters(*_hexadecimal(numbers, text, PERCPU))
+        if name == "~":
+            shown = counters
+        else:
+            counted.append(counters)
+    if shown is None:
+        raise TableError(f"not what {PERCPU} holds: {text!r}")
+    return PerProcessor(tuple(counted), shown)
+
+
+def _hexadecimal(columns: list[str], text: str, file: str) -> list[int]:
+    try:
+        one, two, three, four, five = (int(column, 16) for column in columns)
+    except ValueError:
+        raise TableError(f"not what {file} holds: {text!r}") from None
+    return [one, two, three, four, five]

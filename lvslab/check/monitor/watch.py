@@ -1,0 +1,296 @@
+"""The directors of a lab under watch: what they forward to whom, how much a second, and in which shares.
+
+Pure functions make figures of two readings; `Watch` takes the readings. It looks through the lab's
+supervisor, which asks the directors' agents, and needs nothing of the lab's files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lvslab.boot.control import Control
+from lvslab.check.ipvs import director as directors
+from lvslab.check.ipvs.director import Reading
+from lvslab.check.ipvs.listing import Counters, Rates, ServiceConnections
+from lvslab.cluster import registry
+from lvslab.errors import LvsLabError, StateError, UsageError
+
+INTERVAL = 2
+"""Seconds between two readings: kernels since 2.6.39 add up their counters as often."""
+MOST_SECONDS = 3600
+PATIENCE = 8.0
+"""Seconds in which a director must answer. Prometheus waits 10 s for a scrape unless told otherwise."""
+
+# A reading is begun a little before the kernel adds up again, or it would wait for the next time.
+_EARLY = 0.4
+# The supervisor needs a moment beside the time that it gives the director.
+_GRACE = 5.0
+
+
+@dataclass(frozen=True)
+class ServerSeen:
+    """A real server of a virtual service.
+
+    ``rates`` are over the time between two readings, None where there is one only; ``kernel_rates`` are the
+    kernel's own averages. ``share`` is of the connections that the service gave out since its weights were
+    last changed, as far as that was seen, else since its entries were made; ``by_weight`` is the weight's
+    share of all weights. Both are from 0 to 1, and None where there is nothing to be shared.
+    """
+
+    server: str
+    address: str
+    forwarding: str
+    weight: int
+    active: int
+    inactive: int
+    total: Counters | None
+    rates: Rates | None
+    kernel_rates: Rates | None
+    share: float | None
+    by_weight: float | None
+
+
+@dataclass(frozen=True)
+class ServiceSeen:
+    """A virtual service, with its servers in the order of ipvsadm's listing."""
+
+    service: str
+    protocol: str
+    address: str
+    port: int
+    mark: int
+    scheduler: str
+    flags: str
+    total: Counters | None
+    rates: Rates | None
+    kernel_rates: Rates | None
+    servers: tuple[ServerSeen, ...]
+
+
+@dataclass(frozen=True)
+class DirectorSeen:
+    """A director: ``state`` is "up", or what is the matter. ``seconds`` of its own clock is what the rates
+    are over; None where there are none."""
+
+    director: str
+    state: str
+    seconds: float | None = None
+    services: tuple[ServiceSeen, ...] = ()
+
+
+@dataclass(frozen=True)
+class LabSeen:
+    """All directors of a lab at one time, ``time`` in seconds since 1970, as ``lab.watch --json`` has it."""
+
+    name: str
+    time: float
+    directors: tuple[DirectorSeen, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``--json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Since:
+    """Where the shares of a service begin: ``settings`` decide who gets a connection, and each of the
+    servers had so many of them then."""
+
+    settings: tuple[object, ...] = ()
+    connections: Mapping[str, int] = field(default_factory=dict)
+
+
+def shares_since(now: Reading, last: Mapping[str, Since]) -> dict[str, Since]:
+    """Where the shares of each service begin that is there ``now``; ``last`` is where those of the reading
+    before began."""
+    return {str(row): _since(row, now, last.get(str(row))) for row in now.connections}
+
+
+def _since(row: ServiceConnections, now: Reading, last: Since | None) -> Since:
+    settings = (row.scheduler, row.flags, *((str(server), server.weight) for server in row.servers))
+    counted = {
+        str(server): counters.connections
+        for server in row.servers
+        if (counters := now.by_server.get((str(row), str(server))))
+    }
+    if last is None:
+        return Since(settings)
+    if any(count < last.connections.get(server, 0) for server, count in counted.items()):
+        return Since(settings)  # they were zeroed
+    return last if settings == last.settings else Since(settings, counted)
+
+
+def director_seen(
+    name: str, now: Reading, before: Reading | None, since: Mapping[str, Since], nodes: Mapping[str, str]
+) -> DirectorSeen:
+    """The figures of a director, ``nodes`` being the names of nodes by address."""
+    seconds = now.uptime - before.uptime if before is not None else None
+    services = tuple(_service(row, now, before, since[str(row)], nodes) for row in now.connections)
+    return DirectorSeen(name, "up", None if seconds is None else round(seconds, 2), services)
+
+
+def _service(
+    row: ServiceConnections, now: Reading, before: Reading | None, since: Since, nodes: Mapping[str, str]
+) -> ServiceSeen:
+    service = str(row)
+    given = {
+        str(server): counters.connections - since.connections.get(str(server), 0)
+        for server in row.servers
+        if (counters := _counted(now, service, str(server)))
+    }
+    weights, connections = sum(server.weight for server in row.servers), sum(given.values())
+    servers = tuple(
+        ServerSeen(
+            server=nodes.get(server.address, server.address),
+            address=str(server),
+            forwarding=server.forwarding,
+            weight=server.weight,
+            active=server.active,
+            inactive=server.inactive,
+            total=_counted(now, service, str(server)),
+            rates=_rates(now, before, service, str(server)),
+            kernel_rates=now.rates.get((service, str(server))),
+            share=round(given.get(str(server), 0) / connections, 4) if connections else None,
+            by_weight=round(server.weight / weights, 4) if weights else None,
+        )
+        for server in row.servers
+    )
+    return ServiceSeen(
+        service=service,
+        protocol=row.protocol,
+        address=row.address,
+        port=row.port,
+        mark=row.mark,
+        scheduler=row.scheduler,
+        flags=row.flags,
+        total=_counted(now, service),
+        rates=_rates(now, before, service),
+        kernel_rates=now.rates.get((service, "")),
+        servers=servers,
+    )
+
+
+def _counted(reading: Reading, service: str, server: str = "") -> Counters | None:
+    return reading.by_server.get((service, server)) if server else reading.totals.get(service)
+
+
+def _rates(now: Reading, before: Reading | None, service: str, server: str = "") -> Rates | None:
+    """By the director's own clock: an emulated one may be slower than ours."""
+    if before is None:
+        return None
+    counted, earlier = (_counted(reading, service, server) for reading in (now, before))
+    if counted is None or earlier is None:
+        return None
+    return counted.since(earlier).per(now.uptime - before.uptime)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Who is who in a lab: its directors, and the names of all nodes by address."""
+
+    directors: tuple[str, ...]
+    nodes: Mapping[str, str]
+
+
+def places(name: str) -> Places:
+    """Who is who in the lab ``name``. Raises StateError where it is not up."""
+    nodes = registry.status(name)["nodes"]
+    return Places(
+        tuple(node for node, about in nodes.items() if about["role"] == "director"),
+        {address: node for node, about in nodes.items() for address in about["addresses"].values()},
+    )
+
+
+@dataclass(frozen=True)
+class _Glance:
+    """The supervisor as `director.read` wants it, with a time limit."""
+
+    conversation: Control
+
+    def observe(self, node: str, command: str) -> str:
+        return self.conversation.observe(node, command, PATIENCE)
+
+
+def glance(
+    name: str, director: str, how: Callable[[directors.Observer, str], Reading]
+) -> Reading | LvsLabError:
+    """What ``how`` reads of a director of the lab ``name``, or why it could not.
+
+    A conversation of its own, so that a director that hangs keeps nobody from looking at the others.
+    """
+    try:
+        with Control(name, PATIENCE + _GRACE) as conversation:
+            return how(_Glance(conversation), director)
+    except LvsLabError as error:
+        return error
+
+
+def check_bounds(interval: int, count: int) -> None:
+    """Raises UsageError where a watch cannot be as often, or as long, as asked for."""
+    if not 1 <= interval <= MOST_SECONDS:
+        raise UsageError(
+            f"--interval is {interval}", f"it takes a whole number of seconds from 1 to {MOST_SECONDS}"
+        )
+    if count < 0:
+        raise UsageError(f"--count is {count}", "it takes a whole number; 0 is without end")
+
+
+class Watch:
+    """The directors of the lab ``name``, read every ``interval`` seconds, all at the same time.
+
+    Iterating gives a LabSeen for each reading, the first of which has no rates. Raises StateError when the
+    lab ends. Leaving the context ends all waiting, also in other threads.
+    """
+
+    def __init__(self, name: str, interval: int = INTERVAL) -> None:
+        self.name = name
+        self.interval = interval
+        self.places = places(name)
+        self._lifeline = registry.talk_to(name)
+        self._workers = ThreadPoolExecutor(max(1, len(self.places.directors)), "watch")
+        self._last: dict[str, Reading] = {}
+        self._since: dict[str, Mapping[str, Since]] = {}
+        self._due: dict[str, float] = {}
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lifeline.hang_up()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def __iter__(self) -> Iterator[LabSeen]:
+        while True:
+            seen = tuple(self._workers.map(self._look, self.places.directors))
+            if self._lifeline.ends_within(0):
+                raise self._ended()
+            yield LabSeen(self.name, round(time.time(), 3), seen)
+
+    def _look(self, director: str) -> DirectorSeen:
+        # Each has a time of its own: the kernels of several directors do not add up at the same moment.
+        self._pause(self._due.get(director, 0.0) - time.monotonic())
+        now = glance(self.name, director, self._read)
+        self._due[director] = time.monotonic() + self.interval - _EARLY
+        if isinstance(now, LvsLabError):
+            # What it counts meanwhile is not of one interval.
+            self._last.pop(director, None)
+            return DirectorSeen(director, now.message)
+        before = self._last.get(director)
+        since = shares_since(now, self._since.get(director, {}))
+        self._last[director], self._since[director] = now, since
+        return director_seen(director, now, before, since, self.places.nodes)
+
+    def _read(self, observer: directors.Observer, director: str) -> Reading:
+        early = _EARLY if director in self._last else 0.0
+        return directors.fresh(observer, director, early=early, pause=self._pause)
+
+    def _pause(self, seconds: float) -> None:
+        if self._lifeline.ends_within(seconds):
+            raise self._ended()
+
+    def _ended(self) -> StateError:
+        return StateError(f"the lab '{self.name}' has ended", "it was watched until then")

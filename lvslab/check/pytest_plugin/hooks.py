@@ -1,0 +1,331 @@
+"""The pytest plugin: a lab's folder is a suite, and its tests get running labs from these fixtures.
+
+``pytest labs/web-nat --lab web-nat`` checks the lab that is up under that name; without ``--lab`` one is
+booted for the module, and ends with it; with ``--lvs-kernel`` one for each kernel (see
+`lvslab.check.pytest_plugin.kernels`). Loaded by every pytest of the environment, so it imports nothing until
+used.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lvslab.check.pytest_plugin.figures import MEASURED, RAISED, SAID
+from lvslab.check.pytest_plugin.kernels import kernel_of
+
+if TYPE_CHECKING:
+    from lvslab.check.pytest_plugin.pool import Spares
+    from lvslab.check.pytest_plugin.recording import Recording
+    from lvslab.check.testbed import NodeUnderTest, Testbed
+
+pytest_plugins = ["lvslab.check.pytest_plugin.kernels"]
+
+_SPARES: pytest.StashKey[Spares] = pytest.StashKey()
+_RECORDINGS: pytest.StashKey[dict[str, tuple[Testbed, Recording]]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--lab``."""
+    group = parser.getgroup("lvslab", "Linux Virtual Server labs")
+    group.addoption("--lab", metavar="NAME", help="check the lab that is up as NAME, instead of booting one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the markers known."""
+    config.stash[_RECORDINGS] = {}
+    meaning = "skip the test where the directors' kernel or ipvsadm is older than these features of IPVS"
+    config.addinivalue_line("markers", f"needs(feature, ...): {meaning} (names of the catalogue's features)")
+    meaning = "expect the test to fail where the directors' kernel or ipvsadm has one of these bugs"
+    config.addinivalue_line("markers", f"known_bug(bug, ...): {meaning} (names of the catalogue's bugs)")
+
+
+def pytest_report_header() -> str:
+    """Say what random choices come from, so that they can be made once more."""
+    from lvslab.check import seed
+
+    return f"lvslab: {seed.VARIABLE}={seed.seed()}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Forget the packets of the tests before this one."""
+    for _, recording in _recordings(item).values():
+        recording.begin()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest's own, which tells expected failures
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what a check found as a message, without the traceback of lvslab's own code, and keep what kind
+    of error it was, and the packets that its directors have seen."""
+    report = yield
+    found = []
+    if call.excinfo is not None and hasattr(report, "wasxfail"):
+        found.append((SAID, str(call.excinfo.value)))
+    if call.excinfo is not None and report.outcome == "failed":
+        from lvslab.errors import LvsLabError
+
+        if isinstance(call.excinfo.value, LvsLabError):
+            report.longrepr = str(call.excinfo.value)
+            found.append((RAISED, type(call.excinfo.value).__name__))
+        if recordings := _recordings(item):
+            _keep_packets(item, report, recordings)
+    elif call.when == "call":
+        for testbed, _ in _recordings(item).values():
+            _capture_file(item, testbed).unlink(missing_ok=True)  # of the last time
+    item.user_properties += found
+    report.user_properties += found  # which has a copy of the item's
+    return report
+
+
+def _keep_packets(
+    item: pytest.Item, report: pytest.TestReport, recordings: Mapping[str, tuple[Testbed, Recording]]
+) -> None:
+    """Write what the directors of a test that failed have seen to a file, and say so in its report."""
+    from lvslab.check.pytest_plugin.recording import save
+
+    file = _capture_file(item, next(testbed for testbed, _ in recordings.values()))
+    try:
+        what = save([recording.taken() for _, recording in recordings.values()], file)
+    except OSError as refused:
+        told = f"not written: {refused}"
+    else:
+        told = f"{file}\n{what}"
+        item.user_properties.append(("capture", str(file)))
+    if isinstance(report.longrepr, str):
+        report.longrepr += f"\npackets: {told}"
+    elif (addsection := getattr(report.longrepr, "addsection", None)) is not None:
+        addsection("packets", told)  # a traceback
+
+
+def _recordings(item: pytest.Item) -> dict[str, tuple[Testbed, Recording]]:
+    """The recordings of the labs that ``item`` uses, by fixture, as far as these are up."""
+    names: Collection[str] = getattr(item, "fixturenames", ())
+    return {name: found for name, found in item.config.stash[_RECORDINGS].items() if name in names}
+
+
+def _capture_file(item: pytest.Item, testbed: Testbed) -> Path:
+    """Where the packets of ``item`` are kept: beside the JUnit report, else with its lab's evidence."""
+    junit = item.config.getoption("xmlpath", None)
+    folder = Path(junit).absolute().parent if junit else testbed.cluster.evidence
+    test = re.sub(r"[^\w.,=-]+", "-", f"{item.path.stem}.{item.name}")[:200].rstrip("-")
+    return folder / "captures" / f"{test}.pcapng"
+
+
+@contextmanager
+def _recorded(request: pytest.FixtureRequest, testbed: Testbed) -> Iterator[None]:
+    """Keep the packets of the directors of ``testbed``, which the fixture gives out."""
+    from lvslab.check.pytest_plugin.recording import Recording
+
+    recordings, name = request.config.stash[_RECORDINGS], str(request.fixturename)
+    recording = Recording(testbed.cluster)
+    recordings[name] = testbed, recording
+    try:
+        yield
+    finally:
+        del recordings[name]
+        recording.close()
+
+
+@pytest.fixture(autouse=True)
+def _features(request: pytest.FixtureRequest) -> None:
+    """Skip a test that ``needs`` what the lab's directors cannot do, with the versions as the reason, and
+    expect one to fail that shows a ``known_bug`` of theirs."""
+    wanted, bugs = (
+        [name for mark in request.node.iter_markers(marker) for name in mark.args]
+        for marker in ("needs", "known_bug")
+    )
+    if not wanted and not bugs:
+        return
+    from lvslab.check.ipvs import known_bugs
+    from lvslab.check.ipvs.features import lacking
+
+    versions = _versions(request)
+    if (reason := lacking(versions, wanted)) is not None:
+        pytest.skip(reason)
+    known_bugs.expect(request.node, versions, bugs)
+
+
+def _versions(request: pytest.FixtureRequest) -> Mapping[str, str]:
+    """What runs on the directors of the test's lab, by program."""
+    from lvslab.cluster.cluster import attach
+
+    if name := request.config.getoption("--lab"):
+        with attach(name) as running:
+            return running.versions
+    for fixture in ("lab", "bare_lab", "fresh_lab"):
+        if fixture in request.fixturenames:
+            testbed: Testbed = request.getfixturevalue(fixture)
+            return testbed.cluster.versions
+    raise pytest.UsageError(f"{request.node.name} needs a feature of IPVS, and uses no lab that may lack it")
+
+
+@pytest.fixture(scope="module")
+def lab(
+    request: pytest.FixtureRequest, lvs_kernel: str | None, record_testsuite_property: Any
+) -> Iterator[Testbed]:
+    """The lab of the module's folder, up and with its how-to applied. For tests that leave it as it was."""
+    from lvslab.check.testbed import Testbed
+    from lvslab.cluster.cluster import attach
+
+    if name := request.config.getoption("--lab"):
+        with attach(name) as running, Testbed(running) as testbed, _recorded(request, testbed):
+            _record(testbed, record_testsuite_property)
+            yield testbed
+        return
+    ipvsadm = request.config.getoption("lvs_ipvsadm")
+    with _booted(request.path.parent, lvs_kernel, ipvsadm) as testbed, _recorded(request, testbed):
+        testbed.apply()
+        _record(testbed, record_testsuite_property)
+        yield testbed
+
+
+@pytest.fixture
+def bare_lab(request: pytest.FixtureRequest, lvs_kernel: str | None) -> Iterator[Testbed]:
+    """A lab of its own for one test, booted, and without a single step of the how-to.
+
+    Its directors are of the same kind as those of the lab that ``--lab`` names, and run the same kernel, or
+    that of ``--lvs-kernel``.
+    """
+    yield from _own(request, applied=False)
+
+
+@pytest.fixture
+def fresh_lab(request: pytest.FixtureRequest, lvs_kernel: str | None) -> Iterator[Testbed]:
+    """A lab of its own for one test, with the how-to applied. For tests that change or break it.
+
+    The how-to is typed in the first one; where all of it is typed on directors, the directors of the others
+    begin as they were there right after the last step.
+    """
+    yield from _own(request, applied=True)
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Called with a name and a figure (with its unit) that a test has measured: it is shown with the
+    results, and is a property of the test case in JUnit."""
+
+    def measured(name: str, figure: str) -> None:
+        request.node.user_properties.append((f"{MEASURED}{name}", figure))
+
+    return measured
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests have measured, on whichever worker of xdist."""
+    reports = (report for reports in terminalreporter.stats.values() for report in reports)
+    told = (told for report in reports for told in getattr(report, "user_properties", ()))
+    figures = ((name.removeprefix(MEASURED), said) for name, said in told if name.startswith(MEASURED))
+    lines = dict.fromkeys(f"{name}: {said}" for name, said in figures)  # each phase of a test tells them
+    if lines:
+        terminalreporter.section("measured")
+        terminalreporter.write("".join(f"{line}\n" for line in lines))
+
+
+@pytest.fixture
+def director(lab: Testbed) -> NodeUnderTest:
+    """The first director of the lab."""
+    return lab.directors[0]
+
+
+@pytest.fixture
+def real_servers(lab: Testbed) -> tuple[NodeUnderTest, ...]:
+    """The real servers of the lab, in the order of lab.yaml."""
+    return lab.real_servers
+
+
+@pytest.fixture
+def clients(lab: Testbed) -> tuple[NodeUnderTest, ...]:
+    """The clients of the lab, in the order of lab.yaml."""
+    return lab.clients
+
+
+def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
+    """A lab of the test's own, and those of the next tests begun with."""
+    from lvslab.check.pytest_plugin.pool import Spares, Wanted
+    from lvslab.errors import MachineError
+
+    config = request.config
+    if _SPARES not in config.stash:
+        config.stash[_SPARES] = Spares()
+    spares, (of_lab, kind, ipvsadm) = config.stash[_SPARES], _directors(config)
+
+    def wanted(item: pytest.Function, applied: bool) -> Wanted:
+        return Wanted(item.path.parent, kernel_of(item) or of_lab, applied, kind, ipvsadm)
+
+    coming = [
+        wanted(item, fixture == "fresh_lab")
+        for item in _after(request.node)
+        for fixture in ("bare_lab", "fresh_lab")
+        if fixture in item.fixturenames
+    ]
+    own = spares.take(wanted(request.node, applied), coming)
+    try:
+        try:
+            testbed = own.testbed()
+        except MachineError as lacking:
+            pytest.skip(str(lacking))
+        spares.prepare(coming)
+        with _recorded(request, testbed):
+            yield testbed
+    finally:
+        spares.end(own)
+
+
+def _after(node: pytest.Function) -> Iterator[pytest.Function]:
+    """The tests that are still to come after ``node``, itself left out. A worker of xdist knows of those
+    only that share a lab with this one."""
+    items = node.session.items
+    later = (item for item in items[items.index(node) + 1 :] if isinstance(item, pytest.Function))
+    if not hasattr(node.config, "workerinput"):
+        return later
+    return (item for item in later if (item.path, kernel_of(item)) == (node.path, kernel_of(node)))
+
+
+def _directors(config: pytest.Config) -> tuple[str | None, str, str | None]:
+    """The directors of the lab that ``--lab`` names: the kernel that took the place of the one in lab.yaml,
+    their kind, and the version of ipvsadm that was asked for.
+    """
+    from lvslab.cluster.cluster import attach
+
+    if not (name := config.getoption("--lab")):
+        return None, "qemu", config.getoption("lvs_ipvsadm")
+    with attach(name) as running:
+        return running.kernel_name, running.director_kind, running.ipvsadm
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the labs that were begun with for tests that did not come."""
+    if _SPARES in session.config.stash:
+        session.config.stash[_SPARES].close()
+
+
+@contextmanager
+def _booted(folder: Path, kernel_name: str | None, ipvsadm: str | None) -> Iterator[Testbed]:
+    from lvslab.check.testbed import Testbed
+    from lvslab.cluster.cluster import booted
+    from lvslab.errors import MachineError
+
+    name = f"{folder.name[:20]}-{secrets.token_hex(3)}"
+    with ExitStack() as opened:
+        try:
+            running = opened.enter_context(
+                booted(folder, name=name, kernel_name=kernel_name, ipvsadm=ipvsadm)
+            )
+        except MachineError as lacking:
+            pytest.skip(str(lacking))
+        yield opened.enter_context(Testbed(running))
+
+
+def _record(testbed: Testbed, record: Any) -> None:
+    record("lab", testbed.cluster.lab.name)
+    for program, version in testbed.cluster.versions.items():
+        record(f"{program}-version", version)

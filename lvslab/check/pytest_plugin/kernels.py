@@ -1,0 +1,134 @@
+"""The same tests on one kernel after the other: ``pytest labs --lvs-kernel 2.4.37 --lvs-kernel debian-6.1``.
+
+A plugin of pytest beside `lvslab.check.pytest_plugin.hooks`, which has the labs. Each test of a lab is there
+once for each kernel, and those of one module on one kernel come one after the other, so their lab is booted once.
+With pytest-xdist (``-n``) all of these go to one worker, for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+if TYPE_CHECKING:
+    from lvslab.check.testbed import Testbed
+
+LABS = ("lab", "bare_lab", "fresh_lab")
+"""The fixtures that are a running lab."""
+_PARAMETER = "lvs_kernel"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--lvs-kernel`` and ``--lvs-ipvsadm``."""
+    group = parser.getgroup("lvslab")
+    group.addoption(
+        "--lvs-kernel",
+        metavar="KERNEL",
+        action="append",
+        default=[],
+        help="boot labs with directors of this kernel, as in lab.up; may be given more than once",
+    )
+    group.addoption("--lvs-ipvsadm", metavar="VERSION", help="boot labs with this ipvsadm, as in lab.up")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
+    """With ``-n`` alone, have xdist keep tests together that share a lab."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "loadscope"
+    return (yield)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """Share out the tests of a module by their kernels, where xdist would keep the module together."""
+    if config.option.dist != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    kernels = _ids(config)
+
+    class ByLab(LoadScopeScheduling):  # type: ignore[misc]  # it may be another version's
+        def _split_scope(self, nodeid: str) -> str:
+            return lab_of(nodeid, kernels)
+
+    return ByLab(config, log)
+
+
+def lab_of(nodeid: str, kernels: Sequence[str]) -> str:
+    """What the tests of one lab have in common: their module and, where there are ``kernels``, the one of
+    these that their parameters begin with."""
+    module, _, test = nodeid.partition("::")
+    parameters = test.partition("[")[2].removesuffix("]") + "-"
+    found = [name for name in kernels if parameters.startswith(f"{name}-")]
+    return " ".join([module, *sorted(found, key=len)[-1:]])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse options that contradict each other or ask for what does not exist."""
+    kernels, ipvsadm = config.getoption("lvs_kernel"), config.getoption("lvs_ipvsadm")
+    if not (kernels or ipvsadm) or hasattr(config, "workerinput"):
+        return
+    if config.getoption("lab"):
+        given = "--lvs-kernel" if kernels else "--lvs-ipvsadm"
+        raise pytest.UsageError(
+            f"--lab names a lab that is up, and its kernel and ipvsadm cannot be changed: leave out {given}"
+        )
+    if len(set(kernels)) < len(kernels):
+        raise pytest.UsageError(f"--lvs-kernel names a kernel twice: {', '.join(kernels)}")
+    from lvslab.errors import LvsLabError
+    from lvslab.kernel import catalogue, find
+    from lvslab.kernel.toolchain import ipvsadm as ipvsadm_build
+
+    try:
+        for name in kernels:
+            # What is ready-made is known, and need not be downloaded yet.
+            if name not in find.DISTRIBUTION and catalogue.ready(name) is None:
+                find.find(name)
+        if ipvsadm:
+            ipvsadm_build.chosen(ipvsadm)
+    except LvsLabError as unknown:
+        raise pytest.UsageError(str(unknown)) from None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have a test of a lab once for each kernel."""
+    kernels: Sequence[str] = metafunc.config.getoption("lvs_kernel")
+    if kernels and set(LABS) & set(metafunc.fixturenames):
+        metafunc.parametrize(_PARAMETER, kernels, ids=_ids(metafunc.config), scope="module", indirect=True)
+
+
+@pytest.fixture(scope="module")
+def lvs_kernel(request: pytest.FixtureRequest) -> str | None:
+    """The kernel of ``--lvs-kernel`` that the test's labs run; None where lab.yaml, or the lab of ``--lab``,
+    says which."""
+    return getattr(request, "param", None)
+
+
+def _ids(config: pytest.Config) -> list[str]:
+    """What the kernels are called in the names of tests."""
+    return [Path(name).name for name in config.getoption("lvs_kernel")]
+
+
+def kernel_of(item: pytest.Function) -> str | None:
+    """The kernel of ``--lvs-kernel`` that this test is for."""
+    name = item.callspec.params.get(_PARAMETER) if hasattr(item, "callspec") else None
+    return None if name is None else str(name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Keep with the results which kernel and versions a test ran on: properties of its case in JUnit. One
+    whose lab did not come up has the kernel only."""
+    if not isinstance(item, pytest.Function) or (name := kernel_of(item)) is None:
+        return
+    item.user_properties.append(("lvs-kernel", name))
+    for lab in LABS:
+        if testbed := cast("Testbed | None", item.funcargs.get(lab)):
+            versions = testbed.cluster.versions.items()
+            item.user_properties += [(f"{program}-version", version) for program, version in versions]
+            return

@@ -1,0 +1,175 @@
+"""Labs for one test each, brought up while the tests before it run.
+
+The how-to is typed once for each kind of lab. Where it is typed on directors only, they are copied right
+after the last step, and all further labs of that kind begin with the copies.
+
+A test that changes its lab gets one of its own, and has to wait only for what is left to do of it. No lab is
+given out twice: when its test is done it is ended, in the background too.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvslab.apply.clones import Applied
+from lvslab.check.testbed import Testbed
+from lvslab.cluster.cluster import booted
+from lvslab.errors import BootError, MachineError
+
+log = logging.getLogger("lvslab.pool")
+
+AHEAD = 2
+"""So many labs are brought up in advance: an emulated director keeps a processor busy meanwhile."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What kind of lab a test asks for; ``applied`` says whether with the how-to's steps taken."""
+
+    folder: Path
+    kernel_name: str | None
+    applied: bool
+    director_kind: str = "qemu"
+    ipvsadm: str | None = None
+
+
+class Typed:
+    """The directors of one kind of lab after the how-to's steps: typed and copied by one lab for all others.
+
+    ``turn`` is held by the lab that does so, and by whoever wants to know. ``hopeless``: no lab of this kind
+    can be copied, or begin with a copy.
+    """
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self.applied: Applied | None = None
+        self.hopeless = False
+
+    def close(self) -> None:
+        """Let go of the copies. No lab may be just coming up from them."""
+        if self.applied is not None:
+            self.applied.close()
+        self.applied = None
+
+
+class OwnLab:
+    """A lab that comes up in a thread of ``pool``, and belongs to whoever has this object.
+
+    ``again``: further labs of its kind are going to come.
+    """
+
+    def __init__(self, wanted: Wanted, pool: ThreadPoolExecutor, typed: Typed, *, again: bool) -> None:
+        self.wanted = wanted
+        self._typed = typed
+        self._again = again
+        self._held = ExitStack()
+        self._coming: Future[Testbed] = pool.submit(self._begin)
+
+    def testbed(self) -> Testbed:
+        """The lab, once it is up. Raises what kept it from that."""
+        return self._coming.result()
+
+    def end(self) -> None:
+        """End the lab, when it is up if it is not yet; return when nothing is left of it."""
+        self._coming.exception()
+        self._held.close()
+
+    def _begin(self) -> Testbed:
+        typed = self._typed
+        if not self.wanted.applied:
+            return self._up()
+        # Whoever types the steps for all is waited for: that is sooner than to type them beside him.
+        with typed.turn:
+            applied = None if typed.hopeless else typed.applied
+            if applied is None and self._again and not typed.hopeless:
+                try:
+                    return self._up(copyable=True)
+                finally:
+                    typed.hopeless = typed.applied is None
+        if applied is not None:
+            try:
+                return self._up(begin_with=applied)
+            except BootError as failed:
+                log.warning("no lab begins with the steps taken any more: %s", failed)
+                typed.hopeless = True
+        return self._up()
+
+    def _up(self, *, copyable: bool = False, begin_with: Applied | None = None) -> Testbed:
+        wanted = self.wanted
+        name = f"{wanted.folder.name[:20]}-{secrets.token_hex(3)}"
+        with ExitStack() as opening:
+            running = opening.enter_context(
+                booted(
+                    wanted.folder,
+                    name=name,
+                    kernel_name=wanted.kernel_name,
+                    director_kind=wanted.director_kind,
+                    ipvsadm=wanted.ipvsadm,
+                    copyable=copyable,
+                    begin_with=begin_with,
+                )
+            )
+            testbed = opening.enter_context(Testbed(running))
+            if wanted.applied and running.applied is None:
+                summary = testbed.apply()
+                if running.copyable:
+                    try:
+                        self._typed.applied = running.copy(summary)
+                    except MachineError as refused:
+                        log.warning("the steps are typed in each lab: %s", refused)
+            self._held = opening.pop_all()
+        return testbed
+
+
+class Spares:
+    """The labs that are on their way for tests to come, and those that are being ended."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(thread_name_prefix="labs of tests")
+        self._spares: list[OwnLab] = []
+        self._ending: list[Future[None]] = []
+        self._typed: dict[Wanted, Typed] = {}
+
+    def take(self, wanted: Wanted, coming: Sequence[Wanted]) -> OwnLab:
+        """A lab for the test that runs now; ``coming`` are those of all tests after it."""
+        found = next((spare for spare in self._spares if spare.wanted == wanted), None)
+        if found is None:
+            return self._own(wanted, again=wanted in coming)
+        self._spares.remove(found)
+        return found
+
+    def prepare(self, coming: Sequence[Wanted]) -> None:
+        """Begin with the labs of the next tests."""
+        missing = Counter(coming[:AHEAD]) - Counter(spare.wanted for spare in self._spares)
+        self._spares += [self._own(kind, again=coming.count(kind) > 1) for kind in missing.elements()]
+
+    def _own(self, wanted: Wanted, *, again: bool) -> OwnLab:
+        return OwnLab(wanted, self._pool, self._typed.setdefault(wanted, Typed()), again=again)
+
+    def end(self, lab: OwnLab) -> None:
+        """End a lab whose test is done. Raises what went wrong with the end of an earlier one."""
+        self._ending.append(self._pool.submit(lab.end))
+        for ended in [coming for coming in self._ending if coming.done()]:
+            self._ending.remove(ended)
+            ended.result()
+
+    def close(self) -> None:
+        """End all that are left, and return when nothing of any lab is. Raises what went wrong with that."""
+        for spare in self._spares:
+            self.end(spare)
+        self._spares.clear()
+        try:
+            for ending in self._ending:
+                ending.result()
+        finally:
+            self._pool.shutdown()
+            for typed in self._typed.values():
+                typed.close()

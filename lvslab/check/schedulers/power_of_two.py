@@ -1,0 +1,46 @@
+"""The model of the scheduler that draws: no sequence can be foreseen, but how likely each server is can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+from lvslab.check.schedulers.least_connection import overhead
+from lvslab.check.schedulers.moment import Choice, Moment
+from lvslab.errors import CheckFailed
+
+
+def foresees_nothing(moment: Moment) -> Choice:
+    """What a scheduler that draws has in place of a choice. Raises CheckFailed."""
+    raise CheckFailed(
+        "this scheduler chooses at random, so the servers that answer cannot be foreseen",
+        "a check with a LiveService compares how often each was chosen with how likely that was",
+    )
+
+
+def twos(moment: Moment, *, active_cost: int = 256) -> Mapping[int, Fraction]:
+    """Power of two choices: how likely each server is, by its place; nobody is where the result is empty.
+
+    ``ip_vs_twos_schedule`` in net/netfilter/ipvs/ip_vs_twos.c (since 5.12; read in 6.6). It draws two
+    numbers from 0 to the sum of all weights, both included, and for each goes through the servers until
+    their weights add up to it. So the first server in the list has one chance more than its weight, of one
+    more than all weights; and both numbers may lead to the same server. Of the two servers the second is
+    taken where it has less overhead for its weight, strictly. See `least.overhead` for ``active_cost``.
+    Servers of weight 0 are passed over, overloaded ones as well.
+    """
+    able = [
+        place for place, server in enumerate(moment.servers) if server.weight > 0 and not server.overloaded
+    ]
+    numbers = sum(moment.servers[place].weight for place in able) + 1
+    drawn = {place: Fraction(moment.servers[place].weight + (place == able[0]), numbers) for place in able}
+
+    def taken(first: int, second: int) -> int:
+        one, other = moment.servers[first], moment.servers[second]
+        less = other.weight * overhead(one, active_cost) > one.weight * overhead(other, active_cost)
+        return second if less else first
+
+    chances = dict.fromkeys(able, Fraction(0))
+    for first in able:
+        for second in able:
+            chances[taken(first, second)] += drawn[first] * drawn[second]
+    return chances

@@ -1,0 +1,71 @@
+"""A thread that lives in another network namespace and runs there what it is given.
+
+Sockets belong to the namespace of the thread that makes them, so a client's traffic can be made by this very
+process. Only the dedicated thread moves (setns(2) moves the calling thread alone, and a thread never moves
+back), so the rest of the process stays where it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
+
+from lvslab.boot.net import namespaces
+from lvslab.errors import MachineError, StateError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class NamespaceThread:
+    """Runs callables in the network namespace that the open file descriptor ``fd`` refers to.
+
+    ``fd`` may be closed as soon as this is made. ``name`` is what messages call the namespace. Calls run one
+    after another, whichever thread they come from. Raises MachineError where the namespace cannot be
+    entered (that takes CAP_SYS_ADMIN).
+    """
+
+    def __init__(self, fd: int, name: str = "namespace") -> None:
+        self.name = name
+        self._closed = False
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        try:
+            self._thread = self._executor.submit(_enter, fd, name).result()
+        except BaseException:
+            self._executor.shutdown()
+            raise
+
+    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``function`` in the namespace and return what it returns; what it raises is raised here."""
+        if self._closed:
+            raise StateError(f"the network namespace of {self.name} has been left already")
+        if threading.get_ident() == self._thread:
+            return function(*args, **kwargs)
+        return self._executor.submit(function, *args, **kwargs).result()
+
+    def close(self) -> None:
+        """Wait for the call that runs, if any, and end the thread. A second time does nothing."""
+        self._closed = True
+        self._executor.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _enter(fd: int, name: str) -> int:
+    try:
+        namespaces.setns(fd, namespaces.CLONE_NEWNET)
+    except OSError as error:
+        raise MachineError(
+            f"cannot enter the network namespace of {name}: {error.strerror}",
+            "a lab's namespaces can be entered by root only" if error.errno == 1 else None,
+        ) from None
+    return threading.get_ident()

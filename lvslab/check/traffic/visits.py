@@ -1,0 +1,175 @@
+"""Visits to a name: looked up by the C library's resolver, connected to, and asked for a page.
+
+What a client makes of several addresses is its own affair. Here are three kinds: one that takes the first
+address and no other; programs on `requests`, which try one address after the other; and curl. All run
+inside a Mininet host, and read its /etc/resolv.conf.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+from lvslab.check.ipvs.table import endpoint
+from lvslab.check.traffic import http
+from lvslab.check.traffic.http import Place, RequestFailed
+from lvslab.errors import CheckFailed
+
+Family = Literal["any", "IPv4", "IPv6"]
+_FAMILIES = {"any": socket.AF_UNSPEC, "IPv4": socket.AF_INET, "IPv6": socket.AF_INET6}
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One visit. ``address`` is the one that was taken, "" where the client does not say; ``server`` the
+    real server that made the page, "" where the visit failed, and ``failure`` how it did (None: it did
+    not)."""
+
+    address: str
+    server: str
+    seconds: float
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Visits:
+    """What came of some visits, in the order in which they began."""
+
+    all: tuple[Visit, ...]
+
+    @property
+    def answered(self) -> tuple[Visit, ...]:
+        """Those that got a page."""
+        return tuple(visit for visit in self.all if visit.failure is None)
+
+    @property
+    def failed(self) -> tuple[Visit, ...]:
+        """Those that did not."""
+        return tuple(visit for visit in self.all if visit.failure is not None)
+
+    @property
+    def slowest(self) -> float:
+        """The seconds that the longest of those that got a page took."""
+        return max((visit.seconds for visit in self.answered), default=0.0)
+
+    def by(self, owner: Callable[[Visit], str]) -> dict[str, int]:
+        """How many visits of those that got a page each ``owner`` had."""
+        return dict(Counter(map(owner, self.answered)))
+
+
+def look_up(name: str, family: Family = "any", port: int = 80) -> tuple[str, ...]:
+    """The addresses of ``name`` in the order of getaddrinfo (RFC 6724), from where the caller is. Raises
+    CheckFailed."""
+    try:
+        found = socket.getaddrinfo(name, port, _FAMILIES[family], socket.SOCK_STREAM)
+    except OSError as failed:
+        raise CheckFailed(
+            f"getaddrinfo finds no address of {name}: {failed}",
+            "is the name server up, is it in /etc/resolv.conf, and has the zone such a name?",
+        ) from None
+    return tuple(str(place[0]) for *_, place in found)
+
+
+def first_address(
+    place: Place, name: str, count: int, *, family: Family = "any", timeout: float = 5.0, at_once: int = 1
+) -> Visits:
+    """Visits by clients that take the first address that getaddrinfo has, and give up where it fails within
+    ``timeout`` seconds. So many are ``at_once`` under way. Raises CheckFailed where the name has no address.
+    """
+    return _visits(place, lambda: _to(look_up(name, family)[0], timeout), count, at_once)
+
+
+def one_of(place: Place, choose: Callable[[], str], count: int, *, timeout: float = 5.0) -> Visits:
+    """Visits in turn, each to the address that ``choose`` returns."""
+    return _visits(place, lambda: _to(choose(), timeout), count, 1)
+
+
+def by_requests(place: Place, name: str, count: int, *, timeout: float = 5.0) -> Visits:
+    """Visits in turn by programs on `requests`: it tries the addresses in the order of getaddrinfo, each for
+    so many seconds, until one connects."""
+    return _visits(place, lambda: _page(f"http://{name}/", "", timeout), count, 1)
+
+
+def by_curl(place: Place, name: str, count: int) -> Visits:
+    """Visits by curl. Raises CheckFailed where there is no curl."""
+    if shutil.which("curl") is None:
+        raise CheckFailed("there is no curl on this machine")
+    return _visits(place, lambda: _curl(name), count, 1)
+
+
+def _visits(place: Place, visit: Callable[[], Visit], count: int, at_once: int) -> Visits:
+    def all_of_them() -> tuple[Visit, ...]:
+        if at_once == 1:
+            return tuple(visit() for _ in range(count))
+        # The threads are where the one is that starts them.
+        with ThreadPoolExecutor(at_once) as workers:
+            return tuple(workers.map(lambda _: visit(), range(count)))
+
+    return Visits(place.call(all_of_them))
+
+
+def _to(address: str, timeout: float) -> Visit:
+    return _page(f"http://{endpoint(address, 80)}/", address, timeout)
+
+
+def _page(url: str, address: str, timeout: float) -> Visit:
+    begun = time.monotonic()
+    try:
+        server, failure = http.get(url, connect_timeout=timeout).server, None
+    except RequestFailed as failed:
+        server, failure = "", failed.message
+    return Visit(address, server, time.monotonic() - begun, failure)
+
+
+_SAID = re.compile(rf"^{http.SERVER_HEADER}: *(\S+)", re.IGNORECASE | re.MULTILINE)
+
+
+def _curl(name: str) -> Visit:
+    begun = time.monotonic()
+    words = ["curl", "-sS", "-q", "--noproxy", "*", "-m", "10", "-D", "-", "-w", "\n%{remote_ip}"]
+    done = subprocess.run(
+        [*words, f"http://{name}/"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    seconds = time.monotonic() - begun
+    if done.returncode != 0:
+        return Visit("", "", seconds, done.stderr.strip())
+    server = _SAID.search(done.stdout)
+    return Visit(done.stdout.rpartition("\n")[2], server[1] if server else "", seconds)
+
+
+# --- verdicts ----------------------------------------------------------------------------------------------
+
+
+def all_answered(visits: Visits) -> None:
+    """Every visit got a page. Raises CheckFailed with the number of those that did not, by address."""
+    if not visits.failed:
+        return
+    failed = Counter(visit.address or "an address that the client does not name" for visit in visits.failed)
+    where = ", ".join(f"{number} to {address}" for address, number in sorted(failed.items()))
+    raise CheckFailed(
+        f"{len(visits.failed)} of {len(visits.all)} visits failed: {where}", visits.failed[0].failure
+    )
+
+
+def shared_evenly(visits: Visits, owner: Callable[[Visit], str], owners: Sequence[str]) -> None:
+    """Each of ``owners`` (directors) answered exactly as many visits as any other. Raises CheckFailed."""
+    counts = visits.by(owner)
+    wanted, rest = divmod(len(visits.all), len(owners))
+    assert not rest, "a number of visits that cannot be shared evenly"
+    if counts != dict.fromkeys(owners, wanted):
+        found = ", ".join(
+            f"{name} {counts.get(name, 0)}" for name in [*owners, *sorted({*counts} - {*owners})]
+        )
+        raise CheckFailed(
+            f"the visits were not shared evenly: {found}, and each should have had {wanted}",
+            "does the name server rotate its records, has each director one, and does the client leave them "
+            "in the order in which they came?",
+        )

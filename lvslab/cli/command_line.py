@@ -1,0 +1,137 @@
+"""What a person typed, turned into what Invoke understands, optional positional arguments above all.
+
+Wrong usage ends here, in a UsageError that says what would be right.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NoReturn
+
+from lvslab.cli.invoke_lite import Argument, Collection, ParserContext, to_flag
+from lvslab.errors import UsageError
+
+
+class CommandLine:
+    """Turns what a person types into what Invoke's parser understands, and refuses what nobody can mean."""
+
+    def __init__(self, collection: Collection, core: ParserContext) -> None:
+        self.collection = collection
+        self.core = core
+        self.contexts = {
+            name: context
+            for context in collection.to_contexts()
+            for name in (context.name or "", *context.aliases)
+        }
+        self.help_on: str | None = None
+        """The command before a --help, which Invoke would take for a missing positional argument."""
+
+    def spell_out(self, tokens: Sequence[str]) -> list[str]:
+        """Rewrite positional arguments as options: ``lab.up x`` as ``lab.up --lab=x``. Raises UsageError."""
+        rest, core, spelled = deque(tokens), list[str](), list[str]()
+        context, seen = self.core, set[str | None]()
+        while rest:
+            token = rest.popleft()
+            flag, equals, value = token.partition("=")
+            open_places = [a for a in context.positional_args if a.name not in seen]
+            if token == "--":
+                spelled += [token, *rest]
+                break
+            if argument := flagged(context, context.inverse_flags.get(flag, flag)):
+                if argument.takes_value and not argument.optional:
+                    if not equals and (not rest or rest[0] in {*context.flag_names()}):
+                        raise UsageError(f"{flag} needs a value")
+                    value = value if equals else rest.popleft()
+                    self._check_value(argument, flag, value, seen)
+                    token = f"{flag}={value}"
+                elif equals and not argument.takes_value:
+                    raise UsageError(f"{flag} takes no value, so not {value!r}")
+                spelled.append(token)
+                seen.add(argument.name)
+            elif argument := flagged(self.core, flag):
+                if argument.name == "help":
+                    self.help_on = context.name
+                    return []
+                # To the front, before Invoke can take it for a positional argument.
+                (spelled if argument.takes_value else core).append(token)
+            elif token.startswith("-") and token != "-":
+                self._no_option(flag, context)
+            elif token in self.contexts and not any(a.default is None for a in open_places):
+                self._check_complete(context, seen)
+                context, seen = self.contexts[token], set()
+                spelled.append(token)
+            elif open_places:
+                spelled.append(f"{to_flag(open_places[0].names[0])}={token}")
+                self._check_value(open_places[0], placeholder(open_places[0]), token, seen)
+                seen.add(open_places[0].name)
+            else:
+                no_command(token, self.collection)
+        self._check_complete(context, seen)
+        return core + spelled
+
+    def _check_value(self, argument: Argument, shown: str, value: str, seen: set[str | None]) -> None:
+        if argument.name in seen and argument.kind is not list:
+            raise UsageError(f"{shown} is given twice")
+        if not value:
+            raise UsageError(
+                f"{shown} is given, and empty", "is it a variable of the shell that has no value?"
+            )
+        if argument.kind is int:
+            try:
+                int(value)
+            except ValueError:
+                raise UsageError(f"{shown} takes a whole number, not {value!r}") from None
+
+    def _check_complete(self, context: ParserContext, seen: set[str | None]) -> None:
+        if context is self.core:
+            return
+        command = self.collection[context.name]
+        for parameter in command.argspec(command.body).parameters.values():
+            if parameter.default is parameter.empty and parameter.name not in seen:
+                argument = context.args[parameter.name]
+                shown = placeholder(argument) if argument.positional else option(argument)
+                raise UsageError(f"{context.name} needs {shown}", f"./run --help {context.name} says more")
+
+    def _no_option(self, flag: str, context: ParserContext) -> NoReturn:
+        shown = ["--help", "--debug", *(("--list", "--version") if context is self.core else ())]
+        near = did_you_mean(flag, [*context.flags, *context.inverse_flags, *shown])
+        if context is self.core:
+            raise UsageError(f"no option {flag!r}{near}", "./run --help says what there is")
+        hint = f"./run --help {context.name} says more"
+        raise UsageError(f"{context.name} has no option {flag!r}{near}", hint)
+
+
+def flagged(context: ParserContext, flag: str) -> Argument | None:
+    """The argument that ``flag`` belongs to, if any."""
+    return context.flags[flag] if flag in context.flags else None  # noqa: SIM401  # get() knows no short names
+
+
+def no_command(word: str, collection: Collection) -> NoReturn:
+    """Raise the UsageError for ``word`` where a command's name is expected."""
+    if word in collection.collections:
+        raise UsageError(f"{word!r} is a group of commands", f"./run --list {word} says which")
+    names = list(collection.task_names)
+    raise UsageError(f"no command {word!r}{did_you_mean(word, names)}", "./run --list says what there is")
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """The end of an error message: those of ``known`` that ``word`` may stand for, or nothing."""
+    from difflib import get_close_matches  # only a mistake has to wait for this import
+
+    near = [name for name in known if name.endswith(f".{word}")] or get_close_matches(word, known, n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def placeholder(argument: Argument) -> str:
+    """How help shows a positional argument: ``LAB``, or ``[LAB]`` where it may be left out."""
+    word = argument.names[0].upper()
+    return word if argument.default is None else f"[{word}]"
+
+
+def option(argument: Argument) -> str:
+    """How help shows an option: ``--json``, ``--no-apply``, ``--name=NAME``."""
+    name = argument.names[0]
+    if argument.takes_value:
+        return f"--{name}={'N' if argument.kind is int else name.upper()}"
+    return f"--no-{name}" if argument.default is True else f"--{name}"

@@ -1,0 +1,109 @@
+"""What this machine can do, what it lacks, and how to get it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvslab import paths, requirements
+from lvslab.boot.net import host_kernel
+from lvslab.boot.vm import accelerator
+from lvslab.debian import packages
+from lvslab.errors import LvsLabError, MachineError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. ``ok`` is None where it is good to know and nothing is wrong."""
+
+    what: str
+    ok: bool | None
+    found: str
+    remedy: str = ""
+
+
+def examine() -> tuple[Finding, ...]:
+    """Everything that labs need, in the order in which they need it."""
+    return tuple(_findings())
+
+
+def _findings() -> Iterator[Finding]:
+    yield Finding("python", sys.version_info >= (3, 11), platform.python_version())
+    machine = platform.machine()
+    yield Finding(
+        "architecture", machine == "x86_64", machine, "" if machine == "x86_64" else "labs need x86-64"
+    )
+    root = os.geteuid() == 0
+    yield Finding("root", root, "yes" if root else "no", "" if root else "labs need root: sudo ./run ...")
+    yield _distribution()
+    yield from _programs()
+    yield from _devices()
+    yield from _own_director()
+    yield Finding("memory", None, f"{_available()} MiB available; a director takes 192")
+    yield Finding("cache", None, f"{paths.cache()} ({_size(paths.cache()) >> 20} MiB)")
+
+
+def _distribution() -> Finding:
+    try:
+        return Finding("distribution", True, packages.distribution())
+    except MachineError as lacking:
+        return Finding("distribution", False, lacking.message, lacking.hint or "")
+
+
+def _programs() -> Iterator[Finding]:
+    for need in requirements.listed("packages.txt"):
+        there = requirements.there(need.provides)
+        remedy = "" if there else f"apt-get install {need.package}"
+        yield Finding(need.provides, there, f"{need.package}: {need.purpose}", remedy)
+    builds = requirements.listed("packages-build.txt")
+    lacking = [need.package for need in builds if not requirements.there(need.provides)]
+    detail = (
+        "all there" if not lacking else f"not there yet: {' '.join(lacking)} (./run kernel.build gets them)"
+    )
+    yield Finding("to build kernels", None, detail)
+
+
+def _devices() -> Iterator[Finding]:
+    tun = os.path.exists("/dev/net/tun")
+    yield Finding("/dev/net/tun", tun, "there" if tun else "not there", "" if tun else "modprobe tun")
+    try:
+        choice = accelerator.known()
+    except LvsLabError as unknown:
+        yield Finding("accelerator", False, unknown.message, unknown.hint or "")
+        return
+    if choice is None:
+        yield Finding(
+            "accelerator", None, "/dev/kvm is there; the first lab.up tries whether it boots a guest"
+        )
+    else:
+        detail = f" ({choice.detail})" if choice.detail else ""
+        yield Finding("accelerator", None, f"{choice.accelerator}: {choice.reason}{detail}")
+
+
+def _own_director() -> Iterator[Finding]:
+    """What only ``--director mininet`` needs: no more than good to know."""
+    found = "no (directors bring their own kernel)"
+    if os.path.exists("/proc/net/ip_vs"):
+        found = "yes"
+    elif host_kernel.has_module():
+        found = "as a module; lab.up --director mininet loads it"
+    yield Finding("IPVS in this kernel", None, found)
+    for program in host_kernel.PROGRAMS:
+        if not shutil.which(program):
+            yield Finding(program, None, "not there (only --director mininet would use it)")
+
+
+def _available() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) // 1024
+    return 0
+
+
+def _size(folder: Path) -> int:
+    return sum(file.lstat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())

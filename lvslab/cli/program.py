@@ -1,0 +1,341 @@
+"""The program behind ``./run``: Invoke, with the manners of a command-line tool of its own.
+
+What it adds to ``invoke.Program``: optional positional arguments, usage errors that say what would be
+right, an exit status for each kind of failure (``errors.py``), and a help page for people.
+
+``tasks.py`` takes its decorator from here::
+
+    from lvslab.cli.program import task
+
+    @task(positional=["lab"], help={"lab": "a folder in labs/"})
+    def up(c: Context, lab: str = "web-nat", name: str = "", apply: bool = True) -> None: ...
+
+    lab.up   lab.up web-nat   lab.up web-nat --name a --no-apply   lab.up lab.check lab.down
+
+An argument named in ``positional`` may be left out if it has a default (never None: Invoke would then
+demand it), and must be given if it has none. An option without a default must be given too. After an
+optional positional, a word that is a command's name is that command: ``lab.up --lab test`` starts a lab
+called "test", ``lab.up test`` runs two commands.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from errno import EACCES, EDQUOT, ENOSPC, ENOTDIR, EROFS
+from importlib import util
+from inspect import cleandoc
+from pathlib import Path
+from signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal
+from typing import Any, NoReturn
+
+from lvslab import paths
+from lvslab.cli.command_line import CommandLine, no_command, option, placeholder
+from lvslab.cli.invoke_lite import (
+    Argument,
+    Collection,
+    Exit,
+    ParseError,
+    Program,
+    Task,
+    UnexpectedExit,
+    helpline,
+)
+from lvslab.cli.invoke_lite import task as invoke_task
+from lvslab.cli.text.common import colourful
+from lvslab.errors import BuildError, LvsLabError, MachineError, UsageError
+from lvslab.paths import PROJECT
+
+BUG = 70
+"""Exit status of a fault in lvslab itself (EX_SOFTWARE in sysexits.h); 1 would claim that a check failed."""
+
+JSON = "print one JSON document"
+"""What the help says of --json."""
+
+TRIAL = "kernel.try"
+"""The command whose exit status ``git bisect run`` reads."""
+
+INTRO = """\
+lvslab builds a kernel, boots a Linux Virtual Server cluster around it, applies
+a how-to's own commands over SSH, and checks with real traffic that the cluster
+does what the how-to says."""
+
+BEGIN = (
+    ("./run lab.up", "boot the tutorial's web cluster, see how it balances"),
+    ("./run test", "try everything that lvslab can do on this machine"),
+)
+
+OPTIONS = (
+    ("-h, --help [COMMAND]", "this page, or what one command does and takes"),
+    ("-l, --list [GROUP]", "the commands, or those of one group"),
+    ("-d, --debug", "say on stderr what is done, in detail"),
+    ("-V, --version", "lvslab's version"),
+)
+
+Body = Callable[..., None]
+
+
+def task(**options: Any) -> Callable[[Body], Task[Body]]:
+    """Invoke's ``@task(...)``, typed, without one-letter options: they change as arguments come and go."""
+    decorate: Callable[[Body], Task[Body]] = invoke_task(klass=LabTask, auto_shortflags=False, **options)
+    return decorate
+
+
+def say(value: Any, json: bool, as_text: Callable[[Any], str]) -> None:
+    """Print what a command has found, as one JSON document or as ``as_text`` makes it."""
+    from lvslab.cli.text import common
+
+    common.document(value) if json else print(as_text(value))
+
+
+def end(status: int) -> None:
+    """End a command with an exit status that is no error of ours."""
+    if status != 0:
+        raise Exit(code=status)
+
+
+class LabTask(Task[Body]):
+    """A task that can tell its arguments more than once: Invoke's own forgets their help texts."""
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        texts = dict(self.help)
+        try:
+            return super().get_arguments(ignore_unknown_help)
+        finally:
+            self.help = texts
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line ``argv`` (without the program's name; default: the process's) and exit."""
+    # ./run has it off while Python starts, and need not look for garbage in what is loaded until here.
+    gc.freeze()
+    gc.enable()
+    if getsignal(SIGINT) == SIG_DFL:  # ./run has it so while Python starts, to end without a traceback
+        signal(SIGINT, default_int_handler)
+    arguments = sys.argv[1:] if argv is None else argv
+    status = LabProgram().status_of(["./run", *arguments])
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):
+        sys.exit(status)  # Python's own end says what is wrong with them
+    # It would take every module down, one by one, which takes as long as a short command, and is of no use.
+    os._exit(status)
+
+
+class LabProgram(Program):
+    """Invoke's program with ``collection`` as its commands: by default, the project's ``tasks.py``."""
+
+    def __init__(self, collection: Collection | None = None) -> None:
+        super().__init__(namespace=collection or Collection(), name="lvslab", binary="./run")
+        self.given = collection is not None
+        self.debugging = False
+
+    def run(self, argv: Any = None, exit: bool = True) -> None:
+        status = self.status_of(argv)
+        if exit:
+            sys.exit(status)
+
+    def status_of(self, argv: Sequence[str]) -> int:
+        """Run ``argv``, report whatever went wrong on stderr, and return the exit status."""
+        status = self._status_of(argv)
+        return for_bisect(status) if TRIAL in argv else status
+
+    def _status_of(self, argv: Sequence[str]) -> int:
+        try:
+            self.create_config()
+            self.normalize_argv(list(argv))
+            self.parse_core_args()
+            if self.args.version.value:
+                self.print_version()
+                return 0
+            self.parse_collection()
+            self.parse_tasks()
+            self.debugging = bool(self.args.debug.value)
+            log_to_stderr(logging.DEBUG if self.debugging else logging.WARNING)
+            self.parse_cleanup()
+            self.update_config()
+            # The same command twice on one line is meant so: lab.check lab.check.
+            self.config.load_overrides({"tasks": {"dedupe": False}})
+            self.execute()
+            sys.stdout.flush()
+        except Exit as ending:
+            if ending.message:
+                report(ending.message)
+            return ending.code
+        except ParseError as error:
+            report(str(error), "./run --list says what there is")
+            return UsageError.exit_code
+        except UnexpectedExit as failure:
+            return int(failure.result.exited)
+        except LvsLabError as error:
+            report(error.message, error.hint)
+            if self.debugging:
+                print_traceback()
+            return error.exit_code
+        except KeyboardInterrupt:
+            report("interrupted")
+            return 130
+        except BrokenPipeError:
+            if stdout_has_a_reader():
+                print_traceback()
+                return BUG
+            # What is still in the buffer goes nowhere, instead of into an error message at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except OSError as refused:
+            if refused.errno in (EACCES, ENOTDIR, EROFS) and refused.filename:
+                report(
+                    f"{refused.filename} cannot be used: {refused.strerror}", own_folder(refused.filename)
+                )
+                return MachineError.exit_code
+            if refused.errno not in (ENOSPC, EDQUOT):
+                return fault(refused)
+            what = f" for {refused.filename}" if refused.filename else ""
+            report(
+                f"there is no space left on the disk{what}",
+                "make room there, or set LVSLAB_CACHE and LVSLAB_STATE to folders on another disk",
+            )
+            return BuildError.exit_code
+        except Exception as error:
+            return fault(error)
+        return 0
+
+    def parse_collection(self) -> None:
+        if not self.given:
+            spec = util.spec_from_file_location("tasks", PROJECT / "tasks.py")
+            assert spec and spec.loader
+            module = sys.modules["tasks"] = util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            self.namespace = Collection.from_module(module)
+        super().parse_collection()
+
+    def parse_tasks(self) -> None:
+        line = CommandLine(self.collection, self.initial_context)
+        self.core.unparsed = line.spell_out(self.core.unparsed)
+        super().parse_tasks()
+        if line.help_on:
+            self.args.help.value = line.help_on
+
+    def parse_cleanup(self) -> None:
+        if isinstance(command := self.args.help.value, str) and command not in self.parser.contexts:
+            no_command(command, self.collection)
+        if isinstance(group := self.args.list.value, str) and group not in self.collection.collections:
+            groups = ", ".join(self.collection.collections)
+            raise UsageError(f"no group of commands {group!r}", f"the groups are: {groups}")
+        super().parse_cleanup()
+
+    def print_version(self) -> None:
+        from importlib.metadata import version
+
+        print(f"lvslab {version('lvslab')}")
+
+    def print_help(self) -> None:
+        self.list_flat()
+        self._section("Options", OPTIONS)
+
+    def list_flat(self) -> None:
+        if not self.list_root:
+            print(f"{INTRO}\n")
+            self._section("Begin with", BEGIN)
+            print(f"{bold('Usage')}: ./run [OPTIONS] COMMAND [ARGUMENTS] [COMMAND [ARGUMENTS]]...\n")
+        for group, rows in self._groups():
+            if rows and self.list_root in (None, group):
+                self._section(group or "The project itself", rows)
+
+    list_nested = list_flat
+
+    def print_task_help(self, name: str) -> None:
+        context = self.parser.contexts[name]
+        arguments = list(context.args.values())
+        words = [name, *map(placeholder, context.positional_args)]
+        options = [argument for argument in arguments if not argument.positional]
+        print(f"{bold('Usage')}: ./run {' '.join(words)}{' [OPTIONS]' if options else ''}\n")
+        print(cleandoc(self.collection[name].__doc__ or "") + "\n")
+        self._section("Arguments", [(placeholder(a), a.help or "") for a in context.positional_args])
+        self._section("Options", [(option(a), a.help or "") for a in options])
+
+    def _groups(self) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+        """Each group of commands with its rows for print_columns, in the order that tasks.py has them in."""
+        contexts = {context.name: context for context in self.collection.to_contexts()}
+        for group, collection in [*self.collection.collections.items(), ("", self.collection)]:
+            rows = []
+            for short, command in collection.tasks.items():
+                name = f"{group}.{short}" if group else short
+                words = [name, *map(placeholder, contexts[name].positional_args)]
+                rows.append((" ".join(words), helpline(command) or ""))
+            yield group, rows
+
+    def _section(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
+        if rows:
+            print(f"{bold(title)}:")
+            self.print_columns(rows)
+
+
+def for_bisect(status: int) -> int:
+    """The exit status of a trial, whatever it ended with. ``git bisect run`` calls a commit good for 0, bad
+    for 1 to 127, and passes over it for 125; for 128 and more it stops.
+
+    So nothing but the answer may be 1, and a mistake in the command line, which would be the same with every
+    commit, must stop it, as Ctrl-C does.
+    """
+    from lvslab.matrix import bisect
+
+    if status == UsageError.exit_code:
+        return bisect.STOP
+    return status if status in (*bisect.STATUS.values(), 130) else bisect.STATUS["cannot tell"]
+
+
+def bold(text: str) -> str:
+    """``text``, bold where stdout is a terminal that shows it and nobody objects (NO_COLOR)."""
+    return f"\x1b[1m{text}\x1b[0m" if colourful(sys.stdout) else text
+
+
+def report(message: str, hint: str | None = None) -> None:
+    """Print an error and what to do about it on stderr."""
+    print(f"error: {message}" + (f"\n  {hint}" if hint else ""), file=sys.stderr)
+
+
+def log_to_stderr(level: int) -> None:
+    """Show what lvslab logs. Other packages' loggers stay silent, whatever the level."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(relativeCreated)6d ms  %(name)s: %(message)s"))
+    logger = logging.getLogger("lvslab")
+    logger.handlers = [handler]
+    logger.setLevel(level)
+    for noisy in ("invoke", "paramiko"):
+        logging.getLogger(noisy).handlers = [logging.NullHandler()]
+
+
+def own_folder(name: object) -> str | None:
+    """What to do about the file ``name``, which cannot be used, if lvslab itself has chosen its place."""
+    for variable, folder in (("LVSLAB_CACHE", paths.cache()), ("LVSLAB_STATE", paths.state())):
+        if Path(str(name)).is_relative_to(folder):
+            return f"{variable} names another folder than {folder}"
+    return None
+
+
+def print_traceback() -> None:
+    """Print the exception that is being handled as Python does."""
+    import traceback
+
+    traceback.print_exc()
+
+
+def fault(error: Exception) -> int:
+    """Report an error of lvslab's own."""
+    print_traceback()
+    report(f"this is a fault in lvslab: {type(error).__name__}")
+    return BUG
+
+
+def stdout_has_a_reader() -> bool:
+    """Whether a broken pipe was some other pipe than ours to the person or program that reads stdout."""
+    from select import poll
+
+    events = poll()
+    events.register(sys.stdout.fileno(), 0)
+    return not events.poll(0)

@@ -1,0 +1,82 @@
+"""The commands for this machine, and for the project itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from invoke import Context
+
+from lvslab.cli.program import JSON, end, say, task
+from lvslab.paths import PROJECT
+
+
+@task(help={"json": JSON})
+def doctor(c: Context, json: bool = False) -> None:
+    """What this machine can do, what it lacks, and how to get it."""
+    from lvslab.cli import doctor as doctors
+    from lvslab.cli.text import common
+
+    findings = [asdict(finding) for finding in doctors.examine()]
+    say(findings, json, common.doctor)
+    end(3 if any(finding["ok"] is False for finding in findings) else 0)
+
+
+@task(
+    help={
+        "select": "only tests whose names match (pytest -k)",
+        "workers": "how many processes share them (default: one for each processor, at most four)",
+    }
+)
+def test(c: Context, select: str = "", workers: int = 0) -> None:
+    """Run all tests that this machine allows."""
+    from lvslab.kernel.toolchain import building
+
+    command = [sys.executable, "-P", "-m", "pytest", *(["-k", select] if select else [])]
+    number = workers or min(building.processors(), 4)
+    if number > 1:
+        # In the order that they stand in: those that take long come first.
+        command += ["-n", str(number), "--no-loadscope-reorder"]
+    end(subprocess.run(command, cwd=PROJECT, check=False).returncode)
+
+
+@task()
+def lint(c: Context) -> None:
+    """Run the linters: ruff and mypy."""
+    for command in (["ruff", "check"], ["mypy", "lvslab", "tasks.py", "labs"]):
+        end(subprocess.run([sys.executable, "-P", "-m", *command], cwd=PROJECT, check=False).returncode)
+
+
+@task(
+    help={
+        "rounds": "how often each thing is measured",
+        "tests": "how many tests with a lab of their own are run",
+        "kernel": "measure web-nat alone, with this kernel as in lab.up",
+        "tree": "measure how long this kernel's source tree takes to build, and no labs",
+        "matrix": "measure what a matrix costs beside its cells, and what a second worker is good for",
+        "json": JSON,
+    }
+)
+def bench(
+    c: Context,
+    rounds: int = 3,
+    tests: int = 50,
+    kernel: str = "",
+    tree: str = "",
+    matrix: bool = False,
+    json: bool = False,
+) -> None:
+    """Measure how long labs take to come and go, or kernels to build, beside what they cannot do without."""
+    from bench import builds
+    from bench import labs as benches
+    from bench import matrix as bench_matrix
+
+    from lvslab.cli.text import common
+
+    if matrix:
+        found = bench_matrix.measure(rounds)
+    else:
+        found = builds.measure(Path(tree), rounds) if tree else benches.measure(rounds, tests, kernel)
+    say(found, json, common.bench)

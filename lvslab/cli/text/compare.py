@@ -1,0 +1,74 @@
+"""What ``matrix.report`` and ``matrix.compare`` print for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lvslab.apply.transcript import printable
+from lvslab.cli.text.common import indented
+from lvslab.matrix.compare.comparison import KINDS, Change, Comparison
+from lvslab.matrix.report.html import reason_in
+from lvslab.matrix.results import Run
+
+_MEANINGS = {
+    "worse": "got worse",
+    "better": "got better",
+    "flaky": "are flaky now: the lab broke the first time",
+    "new": "are new",
+    "gone": "are gone",
+    "not done": "are not done yet in the new run",
+}
+
+
+def reported(run: Run, written: Sequence[str]) -> str:
+    """What came of the cells, and the files that were written."""
+    counts = [f"{count} {verdict}" for verdict, count in run.counts.items() if count]
+    if missing := len(set(run.cells) - {result.cell for result in run.results}):
+        counts.append(f"{missing} not done")
+    return "\n".join([f"{len(run.cells)} cells: {', '.join(counts)}", *written])
+
+
+def compared(found: Comparison) -> str:
+    """All changes by what they are; what is the same in several cells is said once."""
+    both = f"{found.cells} cells and {found.checks} checks of them are in both"
+    parts = [f"{both}\n  old {found.old}\n  new {found.new}"]
+    parts += [f"{axis} {new} is compared with {old}" for axis, (old, new) in found.replaced.items()]
+    if found.left:
+        parts.append(f"the new run has not come to its end: {found.left} of its cells are not done")
+    for kind in KINDS:
+        changes = [change for change in found.changes if change.kind == kind]
+        if changes:
+            parts.append(f"{len(changes)} {_MEANINGS[kind]}\n{indented(_told(changes))}")
+    if not found.changes:
+        parts.append("nothing changed")
+    return "\n\n".join(parts)
+
+
+def _told(changes: Sequence[Change]) -> str:
+    """The changes, those together that differ in nothing but the kernel and ipvsadm."""
+    told: dict[tuple[str, ...], list[str]] = {}
+    for change in changes:
+        what = f"{change.cell.lab} {change.check}".strip()
+        verdicts = " -> ".join(filter(None, (change.old, change.new)))
+        cause = change.cause
+        of = "" if cause is None else f"of: {_names(cause.of)}: {cause.why}"
+        message = reason_in(change.message)
+        if message and change.kind == "better":
+            message = f"before: {message}"
+        key = (what, verdicts, message, of)
+        told.setdefault(key, []).append(_place(change))
+    parts = []
+    for (what, verdicts, message, of), places in told.items():
+        lines = [f"{what}: {verdicts}", f"  on: {', '.join(places)}"]
+        lines += [f"  {line}" for line in (message, of) if line]
+        parts.append(printable("\n".join(lines)))
+    return "\n".join(parts)
+
+
+def _place(change: Change) -> str:
+    cell = change.cell
+    return f"{cell.kernel} with ipvsadm {cell.ipvsadm}" if cell.ipvsadm else cell.kernel
+
+
+def _names(of: Sequence[str]) -> str:
+    return " or ".join(f"the {factor}" if factor != "lvslab" else factor for factor in of) or "nothing known"

@@ -1,0 +1,117 @@
+"""What ``howto.verify`` prints for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lvslab.apply.transcript import printable
+from lvslab.apply.verdicts import Judged
+from lvslab.cli.text.common import columns, indented
+from lvslab.howto.results import OnKernel, Verified
+
+_MARKS = {"ok": "ok", "failed": "FAILED", "expected failure": "expected", "not run": "not run"}
+_MEANINGS = {
+    "expected": "failed as the how-to says it does on these versions",
+    "?": "took place after a step that failed or was not run, which may be the cause",
+}
+_TYPED = 60
+"""So many characters of a command are shown in a table."""
+_OUTPUT = 20
+"""So many lines are shown of what a failed step printed."""
+
+
+def verified(result: Verified) -> str:
+    """All of it: kernels, steps with their verdicts, reasons, and where the evidence is."""
+    total = len(result.runs[0].steps)
+    many = f" on {len(result.runs)} kernels" if len(result.runs) > 1 else ""
+    parts = [f"{result.file}: {total} steps, in the lab {result.lab}{many}", _kernels(result.runs)]
+    parts.append(_steps(result.runs[0]) if len(result.runs) == 1 else _table(result.runs))
+    parts += _legend(result.runs)
+    parts += _errors(result.runs)
+    parts += _reasons(result.runs)
+    if result.untyped:
+        lines = ", ".join(map(str, result.untyped))
+        parts.append(
+            f"shell blocks that no node= says where to type, and that were not typed: lines {lines}"
+        )
+    parts.append("\n".join(f"evidence: {run.evidence}" for run in result.runs if run.evidence))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _kernels(runs: Sequence[OnKernel]) -> str:
+    rows = [("kernel", "ok", "failed", "expected failure", "not run", "seconds", "versions")]
+    for run in runs:
+        versions = ", ".join(f"{program} {version}" for program, version in run.versions.items())
+        counts = [str(count) for count in run.counts.values()]
+        rows.append((run.label, *counts, f"{run.seconds:.1f}", versions or "-"))  # type: ignore[arg-type]
+    return columns(rows)
+
+
+def _steps(run: OnKernel) -> str:
+    rows = [("step", "line", "node", "verdict", "seconds", "typed")]
+    for step in run.steps:
+        seconds = "-" if step.verdict == "not run" else f"{step.seconds:.2f}"
+        rows.append((*_place(step), _mark(step), seconds, _typed(step)))
+    return columns(rows)
+
+
+def _table(runs: Sequence[OnKernel]) -> str:
+    """What was typed, and below it the verdicts: steps downwards, kernels across."""
+    first = [("step", "line", "node", "typed"), *((*_place(step), _typed(step)) for step in runs[0].steps)]
+    second = [("step", *(run.label for run in runs))]
+    for row in zip(*(run.steps for run in runs), strict=True):
+        second.append((str(row[0].number), *map(_mark, row)))
+    return f"{columns(first)}\n\n{columns(second)}"
+
+
+def _place(step: Judged) -> tuple[str, str, str]:
+    return str(step.number), str(step.line), step.node
+
+
+def _typed(step: Judged) -> str:
+    first, *more = printable(step.command).splitlines() or [""]
+    return f"{first[:_TYPED]} ..." if more or len(first) > _TYPED else first
+
+
+def _mark(step: Judged) -> str:
+    return _MARKS[step.verdict] + ("?" if step.doubtful else "")
+
+
+def _legend(runs: Sequence[OnKernel]) -> list[str]:
+    marks = " ".join(_mark(step) for run in runs for step in run.steps)
+    lines = [f"{mark}: {meaning}" for mark, meaning in _MEANINGS.items() if mark in marks]
+    return ["\n".join(lines)] if lines else []
+
+
+def _errors(runs: Sequence[OnKernel]) -> list[str]:
+    return [f"{run.label}: the lab did not come up\n{indented(run.error)}" for run in runs if run.error]
+
+
+def _reasons(runs: Sequence[OnKernel]) -> list[str]:
+    """Why a step is not plainly ok, once for all kernels on which it is so for the same reason."""
+    found: dict[tuple[int, str, str], list[tuple[OnKernel, Judged]]] = {}
+    for run in runs:
+        for step in run.steps:
+            if step.reason and not run.error:
+                found.setdefault((step.number, step.verdict, step.reason), []).append((run, step))
+    parts = []
+    for (number, verdict, reason), where in sorted(found.items()):
+        on = ", ".join(run.label for run, _ in where)
+        text = f"step {number}, {verdict} on {on}: {printable(reason)}"
+        run, step = where[0]
+        if verdict == "failed":
+            text += f"\n{indented(_printed(step))}"
+        parts.append(text)
+    return parts
+
+
+def _printed(step: Judged) -> str:
+    lines = printable(step.output).splitlines()
+    doubt = f"doubtful: step {step.doubtful} went wrong before it\n" if step.doubtful else ""
+    if not lines:
+        return f"{doubt}it printed nothing"
+    shown = lines[-_OUTPUT:]
+    about = (
+        "it printed:" if shown == lines else f"it printed {len(lines)} lines, the last {_OUTPUT} of them:"
+    )
+    return doubt + "\n".join([about, *(f"  {line}" for line in shown)])

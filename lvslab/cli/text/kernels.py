@@ -1,0 +1,119 @@
+"""Kernels as text for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lvslab.cli.text.common import columns
+
+if TYPE_CHECKING:
+    from lvslab.matrix.bisect import Trial
+
+MIB = 1 << 20
+_LINES = 6  # of what a check says, as many as tell what is wrong
+
+
+def listed(found: Mapping[str, Any]) -> str:
+    """What ``kernel.list`` prints."""
+    there = {row["row"] for row in found["store"] if row["source"] != "tree"}
+    rows = [("kernel", "how", "compiler", "arch", "here")]
+    for row in found["catalogue"]:
+        here = "built" if row["name"] in there else "downloaded" if row["downloaded"] else "-"
+        rows.append((row["name"], row["how"], row["compiler"] or "-", row["arch"], here))
+    return f"what can be had\n{columns(rows)}\n\n{_store(found['store'])}"
+
+
+def _store(found: Sequence[Mapping[str, Any]]) -> str:
+    if not found:
+        return "the store is empty: ./run kernel.build VERSION fills it"
+    rows = [("in the store", "release", "compiler", "modules", "on disk", "built")]
+    for row in found:
+        built = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["built"]))
+        size = f"{row['disk'] / MIB:.1f} MiB"
+        rows.append(
+            (row["name"], row["release"], row["compiler"] or "(imported)", str(row["modules"]), size, built)
+        )
+    return columns(rows)
+
+
+def shown(found: Mapping[str, Any]) -> str:
+    """What ``kernel.show`` prints."""
+    parts = []
+    row = dict(found["row"] or {})
+    if row:
+        fixes: Mapping[str, str] = row.pop("fixes", {})
+        source: Mapping[str, str] = row.pop("source", {})
+        pairs = [*row.items(), *((f"source {key}", value) for key, value in source.items() if key != "name")]
+        parts.append(_pairs(row["name"], pairs))
+        if fixes:
+            lines = "\n".join(f"  {name}: {reason}" for name, reason in fixes.items())
+            parts.append(f"what a stock tree needs to build\n{lines}")
+    for kernel in found["store"]:
+        pairs = [*kernel["manifest"].items(), ("folder", kernel["folder"])]
+        pairs = [(key, f"{len(value)}" if key == "modules" else value) for key, value in pairs]
+        parts.append(_pairs(f"{kernel['name']}, in the store", pairs))
+    if not found["store"]:
+        parts.append("the store has none of it")
+    if found["lacks"]:
+        rows = [
+            ("what its IPVS does not have", "since"),
+            *((row["what"], row["since"]) for row in found["lacks"]),
+        ]
+        parts.append(columns(rows))
+    return "\n\n".join(parts)
+
+
+def _pairs(heading: str, pairs: Sequence[tuple[str, Any]]) -> str:
+    lines = [
+        f"  {key.replace('_', ' ')}: {_words(value)}" for key, value in pairs if value not in ("", (), [])
+    ]
+    return "\n".join([heading, *lines])
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def fetched(found: Mapping[str, Any]) -> str:
+    """What ``kernel.fetch`` prints."""
+    return "\n".join(found["files"])
+
+
+def imported(found: Mapping[str, Any]) -> str:
+    """What ``kernel.import`` prints."""
+    number = found["modules"]
+    brought = f"{number or 'no'} module{'' if number == 1 else 's'}"
+    return f"{found['name']} is in the store, with {brought}: ./run lab.up --kernel {found['name']}"
+
+
+def removed(found: Mapping[str, Any]) -> str:
+    """What ``kernel.rm`` prints."""
+    return f"deleted: {', '.join(found['deleted'])}"
+
+
+def tried(result: Trial) -> str:
+    """What ``kernel.try`` prints: a line for each check that did not pass, a summary, and where to look."""
+    lines = [result.kernel] if result.kernel else []
+    for found, case in result.unusual:
+        told = f" ({case.bug})" if case.bug else ""
+        message = case.message.strip().splitlines()
+        lines.append(f"  {case.verdict}{told}: {found.cell.lab}: {case.name}")
+        lines += [f"    {line}" for line in message[:_LINES]]
+    for found in result.results:
+        counts = ", ".join(f"{number} {verdict}" for verdict, number in found.counts.items() if number)
+        lines.append(f"{found.cell.lab}: {counts or 'nothing was run'}; {found.seconds:.1f} s")
+    lines.append(f"{result.answer}: {result.why}" if result.why else result.answer)
+    if result.evidence:
+        lines.append(f"evidence: {result.evidence}")
+    return "\n".join(lines)
+
+
+def toolchains(found: Sequence[Mapping[str, Any]]) -> str:
+    """What ``toolchain.list`` prints."""
+    rows = [("program", "what it is", "state", "built in")]
+    for row in found:
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f} s"
+        rows.append((row["name"], row["what"], row["state"], seconds))
+    return columns(rows)

@@ -1,0 +1,198 @@
+"""A matrix for people: live progress while it runs, and what came of it as text."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from lvslab.cli.text.common import columns
+from lvslab.errors import UsageError
+from lvslab.matrix.folder import resume_command
+from lvslab.matrix.results import WORST_FIRST, Cell, Result, Run, Verdict
+from lvslab.matrix.run import Listener
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.live import Live
+
+_STYLES: Mapping[Verdict, str] = {
+    "error": "bold magenta",
+    "failed": "bold red",
+    "unexpectedly passed": "bold yellow",
+    "expected failure": "yellow",
+    "passed": "green",
+    "skipped": "dim",
+}
+_BAD: tuple[Verdict, ...] = ("error", "failed", "unexpectedly passed")
+
+
+def number(option: str, text: str) -> int | None:
+    """The number that an option was given, None where it was not. Raises UsageError."""
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal():
+        raise UsageError(f"{option} takes a number, and {text!r} is none", f"{option} 42")
+    return int(text)
+
+
+class Progress(Listener):
+    """Says on stderr how a run is going: a picture that changes on a terminal, a line for each cell
+    elsewhere."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self._stream = stream
+        self._live: Live | None = None
+        self._running: dict[Cell, tuple[str, float]] = {}
+        self._expected: Mapping[Cell, float] = {}
+        self._done: dict[Cell, Result] = {}
+        self._cells = 0
+        self._workers = 1
+        self._folder = Path()
+        self._ended = False
+
+    def __enter__(self) -> Progress:
+        if self._stream.isatty() and os.environ.get("TERM") != "dumb":
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(file=self._stream)
+            self._live = Live(get_renderable=self._picture, console=console, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        if kind is not None and self._cells > len(self._done):
+            left = self._cells - len(self._done)
+            print(
+                f"{len(self._done)} of {self._cells} cells are done, and kept in {self._folder}; "
+                f"{left} to go: {resume_command(self._folder)}",
+                file=self._stream,
+                flush=True,
+            )
+
+    def begins(self, folder: Path, run: Run, workers: int, expected: Mapping[Cell, float]) -> None:
+        self._folder, self._cells, self._workers = folder, len(run.cells), workers
+        self._expected = expected
+        self._done = {result.cell: result for result in run.results}
+        done = f", {len(self._done)} done already" if self._done else ""
+        seconds = sum(expected[cell] for cell in run.cells if cell not in self._done) / max(workers, 1)
+        about = f"{len(run.cells)} cells{done}, {workers} at a time, seed {run.seed}, about {_time(seconds)}"
+        self.says(f"{about}\nresults: {folder}")
+
+    def starts(self, cell: Cell, worker: str) -> None:
+        if cell in self._done:
+            return
+        if cell in self._running:
+            self.says(f"{cell}: its worker was lost, {worker} begins again")
+        self._running[cell] = (worker, time.monotonic())
+
+    def ends(self, result: Result) -> None:
+        self._running.pop(result.cell, None)
+        self._done[result.cell] = result
+        self.says(f"[{len(self._done)}/{self._cells}] {line(result)}", _STYLES[result.verdict])
+        if result.verdict in _BAD:
+            self.says(f"    {result.repeat}")
+
+    def says(self, text: str, style: str = "") -> None:
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False, style=style)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def _picture(self) -> Group:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        now = time.monotonic()
+        table = Table.grid(padding=(0, 2))
+        for cell, (worker, begun) in self._running.items():
+            table.add_row(Text(f"  {cell}"), Text(_time(now - begun)), Text(worker, style="dim"))
+        total = sum(self._expected.values())
+        left = sum(seconds for cell, seconds in self._expected.items() if cell not in self._done)
+        left -= sum(min(now - begun, self._expected[cell]) for cell, (_, begun) in self._running.items())
+        verdicts = [result.verdict for result in self._done.values()]
+        counts = Text("  ").join(
+            Text(f"{verdicts.count(verdict)} {verdict}", _STYLES[verdict])
+            for verdict in WORST_FIRST
+            if verdict in verdicts
+        )
+        state = Text(f"{len(self._done)} of {self._cells} cells, ")
+        state.append(f"about {_time(max(left, 0) / max(self._workers, 1))} left  ").append_text(counts)
+        bar: Any = ProgressBar(total=max(total, 1), completed=max(total - left, 0), width=40)
+        return Group(table, bar, state) if self._cells else Group(Text("preparing"))
+
+
+def run(found: Run, folder: Path) -> str:
+    """What ``matrix.run`` ends with."""
+    kernels = list(dict.fromkeys((cell.kernel, cell.ipvsadm) for cell in found.cells))
+    labs = list(dict.fromkeys(cell.lab for cell in found.cells))
+    results = {result.cell: result for result in found.results}
+    heads = [f"{kernel} with {ipvsadm}" if ipvsadm else kernel for kernel, ipvsadm in kernels]
+    rows = [("", *(_short(lab) for lab in labs))]
+    for head, (kernel, ipvsadm) in zip(heads, kernels, strict=True):
+        words = (_word(results.get(Cell(lab=lab, kernel=kernel, ipvsadm=ipvsadm))) for lab in labs)
+        rows.append((_short(head), *words))
+    parts = [columns(rows)]
+    if bad := [result for result in found.results if result.verdict in _BAD]:
+        parts.append("\n\n".join(_explained(result) for result in bad))
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in found.counts.items() if count)
+    flaky = sum(result.flaky for result in found.results)
+    parts.append(
+        f"{len(found.cells)} cells: {counts}{f' ({flaky} flaky)' if flaky else ''}; seed {found.seed}\n"
+        f"results: {folder}\n"
+        f"report:  ./run matrix.report {shlex.quote(str(folder))}"
+    )
+    return "\n\n".join(parts)
+
+
+def line(result: Result) -> str:
+    """A result in a line."""
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in result.counts.items() if count)
+    flaky = ", flaky: it was the lab that broke first" if result.flaky else ""
+    return f"{result.cell}: {result.verdict} ({counts or 'no checks'}; {result.seconds:.1f} s{flaky})"
+
+
+def _explained(result: Result) -> str:
+    found = [case for case in result.cases if case.verdict in _BAD]
+    lines = [f"{result.cell}: {result.verdict}"]
+    if result.error and result.verdict == "error":
+        lines.append(f"  {_first_line(result.error)}")
+    lines += [f"  {case.name}: {case.verdict}: {_first_line(case.message)}" for case in found[:5]]
+    if len(found) > 5:
+        lines.append(f"  and {len(found) - 5} more")
+    return "\n".join([*lines, f"  again: {result.repeat}"])
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+def _word(result: Result | None) -> str:
+    if result is None:
+        return "-"
+    return f"{result.verdict}{', flaky' if result.flaky else ''}"
+
+
+def _short(name: str) -> str:
+    """The last part of a path; other names as they are."""
+    return Path(name).name if "/" in name else name
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

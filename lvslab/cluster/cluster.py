@@ -1,0 +1,364 @@
+"""A lab that runs: booted here, or found by its name; and what can be done with it.
+
+This stands below the check wing, whose fixtures use it, and above build, boot and apply, which it puts
+together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from lvslab.apply import clones as applied
+from lvslab.apply import runner
+from lvslab.apply.clones import Applied
+from lvslab.apply.howto import Step
+from lvslab.apply.ssh import Connection, Executed
+from lvslab.apply.transcript import Entry, Transcript
+from lvslab.boot import control, plan
+from lvslab.boot.launch import Launch
+from lvslab.boot.net import packets
+from lvslab.boot.net.namespaces import Namespaces
+from lvslab.cluster import folder as lab_folder
+from lvslab.cluster import registry
+from lvslab.errors import StateError, UsageError
+from lvslab.guest import keys
+from lvslab.lab.model import Lab, suggest
+
+if TYPE_CHECKING:
+    from lvslab.boot.plan import DirectorKind, Guest
+
+TRANSCRIPT = "transcript.jsonl"
+
+# Ends when dropbear has no sessions (children) any more, or after some seconds: a step may have made one.
+_NO_LOGIN = (
+    "(read -r server < /run/dropbear.pid; n=0; while [ $n -lt 200 ] &&"
+    ' busybox grep -q "^PPid:[^0-9]*$server$" /proc/[0-9]*/status;'
+    " do n=$((n + 1)); busybox usleep 20000; done) 2> /dev/null; :"
+)
+
+Event = Mapping[str, Any]
+Listener = Callable[[Event], None]
+
+
+def nobody(_: Any) -> None:
+    """A listener that does not listen."""
+
+
+class Cluster:
+    """A running lab, spoken to through its supervisor. Connections are made when needed and kept.
+
+    ``versions`` are those of the director's programs and kernel; ``kernel_name`` is the kernel that took the
+    place of the one in lab.yaml, None where none did; ``director_kind`` is what the directors are.
+    ``applied`` is what its directors began with, None where the how-to was not typed on them then;
+    ``copyable`` are the guests that ``copy`` can copy.
+    """
+
+    applied: Applied | None = None
+    copyable: tuple[Guest, ...] = ()
+
+    def __init__(
+        self,
+        name: str,
+        lab: Lab,
+        steps: tuple[Step, ...],
+        evidence: Path,
+        versions: Mapping[str, str],
+        kernel_name: str | None,
+        launch: Launch | None = None,
+        director_kind: DirectorKind = "qemu",
+        ipvsadm: str | None = None,
+    ) -> None:
+        self.name = name
+        self.lab = lab
+        self.steps = steps
+        self.evidence = evidence
+        self.versions = versions
+        self.kernel_name = kernel_name
+        self.director_kind: DirectorKind = director_kind
+        self.ipvsadm = ipvsadm
+        self._control = control.Control(name)
+        self._workers = ThreadPoolExecutor(thread_name_prefix=f"logins of {name}")
+        self._connecting = threading.Lock()
+        self._connections: dict[str, Future[Connection]] = {}
+        self._launch = launch
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def is_virtual(self, node: str) -> bool:
+        """Whether ``node`` is a virtual machine, and no Mininet host."""
+        return node in plan.virtual_machines(self.lab, self.director_kind)
+
+    def close(self) -> None:
+        """Let go of the lab; it runs on, unless this process booted it and has not called ``keep``."""
+        self._workers.shutdown(cancel_futures=True)
+        self._hang_up()
+        self._control.__exit__(None, None, None)
+
+    def _hang_up(self) -> None:
+        for coming in self._connections.values():
+            if not coming.cancelled() and coming.exception() is None:
+                coming.result().close()
+        self._connections.clear()
+
+    def keep(self) -> None:
+        """Let a lab that this process booted run on when the process ends."""
+        if self._launch is not None:
+            self._launch.keep()
+
+    def end(self) -> None:
+        """End the lab, and return when nothing of it is left."""
+        self._control.end()
+
+    def status(self) -> dict[str, Any]:
+        """What the supervisor knows: nodes and their states, and what was noted with ``note``."""
+        answer, _ = self._control.ask("status")
+        return dict(answer)
+
+    def note(self, **notes: Any) -> None:
+        """Have the supervisor remember ``notes`` (JSON), for ``status``."""
+        self._control.ask("note", notes=notes)
+
+    def connect(self, node: str) -> Connection:
+        """An SSH connection to ``node`` over none of the lab's networks, the same one every time."""
+        coming = self.expect(node)
+        try:
+            return coming.result()
+        except BaseException:
+            self._connections.pop(node, None)
+            raise
+
+    def expect(self, node: str) -> Future[Connection]:
+        """The connection that ``connect`` is going to return, begun with now."""
+        with self._connecting:
+            if node not in self._connections:
+                self._connections[node] = self._workers.submit(self._open, node)
+            return self._connections[node]
+
+    def _open(self, node: str) -> Connection:
+        return Connection.open(
+            self.stream(node), key=keys.client_key(), host_key=keys.host_public_key(), node=node
+        )
+
+    def stream(self, node: str) -> socket.socket:
+        """A new stream on which the SSH server of ``node`` speaks."""
+        _, (descriptor,) = self._control.ask("connect", node=node)
+        return socket.socket(fileno=descriptor)
+
+    def console(self, node: str) -> socket.socket:
+        """A stream that is connected with the serial console of the virtual machine ``node``."""
+        _, (descriptor,) = self._control.ask("console", node=node)
+        return socket.socket(fileno=descriptor)
+
+    def namespace(self, node: str) -> int:
+        """An open descriptor of the network namespace of the Mininet host ``node``; the caller closes it."""
+        _, (descriptor,) = self._control.ask("namespace", node=node)
+        return int(descriptor)
+
+    def namespaces(self, node: str) -> Namespaces:
+        """The network and mount namespaces of the Mininet host ``node``; the caller closes both
+        descriptors."""
+        _, (network, mounts) = self._control.ask("namespaces", node=node)
+        return Namespaces(network, mounts)
+
+    def stop_node(self, node: str) -> None:
+        """Have ``node`` fail for good: a virtual machine as if its power had failed, a Mininet host as if
+        its cables had been pulled. It is not brought up again."""
+        self._control.ask("stop node", node=node)
+
+    def execute(self, node: str, command: str, *, timeout: float | None = 30.0) -> Executed:
+        """Run ``command`` on ``node``."""
+        return self.connect(node).execute(command, timeout=timeout)
+
+    def observe(self, node: str, command: str) -> str:
+        """What ``command`` (one whole line of shell) prints on ``node``, without a login: see
+        `control.Control.observe`."""
+        return self._control.observe(node, command)
+
+    def capture(self, node: str, *, room: int, first: int = 0) -> list[packets.Interface]:
+        """The interfaces of ``node``, whose packets are captured from now on; see `packets`."""
+        return packets.listen(self._control, node, room=room, first=first)
+
+    def access_log(self, node: str, kind: str = "http") -> str:
+        """The log of requests of the server on ``node`` whose service is of ``kind``."""
+        _, (descriptor,) = self._control.ask("access log", node=node, kind=kind)
+        with os.fdopen(descriptor) as log:
+            return log.read()
+
+    def stop_service(self, node: str) -> None:
+        """Stop the servers on ``node``, and return when they are gone."""
+        self._control.ask("service", node=node, action="stop")
+
+    def start_service(self, node: str) -> None:
+        """Start the servers on ``node``, and return when they listen."""
+        self._control.ask("service", node=node, action="start")
+
+    def apply(
+        self, report: Callable[[Entry], None] = nobody, *, without: Sequence[str] = ()
+    ) -> runner.Summary:
+        """Type the how-to's steps, each on its node; leave out those whose command holds a text of
+        ``without``.
+
+        Raises StepFailed at the first step that does not end as the how-to says.
+        """
+        steps = [step for step in self.steps if not any(text in step.command for text in without)]
+        with Transcript(self.evidence / TRANSCRIPT) as transcript:
+            try:
+                summary = runner.apply_steps(
+                    steps,
+                    lambda node: self.connect(node).shell(),
+                    transcript,
+                    self.versions,
+                    report,
+                    "" if self.name == self.lab.name else f" --name {self.name}",
+                )
+            except runner.UnexpectedEnd as stopped:
+                self.note(steps=asdict(stopped.summary))
+                raise
+        self.note(steps=asdict(summary))
+        return summary
+
+    def copy(self, summary: runner.Summary) -> Applied:
+        """Copy the directors as they are now, with no login on them; ``summary`` is of the steps that were
+        typed.
+
+        Raises MachineError where QEMU or this machine does not allow it; the lab is as it was then.
+        """
+        self._hang_up()
+        copies: dict[str, tuple[int, int]] = {}
+        try:
+            for guest in self.copyable:
+                self.observe(guest.name, _NO_LOGIN)
+                _, (memory, state) = self._control.ask("copy", node=guest.name)
+                copies[guest.name] = memory, state
+        except BaseException:
+            applied.close(copies)
+            raise
+        transcript = (self.evidence / TRANSCRIPT).read_bytes()
+        return Applied(self.copyable, self.steps, copies, self.evidence, transcript, summary)
+
+
+@contextlib.contextmanager
+def booted(
+    folder: Path,
+    *,
+    name: str,
+    kernel_name: str | None = None,
+    director_kind: str = "qemu",
+    ipvsadm: str | None = None,
+    cold: bool = False,
+    report: Listener = nobody,
+    copyable: bool = False,
+    begin_with: Applied | None = None,
+    steps: tuple[Step, ...] | None = None,
+    evidence: Path | None = None,
+) -> Iterator[Cluster]:
+    """Boot the lab of ``folder`` as ``name``. It ends with the block, or with this process, unless it is
+    kept.
+
+    ``kernel_name`` takes the place of the directors' kernel in lab.yaml. ``director_kind`` is a
+    DirectorKind; "mininet" directors have no kernel but this machine's. ``ipvsadm`` is the version of that
+    program on virtual machines, None for the usual one. ``cold`` boots virtual machines even
+    where a memory snapshot could be resumed. With ``copyable`` they can be copied where the how-to is typed
+    on nothing else, and a lab that is ``begin_with`` such copies has its how-to applied from the beginning;
+    where they are of another kernel or how-to it is booted without. ``steps`` take the place of those of the
+    folder's howto.md. ``evidence`` is a folder for its evidence, None for a new one. ``report`` hears of
+    phases: ``{"event": "begins" | "phase" | "accelerator" | "ready", ...}``, seconds in ``seconds``. Raises
+    LabFileError, UsageError, StateError, MachineError, BuildError, BootError.
+    """
+    lab = lab_folder.lab(folder)
+    if steps is None:
+        steps = lab_folder.steps(folder, lab)
+    registry.check_name(name)
+    kind = _director_kind(director_kind, kernel_name, ipvsadm)
+    registry.need_root()
+    if kernel_name is not None and Path(kernel_name).is_file():
+        kernel_name = str(Path(kernel_name).resolve())
+    if ipvsadm is not None and "/" in ipvsadm:
+        ipvsadm = str(Path(ipvsadm).resolve())
+    copies = {} if begin_with is None else begin_with.copies
+    with control.reserve(name) as listener, Launch(name, listener, copies) as launch:
+        begun = time.monotonic()
+        report({"event": "begins", "phase": "prepare"})
+        # Not before the supervisor has been started, which imports things of its own meanwhile.
+        from lvslab.cluster import prepare
+
+        planned, versions = prepare.plan_of(
+            lab, name, kernel_name, kind, ipvsadm=ipvsadm, cold=cold, evidence=evidence
+        )
+        report({"event": "phase", "phase": "prepare", "seconds": time.monotonic() - begun})
+        typed_on = {step.node for step in steps}
+        if begin_with is not None and begin_with.fits(planned.guests, steps):
+            planned, typed_on = replace(planned, copies=begin_with.copies), set()
+        elif copyable and planned.guests and typed_on <= lab.directors.keys():
+            planned = replace(planned, copyable=True)
+        launch.boot(planned)
+        events = launch.events()
+        report(next(events))  # a supervisor that tells of events takes requests too
+        try:
+            made = Cluster(name, lab, steps, planned.evidence, versions, kernel_name, launch, kind, ipvsadm)
+        except StateError:
+            for event in events:  # the lab has ended already; this says why
+                report(event)
+            raise
+        with made as cluster:
+            for event in events:
+                report(event)
+                if event["event"] == "guest" and event["node"] in typed_on:
+                    cluster.expect(event["node"])  # while the rest of the lab is on its way
+            cluster.note(
+                versions=dict(versions), kernel_name=kernel_name, director_kind=kind, ipvsadm=ipvsadm
+            )
+            if planned.copyable:
+                cluster.copyable = planned.guests
+            elif planned.copies and begin_with is not None:
+                cluster.applied = begin_with
+                begin_with.tell(planned.evidence / TRANSCRIPT)
+                cluster.note(**begin_with.notes)
+            yield cluster
+
+
+def attach(name: str) -> Cluster:
+    """The lab that is up as ``name``. Raises StateError where none is."""
+    status = registry.status(name)
+    folder = Path(status["folder"])
+    lab = lab_folder.lab(folder)
+    steps = lab_folder.steps(folder, lab)
+    evidence, versions = Path(status["evidence"]), status.get("versions", {})
+    kind = status.get("director_kind", "qemu")
+    kernel_name, ipvsadm = status.get("kernel_name"), status.get("ipvsadm")
+    return Cluster(name, lab, steps, evidence, versions, kernel_name, director_kind=kind, ipvsadm=ipvsadm)
+
+
+def _director_kind(word: str, kernel_name: str | None, ipvsadm: str | None) -> DirectorKind:
+    """The kind of director that ``word`` names. Raises UsageError."""
+    if word == "qemu":
+        return "qemu"
+    if word != "mininet":
+        raise UsageError(f"there are no directors of the kind '{word}'", suggest(word, ("qemu", "mininet")))
+    if kernel_name is not None:
+        raise UsageError(
+            "a Mininet director runs on this machine's kernel, and takes no other",
+            "leave out --kernel, or --director mininet",
+        )
+    if ipvsadm is not None:
+        raise UsageError(
+            "a Mininet director uses this machine's ipvsadm, and takes no other",
+            "leave out --ipvsadm, or --director mininet",
+        )
+    return "mininet"

@@ -1,0 +1,111 @@
+"""Commands on labs that are up, as far as their supervisors alone can answer them.
+
+Apart from `lab`, since they are to end at once: none of this imports what reads, boots or checks a lab.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lvslab import paths
+from lvslab.boot import control
+from lvslab.errors import LvsLabError, MachineError, StateError, UsageError
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+
+
+def check_name(name: str) -> str:
+    """``name`` itself, where it can be a lab's name. Raises UsageError."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"'{name}' cannot be a lab's name",
+            "a name has lower-case letters, digits and hyphens, at most 32",
+        )
+    return name
+
+
+def name_of_its_own(folder: str) -> str:
+    """A name for a lab that nobody is to type: from that of its ``folder``, whatever that is called."""
+    stem = re.sub("[^a-z0-9]+", "-", folder.lower())[:20].strip("-") or "lab"
+    return f"{stem}-{secrets.token_hex(3)}"
+
+
+def need_root() -> None:
+    """Raise MachineError where this process is not root's."""
+    if os.geteuid() != 0:
+        raise MachineError("labs need root: they make namespaces, bridges and taps", "sudo ./run ...")
+
+
+def names() -> list[str]:
+    """The names of the labs that are up."""
+    return control.running()
+
+
+def only(name: str) -> str:
+    """``name``, or the one lab that is up where it is "". Raises StateError where it is not clear which."""
+    if name:
+        return name
+    up_now = control.running()
+    if len(up_now) == 1:
+        return up_now[0]
+    if not up_now:
+        raise StateError("no lab is up", "start one with ./run lab.up")
+    raise StateError(f"several labs are up: {', '.join(up_now)}", "say which one with --name")
+
+
+def talk_to(name: str) -> control.Control:
+    """A conversation with the supervisor of a lab. Raises MachineError, UsageError, StateError."""
+    need_root()
+    return control.Control(check_name(name))
+
+
+def status(name: str) -> dict[str, Any]:
+    """What a running lab is doing, as ``lab.status --json`` prints it."""
+    with talk_to(name) as conversation:
+        found, _ = conversation.ask("status")
+    return dict(found)
+
+
+def listed() -> list[dict[str, Any]]:
+    """Every lab there is: its name, title, number of nodes, and the names under which it is up."""
+    from lvslab.cluster import folder as lab_folder
+    from lvslab.lab import model
+
+    up: dict[str, list[dict[str, Any]]] = {}
+    if os.geteuid() == 0:
+        for name in control.running():
+            # One that does not answer now is not to keep the others from being shown.
+            with suppress(LvsLabError), control.Control(name, patience=5.0) as conversation:
+                found, _ = conversation.ask("status")
+                up.setdefault(found["folder"], []).append(found)
+    rows = []
+    for folder in map(str, (paths.labs() / name for name in model.list_labs(paths.labs()))):
+        lab = lab_folder.lab(Path(folder))
+        names = [found["name"] for found in up.pop(str(lab.folder), [])]
+        rows.append(_row(lab.name, lab.title, len(lab.nodes), names, str(lab.folder)))
+    for folder, labs in up.items():
+        # A lab of somebody's own. It runs on, whatever has become of its folder.
+        title = f"in {folder}"
+        with suppress(LvsLabError):
+            title = lab_folder.lab(Path(folder)).title
+        names = [found["name"] for found in labs]
+        rows.append(_row(labs[0]["lab"], title, len(labs[0]["nodes"]), names, folder))
+    return rows
+
+
+def _row(lab: str, title: str, nodes: int, names: list[str], folder: str) -> dict[str, Any]:
+    return {"lab": lab, "title": title, "nodes": nodes, "up": names, "folder": folder}
+
+
+def down(names: list[str]) -> list[str]:
+    """End the labs ``names`` and return when nothing of them is left; the names of those that were up."""
+    need_root()
+    for name in names:
+        with talk_to(name) as conversation:
+            conversation.end()
+    return names

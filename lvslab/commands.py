@@ -1,0 +1,357 @@
+"""The facade: what the tasks call, one function for each command. Booting, applying and checking, put
+together."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lvslab import paths
+from lvslab.apply import transcript
+from lvslab.apply.login import ssh_command
+from lvslab.apply.shell import ConnectionLost
+from lvslab.apply.transcript import Entry
+from lvslab.check import pytest_run as checked
+from lvslab.check.pytest_run import Checked
+from lvslab.cluster import cluster
+from lvslab.cluster import registry as names
+from lvslab.cluster.cluster import Cluster, Event, nobody
+from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
+from lvslab.guest import keys
+from lvslab.lab import model
+
+if TYPE_CHECKING:
+    from lvslab.check.ftp_rounds import Turns
+    from lvslab.check.ipvs.table import Service
+    from lvslab.check.rounds import Round
+
+DEFAULT = "web-nat"
+FIRST_ROUND = 12
+"""Requests in the round that ``lab.up`` shows: a multiple of the sum of small weights. Where there are more
+servers than that, there is a request for each."""
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Who hears of events of the boot and of steps that were taken."""
+
+    event: Callable[[Event], None] = nobody
+    step: Callable[[Entry], None] = nobody
+
+
+@dataclass(frozen=True)
+class Directors:
+    """What directors are to be, other than lab.yaml says: their kernel, kind, and version of ipvsadm."""
+
+    kernel: str | None
+    kind: str
+    ipvsadm: str | None
+
+
+@dataclass(frozen=True)
+class Up:
+    """What came of ``up``, as ``lab.up --json`` prints it. ``phases`` are in seconds."""
+
+    lab: str
+    name: str
+    kernel: str
+    accelerator: str
+    nodes: dict[str, Any]
+    steps: dict[str, int]
+    distribution: dict[str, dict[str, int]]
+    phases: dict[str, float]
+    table: str
+    evidence: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``--json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What came of ``verify``."""
+
+    up: Up
+    checked: Checked
+
+    @property
+    def exit_code(self) -> int:
+        """As of the checks."""
+        return self.checked.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``--json``."""
+        return {"up": self.up.as_json(), "checks": self.checked.as_json()}
+
+
+def up(
+    lab: str,
+    *,
+    name: str = "",
+    kernel: str | None = None,
+    director: str = "qemu",
+    ipvsadm: str | None = None,
+    apply: bool = True,
+    cold: bool = False,
+    listeners: Listeners = Listeners(),  # frozen, and holds no state
+) -> Up:
+    """Boot a lab, apply its how-to, take a first round of requests, and leave it running.
+
+    ``director`` is a DirectorKind: what its directors are. ``ipvsadm`` is the version of that program on
+    them, None for the usual one. ``cold`` boots them even where a memory snapshot
+    of them could be resumed, and makes none.
+
+    The lab stays up where a step fails (StepFailed) or the round does (CheckFailed), for a look;
+    otherwise an error ends it. Raises every LvsLabError but UsageError's relatives after the lab has
+    been named.
+    """
+    folder = model.find(lab, paths.labs())
+    with ExitStack() as held:
+        try:
+            own_name = name or folder.resolve().name
+            wanted = Directors(kernel, director, ipvsadm)
+            running, result = _up(held, folder, own_name, wanted, apply, cold, listeners)
+        except _Stopped as stopped:
+            stopped.running.keep()
+            raise stopped.why from None
+        running.keep()
+    return result
+
+
+class _Stopped(Exception):
+    """A step or the first round failed in a lab that is up."""
+
+    def __init__(self, running: Cluster, why: LvsLabError) -> None:
+        super().__init__(str(why))
+        self.running = running
+        self.why = why
+
+
+def _up(
+    held: ExitStack,
+    folder: Path,
+    name: str,
+    wanted: Directors,
+    apply: bool,
+    cold: bool,
+    listeners: Listeners,
+) -> tuple[Cluster, Up]:
+    """A lab that is up for as long as ``held`` is, unless it is kept. Raises _Stopped for a look at it."""
+    phases: dict[str, float] = {}
+
+    imports = threading.Thread(target=_import_the_rest, name="imports", daemon=True)
+
+    def report(event: Event) -> None:
+        if event["event"] == "phase":
+            phases[event["phase"]] = round(event["seconds"], 3)
+            if event["phase"] == "guests started" and apply:
+                imports.start()
+        listeners.event(event)
+
+    booted = cluster.booted(
+        folder,
+        name=name,
+        kernel_name=wanted.kernel,
+        director_kind=wanted.kind,
+        ipvsadm=wanted.ipvsadm,
+        cold=cold,
+        report=report,
+    )
+    running = held.enter_context(booted)
+    taken: Round | Turns | None = None
+    try:
+        if apply:
+            with _phase("steps", report):
+                running.apply(listeners.step)
+            if _first_service(running) is not None:
+                with _phase("first round", report):
+                    taken = first_round(running)
+            running.note(distribution=distribution(taken))
+    except (StepFailed, CheckFailed) as why:
+        raise _Stopped(running, why) from why
+    running.note(phases=phases)
+    return running, _result(running, phases, taken)
+
+
+def _import_the_rest() -> None:
+    """Import what steps and rounds need. That takes 0.3 s, in which the guests come up."""
+    with suppress(ImportError):  # whoever needs it says so
+        import paramiko  # noqa: F401
+
+        from lvslab.check import testbed  # noqa: F401
+
+
+def first_round(running: Cluster) -> Round | Turns | None:
+    """A round of requests from the first client through the first director to a web service, or of logins to
+    an FTP service where there is none; None where there is neither."""
+    found = _first_service(running)
+    if found is None:
+        return None
+    from lvslab.check import ftp_rounds
+    from lvslab.check.testbed import Testbed
+
+    kind, service = found
+    count = max(FIRST_ROUND, len(service.destinations))
+    with Testbed(running) as testbed:
+        if kind == "http":
+            return testbed.round(count=count, service=str(service))
+        return ftp_rounds.turns(testbed, count, service=service)
+
+
+def _first_service(running: Cluster) -> tuple[str, Service] | None:
+    """The service of the first round, and of what kind its servers are: the first one of which a model can
+    say who answers. Raises CheckFailed where the steps cannot be read as a table."""
+    from lvslab.check import rounds
+    from lvslab.check.ipvs import director
+    from lvslab.check.ipvs.table import TableError
+
+    if all(map(running.is_virtual, running.lab.clients)):
+        return None  # requests are made on Mininet hosts
+    try:
+        table = director.table_of_steps(running, next(iter(running.lab.directors)))
+    except TableError as unread:
+        message = f"no first round is made, since the steps cannot be read as a table: {unread.message}"
+        raise CheckFailed(message, unread.hint) from None
+    kinds = ("http", "ftp")
+    found = ((kind, service) for kind in kinds for service in rounds.services_of(running, table, kind))
+    return next((pair for pair in found if not rounds.unforeseen(pair[1])), None)
+
+
+def distribution(taken: Round | Turns | None) -> dict[str, dict[str, int]]:
+    """Requests for each server: ``expected`` by the scheduler's model, and ``observed``."""
+    if taken is None:
+        return {}
+    expected, observed = taken.expected_counts, taken.observed_counts
+    return {
+        server: {"expected": expected.get(server, 0), "observed": observed.get(server, 0)}
+        for server in sorted({*expected, *observed})
+    }
+
+
+def apply(name: str, listeners: Listeners) -> Up:
+    """Apply the how-to to a lab that is up without it, and take a first round of requests."""
+    with cluster.attach(name) as running:
+        found = running.status()
+        if "steps" in found:
+            raise StateError(
+                f"the how-to has been applied to the lab '{name}' already",
+                "a second time would not be what howto.md says: lab.down, and then lab.up, make a new one",
+            )
+        phases = dict(found.get("phases", {}))
+        begun = time.monotonic()
+        running.apply(listeners.step)
+        phases["steps"] = round(time.monotonic() - begun, 3)
+        taken = first_round(running)
+        running.note(distribution=distribution(taken), phases=phases)
+        return _result(running, phases, taken)
+
+
+def execute(name: str, node: str, command: str) -> int:
+    """Run ``command`` on a node with this process's stdin, stdout and stderr; its exit status."""
+    with cluster.attach(name) as running:
+        stdin = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
+        sys.stdout.flush()  # what the commands before this one have printed comes first
+        try:
+            return running.connect(node).stream(
+                command, stdout=sys.stdout.buffer, stderr=sys.stderr.buffer, stdin=stdin
+            )
+        except ConnectionLost:
+            running.stream(node).close()  # says what is the matter with the node, where something is
+            raise
+
+
+def check(name: str, junit: Path | None, *, quiet: bool) -> Checked:
+    """Run the checks of a running lab with pytest. ``quiet`` sends pytest's words to stderr."""
+    from lvslab.report.junit import check_place
+
+    check_place(junit)
+    with cluster.attach(name) as running:
+        folder, evidence = running.lab.folder, running.evidence
+        if "steps" not in running.status():
+            raise StateError(
+                f"the how-to has not been applied to the lab '{name}'", "./run lab.apply does it"
+            )
+    return checked.run(folder, name, junit or evidence / "junit.xml", quiet=quiet)
+
+
+def steps_taken(name: str) -> list[Entry]:
+    """The transcript of a running lab."""
+    with cluster.attach(name) as running:
+        file = running.evidence / cluster.TRANSCRIPT
+        return transcript.read(file) if file.exists() else []
+
+
+def login(name: str, node: str) -> list[str]:
+    """The command that logs in to a node interactively, to be executed in this process's place."""
+    with cluster.attach(name) as found:
+        found.stream(node).close()  # says at once where there is no such node
+    return ssh_command(name, node, key=keys.client_key(), host_key=keys.host_public_key())
+
+
+def attach_console(name: str, node: str) -> None:
+    """Connect this process's terminal with the serial console of a director, until it is left."""
+    from lvslab import terminal
+
+    with cluster.attach(name) as found:
+        terminal.attach(found.console(node))
+
+
+def verify(
+    lab: str,
+    *,
+    kernel: str | None,
+    director: str,
+    ipvsadm: str | None = None,
+    junit: Path | None,
+    listeners: Listeners,
+    only: Collection[str] = (),
+) -> Verified:
+    """Up, check and down in one, under a name of its own; with ``only`` some, those checks whose
+    names hold one of these, and no others."""
+    from lvslab.report.junit import check_place
+
+    check_place(junit)
+    folder = model.find(lab, paths.labs())
+    name = names.name_of_its_own(folder.resolve().name)
+    with ExitStack() as held:
+        try:
+            wanted = Directors(kernel, director, ipvsadm)
+            _, result = _up(held, folder, name, wanted, True, False, listeners)
+        except _Stopped as stopped:
+            raise stopped.why from None
+        report = junit or Path(result.evidence) / "junit.xml"
+        found = checked.run(folder, name, report, quiet=True, select=" or ".join(sorted(only)))
+    return Verified(result, found)
+
+
+def _result(running: Cluster, phases: dict[str, float], taken: Round | Turns | None) -> Up:
+    described = running.status()
+    return Up(
+        lab=running.lab.name,
+        name=running.name,
+        kernel=str(running.versions.get("kernel", "")),
+        accelerator=described["accelerator"],
+        nodes=described["nodes"],
+        steps=described.get(
+            "steps", {"total": len(running.steps), "taken": 0, "failed": 0, "expected_failures": 0}
+        ),
+        distribution=distribution(taken),
+        phases=phases,
+        table=taken.table if taken else "",
+        evidence=str(running.evidence),
+    )
+
+
+@contextmanager
+def _phase(name: str, report: Callable[[Event], None]) -> Iterator[None]:
+    begun = time.monotonic()
+    report({"event": "begins", "phase": name})
+    yield
+    report({"event": "phase", "phase": name, "seconds": time.monotonic() - begun})

@@ -1,0 +1,288 @@
+"""Debian packages as a source of kernels and guest programs: downloaded and read, never installed.
+
+The machine's own apt configuration says where packages come from and verifies their signatures. Packages
+that would start a service on the user's machine (nginx, dropbear, ipvsadm) are read straight from their
+archives.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, cast
+
+from lvslab import paths
+from lvslab.cache import store
+from lvslab.debian import apt_lists
+from lvslab.errors import BuildError, CommandFailed, MachineError
+from lvslab.run import run
+
+log = logging.getLogger("lvslab.progress.packages")
+
+# An empty dpkg status makes apt resolve as if nothing were installed: the result depends on the distribution
+# alone. The caches are off because apt would store this other view over the machine's own.
+_OWN_VIEW = (
+    "-o", "Dir::State::status=/dev/null",
+    "-o", "Dir::Cache::pkgcache=",
+    "-o", "Dir::Cache::srcpkgcache=",
+    "-o", "APT::Install-Recommends=false",
+    "-o", "APT::Sandbox::User=root",
+    "-o", "Acquire::ForceHash=SHA256",
+    "-o", "Debug::NoLocking=true",
+)  # fmt: skip
+
+ARCHITECTURE = "amd64"
+
+
+@dataclass(frozen=True)
+class Package:
+    """One package file in the cache: ``name_version_architecture.deb`` and its SHA-256."""
+
+    file: str
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        return folder() / self.file
+
+    @property
+    def name(self) -> str:
+        return self.file.split("_")[0]
+
+    @property
+    def version(self) -> str:
+        """The Debian version, as dpkg prints it."""
+        return self.file.split("_")[1].replace("%3a", ":")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a package: ``path`` without a leading slash, its mode, its content or where it links
+    to."""
+
+    path: str
+    mode: int
+    content: bytes
+    target: str | None = None
+
+
+def folder() -> Path:
+    """Where package files are kept."""
+    return paths.cache() / "packages"
+
+
+def fetch(
+    names: Sequence[str], *, dependencies: bool = True, release: str | None = None
+) -> tuple[Package, ...]:
+    """The newest packages ``names`` of this distribution, or of the Debian ``release``, and all they depend
+    on, in the cache.
+
+    What was resolved once stays so until the cache is cleared: a lab does not change under its user because
+    apt's lists did. Raises MachineError where apt cannot serve them, BuildError where a checksum is wrong.
+    """
+    release = _other(release)
+    key = sha256(json.dumps([_whose(release), list(names), dependencies]).encode()).hexdigest()[:16]
+    manifest = folder() / f"resolved-{key}.json"
+    if (known := _read(manifest)) is not None:
+        return known
+    with store.locked("packages"):
+        if (known := _read(manifest)) is not None:
+            return known
+        packages = _download(_action(names, dependencies), release)
+        store.write(manifest, json.dumps([asdict(package) for package in packages], indent=1).encode())
+    return packages
+
+
+def depends_on(name: str, wanted: re.Pattern[str], *, release: str | None = None) -> str:
+    """The first package matching ``wanted`` that the newest (meta) package ``name`` depends on.
+
+    Remembered like what ``fetch`` resolves. Raises MachineError where this distribution, or the Debian
+    ``release``, has no such package.
+    """
+    if known := remembered(name, release=release):
+        return known
+    release = _other(release)
+    command = ["apt-cache", *_view(release), "--no-all-versions", "show", name]
+    shown = _with_lists(command, release).decode()
+    for line in shown.splitlines():
+        for part in line.removeprefix("Depends:").split(",") if line.startswith("Depends:") else ():
+            if wanted.match(part.strip()):
+                store.write(_memory(name, release), part.split()[0].encode())
+                return part.split()[0]
+    raise MachineError(f"{_whose(release)} has no package {name} that brings {wanted.pattern}")
+
+
+def remembered(name: str, *, release: str | None = None) -> str | None:
+    """What ``depends_on`` remembers of ``name``, if anything."""
+    memory = _memory(name, _other(release))
+    return memory.read_text() if memory.exists() else None
+
+
+def forget(name: str, *, release: str | None = None) -> None:
+    """Forget what ``depends_on`` remembers of ``name``: the archive may have moved on since."""
+    _memory(name, _other(release)).unlink(missing_ok=True)
+
+
+def members(package: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    """The files and symbolic links of a package whose path (no leading ``./``) is ``wanted``."""
+    import tarfile  # only to make what most starts find in the cache
+
+    command = ["dpkg-deb", "--fsys-tarfile", str(package)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        stream = cast(IO[bytes], process.stdout)
+        try:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for entry in archive:
+                    path = entry.name.removeprefix("./")
+                    if not wanted(path):
+                        continue
+                    mode = stat.S_IMODE(entry.mode)
+                    if entry.issym():
+                        yield Member(path, mode, b"", entry.linkname)
+                    elif entry.islnk():
+                        yield Member(path, mode, b"", "/" + entry.linkname.removeprefix("./"))
+                    elif entry.isfile():
+                        content = archive.extractfile(entry)
+                        yield Member(path, mode, content.read() if content else b"")
+                stream.read()
+        except tarfile.TarError as broken:
+            raise BuildError(f"{package} is not a whole Debian package: {broken}") from None
+        if process.wait() != 0:
+            said = cast(IO[bytes], process.stderr).read().decode(errors="replace").strip()
+            raise BuildError(f"{package} is not a whole Debian package", said)
+
+
+def copy_member(package: Path, path: str, target: IO[bytes]) -> None:
+    """Write the file ``path`` (no leading ``./``) of a package to ``target``, however large it is.
+
+    Raises BuildError where the package does not have it, or is not whole.
+    """
+    import tarfile
+
+    command = ["dpkg-deb", "--fsys-tarfile", str(package)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        stream = cast(IO[bytes], process.stdout)
+        found = False
+        try:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for entry in archive:
+                    if entry.name.removeprefix("./") == path and (content := archive.extractfile(entry)):
+                        shutil.copyfileobj(content, target, 1 << 20)
+                        found = True
+                stream.read()
+        except tarfile.TarError as broken:
+            raise BuildError(f"{package} is not a whole Debian package: {broken}") from None
+        if process.wait() != 0:
+            raise BuildError(f"{package} is not a whole Debian package")
+    if not found:
+        raise BuildError(f"{package} has no {path}")
+
+
+def distribution() -> str:
+    """Which distribution's packages these are, such as ``debian-12``. Raises MachineError where it has
+    no apt."""
+    fields = apt_lists.os_release()
+    if not Path("/usr/bin/apt-get").exists():
+        raise MachineError(
+            f"{fields.get('PRETTY_NAME', 'this distribution')} has no apt",
+            "guest images are made of Debian's packages: use Debian 12 or later",
+        )
+    return f"{fields.get('ID', 'unknown')}-{fields.get('VERSION_ID', 'unknown')}"
+
+
+def _read(manifest: Path) -> tuple[Package, ...] | None:
+    try:
+        packages = tuple(Package(**row) for row in json.loads(manifest.read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    place = folder()  # once: these are a hundred packages
+    return packages if all((place / package.file).exists() for package in packages) else None
+
+
+def _action(names: Sequence[str], dependencies: bool) -> list[str]:
+    return ["install", "-y", *names] if dependencies else ["download", *names]
+
+
+def _other(release: str | None) -> str | None:
+    """None for this machine's own release, which its own apt configuration serves."""
+    return None if release is None or apt_lists.is_own(release) else release
+
+
+def _whose(release: str | None) -> str:
+    return distribution() if release is None else f"debian-{release}"
+
+
+def _memory(name: str, release: str | None) -> Path:
+    return folder() / f"meta-{_whose(release)}-{name}"
+
+
+def _view(release: str | None) -> tuple[str, ...]:
+    return _OWN_VIEW if release is None else (*_OWN_VIEW, *apt_lists.options(release))
+
+
+def _download(action: list[str], release: str | None) -> tuple[Package, ...]:
+    folder().mkdir(parents=True, exist_ok=True)
+    # With archives nowhere: apt does not list what it finds in its archives already.
+    nowhere = ["-o", "Dir::Cache::archives=/nonexistent"]
+    listed = _with_lists(["apt-get", *_view(release), *nowhere, "-qq", "--print-uris", *action], release)
+    packages = tuple(_listed(line) for line in listed.decode().splitlines() if line.startswith("'"))
+    missing = [package for package in packages if not package.path.exists()]
+    if missing:
+        log.info("downloading %s", _counted(missing, _whose(release)))
+        (folder() / "partial").mkdir(exist_ok=True)
+        where = ["-o", f"Dir::Cache::archives={folder()}"]
+        only = ["--download-only"] if action[0] == "install" else []
+        _apt(["apt-get", *_view(release), *where, "-qq", *only, *action])
+    for package in missing:
+        if not package.path.exists():
+            raise BuildError(f"apt did not deliver {package.file}")
+        if store.sha256(package.path) != package.sha256:
+            package.path.unlink()
+            raise BuildError(
+                f"{package.file} does not have the checksum that its archive names", "try again"
+            )
+    return packages
+
+
+def _counted(packages: Sequence[Package], whose: str) -> str:
+    if len(packages) == 1:
+        return f"the package {packages[0].name} {packages[0].version}"
+    return f"{len(packages)} packages of {whose}, {packages[-1].name} among them"
+
+
+def _listed(line: str) -> Package:
+    """One line of ``apt-get --print-uris``: ``'URI' FILE SIZE SHA256:SUM``."""
+    _, file, _, checksum = shlex.split(line)
+    return Package(file, checksum.removeprefix("SHA256:"))
+
+
+def _with_lists(command: list[str], release: str | None) -> bytes:
+    """Run an apt command; where it fails, once more with new lists: old or missing ones are the usual
+    reason."""
+    try:
+        return _apt(command)
+    except MachineError:
+        if release is None:
+            _apt(["apt-get", "-qq", "update"])
+        else:
+            log.info("getting the package lists of Debian %s", release)
+            apt_lists.update(release)
+        return _apt(command)
+
+
+def _apt(command: list[str]) -> bytes:
+    try:
+        return run(command, cwd=folder() if folder().is_dir() else None, env={"LC_ALL": "C.UTF-8"}).stdout
+    except CommandFailed as failed:
+        raise MachineError(
+            f"apt cannot get what a guest is made of: {failed.message}", failed.hint
+        ) from None

@@ -1,0 +1,70 @@
+"""A guest with the distribution's own programs, for kernels of today."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lvslab.debian import libraries, packages
+from lvslab.guest import files as guest_files
+from lvslab.guest import reseed
+from lvslab.guest.formats import LINK, Entry
+from lvslab.kernel.find import Kernel
+
+# The programs of a director, by package. Listed are the files that a guest runs; libraries follow by
+# themselves.
+PACKAGES = ("bash", "busybox-static", "dash", "dropbear-bin", "iproute2", "iptables", "ipvsadm")
+_IPVSADM = "usr/sbin/ipvsadm"
+PROGRAMS = (
+    guest_files.BUSYBOX,
+    "usr/bin/bash",
+    "usr/bin/dash",
+    "usr/sbin/dropbear",
+    "usr/bin/ip",
+    "usr/sbin/xtables-nft-multi",
+    "usr/sbin/xtables-legacy-multi",
+    _IPVSADM,
+    "usr/sbin/ipvsadm-save",
+    "usr/sbin/ipvsadm-restore",
+)
+_EXTENSIONS = "usr/lib/x86_64-linux-gnu/xtables/"
+# Debian's alternatives point iptables to the nft variant.
+_IPTABLES = {
+    f"{name}{variant}{part}": f"xtables-{target}-multi"
+    for name in ("iptables", "ip6tables")
+    for variant, target in (("", "nft"), ("-nft", "nft"), ("-legacy", "legacy"))
+    for part in ("", "-save", "-restore")
+}
+# Of IPVS the core, as in the tutorial's kernel, where it is built in; each scheduler and helper is loaded
+# when the first service asks for it. iptables would load the others when it first needs them, for a quarter
+# of a second.
+_LOADED = ("virtio_pci", "virtio_net", "e1000", "ip_vs", "nf_tables", "nft_compat", "nft_chain_nat")
+
+
+def entries(
+    kernel: Kernel, programs: Sequence[packages.Package], ipvsadm: Path | None = None
+) -> list[Entry]:
+    """What is in the image of ``kernel`` with the ``programs`` of PACKAGES, and ``ipvsadm`` in place of
+    theirs."""
+    files = libraries.files_of(programs, lambda path: "bin/" in path or "lib" in path)
+    if ipvsadm is not None:
+        files = {**files, _IPVSADM: packages.Member(_IPVSADM, 0o755, ipvsadm.read_bytes())}
+    extensions = [path for path in files if path.startswith(_EXTENSIONS)]
+    chosen = libraries.closure(files, [*PROGRAMS, *extensions])
+    found = [_entry(path, member) for path, member in chosen.items()]
+    found += [Entry(f"usr/sbin/{name}", LINK, target.encode()) for name, target in _IPTABLES.items()]
+    found += [Entry("lib64", LINK, b"usr/lib64"), Entry("usr/bin/sh", LINK, b"dash")]
+    found += guest_files.common(kernel, reseed.program(), (*_LOADED, "xt_MASQUERADE"))
+    return found + guest_files.applets(files[guest_files.BUSYBOX].content, found)
+
+
+def versions(programs: Sequence[packages.Package]) -> Mapping[str, str]:
+    """The versions of the programs that how-tos name."""
+    found = {package.name: package.version.split(":")[-1] for package in programs}
+    return {name: found[name] for name in ("iptables", "ipvsadm")}
+
+
+def _entry(path: str, member: packages.Member) -> Entry:
+    if member.target is not None:
+        return Entry(path, LINK, member.target.encode())
+    return Entry(path, 0o100000 | member.mode, member.content)

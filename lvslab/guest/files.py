@@ -1,0 +1,85 @@
+"""What every guest image has, whatever programs are in it: scripts, settings, keys, folders and modules."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+
+from lvslab.debian import libraries
+from lvslab.guest import keys
+from lvslab.guest.formats import FILE, FOLDER, LINK, PROGRAM, Entry
+from lvslab.kernel import modules
+from lvslab.kernel.find import Kernel
+from lvslab.run import run
+
+BUSYBOX = "usr/bin/busybox"
+
+_PLACES = {
+    "init": "init",
+    "inittab": "etc/inittab",
+    "page": "var/www/html/cgi-bin/index.cgi",
+}
+_FILES = {
+    "etc/passwd": "root:x:0:0:root:/root:/etc/lvslab/login\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/shells": "/bin/sh\n/etc/lvslab/login\n",
+    "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "etc/sysctl.conf": "# sysctl -p reads the settings in this file.\n",
+    # Asked for at every prompt: the console's shell is there before the node has its name.
+    "etc/profile": (
+        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nPS1='$(hostname)# '\n"
+    ),
+}
+
+
+def scripts() -> Mapping[str, str]:
+    """The scripts of a guest and its inittab, by file name."""
+    folder = resources.files("lvslab.guest") / "root"
+    return {file.name: file.read_text() for file in sorted(folder.iterdir(), key=lambda file: file.name)}
+
+
+def common(kernel: Kernel, reseed: bytes, loaded: Iterable[str]) -> list[Entry]:
+    """All but the programs. ``reseed`` is the program of that name, ``loaded`` the modules that a guest
+    loads when it boots, as far as it has them.
+    """
+    entries = [Entry(folder, LINK, f"usr/{folder}".encode()) for folder in ("bin", "sbin", "lib")]
+    entries += [Entry(name, FOLDER) for name in ("dev", "proc", "sys", "run", "mnt", "var/log/httpd")]
+    entries += [Entry("tmp", stat.S_IFDIR | 0o1777), Entry("root/.ssh", stat.S_IFDIR | 0o700)]
+    entries += [Entry("root", stat.S_IFDIR | 0o700), Entry("var/run", LINK, b"/run")]
+    entries += [Entry(path, FILE, text.encode()) for path, text in _FILES.items()]
+    for name, text in scripts().items():
+        entries.append(Entry(_PLACES.get(name, f"etc/lvslab/{name}"), PROGRAM, text.encode()))
+    entries.append(Entry("etc/lvslab/modules", FILE, "\n".join([*loaded, ""]).encode()))
+    entries.append(Entry("etc/lvslab/reseed", PROGRAM, reseed))
+    private = stat.S_IFREG | 0o600
+    entries.append(Entry("root/.ssh/authorized_keys", private, keys.client_public_key().encode()))
+    entries.append(Entry("etc/dropbear/dropbear_ed25519_host_key", private, keys.dropbear_host_key()))
+    return entries + _modules(kernel)
+
+
+def applets(busybox: bytes, entries: Iterable[Entry]) -> list[Entry]:
+    """A link to ``busybox`` for each program that it has and that is not among ``entries``, under the path
+    it names itself.
+    """
+    descriptor = os.memfd_create("busybox")
+    try:
+        os.write(descriptor, busybox)
+        listed = run(
+            ["busybox", "--list-full"], executable=f"/proc/self/fd/{descriptor}", pass_fds=[descriptor]
+        ).stdout
+    finally:
+        os.close(descriptor)
+    # By name and not by path: /usr/sbin/ip of busybox would come before iproute2's /usr/bin/ip.
+    taken = {Path(entry.path).name for entry in entries if "bin/" in entry.path}
+    links = (libraries.merged(path) for path in listed.decode().split())
+    return [Entry(path, LINK, f"/{BUSYBOX}".encode()) for path in links if Path(path).name not in taken]
+
+
+def _modules(kernel: Kernel) -> list[Entry]:
+    chosen = kernel.needed_modules()
+    base = f"usr/lib/modules/{kernel.release}"
+    entries = [Entry(f"{base}/{module.path}", FILE, module.content) for module in chosen]
+    return entries + [Entry(f"{base}/{name}", FILE, text) for name, text in modules.tables(chosen).items()]

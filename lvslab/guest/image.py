@@ -1,0 +1,82 @@
+"""Guest images: programs, a kernel's modules and a small init, as the one file that the kernel starts from.
+
+An image is a list of entries put together in memory and written as an archive. It is the same byte for byte
+whenever its inputs are, and its name is a checksum of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from lvslab import paths
+from lvslab.cache import store
+from lvslab.debian import packages
+from lvslab.guest import debian, formats, keys
+from lvslab.guest import files as guest_files
+from lvslab.guest.formats import Entry
+from lvslab.kernel.find import Kernel
+
+log = logging.getLogger("lvslab.progress.image")
+
+_FORMAT = 1
+"""Version of the code that makes images: raise it when the same inputs come to other bytes."""
+_SUFFIX = {"initramfs": "cpio", "ext2": "ext2"}
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in the cache. ``versions`` maps the programs that how-tos name to their versions."""
+
+    path: Path
+    key: str
+    versions: Mapping[str, str]
+
+
+def build(kernel: Kernel, ipvsadm: str | None = None) -> Image:
+    """The guest image for ``kernel``, from the cache or made now.
+
+    ``ipvsadm`` is the version or source tree of that program, where it is not to be the usual one. Raises
+    MachineError, BuildError, UsageError.
+    """
+    if kernel.userland == "musl-i386":
+        # Only where it is needed, as below: it brings the builder of these programs with it.
+        from lvslab.guest import musl
+        from lvslab.kernel.toolchain import musl_programs
+
+        programs = musl_programs.programs(ipvsadm) if ipvsadm else musl_programs.programs()
+        return _made(kernel, [programs.key], programs.versions, lambda: musl.entries(kernel, programs))
+    found = packages.fetch(debian.PACKAGES)
+    inputs = sorted(package.sha256 for package in found)
+    versions, own = debian.versions(found), None
+    if ipvsadm:
+        from lvslab.kernel.toolchain import ipvsadm as ipvsadm_build
+
+        built = ipvsadm_build.today(ipvsadm)
+        inputs.append(built.sha256)
+        versions, own = {**versions, "ipvsadm": built.version}, built.path
+    return _made(kernel, inputs, versions, lambda: debian.entries(kernel, found, own))
+
+
+def _made(
+    kernel: Kernel, inputs: list[str], versions: Mapping[str, str], entries: Callable[[], list[Entry]]
+) -> Image:
+    """The image of ``entries``, which come of ``inputs``."""
+    key = _key(kernel, inputs)
+    path = paths.cache() / "images" / f"{key}.{_SUFFIX[kernel.image_kind]}"
+    if not path.exists():
+        with store.locked("image"):
+            if not path.exists():
+                log.info("making the guest image for kernel %s", kernel.release)
+                store.write(path, formats.pack(entries(), kernel.image_kind))
+    named = {name: versions[name] for name in ("iptables", "ipvsadm")}
+    return Image(path, key, {"kernel": kernel.release, **named})
+
+
+def _key(kernel: Kernel, inputs: list[str]) -> str:
+    about = [kernel.release, kernel.sha256, kernel.modules_key, kernel.image_kind, kernel.userland]
+    parts = [str(_FORMAT), *about, keys.client_public_key(), *inputs, *guest_files.scripts().values()]
+    return sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,149 @@
+"""``howto.review``: what claims rest on is run on each kernel and recorded, and the page is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lvslab import commands, paths
+from lvslab.apply.verdicts import Judged
+from lvslab.errors import LvsLabError, StateError, UsageError
+from lvslab.howto import claims as review
+from lvslab.howto import page as show_review
+from lvslab.howto import verify
+from lvslab.howto.claims import Claims, Recorded
+from lvslab.howto.results import OnKernel
+from lvslab.howto.verify import Listeners
+from lvslab.lab.model import suggest
+from lvslab.report import checksums
+
+_OUTPUT_LINES, _OUTPUT = 8, 800
+"""So many lines, and characters, of what a step printed are recorded."""
+
+
+def recorded(claims: Claims) -> Recorded:
+    """What was recorded for ``claims``. Raises LvsLabError where one of their how-tos is not there."""
+    folder = review.folder()
+    texts = {name: (folder / f"{name}.md").read_text(encoding="utf-8") for name in claims.howtos}
+    labs = {name: _lab_checksum(name) for name in claims.labs}
+    return Recorded(review.read_results(folder / review.RESULTS), texts, labs)
+
+
+def _lab_checksum(name: str) -> str:
+    return checksums.of_folder(paths.labs() / name)[:16]
+
+
+def write() -> Path:
+    """Write the page from what was recorded; its path. Raises StateError where a how-to has changed."""
+    claims = review.read_claims(review.folder() / review.CLAIMS)
+    found = recorded(claims)
+    if stale := found.stale():
+        raise StateError(
+            f"changed since it was recorded, or not recorded: {', '.join(stale)}",
+            f"./run howto.review --record --only {stale[0]}",
+        )
+    page = review.folder().parent / review.REVIEW
+    page.write_text(show_review.document(claims, found), encoding="utf-8")
+    return page
+
+
+def record(only: str, kernels: Sequence[str], listeners: Listeners) -> None:
+    """Run the how-tos and the labs' checks that claims rest on, or the one that is called ``only``, and
+    record what came of them on ``kernels``, or on all of the claims' own. What is done is kept at once.
+
+    Raises UsageError where nothing is called so, and what ``lab.verify`` raises where a lab of checks did
+    not come up.
+    """
+    claims = review.read_claims(review.folder() / review.CLAIMS)
+    known = [*claims.howtos, *claims.labs]
+    if only and only not in known:
+        raise UsageError(f"no claim rests on {only!r}", suggest(only, known))
+    for name in claims.howtos:
+        if only in ("", name):
+            _record_howto(name, kernels or claims.kernels, listeners)
+    for name in claims.labs:
+        if only in ("", name):
+            checks = [check for claim in claims.claims for check in claim.checks if check.lab == name]
+            wanted = {check.function for check in checks}
+            for kernel in kernels or claims.kernels:
+                listeners.kernel(kernel)
+                _record_checks(name, kernel, wanted, listeners)
+
+
+def _record_howto(name: str, kernels: Sequence[str], listeners: Listeners) -> None:
+    file = review.folder() / f"{name}.md"
+    checksum = review.checksum(file.read_text(encoding="utf-8"))
+    result = verify.verify(str(file), kernels=kernels, listeners=listeners)
+    for run in result.runs:
+        if run.error:
+            raise LvsLabError(f"on {run.label}, the lab did not come up: {run.error}")
+    results = review.read_results(review.folder() / review.RESULTS)
+    old = results["howtos"].get(name, {})
+    # Results of another text are no results of this one.
+    runs = old["kernels"] if old.get("sha256") == checksum else {}
+    runs |= {run.kernel: _of_run(run) for run in result.runs}
+    results["howtos"][name] = {"sha256": checksum, "kernels": runs}
+    _write(results)
+
+
+def _record_checks(name: str, kernel: str, wanted: set[str], listeners: Listeners) -> None:
+    checksum = _lab_checksum(name)
+    done = commands.verify(
+        name,
+        kernel=kernel,
+        director="qemu",
+        junit=None,
+        listeners=commands.Listeners(listeners.event),
+        only=wanted,
+    )
+    tests = {case.name: case.outcome for case in done.checked.cases if case.name.partition("[")[0] in wanted}
+    results = review.read_results(review.folder() / review.RESULTS)
+    runs = results["checks"].setdefault(name, {})
+    about = {"kernel": done.up.kernel, "sha256": checksum}
+    runs[kernel] = about | {"tests": dict(sorted(tests.items()))}
+    _write(results)
+
+
+def _of_run(run: OnKernel) -> dict[str, Any]:
+    return {"versions": dict(run.versions), "steps": [_of_step(step) for step in run.steps]}
+
+
+def _of_step(step: Judged) -> dict[str, Any]:
+    """What the page needs of a step."""
+    lines = step.output.splitlines(keepends=True)[:_OUTPUT_LINES]
+    return {
+        "number": step.number,
+        "line": step.line,
+        "node": step.node,
+        "command": step.command,
+        "verdict": step.verdict,
+        "reason": step.reason,
+        "status": step.status,
+        "output": "".join(lines)[:_OUTPUT],
+    }
+
+
+def _write(results: dict[str, Any]) -> None:
+    text = dumped(results).replace(str(paths.PROJECT), ".")
+    (review.folder() / review.RESULTS).write_text(text, encoding="utf-8")
+
+
+def dumped(results: Mapping[str, Any]) -> str:
+    """``results`` as JSON with a line for each step, so that a difference can be read."""
+    steps: list[str] = []
+
+    def kept(value: object) -> object:
+        """``value``, where each step is the number of its line in ``steps``."""
+        if isinstance(value, dict):
+            if "verdict" in value:
+                steps.append(json.dumps(value))
+                return len(steps) - 1
+            return {key: kept(value[key]) for key in sorted(value)}
+        return [kept(one) for one in value] if isinstance(value, list) else value
+
+    frame = json.dumps(kept(dict(results)), indent=1)
+    numbers = re.compile(r"^( *)(\d+)(,?)$", re.MULTILINE)
+    return numbers.sub(lambda line: f"{line[1]}{steps[int(line[2])]}{line[3]}", frame) + "\n"

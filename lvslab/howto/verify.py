@@ -1,0 +1,158 @@
+"""``howto.verify``: a how-to is typed in a fresh lab for each kernel, with a verdict for each step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvslab import paths
+from lvslab.apply import howto, verdicts
+from lvslab.apply import source as own_howto
+from lvslab.apply.howto import Step
+from lvslab.apply.source import Source
+from lvslab.apply.transcript import Transcript
+from lvslab.apply.verdicts import Judged
+from lvslab.cluster import cluster, folder, registry
+from lvslab.cluster.cluster import Cluster, Event, nobody
+from lvslab.errors import LabFileError, LvsLabError, UsageError
+from lvslab.howto import junit as howto_junit
+from lvslab.howto.results import OnKernel, Verified
+from lvslab.lab.model import Lab
+from lvslab.report.junit import check_place
+
+VERDICTS = "verdicts.json"
+JUNIT = "junit.xml"
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Who hears of events of the boot, of each kernel that is begun with, and of steps that were judged."""
+
+    event: Callable[[Event], None] = nobody
+    kernel: Callable[[str], None] = nobody
+    step: Callable[[Judged], None] = nobody
+
+
+@dataclass(frozen=True)
+class Read:
+    """A how-to that was read: where it stands, its lab, its steps, and the lines of blocks that are not
+    typed."""
+
+    source: Source
+    lab: Lab
+    steps: tuple[Step, ...]
+    untyped: tuple[int, ...]
+
+
+def read(word: str, lab: str = "") -> Read:
+    """The how-to that ``word`` and ``lab`` mean (see ``own_howto.find``), with at least one step.
+
+    Raises UsageError and LabFileError.
+    """
+    source = own_howto.find(word, lab, paths.labs())
+    described = folder.lab(source.folder)
+    steps = howto.load(source.file, described.nodes.keys())
+    if not steps:
+        raise LabFileError(
+            source.file,
+            0,
+            "no block of it is typed: none says on which node",
+            "begin a block with ```sh node=NAME; the nodes of the lab"
+            f" {described.name}: {', '.join(described.nodes)}",
+        )
+    return Read(source, described, steps, own_howto.untyped(source.file.read_text(encoding="utf-8-sig")))
+
+
+def verify(
+    word: str,
+    *,
+    lab: str = "",
+    kernels: Sequence[str] = (),
+    ipvsadm: str | None = None,
+    junit: Path | None = None,
+    listeners: Listeners = Listeners(),  # frozen, and holds no state
+) -> Verified:
+    """Type a how-to in a fresh lab for each of ``kernels`` (for the one of lab.yaml where there are none),
+    one after the other, and judge each step.
+
+    ``junit`` is where the results of all kernels are written; those of each one are with its evidence.
+    A lab that does not come up keeps no other kernel from being tried. Raises UsageError and its relatives
+    before anything is booted.
+    """
+    found = read(word, lab)
+    _check_kernels(kernels)
+    check_place(junit)
+    registry.need_root()
+    runs = []
+    for kernel in kernels or ("",):
+        listeners.kernel(kernel)
+        runs.append(_on_kernel(found, kernel, ipvsadm, listeners))
+        _keep(found, runs[-1])
+    result = Verified(str(found.source.file), found.lab.name, found.untyped, tuple(runs))
+    if junit is not None:
+        junit.write_bytes(howto_junit.document(result))
+    return result
+
+
+def _check_kernels(kernels: Sequence[str]) -> None:
+    """Raise the UsageError of a kernel that is not there before the first one takes its time."""
+    from lvslab.kernel import find as kernel
+
+    for number, name in enumerate(kernels):
+        if name in kernels[:number]:
+            raise UsageError(f"the kernel {name} is given twice", "each kernel is tried once")
+        kernel.find(name)
+
+
+def _on_kernel(found: Read, kernel: str, ipvsadm: str | None, listeners: Listeners) -> OnKernel:
+    name = registry.name_of_its_own(found.lab.name)
+    with ExitStack() as held:
+        try:
+            booted = held.enter_context(
+                cluster.booted(
+                    found.source.folder,
+                    name=name,
+                    kernel_name=kernel or None,
+                    ipvsadm=ipvsadm,
+                    steps=found.steps,
+                    report=listeners.event,
+                )
+            )
+            accelerator = str(booted.status()["accelerator"])
+        except UsageError:
+            raise  # it would be the same on every kernel
+        except LvsLabError as error:
+            why = f"the lab did not come up: {error.message.partition(chr(10))[0]}"
+            steps = tuple(verdicts.not_run(step, why) for step in found.steps)
+            return OnKernel(kernel, {}, "", "", 0.0, steps, str(error), error.exit_code)
+        begun = time.monotonic()
+        judged = _judge(booted, listeners)
+        seconds = round(time.monotonic() - begun, 3)
+        return OnKernel(kernel, dict(booted.versions), accelerator, str(booted.evidence), seconds, judged)
+
+
+def _judge(booted: Cluster, listeners: Listeners) -> tuple[Judged, ...]:
+    with Transcript(booted.evidence / cluster.TRANSCRIPT) as transcript:
+        return verdicts.judge_steps(
+            booted.steps,
+            lambda node: booted.connect(node).shell(),
+            transcript,
+            booted.versions,
+            listeners.step,
+        )
+
+
+def _keep(found: Read, run: OnKernel) -> None:
+    """Put the verdicts and the text that they are on with the evidence of the run, where there is any."""
+    if not run.evidence:
+        return
+    evidence = Path(run.evidence)
+    (evidence / VERDICTS).write_text(json.dumps(run.as_json(), indent=1) + "\n", encoding="utf-8")
+    shutil.copyfile(found.source.file, evidence / howto.HOWTO_FILE)
+    one = Verified(str(found.source.file), found.lab.name, found.untyped, (run,))
+    (evidence / JUNIT).write_bytes(howto_junit.document(one))

@@ -1,0 +1,199 @@
+"""Kernels built from source: configured, checked line by line, compiled, and kept.
+
+A build has a folder, mounts and processes of its own, so nothing of it is left when it is interrupted, and a
+tree of the user's is only read. Its result is kept under a checksum of all that it is made of, so it is made
+once.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from lvslab import paths
+from lvslab.cache import folders, store
+from lvslab.errors import BuildError, UsageError
+from lvslab.kernel import catalogue, patches
+from lvslab.kernel import config as kconfig
+from lvslab.kernel import recipe as kernel_recipe
+from lvslab.kernel import store as kernel_store
+from lvslab.kernel import tree as kernel_tree
+from lvslab.kernel.catalogue import KernelRow
+from lvslab.kernel.job import Compiler, Job
+from lvslab.kernel.recipe import Recipe
+from lvslab.kernel.sources import tarballs
+from lvslab.kernel.store import Built
+from lvslab.kernel.toolchain import building, component
+from lvslab.kernel.toolchain.component import Component
+from lvslab.run import missing_program
+
+_INSTEAD = "--insecure takes it unverified, --tree takes a source tree"
+# What a build takes on disk at its height, in MiB.
+_SPACE = {"2.4": 400, "2.6": 900, "today": 2500}
+# What the machine must have. make would notice late, and name a file of the kernel's instead of a package.
+_PROGRAMS = {
+    "2.4": ("make", "gcc", "ld", "perl", "mount", "setpriv"),
+    "2.6": ("make", "gcc", "ld", "perl", "depmod", "mount", "setpriv"),
+    "today": ("make", "gcc", "ld", "perl", "flex", "bison", "bc", "depmod", "mount", "setpriv"),
+}
+
+
+def build(
+    version: str,
+    *,
+    tree: Path | None = None,
+    config: Path | None = None,
+    jobs: int | None = None,
+    insecure: bool = False,
+) -> Built:
+    """The kernel of that version, built if the store has none of just these sources, configuration and
+    compiler.
+
+    ``tree`` is built instead of a release's source; ``config`` has the last word; ``jobs`` is how many
+    things make does at a time, None for one for each processor. Raises UsageError for an unknown version, a
+    tree that is no kernel or a configuration with a mistake, MachineError where a program is missing,
+    BuildError where the source cannot be had or does not build as asked.
+    """
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs is {jobs}, and make takes at least 1")
+    row = row_of(version, tree)
+    if tree is None and row.source.place == "debian-package":
+        row = replace(row, version=tarballs.packaged_version(tarballs.get(row.name)))
+    wanted = wishes(row, config)
+    tree = tree.resolve() if tree else None
+    made_of = kernel_tree.fingerprint(tree) if tree else _of_release(row, insecure)
+    name = kernel_store.name_of(row.version, key(row, wanted, compiler_key(row), made_of))
+    if there := kernel_store.read(kernel_store.folder() / name):
+        return kernel_store.again(there)
+    _check_machine(row)
+    compiler = compiler_of(row)
+    folders.need_space(kernel_store.folder(), _SPACE[row.family], f"building Linux {row.version}")
+    with building.one_at_a_time(f"Linux {row.version}", f"kernel-{name}"):
+        if there := kernel_store.read(kernel_store.folder() / name):
+            return kernel_store.again(there)  # built by another process, for which this one waited
+        with kernel_store.making(f"{row.version}-work") as work, kernel_store.making(name) as made:
+            job = Job(row, wanted, compiler, work, made, jobs or building.processors())
+            job.run(tree, insecure)
+            if tree and kernel_tree.fingerprint(tree) != made_of:
+                raise BuildError(f"{tree} was changed while it was built", "build it again")
+            return kernel_store.install(made, name, job.manifest(_origin(row, tree, insecure), made_of))
+
+
+def row_of(version: str, tree: Path | None) -> KernelRow:
+    """The catalogue's row to build by, with the version that is built. A tree's own version is what counts:
+    that or its series must be asked for, so that the version finds the kernel afterwards."""
+    if tree is None:
+        return catalogue.kernel(version)
+    found = kernel_tree.version(tree)
+    if version not in (found, catalogue.series(found)):
+        raise UsageError(
+            f"{tree} is Linux {found}, not {version}", f"./run kernel.build {found} --tree {tree}"
+        )
+    return replace(_row_for(found), version=found)
+
+
+def _row_for(version: str) -> KernelRow:
+    """The row of the version's series, else of the last series before it that is built the same way, with
+    what the next one needs: what broke in between is mended where it is found.
+
+    Raises UsageError for versions that are built in no way that is known here.
+    """
+    rows = [row for row in catalogue.kernels().values() if row.source.place == "kernel.org"]
+    for row in rows:
+        if catalogue.series(row.version) == catalogue.series(version):
+            return row
+    numbers = catalogue.numbers(version)
+    older = [row for row in rows if catalogue.numbers(row.version) <= numbers]
+    if not older or (older[-1].family != "today" and numbers >= (3,)) or older[-1].family == "2.4":
+        raise UsageError(
+            f"lvslab cannot build Linux {version}", "it builds 2.4, 2.6 from 2.6.11 on, and 4.19 and later"
+        )
+    before = older[-1]
+    next_fixes = next((row.fixes for row in rows[len(older) :] if row.family == before.family), ())
+    return replace(before, fixes=tuple(dict.fromkeys((*before.fixes, *next_fixes))))
+
+
+def wishes(row: KernelRow, config: Path | None) -> Mapping[str, kconfig.Wish]:
+    """All that is asked of the kernel's configuration: the row's fragments, then the user's file."""
+    files = [paths.PROJECT / "kernel-configs" / f"{name}.config" for name in row.fragments]
+    if config is not None:
+        if not config.is_file():
+            raise UsageError(f"there is no file {config}", "--config takes a file of kernel settings")
+        files.append(config)
+    numbers = catalogue.numbers(row.version)
+    return kconfig.merge(kconfig.parse(file.read_text(errors="replace"), file, numbers) for file in files)
+
+
+def asked(version: str, tree: Path | None, config: Path | None) -> str:
+    """The merged fragments of a kernel as a .config, with a remark where each part of it stands."""
+    lines: list[str] = []
+    before = ""
+    for wish in wishes(row_of(version, tree), config).values():
+        file = wish.where.rpartition(":")[0]
+        if file != before:
+            lines += ["", f"# {file}"]
+        before = file
+        lines.append(wish.line)
+    return "\n".join([*lines[1:], ""])
+
+
+def as_json(built: Built) -> Mapping[str, Any]:
+    """What ``kernel.build --json`` prints."""
+    return {"name": built.name, "folder": str(built.folder), "manifest": asdict(built.manifest)}
+
+
+def compiler_key(row: KernelRow) -> str:
+    """What tells the compiler that the row asks for from another, and so the machine's own tools."""
+    # The old one's key has these in it.
+    return building.tools() if row.compiler == "system" else component.key(Component(row.compiler))
+
+
+def compiler_of(row: KernelRow) -> Compiler:
+    """The compiler that the row asks for; the old one is built where it is missing."""
+    if row.compiler == "system":
+        return Compiler(building.tools().partition("\n")[0], "")
+    built = component.build(Component(row.compiler))
+    return Compiler(built.name, f"{built.folder}/bin/i686-linux-gnu-")
+
+
+def _origin(row: KernelRow, tree: Path | None, insecure: bool) -> str:
+    """What the kernel is built from, as its manifest has it."""
+    if tree is not None:
+        return "tree"
+    verified = not tarballs.is_unverified(tarballs.get(row.name, insecure=insecure))
+    return row.source.place if verified else "unverified"
+
+
+def _of_release(row: KernelRow, insecure: bool) -> str:
+    """The checksum of the release's tarball, which is downloaded and verified where it is missing."""
+    if row.source.sha256:
+        return row.source.sha256
+    tarball = tarballs.get(row.name, insecure=insecure, instead=_INSTEAD)
+    about = tarball.stat()
+    stamp = f"{tarball} {about.st_ino} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"
+    return store.remembered(f"source-{tarball.name}", [stamp.encode()], lambda: store.sha256(tarball))
+
+
+def key(row: KernelRow, wanted: Mapping[str, kconfig.Wish], compiler: str, made_of: str) -> str:
+    """A checksum of all that makes a difference to the kernel, how it is made included."""
+    recipe = Recipe(row.family, row.arch, "", 1, tuple(patches.host_flags(row.fixes)))
+    parts = (
+        made_of,
+        row.version,
+        kconfig.render(wanted),
+        compiler,
+        patches.described(row.fixes),
+        kernel_recipe.described(recipe),
+        repr((row.image, row.userland, row.nic, row.memory)),  # which the manifest has
+    )
+    return sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _check_machine(row: KernelRow) -> None:
+    for program in _PROGRAMS[row.family]:
+        if shutil.which(program, path=kernel_recipe.PATH) is None:
+            missing_program(program)

@@ -1,0 +1,200 @@
+"""One build of a kernel, from its source to a folder that the store can take."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from lvslab import paths
+from lvslab.cache import folders, store
+from lvslab.errors import BuildError
+from lvslab.kernel import config, config_tree, modules, patches
+from lvslab.kernel import recipe as kernel_recipe
+from lvslab.kernel import tree as kernel_tree
+from lvslab.kernel.catalogue import KernelRow
+from lvslab.kernel.recipe import Recipe
+from lvslab.kernel.sources import tarballs
+from lvslab.kernel.store import Manifest
+from lvslab.kernel.toolchain.building import Build
+from lvslab.run import run
+
+log = logging.getLogger("lvslab.progress.kernel")
+
+Take = Callable[[str, Sequence[str], bytes], None]
+"""Takes a step: what it is, in words, its command, and what that reads."""
+
+_SHOWN = 12  # of the settings that kconfig did not take
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A compiler: what it is called, and the prefix of its programs."""
+
+    name: str
+    cross: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One build: ``work`` is its folder while it lasts, ``made`` the one that the store will take."""
+
+    row: KernelRow
+    wishes: Mapping[str, config.Wish]
+    compiler: Compiler
+    work: Path
+    made: Path
+    jobs: int
+
+    @property
+    def recipe(self) -> Recipe:
+        """How this kernel is built."""
+        flags = tuple(patches.host_flags(self.row.fixes))
+        return Recipe(self.row.family, self.row.arch, self.compiler.cross, self.jobs, flags)
+
+    def run(self, tree: Path | None, insecure: bool) -> None:
+        """Build ``tree``, which is only read, or else the release's source. Raises BuildError."""
+        for name in ("linux", "tree", "upper", "overlay", "modules", "programs", "tmp"):
+            (self.work / name).mkdir()
+        for name, text in kernel_recipe.programs(self.recipe).items():
+            store.write(self.work / "programs" / name, text.encode(), mode=0o755)
+        linux = self.work / "linux"
+        lower = None
+        if tree is None:
+            tarballs.unpack(tarballs.get(self.row.name, insecure=insecure), linux)
+        elif self._takes_layers(tree):
+            lower = tree
+        else:
+            run(["cp", "--archive", "--reflink=auto", f"{tree}/.", linux])
+        read, written = (linux, linux) if lower is None else (lower, self.work / "upper")
+
+        log.info("building Linux %s with %s, %d jobs", self.row.version, self.compiler.name, self.jobs)
+        name, log_file = f"Linux {self.row.version}", self.made / "build.log"
+        with log_file.open("wb") as stream, Build(name, "make", stream, self._kept("log")) as steps:
+
+            def take(what: str, command: Sequence[str], input: bytes = b"") -> None:
+                steps.take(what, command, self.inside(lower, command), input=input)
+
+            if kernel_tree.was_built_in(read):
+                take("cleaning the copy of the tree", kernel_recipe.clean(self.recipe))
+            patches.apply(self.row.fixes, read, written, strict=self.row.is_own_series)
+            final = self._configure(take, read, written)
+            has_modules = config.values(final).get("MODULES") == "y"
+            for what, command in kernel_recipe.build(self.recipe, has_modules):
+                take(what, command)
+            steps.done()
+            self._collect(written, final)
+
+    def _kept(self, what: str) -> Path:
+        """Where the log or the config of this build is kept if it fails."""
+        return paths.cache() / "kernels" / "failed" / f"{self.row.version}.{what}"
+
+    def _takes_layers(self, tree: Path) -> bool:
+        """Whether a layer can be put over the tree here: not every file system lets one."""
+        return run(self.inside(tree, ["true"]), check=False).returncode == 0
+
+    def inside(self, lower: Path | None, command: Sequence[str]) -> Sequence[str]:
+        """``command`` as it is run in this build's mounts and environment."""
+        variables = kernel_recipe.environment(self.recipe)
+        return kernel_recipe.inside(self.work, lower, variables, command, root=os.geteuid() == 0)
+
+    def _configure(self, take: Take, read: Path, written: Path) -> str:
+        """Make the final .config and return it. Raises BuildError where it is not what was asked for."""
+        with_wishes = kernel_tree.reads_wishes(read)
+        if with_wishes:
+            text = config.render(self.wishes)
+            store.write(self.work / "wishes", text.encode())
+        else:
+            # From 2.6 on many symbols are on unless told not to be; in 2.4 hardly any.
+            known = [] if self.row.family == "2.4" else config_tree.definitions(read, self.row.arch)
+            others = [place.symbol for place in known if place.type in ("bool", "tristate")]
+            text = kernel_recipe.questions(self.wishes, others)
+            store.write(written / ".config", text.encode())
+        take("configuring", kernel_recipe.configure(self.recipe, with_wishes), b"\n" * 10000)
+        final = (written / ".config").read_text(errors="replace")
+        (self.made / "config").write_text(final)
+        if misses := config.verify(self.wishes, final):
+            store.write(self._kept("config"), final.encode())
+            known = config_tree.definitions(read, self.row.arch)
+            raise refused(self.row.version, misses, known, config.values(final))
+        return final
+
+    def _collect(self, written: Path, final: str) -> None:
+        image = kernel_tree.image(written)
+        if image is None:
+            raise BuildError(f"Linux {self.row.version} was built, and there is no bzImage")
+        shutil.copyfile(image, self.made / "bzImage")
+        installed = self.work / "modules" / "lib/modules"
+        for folder in installed.iterdir() if installed.is_dir() else ():
+            for link in ("build", "source", "pcmcia"):
+                place = folder / link
+                if place.is_symlink():
+                    place.unlink()
+                elif place.is_dir():
+                    shutil.rmtree(place)
+            if self.row.family == "2.4":
+                # depmod of today's kmod sees no module in a .o file.
+                found = modules.of_folder(folder, modules.ALL)
+                store.write(folder / "modules.dep", modules.tables(found)["modules.dep"])
+            else:
+                run(["depmod", "--basedir", self.work / "modules", folder.name])
+        if installed.is_dir():
+            (self.made / "lib").mkdir()
+            installed.rename(self.made / "lib/modules")
+        folders.flush(self.made)
+
+    def manifest(self, origin: str, source_sha256: str) -> Manifest:
+        """What ``made`` holds, after ``run``; ``origin`` is what it was built from, as in a manifest."""
+        from lvslab.kernel import find
+
+        image = self.made / "bzImage"
+        release = find.release_of(image)
+        folder = self.made / "lib/modules" / release
+        flags = [word for _, command in kernel_recipe.build(self.recipe, True) for word in command[1:]]
+        return Manifest(
+            row=self.row.name,
+            version=self.row.version,
+            release=release,
+            arch=self.row.arch,
+            family=self.row.family,
+            image=self.row.image,
+            userland=self.row.userland,
+            nic=self.row.nic,
+            memory=self.row.memory,
+            compiler=self.compiler.name,
+            flags=tuple(dict.fromkeys(word for word in flags if "=" in word)),
+            source=origin,
+            source_sha256=source_sha256,
+            config_sha256=sha256((self.made / "config").read_bytes()).hexdigest(),
+            image_sha256=store.sha256(image),
+            built=int(time.time()),
+            modules=tuple(
+                sorted(file.relative_to(folder).as_posix() for file in (folder / "kernel").rglob("*.*o"))
+            ),
+        )
+
+
+def refused(
+    version: str,
+    misses: Sequence[config.Miss],
+    known: Sequence[config_tree.Definition],
+    final: Mapping[str, str],
+) -> BuildError:
+    """The error for settings that kconfig dropped or changed. First those that are not missed for want of
+    another."""
+    lacking = {miss.wish.symbol for miss in misses}
+    reasons = [(miss, config_tree.explain(miss, known, final)) for miss in misses]
+    reasons.sort(key=lambda pair: any(f"{symbol} is " in pair[1] for symbol in lacking))
+    lines = [
+        f"{miss.wish.line} ({miss.wish.where}) became {miss.found}: {reason}"
+        for miss, reason in reasons[:_SHOWN]
+    ]
+    if len(misses) > _SHOWN:
+        lines.append(f"and {len(misses) - _SHOWN} more")
+    what = "a setting that was" if len(misses) == 1 else f"{len(misses)} settings that were"
+    return BuildError(f"Linux {version} does not take {what} asked for", "\n  ".join(lines))

@@ -1,0 +1,196 @@
+"""Kernel modules for a guest: which ones it needs, and the tables by which modprobe finds them.
+
+Dependencies and aliases are read from the modules' own ``.modinfo`` strings (what depmod does, without a
+tree of files), so a guest image is put together in memory. Modules of Linux 2.4 (``.o``) do not say what
+they depend on: that is found out from their symbols.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from lvslab.debian import packages
+from lvslab.errors import BuildError
+from lvslab.run import run
+
+# What a director may be asked to load: IPVS, netfilter with iptables' extensions, tunnels, and its network
+# cards. And CRC32c: libcrc32c, which netfilter needs, asks for an algorithm by that name, not for a module.
+WANTED = re.compile(
+    r"kernel/(?:crypto/crc32c_generic\."
+    r"|net/netfilter/(?!nft_flow|nf_flow|ipset|xt_TRACE)"
+    r"|net/ipv[46]/netfilter/"
+    r"|net/ipv4/ipvs/"
+    r"|net/ipv4/(?:ipip|ip_gre|gre|ip_tunnel|tunnel4|fou|udp_tunnel)\."
+    r"|net/ipv6/(?:ip6_tunnel|tunnel6|ip6_gre|fou6|ip6_udp_tunnel)\."
+    r"|drivers/net/(?:virtio_net|e1000/|ethernet/intel/e1000/)"
+    r"|drivers/virtio/virtio_pci)"
+)
+_RELEASE = re.compile(rb"(?:^|\0)(?:vermagic|kernel_version)=([^\0 ]+)")
+_INFO = re.compile(rb"(?:^|\0)(depends|alias|softdep)=([^\0]*)")
+ALL = re.compile("")
+"""Every module that there is."""
+
+_SUFFIX = re.compile(r"\.k?o(?:\.(?:xz|zst|gz))?$")
+_FILE = re.compile(r"\.k?o(?:\.\w+)?$")
+_EXPORTED = "__ksymtab_"
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module: its name as in lsmod, its path below the modules folder, and its (uncompressed)
+    content."""
+
+    name: str
+    path: str
+    content: bytes
+    depends: tuple[str, ...]
+    aliases: tuple[str, ...]
+    soft: tuple[str, ...]
+
+
+def of_package(package: Path, release: str, wanted: re.Pattern[str] = WANTED) -> tuple[Module, ...]:
+    """The ``wanted`` modules of a kernel package, with all they depend on; by default those of a guest."""
+    inside = re.compile(rf"(?:usr/)?lib/modules/{re.escape(release)}/(kernel/.*\.ko(?:\.\w+)?)$")
+    found = {}
+    for member in packages.members(package, lambda path: bool(inside.match(path))):
+        matched = inside.match(member.path)
+        if matched:
+            found[matched.group(1)] = member.content
+    return _needed(found, wanted)
+
+
+def of_folder(folder: Path, wanted: re.Pattern[str] = WANTED) -> tuple[Module, ...]:
+    """The same of an installed modules folder (the one that holds ``kernel/``)."""
+    files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in files_of(folder)}
+    old = {path: content for path, content in files.items() if path.endswith(".o")}
+    return _needed(files, wanted, _dependencies(old))
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The modules in an installed modules folder, sorted."""
+    return sorted(file for file in (folder / "kernel").rglob("*") if _FILE.search(file.name))
+
+
+def releases_of(folder: Path) -> Iterator[str]:
+    """For which kernel each module in that folder says that it is; those that say nothing are left out."""
+    for file in files_of(folder):
+        if found := _RELEASE.search(_plain(file.name, file.read_bytes())):
+            yield found.group(1).decode(errors="replace")
+
+
+def tables(modules: Collection[Module]) -> Mapping[str, bytes]:
+    """``modules.dep`` and ``modules.alias`` as modprobe reads them: file name to content."""
+    by_name = {module.name: module for module in modules}
+    lines = []
+    for module in modules:
+        order = [by_name[name].path for name in _closure([module.name], by_name) if name != module.name]
+        lines.append(f"{module.path}: {' '.join(order)}".rstrip())
+    aliases = [f"alias {alias} {module.name}" for module in modules for alias in module.aliases]
+    return {
+        "modules.dep": ("\n".join(lines) + "\n").encode(),
+        "modules.alias": ("\n".join(aliases) + "\n").encode(),
+    }
+
+
+def _needed(
+    files: Mapping[str, bytes], wanted: re.Pattern[str], depends: Mapping[str, tuple[str, ...]] = {}
+) -> tuple[Module, ...]:
+    """``files`` maps paths below the modules folder to contents, compressed or not; ``depends`` has what
+    modules by name depend on that do not say it themselves.
+    """
+    paths = {_name(path): path for path in files}
+    known: dict[str, Module] = {}
+    queue = [name for name, path in paths.items() if wanted.match(path)]
+    while queue:
+        name = queue.pop()
+        if name in known or name not in paths:
+            continue  # built into the kernel, or of another configuration
+        module = _parse(paths[name], files[paths[name]])
+        module = known[name] = replace(module, depends=(*module.depends, *depends.get(name, ())))
+        queue.extend((*module.depends, *module.soft))
+    return tuple(sorted(known.values(), key=lambda module: module.path))
+
+
+def _dependencies(files: Mapping[str, bytes]) -> dict[str, tuple[str, ...]]:
+    """Which of the others each of these modules of Linux 2.4 depends on, by name: those that define what
+    it leaves undefined. ``files`` is as in ``_needed``.
+    """
+    symbols = {_name(path): _symbols(path, content) for path, content in files.items()}
+    owners = {symbol: name for name, (defined, _) in symbols.items() for symbol in defined}
+    return {
+        name: tuple(sorted({owners[symbol] for symbol in undefined if symbol in owners} - {name}))
+        for name, (_, undefined) in symbols.items()
+    }
+
+
+def _symbols(path: str, content: bytes) -> tuple[set[str], set[str]]:
+    """What a module of Linux 2.4 defines for others, and what it leaves undefined.
+
+    A module that exports nothing by name exports all (EXPORT_SYMBOL in include/linux/module.h, 2.4.37).
+    """
+    # Only where an image is made; most starts find it in the cache.
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.sections import SymbolTableSection
+
+    try:
+        table = ELFFile(io.BytesIO(content)).get_section_by_name(".symtab")
+    except ELFError as damaged:
+        raise BuildError(f"the module {path} is damaged: {damaged}") from None
+    if not isinstance(table, SymbolTableSection):
+        return set(), set()
+    found = [symbol for symbol in table.iter_symbols() if symbol.name]
+    undefined = {symbol.name for symbol in found if symbol["st_shndx"] == "SHN_UNDEF"}
+    exported = {symbol.name.removeprefix(_EXPORTED) for symbol in found if symbol.name.startswith(_EXPORTED)}
+    public = {symbol.name for symbol in found if symbol["st_info"]["bind"] == "STB_GLOBAL"}
+    return exported or public - undefined, undefined
+
+
+def _closure(names: Iterable[str], by_name: Mapping[str, Module]) -> list[str]:
+    """All that ``names`` depend on and they themselves, each before what it depends on."""
+    order: list[str] = []
+    for name in names:
+        if name in by_name:
+            order.append(name)
+            order.extend(_closure(by_name[name].depends, by_name))
+    return list(dict.fromkeys(reversed(order)))[::-1]
+
+
+def _parse(path: str, content: bytes) -> Module:
+    content = _plain(path, content)
+    info: dict[bytes, list[str]] = {b"depends": [], b"alias": [], b"softdep": []}
+    for key, value in _INFO.findall(content):
+        info[key].append(value.decode())
+    depends = tuple(name.replace("-", "_") for text in info[b"depends"] for name in text.split(",") if name)
+    soft = tuple(
+        name.replace("-", "_")
+        for text in info[b"softdep"]
+        for name in text.split()
+        if not name.endswith(":")
+    )
+    file = path if path.endswith(".o") else _SUFFIX.sub(".ko", path)
+    return Module(_name(path), file, content, depends, tuple(info[b"alias"]), soft)
+
+
+def _name(path: str) -> str:
+    return _SUFFIX.sub("", PurePosixPath(path).name).replace("-", "_")
+
+
+def _plain(path: str, content: bytes) -> bytes:
+    match PurePosixPath(path).suffix:
+        case ".ko" | ".o":
+            return content
+        case ".xz":
+            import lzma
+
+            try:
+                return lzma.decompress(content)
+            except lzma.LZMAError as damaged:
+                raise BuildError(f"the module {path} is damaged: {damaged}") from None
+        case ".zst":
+            return run(["zstd", "-dc"], input=content).stdout
+    raise BuildError(f"{path} is compressed in a way that lvslab does not know")

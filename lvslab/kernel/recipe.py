@@ -1,0 +1,184 @@
+"""How a kernel is built, as text: commands, environment, and the place where they run. Nothing here runs
+anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lvslab.kernel.config import Wish, render
+
+# Where every build sees its tree. Old compilers write the names of files into what they compile, so the
+# place must be the same for the same bytes to come of it. Debian's base system has this folder; a build has
+# its own over it.
+PLACE = Path("/usr/src")
+TREE = PLACE / "linux"
+WISHES = PLACE / "wishes"
+MODULES = PLACE / "modules"
+PROGRAMS = PLACE / "programs"
+TEMPORARY = PLACE / "tmp"
+
+# Where a build finds programs: the distribution's, whatever the user has before them.
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+EPOCH = 946684800  # seconds; the start of 2000, as every build's time
+_STAMP = "Sat Jan  1 00:00:00 UTC 2000"
+_USER, _HOST = "lvslab", "lvslab"
+
+# In place of the machine's own, for kernels that ask these and nobody else. gzip would keep a time.
+_PROGRAMS = {
+    "date": f'exec /bin/date -u -d @{EPOCH} "$@"',
+    "whoami": f"echo {_USER}",
+    "hostname": f"echo {_HOST}",
+    "dnsdomainname": "echo",
+    "domainname": "echo",
+    "gzip": 'exec /bin/gzip -n "$@"',
+}
+
+# What host programs of the 2.6 days take for granted of a compiler.
+_OLD_HOST = ("-O2", "-std=gnu89", "-fcommon", "-w")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One kernel's way: ``family`` is 2.4, 2.6 or today; ``cross`` the prefix of the compiler's programs, ""
+    for the machine's own; ``host_flags`` are for the programs of the build itself."""
+
+    family: str
+    arch: str
+    cross: str
+    jobs: int
+    host_flags: tuple[str, ...] = ()
+
+
+def environment(recipe: Recipe) -> Mapping[str, str]:
+    """All that a build finds in its environment. Nothing of the user's: CFLAGS and MAKEFLAGS would change
+    it."""
+    old = recipe.family != "today"
+    return {
+        "PATH": (f"{PROGRAMS}:" if old else "") + PATH,
+        "HOME": "/nonexistent",
+        "TMPDIR": str(TEMPORARY),  # a compiler that is killed leaves files
+        "LC_ALL": "C",
+        "LANG": "C",
+        "TZ": "UTC",
+        "SOURCE_DATE_EPOCH": str(EPOCH),
+        "KBUILD_BUILD_TIMESTAMP": _STAMP,
+        "KBUILD_BUILD_USER": _USER,
+        "KBUILD_BUILD_HOST": _HOST,
+        "KBUILD_BUILD_VERSION": "1",
+        "KCONFIG_NOTIMESTAMP": "1",
+        "KCONFIG_ALLCONFIG": str(WISHES),
+    }
+
+
+def programs(recipe: Recipe) -> Mapping[str, str]:
+    """The scripts that stand in for programs that would tell one build from another: name to text."""
+    if recipe.family == "today":
+        return {}
+    return {name: f"#!/bin/sh\n{text}\n" for name, text in _PROGRAMS.items()}
+
+
+def configure(recipe: Recipe, reads_wishes: bool) -> Sequence[str]:
+    """The command that makes the final .config.
+
+    A kconfig that ``reads_wishes`` (KCONFIG_ALLCONFIG) answers no to all else. Before, the wishes are
+    the .config, and new questions are answered by an empty line.
+    """
+    return _make(recipe, "allnoconfig" if reads_wishes else "oldconfig")
+
+
+def questions(wishes: Mapping[str, Wish], others: Sequence[str]) -> str:
+    """A .config for kernels whose kconfig does not read wishes: these, and no for the ``others``."""
+    return render(wishes) + "".join(
+        f"# CONFIG_{name} is not set\n" for name in sorted(set(others) - set(wishes))
+    )
+
+
+def build(recipe: Recipe, modules: bool) -> Sequence[tuple[str, Sequence[str]]]:
+    """The steps after configuring: what people read, and the command. ``modules``: whether the kernel has
+    any."""
+    several = f"-j{recipe.jobs}"
+    install = ("modules_install", f"INSTALL_MOD_PATH={MODULES}", "DEPMOD=/bin/true")
+    if recipe.family == "2.4":
+        steps = [
+            ("finding dependencies", _make(recipe, "dep")),
+            ("cleaning", _make(recipe, "clean")),
+            ("compiling the kernel", _make(recipe, several, "bzImage")),
+        ]
+        if modules:
+            steps.append(("compiling the modules", _make(recipe, several, "modules")))
+    else:
+        steps = [("compiling", _make(recipe, several, "bzImage", *(["modules"] if modules else [])))]
+    if modules:
+        steps.append(("installing the modules", _make(recipe, *install)))
+    return steps
+
+
+def clean(recipe: Recipe) -> Sequence[str]:
+    """The command that makes a copy of a tree with products in it as if nobody had ever built there."""
+    return _make(recipe, "mrproper")
+
+
+def _make(recipe: Recipe, *words: str) -> Sequence[str]:
+    variables = [f"ARCH={recipe.arch}"]
+    if recipe.cross:
+        variables.append(f"CROSS_COMPILE={recipe.cross}")
+    if recipe.family == "2.6":
+        variables.append(f"HOSTCFLAGS={' '.join((*_OLD_HOST, *recipe.host_flags))}")
+    if recipe.family != "2.4":
+        # Set and empty: no "+" in the release because git finds no tag.
+        variables.append("LOCALVERSION=")
+    if recipe.family == "today":
+        # objtool's library (tools/lib/subcmd) of older releases has what newer compilers warn of.
+        variables.append("WERROR=0")
+    return ["make", *variables, *words]
+
+
+def described(recipe: Recipe) -> str:
+    """The recipe as text, for a checksum over all that a build is made of. How many jobs make it is no
+    part of it."""
+    one = replace(recipe, jobs=1)
+    return repr((build(one, True), environment(one), programs(one), configure(one, True), PLACE))
+
+
+# Runs its arguments from the third on in the tree, which is at its place. $1 is the folder of this build, $2
+# the tree that it shall see without ever writing to it, or nothing. Both mounts are those of this process
+# alone.
+_INSIDE = """set -e
+cd "$1"
+if [ -n "$2" ]; then
+    mount --bind "$2" tree
+    # Nothing writes there: the overlay's layer is above it. Not everybody may have it said so.
+    mount -o remount,bind,ro tree 2>/dev/null || :
+    mount -t overlay -o lowerdir=tree,upperdir=upper,workdir=overlay lvslab linux
+fi
+mount --rbind "$1" {place}
+cd {tree}
+shift 2
+exec "$@"
+"""
+
+
+def apart(*, root: bool) -> Sequence[str]:
+    """What a command begins with that gets mounts and processes of its own, which end with lvslab."""
+    return [
+        *("setpriv", "--pdeathsig", "KILL"),
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *(() if root else ("--map-root-user",)),
+    ]
+
+
+def inside(
+    folder: Path, lower: Path | None, environment: Mapping[str, str], command: Sequence[str], *, root: bool
+) -> Sequence[str]:
+    """``command`` as it is run in the build's folder: in mounts and processes of its own, which end with
+    lvslab."""
+    script = _INSIDE.format(place=PLACE, tree=TREE)
+    return [
+        *apart(root=root),
+        *("sh", "-c", script, "sh", str(folder), str(lower or "")),
+        *("env", "-i", *(f"{name}={value}" for name, value in environment.items())),
+        *command,
+    ]

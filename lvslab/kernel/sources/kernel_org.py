@@ -1,0 +1,125 @@
+"""What kernel.org says that its tarballs are: each folder's list of checksums, and who signed it.
+
+The signer's key comes from kernel.org's Web Key Directory (draft-koch-openpgp-webkey-service) and is kept.
+Where it comes from does not matter: a list is believed only if it is signed with the key that has the
+fingerprint below.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from hashlib import sha1
+from pathlib import Path
+
+from lvslab import paths
+from lvslab.cache import download, store
+from lvslab.errors import BuildError
+from lvslab.run import run
+
+MIRRORS = ("https://cdn.kernel.org/pub/", "https://mirrors.edge.kernel.org/pub/")
+
+# "Kernel.org checksum autosigner <autosigner@kernel.org>"
+FINGERPRINT = "B8868C80BA62A1FFFAF5FDA9632D3A06589DA6B1"
+LIST = "sha256sums.asc"
+KEY = "autosigner.gpg"
+_ENTRY = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
+_OTHERS = "without kernel.org: LVSLAB_MIRROR names mirrors of your own"
+
+
+class Unlisted(BuildError):
+    """Kernel.org's list of checksums cannot be had, or nothing verifies it."""
+
+
+def checksum(path: str, extra: Sequence[str] = (), mirrors: Sequence[str] | None = None) -> str:
+    """The SHA-256 of the tarball ``path`` below kernel.org's /pub/, off the signed list of its folder.
+
+    ``extra`` are mirrors of the user's, which are asked first and may have the signer's key too; where one
+    has no list, a list that is not the signer's, or an old one without the tarball, the next one is asked.
+    Raises Unlisted where no list can be had, BuildError where those that can do not have it.
+    """
+    folder, _, file = path.rpartition("/")
+    problems, near = list[str](), list[str]()
+    listed = False
+    for mirror in (*extra, *(MIRRORS if mirrors is None else mirrors)):
+        try:
+            found = entries(_signed(download.content(f"{mirror}{folder}/{LIST}"), extra))
+        except BuildError as problem:
+            problems += [problem.message, *([problem.hint] if problem.hint else [])]
+            continue
+        listed = True
+        if file in found:
+            return found[file]
+        near = [name for name in found if name.endswith(".tar.xz")]
+        problems.append(f"the list of {mirror} does not have {file}")
+    if listed:
+        raise BuildError(f"kernel.org has no {path}", _near(file, near))
+    hint = "\n  ".join([*dict.fromkeys(problems), _OTHERS])
+    raise Unlisted("kernel.org's checksums cannot be had", hint)
+
+
+def _near(file: str, names: list[str]) -> str | None:
+    from difflib import get_close_matches  # only a mistake has to wait for this import
+
+    found = get_close_matches(file, names, n=3)
+    return f"it has {', '.join(found)}" if found else None
+
+
+def _signed(listed: bytes, extra: Sequence[str]) -> str:
+    """What was signed, by the key that is kept, or by one of those that can be had: it is kept then."""
+    kept = paths.cache() / "keys" / f"kernel.org-{FINGERPRINT}.gpg"
+    if kept.exists():
+        return signed_text(listed, kept.read_bytes())
+    problems = list[str]()
+    for url in (*(mirror + KEY for mirror in extra), *key_urls()):
+        try:
+            key = download.content(url)
+            text = signed_text(listed, key)
+        except BuildError as problem:
+            problems.append(problem.message)
+            continue
+        store.write(kept, key)
+        return text
+    raise BuildError("nothing verifies kernel.org's list of checksums", "\n  ".join(dict.fromkeys(problems)))
+
+
+def signed_text(listed: bytes, key: bytes) -> str:
+    """What was signed, of a text that kernel.org's signer has signed. Raises BuildError where he has not."""
+    with tempfile.TemporaryDirectory(prefix="lvslab-") as made:
+        keyring, signed, text = (Path(made) / name for name in ("key.gpg", LIST, "text"))
+        keyring.write_bytes(key)
+        signed.write_bytes(listed)
+        done = run(
+            ["gpgv", "--status-fd", "1", "--keyring", keyring, "--output", text, signed],
+            check=False,
+            env={"GNUPGHOME": made, "LC_ALL": "C.UTF-8"},
+        )
+        # The last word of VALIDSIG is the fingerprint of the primary key (GnuPG's doc/DETAILS).
+        signers = [line.split()[-1] for line in done.stdout.decode().splitlines() if " VALIDSIG " in line]
+        if done.returncode != 0 or signers != [FINGERPRINT]:
+            said = done.stderr.decode(errors="replace").strip().replace("\n", "\n  ")
+            raise BuildError(f"kernel.org's list of checksums is not signed by {FINGERPRINT}", said)
+        return text.read_text()
+
+
+def entries(text: str) -> Mapping[str, str]:
+    """A list as sha256sum writes it: file name to checksum."""
+    return {found.group(2): found.group(1) for found in map(_ENTRY.fullmatch, text.splitlines()) if found}
+
+
+def key_urls() -> tuple[str, str]:
+    """Where kernel.org's Web Key Directory has the signer's key: by its advanced, its direct method."""
+    hashed = zbase32(sha1(b"autosigner").digest())
+    end = f"hu/{hashed}?l=autosigner"
+    return (
+        f"https://openpgpkey.kernel.org/.well-known/openpgpkey/kernel.org/{end}",
+        f"https://kernel.org/.well-known/openpgpkey/{end}",
+    )
+
+
+def zbase32(data: bytes) -> str:
+    """z-base-32 (RFC 6189, section 5.1.6) of whole groups of 5 bytes."""
+    number = int.from_bytes(data, "big")
+    digits = "ybndrfg8ejkmcpqxot1uwisza345h769"
+    return "".join(digits[number >> shift & 31] for shift in range(len(data) * 8 - 5, -1, -5))

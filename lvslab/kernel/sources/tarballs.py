@@ -1,0 +1,208 @@
+"""Source tarballs in the cache: downloaded once, verified, unpacked.
+
+A tarball has its place in the cache only once it is verified, so whatever is there is believed. While it
+comes it is a ``.part`` file beside, which the next attempt goes on with. What ``insecure`` let pass is kept
+apart.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from lvslab import paths
+from lvslab.cache import download, store
+from lvslab.debian import apt_lists, kernels, packages
+from lvslab.errors import BuildError, CommandFailed, UsageError
+from lvslab.kernel import catalogue
+from lvslab.kernel.catalogue import Source
+from lvslab.kernel.sources import kernel_org
+from lvslab.run import run
+
+log = logging.getLogger("lvslab.progress.tarballs")
+
+MIRROR = "LVSLAB_MIRROR"
+_UNVERIFIED = "unverified"
+_APT_HELPER = Path("/usr/lib/apt/apt-helper")
+
+
+def folder() -> Path:
+    """Where verified tarballs are kept."""
+    return paths.cache() / "sources"
+
+
+def get(name: str, *, insecure: bool = False, instead: str = "") -> Path:
+    """The verified tarball for a name of the catalogue's sources or kernels, in the cache.
+
+    With ``insecure`` one that nothing verifies is taken as well; what a known checksum contradicts never is.
+    ``instead`` is what the user may do where nothing verifies it, for the error. Raises UsageError for an
+    unknown name, BuildError where it cannot be had or is not what it should be.
+    """
+    return fetch(catalogue.source(name), insecure=insecure, instead=instead)
+
+
+def fetch(source: Source, *, insecure: bool = False, instead: str = "") -> Path:
+    """The same for a row of the catalogue."""
+    if source.place == "debian-package":
+        return _out_of_package(source)
+    path = folder() / source.file
+    if path.exists():
+        return path
+    with store.locked(f"source-{source.file}"):
+        if path.exists():
+            return path
+        folder().mkdir(parents=True, exist_ok=True)
+        wanted = source.sha256 or _listed(source, insecure, instead)
+        if not wanted:
+            path = folder() / _UNVERIFIED / source.file
+            if path.exists():
+                return path
+            log.warning("nothing verifies %s", source.file)
+        _download(source, path, wanted)
+    return path
+
+
+def present(source: Source) -> bool:
+    """Whether a verified tarball is in the cache already."""
+    if source.place == "debian-package":
+        return any(folder().glob(f"{_stem(source)}_*.tar.xz"))
+    return (folder() / source.file).exists()
+
+
+def is_unverified(tarball: Path) -> bool:
+    """Whether nothing vouches for a tarball that ``get`` or ``fetch`` returned."""
+    return tarball.parent == folder() / _UNVERIFIED
+
+
+def packaged_version(tarball: Path) -> str:
+    """The release of Linux in a tarball that came out of a Debian package: 6.1.176 of ``..._6.1.176-1``."""
+    return tarball.name.rpartition("_")[2].removesuffix(".tar.xz").rpartition("-")[0]
+
+
+def mirrors() -> tuple[str, ...]:
+    """The user's own: what LVSLAB_MIRROR names, each with a slash at its end. Raises UsageError."""
+    found = os.environ.get(MIRROR, "").split()
+    for mirror in found:
+        if not re.match(r"(https?://[^/]|file:///)", mirror):
+            raise UsageError(
+                f"{MIRROR} has '{mirror}', which is no URL",
+                "give URLs that begin with http://, https:// or file:///, with blanks between them",
+            )
+    return tuple(mirror.rstrip("/") + "/" for mirror in found)
+
+
+def unpack(tarball: Path, folder: Path) -> Path:
+    """Make ``folder`` the top folder of ``tarball``: at once, or not at all. Raises BuildError; a tarball
+    that nothing vouches for is deleted then."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
+        place = Path(made) / "unpacked"
+        place.mkdir()
+        try:
+            run(["tar", "--extract", "--no-same-owner", "--file", tarball, "--directory", place])
+        except CommandFailed as failed:
+            hints = [failed.hint] if failed.hint else []
+            if is_unverified(tarball):
+                # It may be no tarball at all, and nothing else would ever replace it.
+                tarball.unlink(missing_ok=True)
+                hints.append("nothing vouched for it, and it is deleted: the next try downloads it again")
+            raise BuildError(f"{tarball} cannot be unpacked", "\n  ".join(hints)) from None
+        inside = list(place.iterdir())
+        top = inside[0] if len(inside) == 1 and inside[0].is_dir() else place
+        if folder.exists():
+            folder.rename(Path(made) / "old")
+        top.rename(folder)
+    return folder
+
+
+def urls(source: Source) -> Iterator[str]:
+    """Where a tarball may be: below the user's mirrors, as in the original's tree or flat, then the
+    original."""
+    path = quote(source.path)
+    for mirror in mirrors():
+        yield mirror + path
+        yield mirror + quote(source.file)
+    originals = kernel_org.MIRRORS if source.place == "kernel.org" else apt_lists.pools()
+    yield from (original + path for original in originals)
+
+
+def _listed(source: Source, insecure: bool, instead: str) -> str:
+    """The checksum that kernel.org's signed list has; "" where it cannot be had and that may be."""
+    try:
+        if source.place != "kernel.org":
+            raise kernel_org.Unlisted(f"nothing verifies {source.file}")
+        return kernel_org.checksum(source.path, extra=mirrors())
+    except kernel_org.Unlisted as failed:
+        if not insecure:
+            hints = [hint for hint in (failed.hint, instead) if hint]
+            raise kernel_org.Unlisted(failed.message, "\n  ".join(hints)) from None
+        return ""
+
+
+def _download(source: Source, path: Path, wanted: str) -> None:
+    """Put the tarball to ``path``. A damaged one is downloaded once more, if a part of it was old or it came
+    from another mirror."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = folder() / f"{source.file}.part"
+    problems: list[str] = []
+    for url in urls(source):
+        for _ in range(2):
+            resumed = part.exists()
+            try:
+                log.info("downloading %s", url)
+                _bring(url, part, wanted)
+            except (download.NotThere, download.Unreachable) as problem:
+                problems.append(problem.message)
+                break
+            if not wanted or (found := store.sha256(part)) == wanted:
+                with part.open("rb") as stream:
+                    os.fsync(stream.fileno())
+                part.rename(path)
+                return
+            part.unlink()
+            problems.append(f"what {url} has is not {source.file}: its SHA-256 is {found}, not {wanted}")
+            if not resumed:
+                break
+    hint = "\n  ".join([*dict.fromkeys(problems), f"{MIRROR} may name mirrors of your own"])
+    raise BuildError(f"{source.file} cannot be had", hint)
+
+
+def _bring(url: str, part: Path, wanted: str) -> None:
+    if wanted and _APT_HELPER.exists() and url.startswith(apt_lists.pools()):
+        # apt knows the machine's proxies. It goes on with a part by itself.
+        command: list[str | Path] = [
+            _APT_HELPER,
+            "-o",
+            "APT::Sandbox::User=root",
+            "download-file",
+            url,
+            part,
+            f"SHA256:{wanted}",
+        ]
+        try:
+            run(command)
+        except CommandFailed as failed:
+            raise download.Unreachable(f"apt cannot get {url}: {failed.hint or failed.message}") from None
+        part.chmod(0o644)
+    else:
+        download.fetch(url, part)
+
+
+def _stem(source: Source) -> str:
+    return source.file.removesuffix(".tar.xz")
+
+
+def _out_of_package(source: Source) -> Path:
+    """The tarball in a Debian package, which apt has verified."""
+    package = kernels.package(source.release, source.package)
+    path = folder() / f"{_stem(source)}_{package.version.replace(':', '%3a')}.tar.xz"
+    if not path.exists():
+        log.info("unpacking %s", package.file)
+        with store.appearing(path) as stream:
+            packages.copy_member(package.path, source.inside, stream)
+    return path

@@ -1,0 +1,137 @@
+"""The programs of one build: what they print is kept, how far they are is told, and the first mistake is
+shown."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from lvslab.cache import store
+from lvslab.errors import BuildError, CommandFailed, MachineError
+from lvslab.kernel import recipe
+from lvslab.kernel.toolchain import build_log
+from lvslab.run import ended, follow, missing_program, run
+
+log = logging.getLogger("lvslab.progress.building")
+
+_OFTEN = 0.25  # seconds between two words on how far it is
+
+
+class Build:
+    """One build of ``name``, whose steps are taken one after the other, in a ``with`` block.
+
+    ``stream`` is its log; where the block ends with a BuildError, a copy is kept at ``kept``, and the error
+    says so. ``program`` is who takes the steps, in words.
+    """
+
+    def __init__(self, name: str, program: str, stream: BinaryIO, kept: Path) -> None:
+        self._name = name
+        self._program = program
+        self._stream = stream
+        self._kept = kept
+        self._began = time.monotonic()
+        self._objects = 0
+        self._told = 0.0
+
+    def __enter__(self) -> Build:
+        return self
+
+    def __exit__(self, kind: object, failed: BaseException | None, traceback: object) -> None:
+        if not isinstance(failed, BuildError):
+            return
+        self._stream.flush()
+        if text := Path(self._stream.name).read_bytes():
+            store.write(self._kept, text)
+            said = f"all that it said: {self._kept}"
+            failed.hint = f"{failed.hint}\n  {said}" if failed.hint else said
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return time.monotonic() - self._began
+
+    def take(
+        self, what: str, shown: Sequence[str], command: Sequence[str] | None = None, *, input: bytes = b""
+    ) -> None:
+        """Run ``command``, or where there is none ``shown``, which is what the log says was run.
+
+        Raises BuildError with the first mistake that it prints, MachineError where there is no such program.
+        """
+        began = self._stream.tell()
+        self._stream.write(f"# {what}: {' '.join(shown)}\n".encode())
+        self._tell(what)
+
+        def heard(line: bytes) -> None:
+            self._stream.write(line)
+            self._objects += build_log.is_object(line.decode("latin-1"))
+            if time.monotonic() - self._told > _OFTEN:
+                self._tell(what)
+
+        status = follow(shown if command is None else command, heard, input=input)
+        self._stream.flush()
+        if status != 0:
+            raise self._failed(what, status, began)
+
+    def done(self) -> None:
+        """Say how long it took."""
+        log.info("%s: built in %.0f s, %d files", self._name, self.seconds, self._objects)
+
+    def _tell(self, what: str) -> None:
+        self._told = time.monotonic()
+        minutes, seconds = divmod(int(self.seconds), 60)
+        far = f"{self._name}: {what}, {self._objects} files, {minutes}:{seconds:02}"
+        log.info("%s", far, extra={"passing": True})
+
+    def _failed(self, what: str, status: int, began: int) -> BuildError:
+        # Without the line that says what was run.
+        said = Path(self._stream.name).read_bytes()[began:].partition(b"\n")[2].decode(errors="replace")
+        if said.startswith(("unshare: ", "mount: ")):
+            raise MachineError(
+                "a build needs mounts of its own, which this machine does not let it have", said.strip()
+            )
+        return CommandFailed(
+            f"{self._name} does not build: {what}: {ended(self._program, status)}",
+            status=status,
+            hint="\n  ".join(build_log.first_error(said)),
+        )
+
+
+@contextlib.contextmanager
+def one_at_a_time(name: str, lock: str) -> Iterator[None]:
+    """Hold the cache's lock ``lock``; say so where another process builds ``name``, and wait for it."""
+    with store.locked_if_free(lock) as ours:
+        if ours:
+            yield
+            return
+    log.info("another process is building %s; waiting for it", name)
+    with store.locked(lock):
+        yield
+
+
+def tools() -> str:
+    """What a build's compiler and linker say that they are, a line each; the linker stands for the assembler
+    too. Raises MachineError where there is none."""
+    stamps, programs = list[bytes](), list[str]()
+    for name in ("gcc", "ld"):
+        place = shutil.which(name, path=recipe.PATH)
+        if place is None:
+            missing_program(name)
+        about = os.stat(place)
+        stamps.append(f"{place} {about.st_ino} {about.st_size} {about.st_mtime_ns}".encode())
+        programs.append(place)
+    return store.remembered(
+        "build-tools",
+        stamps,
+        lambda: "\n".join(run([place, "--version"]).stdout.decode().splitlines()[0] for place in programs),
+    )
+
+
+def processors() -> int:
+    """How many processors this process may use: so many things that keep one busy are done at a time."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,48 @@
+"""ipvsadm of a version, or of the developer's own tree, in place of the distribution's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvslab.errors import UsageError
+from lvslab.kernel import catalogue
+from lvslab.kernel.toolchain import component
+from lvslab.kernel.toolchain.component import Component
+
+
+@dataclass(frozen=True)
+class Ipvsadm:
+    """The program, 64-bit and with the distribution's libraries: its bytes' SHA-256, and its version."""
+
+    path: Path
+    sha256: str
+    version: str
+
+
+def chosen(asked: str, recipe: str = "ipvsadm") -> Component:
+    """What ``--ipvsadm`` names, a version or the path of a source tree, to be built as ``recipe`` says.
+
+    A path holds a slash. Raises UsageError where it is neither.
+    """
+    if "/" in asked:
+        tree = Path(asked)
+        if not (tree / "ipvsadm.c").is_file():
+            raise UsageError(
+                f"{asked} is not ipvsadm's source", "give a version, or the folder with ipvsadm.c"
+            )
+        return Component(f"{recipe}-tree", tree.resolve())
+    if f"ipvsadm-{asked}" not in catalogue.sources():
+        if Path(asked).is_dir():
+            raise UsageError(f"no ipvsadm '{asked}'", f"the path of a folder holds a slash: ./{asked}")
+        known = [row.removeprefix("ipvsadm-") for row in catalogue.sources() if row.startswith("ipvsadm-")]
+        raise catalogue.unknown("ipvsadm", asked, known)
+    return Component(f"{recipe}-{asked}")
+
+
+def today(asked: str) -> Ipvsadm:
+    """The ipvsadm that is ``asked`` for, built where it is not there, for guests with the distribution's own
+    programs. Raises UsageError, MachineError, BuildError."""
+    part = chosen(asked, "ipvsadm-today")
+    built = component.build(part)
+    return Ipvsadm(built.folder / "ipvsadm", built.files["ipvsadm"], part.version)

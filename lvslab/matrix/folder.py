@@ -1,0 +1,211 @@
+"""The folder of a run: what is done stays done, however the run ends.
+
+``results.json`` is the `Run` as it is at the moment. ``cells/KEY/`` has a cell's evidence, and its result in
+``result.json``; such a folder appears at once or not at all, and is what counts when a run goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lvslab import paths
+from lvslab.errors import StateError, UsageError
+from lvslab.matrix import reading
+from lvslab.matrix.evidence import unpack
+from lvslab.matrix.results import RESULTS, Result, Run
+
+CELLS = "cells"
+RESULT = "result.json"
+LATEST = "latest"
+WORKERS = ".workers"
+"""The folder, in that of the run, for files of the worker processes on this machine."""
+_PART = ".part-"
+"""How the names of what is being written begin."""
+_EARLIER = 5
+"""So many runs are looked at to tell how long a cell may take."""
+
+
+class RunFolder:
+    """The folder ``path`` of ``run``, which nobody else writes to meanwhile."""
+
+    def __init__(self, path: Path, run: Run) -> None:
+        self.path = path
+        self.run = run
+
+    def keep(self, result: Result, evidence: bytes) -> None:
+        """Keep what came of a cell, with its evidence; where there is a result already, that one stays."""
+        if any(result.cell == there.cell for there in self.run.results):
+            return
+        result = result.model_copy(update={"evidence": f"{CELLS}/{result.cell.key}"})
+        place = self.path / result.evidence
+        place.parent.mkdir(exist_ok=True)
+        hidden = Path(tempfile.mkdtemp(dir=place.parent, prefix=_PART))
+        hidden.chmod(0o755)
+        if evidence:
+            unpack(evidence, hidden)
+        _write(hidden / RESULT, result.model_dump_json(indent=1) + "\n")
+        hidden.rename(place)
+        self._rewrite(results=(*self.run.results, result))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has come to its end, with a result for each cell."""
+        return bool(self.run.ended) and len(self.run.results) == len(self.run.cells)
+
+    def end(self) -> None:
+        """Note that the run has come to its end; one that had done so before keeps its time."""
+        if not self.complete:
+            self._rewrite(ended=now())
+
+    def _rewrite(self, **changes: object) -> None:
+        places = {cell: place for place, cell in enumerate(self.run.cells)}
+        self.run = self.run.model_copy(update=changes)
+        results = sorted(self.run.results, key=lambda result: places[result.cell])
+        self.run = self.run.model_copy(update={"results": tuple(results)})
+        _write(self.path / RESULTS, self.run.model_dump_json(indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def begun(path: Path | None, run: Run) -> Iterator[RunFolder]:
+    """A folder for ``run``: ``path``, or a new one among the others.
+
+    Raises UsageError where ``path`` holds something already.
+    """
+    if path is None:
+        path = _new()
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        there = (path / RESULTS).exists()
+        hint = f"{resume_command(path)} goes on with the run there" if there else ""
+        raise UsageError(f"{path} is not an empty folder", hint)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as refused:
+        raise UsageError(
+            f"{path} cannot be made: {refused.strerror}", "--output takes a new folder"
+        ) from None
+    with _held(path):
+        folder = RunFolder(path.resolve(), run)
+        folder._rewrite()
+        yield folder
+
+
+@contextlib.contextmanager
+def resumed(word: str) -> Iterator[RunFolder]:
+    """The folder ``word`` of a run, or the last one for "latest", with the cells that are done.
+
+    Raises UsageError where there is no run, StateError where it is still running.
+    """
+    path = place(word)
+    with _held(path):
+        run = read(path)
+        for part in (path / WORKERS, *path.glob(f"{_PART}*"), *(path / CELLS).glob(f"{_PART}*")):
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+        folder = RunFolder(path.resolve(), run)
+        if not folder.complete:
+            folder._rewrite(ended="")
+        yield folder
+
+
+def place(word: str) -> Path:
+    """The folder that ``word`` stands for: the last run's for "latest". Raises UsageError."""
+    return _latest() if word == LATEST else Path(word)
+
+
+def read(path: Path) -> Run:
+    """The run in the folder ``path``, with the results of all cells that are done. Raises UsageError."""
+    run = reading.read(path).run
+    files = sorted((path / CELLS).glob(f"[!.]*/{RESULT}"))
+    try:
+        found = [Result.model_validate_json(file.read_bytes()) for file in files]
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"{path / CELLS} has a result that cannot be read: {where}: {first['msg']}"
+        ) from None
+    places = {cell: place for place, cell in enumerate(run.cells)}
+    mine = sorted((each for each in found if each.cell in places), key=lambda each: places[each.cell])
+    return run.model_copy(update={"results": tuple(mine)})
+
+
+def earlier(path: Path) -> list[Run]:
+    """The last runs beside the one in ``path``, the latest last."""
+    files = sorted(_runs().glob(f"*/{RESULTS}"), key=lambda file: file.stat().st_mtime_ns)
+    found = []
+    for file in [file for file in files if file.parent.resolve() != path][-_EARLIER:]:
+        with contextlib.suppress(UsageError):  # of another version of lvslab
+            found.append(read(file.parent))
+    return found
+
+
+def resume_command(path: Path) -> str:
+    """What a person types to go on with the run in the folder ``path``."""
+    return shlex.join(("./run", "matrix.run", "--resume", str(path)))
+
+
+def now() -> str:
+    """This moment in ISO 8601, with the zone."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _runs() -> Path:
+    return paths.state() / "matrices"
+
+
+def _new() -> Path:
+    base = _runs() / time.strftime("%Y%m%d-%H%M%S")
+    for number in range(1000):
+        path = base.with_name(f"{base.name}-{number}") if number else base
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+    raise StateError(f"there are a thousand runs in {_runs()} that began in this second")
+
+
+def _latest() -> Path:
+    found = [file.parent for file in _runs().glob(f"*/{RESULTS}")]
+    if not found:
+        raise UsageError(f"there is no run in {_runs()} to go on with")
+    return max(found, key=lambda folder: (folder / RESULTS).stat().st_mtime_ns)
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold the folder, so that only one process writes to it; the kernel lets go of it however we end."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise UsageError(f"{path} holds no run: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StateError(f"a run is writing to {path} at the moment", "wait for its end") from None
+    else:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, text: str) -> None:
+    """Make ``path`` hold ``text``: there is a whole file there at any moment, the old one or the new one."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=_PART, delete=False) as stream:
+        try:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+            os.fchmod(stream.fileno(), 0o644)
+            os.replace(stream.name, path)
+        except BaseException:
+            os.unlink(stream.name)
+            raise

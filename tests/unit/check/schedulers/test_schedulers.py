@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from lvslab.check.ipvs.listing import parse_connections
+from lvslab.check.ipvs.rules import parse_rules
+from lvslab.check.schedulers import (
+    NOBODY,
+    Choice,
+    Moment,
+    Server,
+    forecast,
+    model_for,
+    remembered,
+    sequence,
+    servers_of,
+)
+from lvslab.check.schedulers.least_connection import wlc
+from lvslab.errors import LvsLabError
+
+# The kernel's order: the tutorial adds real-server-1 first, so real-server-2 stands at the head of the list.
+TUTORIAL = (Server("two", weight=2), Server("one", weight=1))
+
+HOWTO = """\
+ipvsadm -A -t 66.199.240.50:80 -s wlc
+ipvsadm -a -t 66.199.240.50:80 -r 10.0.0.100:80 -m
+ipvsadm -a -t 66.199.240.50:80 -r 10.0.0.101:80 -m -w 2
+"""
+NAMES = {"10.0.0.100": "real-server-1", "10.0.0.101": "real-server-2"}
+
+
+def test_wlc_with_the_tutorials_weights() -> None:
+    assert sequence(wlc, TUTORIAL, 9) == ("two", "one", "two", "two", "one", "two", "two", "one", "two")
+
+
+def test_the_order_decides_between_equals() -> None:
+    assert sequence(wlc, TUTORIAL[::-1], 6) == ("one", "two", "two", "one", "two", "two")
+
+
+def test_equal_weights_take_turns() -> None:
+    servers = [Server(name, weight=3) for name in "abc"]
+    assert sequence(wlc, servers, 7) == tuple("abcabca")
+
+
+def test_old_connections_count() -> None:
+    servers = (Server("two", weight=2, inactive=10), Server("one", weight=1))
+    assert sequence(wlc, servers, 6) == ("one", "one", "one", "one", "one", "two")
+
+
+@pytest.mark.parametrize(("inactive", "chosen"), [(255, 1), (256, 0), (257, 0)])
+def test_an_active_connection_weighs_256_inactive_ones(inactive: int, chosen: int) -> None:
+    servers = (Server("busy", 1, active=1), Server("done", 1, inactive=inactive))
+    assert wlc(Moment(servers)) == Choice(chosen)
+
+
+def test_an_active_connection_weighs_257_where_total_connections_count() -> None:
+    servers = (Server("busy", 1, active=1), Server("done", 1, inactive=256))
+    assert partial(wlc, active_cost=257)(Moment(servers)) == Choice(1)
+
+
+def test_weight_0_and_overload_are_passed_over() -> None:
+    servers = (
+        Server("drained", weight=0),
+        Server("full", weight=9, overloaded=True),
+        Server("busy", weight=1, active=9),
+        Server("drained too", weight=0),
+    )
+    assert wlc(Moment(servers)) == Choice(2)
+
+
+def test_nobody_to_choose() -> None:
+    servers = (Server("drained", weight=0), Server("full", weight=1, overloaded=True))
+    assert sequence(wlc, servers, 2) == (NOBODY, NOBODY)
+    assert sequence(wlc, (), 1) == (NOBODY,)
+
+
+def test_a_forecast_says_how_the_servers_stand_afterwards() -> None:
+    after = forecast(model_for("wlc", "6.1").choose, TUTORIAL, 6).servers
+    assert [(server.name, server.inactive) for server in after] == [("two", 4), ("one", 2)]
+    assert TUTORIAL[0].inactive == 0
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (1, 2), (3, 5, 7), (2, 4, 6), (1, 1000)])
+def test_finished_requests_are_shared_exactly_by_weight(weights: tuple[int, ...]) -> None:
+    servers = [Server(str(index), weight) for index, weight in enumerate(weights)]
+    names = sequence(wlc, servers, sum(weights) * 3)
+    assert [names.count(server.name) for server in servers] == [weight * 3 for weight in weights]
+
+
+def test_a_scheduler_remembers_through_its_memory() -> None:
+    def rotate(moment: Moment) -> Choice:
+        last = moment.memory if isinstance(moment.memory, int) else -1
+        chosen = (last + 1) % len(moment.servers)
+        return Choice(chosen, chosen)
+
+    assert sequence(rotate, TUTORIAL, 5) == ("two", "one", "two", "one", "two")
+
+
+@pytest.mark.parametrize("kernel", ["2.6.39", "6.1"])
+def test_what_wrr_remembers_of_earlier_requests(kernel: str) -> None:
+    model = model_for("wrr", kernel)
+    # A cycle takes three: two, and in the round of weight 1 both.
+    for past in range(7):
+        memory = remembered(model, TUTORIAL, past)
+        whole = forecast(model.choose, TUTORIAL, 9, memory=remembered(model, TUTORIAL, 0)).names
+        assert forecast(model.choose, TUTORIAL, 2, memory=memory).names == whole[past : past + 2]
+
+
+def test_what_lblc_remembers_of_earlier_requests() -> None:
+    model = model_for("lblc", "6.1")
+    memory = remembered(model, TUTORIAL, 1, destination="192.0.2.1")
+    busy = [Server("two", 2, inactive=9), Server("one", 1)]
+    assert forecast(model.choose, busy, 2, destination="192.0.2.1", memory=memory).names == ("two", "two")
+    assert forecast(model.choose, busy, 2, destination="192.0.2.2", memory=memory).names == ("one", "one")
+
+
+def test_servers_come_in_the_kernels_order_with_the_directors_counts() -> None:
+    (service,) = parse_rules(HOWTO)
+    (connections,) = parse_connections(
+        "TCP  66.199.240.50:80 wlc\n"
+        "  -> 10.0.0.100:80                Masq    1      0          3\n"
+        "  -> 10.0.0.101:80                Masq    2      1          5\n"
+    )
+    assert servers_of(service, connections, NAMES) == (
+        Server("real-server-2", 2, active=1, inactive=5, address="10.0.0.101", port=80),
+        Server("real-server-1", 1, active=0, inactive=3, address="10.0.0.100", port=80),
+    )
+
+
+def test_servers_that_the_director_does_not_have() -> None:
+    (service,) = parse_rules(HOWTO)
+    (connections,) = parse_connections("TCP  66.199.240.50:80 wlc\n  -> 10.0.0.100:80  Masq 1 0 3\n")
+    with pytest.raises(LvsLabError, match=r"servers for 66.199.240.50:80 are 10.0.0.100:80; the steps add"):
+        servers_of(service, connections, NAMES)

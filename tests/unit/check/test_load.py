@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from lvslab.check import load
+from lvslab.check.ipvs.director import Reading
+from lvslab.check.ipvs.listing import Counters
+from lvslab.check.ipvs.table import Destination, Service
+from lvslab.check.load import Load, Share
+from lvslab.check.traffic import wrk
+from lvslab.cli.text import common
+from lvslab.errors import CheckFailed, UsageError
+
+SERVICE = Service(
+    "tcp",
+    "192.0.2.50",
+    80,
+    destinations=(
+        Destination("10.0.0.100", 80, "masquerading", 1),
+        Destination("10.0.0.101", 80, "masquerading", 3),
+    ),
+)
+ONE, TWO = "10.0.0.100:80", "10.0.0.101:80"
+
+
+def reading(**connections: int) -> Reading:
+    by_server = {
+        (str(SERVICE), {"one": ONE, "two": TWO}[server]): Counters(count, 0, 0, 0, 0)
+        for server, count in connections.items()
+    }
+    return Reading((SERVICE,), (), {}, by_server, {}, 1, "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "connections", "says"),
+    [
+        (0, 8, "--seconds is 0"),
+        (61, 8, "--seconds is 61"),
+        (-5, 8, "--seconds is -5"),
+        (5, 0, "--connections is 0"),
+        (5, 1001, "--connections is 1001"),
+    ],
+)
+def test_a_load_has_bounds(seconds: int, connections: int, says: str) -> None:
+    with pytest.raises(UsageError, match=says) as refused:
+        load.check_bounds(seconds, connections)
+    assert "it takes a whole number from 1 to" in str(refused.value)
+
+
+def test_bounds_are_within_themselves() -> None:
+    load.check_bounds(load.SECONDS, load.CONNECTIONS)
+    load.check_bounds(1, 1)
+    load.check_bounds(load.MOST_SECONDS, load.MOST_CONNECTIONS)
+
+
+def test_connections_are_what_the_counters_have_gained() -> None:
+    before, after = reading(one=5), reading(one=8, two=9)
+    assert load.connections_of(SERVICE, before, after) == {ONE: 3, TWO: 9}
+    assert load.connections_of(SERVICE, before, reading(one=5)) == {ONE: 0, TWO: 0}
+
+
+def test_shares_stand_beside_those_of_the_weights() -> None:
+    assert [*load.shares(SERVICE, {ONE: 3, TWO: 9}, {"10.0.0.100": "rs1"})] == [
+        Share("rs1", ONE, 1, 3, 0.25, 0.25),
+        Share("10.0.0.101", TWO, 3, 9, 0.75, 0.75),
+    ]
+
+
+def test_shares_of_nothing() -> None:
+    idle = Service("tcp", "192.0.2.50", 80, destinations=(Destination("10.0.0.100", 80, weight=0),))
+    assert [*load.shares(idle, {ONE: 0}, {})] == [Share("10.0.0.100", ONE, 0, 0, 0.0, 0.0)]
+
+
+def test_what_is_shown() -> None:
+    errors = dict.fromkeys(wrk.ERRORS, 0)
+    shares = [*load.shares(SERVICE, {ONE: 3, TWO: 9}, {"10.0.0.100": "rs1"})]
+    found = Load(
+        name="lab",
+        director="director",
+        service="tcp 192.0.2.50:80",
+        scheduler="wlc",
+        clients=["client", "client-2"],
+        connections=8,
+        seconds=5.01,
+        requests=12,
+        requests_per_second=2.4,
+        bytes_per_second=1234.5,
+        median=0.0015,
+        slowest=0.02,
+        errors=errors,
+        servers=shares,
+    )
+    text = common.load(found)
+    assert "through director, for 5.0 s, from client, client-2: 8 connections at a time each" in text
+    assert "answers      12, 2.4 a second" in text
+    assert "1.5 ms (median), 20.0 ms at most" in text
+    assert "errors       none" in text
+    assert [line.split() for line in text.splitlines()[-2:]] == [
+        ["rs1", "1", "3", "25.0%", "25.0%"],
+        ["10.0.0.101", "3", "9", "75.0%", "75.0%"],
+    ]
+    with_errors = common.load(Load(**{**vars(found), "errors": {**errors, "read": 2, "timeout": 1}}))
+    assert "errors       read 2, timeout 1" in with_errors
+    document = found.as_json()
+    assert document["servers"][0] == vars(shares[0])
+    assert document["errors"] == errors
+
+
+def test_a_generator_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "_GRACE", 0.05)
+    waits = [sys.executable, "-c", "import signal; signal.pause()"]
+    with subprocess.Popen(waits, stdout=subprocess.PIPE, text=True) as process:
+        with pytest.raises(CheckFailed, match="was to run for 0 s, and does not end"):
+            load.ended(process, 0)
+        process.kill()

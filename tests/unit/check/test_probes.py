@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar, cast
+
+import pytest
+
+from lvslab.check.probes import SeenByAgent, SeenHere, connect_from, default_gateway
+from lvslab.check.traffic.namespace import NamespaceThread
+from lvslab.errors import CheckFailed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ROUTES = """\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0
+eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+"""
+
+
+class Here:
+    """This process in the place of a thread in a host's namespace."""
+
+    def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+
+class ThisMachine:
+    """This machine in the place of a lab whose every node is a virtual machine."""
+
+    def observe(self, node: str, command: str) -> str:
+        done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, check=True)
+        return done.stdout.decode()
+
+
+HERE = SeenHere(cast(NamespaceThread, Here()))
+
+
+@contextmanager
+def server() -> Iterator[int]:
+    """The port of a web server that answers one request."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(5)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def busybox(program: Any) -> None:
+    """A program of that name that is an nc, as a guest's is among others."""
+    script = """#!/usr/bin/python3
+import socket, sys
+try:
+    with socket.create_connection((sys.argv[-2], int(sys.argv[-1])), 5) as there:
+        there.sendall(sys.stdin.buffer.read())
+        there.shutdown(socket.SHUT_WR)
+        sys.stdout.buffer.write(there.recv(65536))
+except OSError as error:
+    sys.exit(f"nc: can't connect: {error}")
+"""
+    program("busybox", script)
+
+
+def test_a_real_server_that_is_asked_directly() -> None:
+    with server() as port:
+        assert HERE.probe("127.0.0.1", port) == "answers"
+    assert HERE.probe("127.0.0.1", free_port()) == "refused"
+
+
+def test_a_virtual_machine_asks_itself(busybox: None) -> None:
+    seen = SeenByAgent(cast(Any, ThisMachine()), "rs1")
+    with server() as port:
+        assert seen.probe("127.0.0.1", port) == "answers"
+    assert seen.probe("127.0.0.1", free_port()) == "refused"
+    assert seen.probe("no-such-host.invalid", 80) == "no-answer"
+
+
+def test_a_virtual_machine_connects(busybox: None) -> None:
+    cluster = cast(Any, ThisMachine())
+    with server() as port:
+        connect_from(cluster, "rs1", "127.0.0.1", port)
+    with pytest.raises(CheckFailed, match=r"rs1 cannot connect to 127\.0\.0\.1 port"):
+        connect_from(cluster, "rs1", "127.0.0.1", free_port())
+
+
+def test_routes_of_both_kinds_read_alike() -> None:
+    assert HERE.routes().startswith("Iface\tDestination")
+    assert SeenByAgent(cast(Any, ThisMachine()), "rs1").routes() == HERE.routes()
+
+
+def test_a_default_gateway() -> None:
+    assert default_gateway(ROUTES) == "10.0.0.1"
+    heading, default, network = ROUTES.splitlines()
+    assert default_gateway(f"{heading}\n{network}\n") == ""
+    assert default_gateway("") == ""
+    assert default_gateway(f"{heading}\n{network}\n{default}\n") == "10.0.0.1"

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lvslab.check.ipvs.listing import Counters
+from lvslab.check.ipvs.rules import parse_rules
+from lvslab.check.verdict import (
+    ClusterFacts,
+    ServerFacts,
+    counts_agree,
+    diagnose,
+    no_answer,
+    sequence_matches,
+    sources_preserved,
+    table_matches,
+)
+from lvslab.errors import CheckFailed
+
+TABLE = parse_rules(
+    """\
+-A -t 66.199.240.50:80 -s wlc
+-a -t 66.199.240.50:80 -r 10.0.0.100:80 -m -w 1
+-a -t 66.199.240.50:80 -r 10.0.0.101:80 -m -w 2
+"""
+)
+
+ONE = ServerFacts("real-server-1", "10.0.0.100", 80, probe="answers", gateway="10.0.0.1")
+TWO = ServerFacts("real-server-2", "10.0.0.101", 80, probe="answers", gateway="10.0.0.1")
+FINE = ClusterFacts(
+    virtual_service="66.199.240.50:80",
+    director_address="10.0.0.1",
+    expected=TABLE,
+    observed=TABLE,
+    servers=(ONE, TWO),
+    ip_forward=1,
+)
+
+
+def causes(facts: ClusterFacts) -> list[str]:
+    return [finding.cause for finding in diagnose(facts)]
+
+
+def test_a_sequence_that_matches() -> None:
+    sequence_matches(("two", "one", "two"), ["two", "one", "two"])
+
+
+def test_the_first_difference_is_marked() -> None:
+    with pytest.raises(CheckFailed) as caught:
+        sequence_matches(("two", "one", "two", "two"), ("two", "one", "one", "two"))
+    assert caught.value.message.splitlines() == [
+        "the servers did not answer in the order that the scheduler gives; request 3 is the first",
+        "  request  expected  observed",
+        "        1  two       two",
+        "        2  one       one",
+        "        3  two       one  <-- first difference",
+        "        4  two       two",
+    ]
+    assert "check the weights" in str(caught.value)
+
+
+def test_a_server_that_never_answers() -> None:
+    with pytest.raises(CheckFailed, match=r"real-server-2 never answered: is it missing .*`ipvsadm -a`"):
+        sequence_matches(("real-server-2", "real-server-1") * 3, ("real-server-1",) * 6)
+
+
+def test_a_server_that_should_not_answer() -> None:
+    with pytest.raises(CheckFailed, match="three should not have answered"):
+        sequence_matches(("two", "one"), ("two", "three"))
+    with pytest.raises(CheckFailed, match="a reply without a name"):
+        sequence_matches(("two", "one"), ("two", ""))
+
+
+def test_the_right_counts_in_another_order() -> None:
+    with pytest.raises(CheckFailed, match="were the servers added in another order"):
+        sequence_matches(("two", "one", "two"), ("one", "two", "two"))
+
+
+def test_a_sequence_that_ends_early() -> None:
+    with pytest.raises(CheckFailed, match=r"3 +two +\(none\)  <-- first difference"):
+        sequence_matches(("two", "one", "two"), ("two", "one"))
+    with pytest.raises(CheckFailed, match=r"1 +two +\(none\)  <-- first difference"):
+        sequence_matches(("two",), ())
+
+
+def test_a_long_sequence_is_cut_around_the_difference() -> None:
+    expected = ("two", "one", "two") * 100
+    with pytest.raises(CheckFailed) as caught:
+        sequence_matches(expected, (*expected[:150], "one", *expected[151:]))
+    lines = caught.value.message.splitlines()
+    assert len(lines) < 30
+    assert "      151  two       one  <-- first difference" in lines
+    assert lines[2].strip() == lines[-1].strip() == "..."
+
+
+def test_counts() -> None:
+    counts_agree({"one": 4, "two": 8}, {"one": 4, "two": 8}, {"one": 4, "two": 8})
+    with pytest.raises(CheckFailed) as caught:
+        counts_agree({"one": 4, "two": 7}, {"one": 4, "two": 8}, {"one": 4, "two": 8})
+    assert "two: 7 answers at the client, 8 in its access log, 8 at the director" in caught.value.message
+    assert "one:" not in caught.value.message
+    assert "answers never arrived" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("client", "log", "director", "hint"),
+    [
+        (4, 4, 5, "connections that ended without a request"),
+        (4, 4, 0, "without the director, or its counters were zeroed"),
+        (4, 0, 4, "another server that bears its name"),
+    ],
+)
+def test_who_counts_differently(client: int, log: int, director: int, hint: str) -> None:
+    with pytest.raises(CheckFailed, match=hint):
+        counts_agree({"one": client}, {"one": log}, {"one": director})
+
+
+def test_table() -> None:
+    table_matches(TABLE, TABLE)
+    with pytest.raises(
+        CheckFailed, match=r"10.0.0.101:80 \(weight 2\) is missing: was the second `ipvsadm -a` run"
+    ):
+        table_matches(TABLE, (replace(TABLE[0], destinations=TABLE[0].destinations[:1]),))
+
+
+def test_sources() -> None:
+    sources_preserved(["66.199.240.10"], ["66.199.240.10"])
+    with pytest.raises(CheckFailed) as caught:
+        sources_preserved(["66.199.240.10"], ["10.0.0.1"], ["10.0.0.1", "66.199.240.50"])
+    assert "saw requests from 10.0.0.1, but the clients are 66.199.240.10" in caught.value.message
+    assert "10.0.0.1 is the director itself" in str(caught.value)
+    with pytest.raises(CheckFailed, match="does a router before the director"):
+        sources_preserved(["66.199.240.10"], ["66.199.240.10", "66.199.240.99"], ["10.0.0.1"])
+    with pytest.raises(CheckFailed, match="logged no request at all"):
+        sources_preserved(["66.199.240.10"], [])
+
+
+def test_nothing_to_find() -> None:
+    assert diagnose(FINE) == ()
+    failure = CheckFailed("no answer")
+    assert no_answer(FINE, failure) is failure
+
+
+def test_no_forwarding() -> None:
+    facts = replace(FINE, ip_forward=0, counters=Counters(1, 3, 0, 180, 0))
+    assert len(causes(facts)) == 1
+    failed = no_answer(facts, CheckFailed("no answer from 66.199.240.50:80 within 5 s"))
+    assert "no answer from 66.199.240.50:80" in failed.message
+    assert "ip_forward is 0 on the director: packets are not forwarded" in str(failed)
+    assert "/etc/sysctl.conf" in str(failed)
+
+
+def test_a_default_route_that_avoids_the_director() -> None:
+    facts = replace(FINE, servers=(ONE, replace(TWO, gateway="10.0.0.254")))
+    assert causes(facts) == [
+        "real-server-2's default route goes to 10.0.0.254 and not to the director 10.0.0.1, "
+        "so its replies bypass the director"
+    ]
+    facts = replace(FINE, servers=(ONE, replace(TWO, gateway="")))
+    assert causes(facts) == ["real-server-2 has no default route, so its replies go nowhere"]
+
+
+def test_a_server_that_is_stopped() -> None:
+    facts = replace(FINE, servers=(ONE, replace(TWO, probe="refused")))
+    assert causes(facts) == ["nothing listens on 10.0.0.101:80 (connection refused)"]
+    facts = replace(FINE, servers=(ONE, replace(TWO, probe="no-answer")))
+    assert causes(facts) == ["real-server-2 does not answer on 10.0.0.101:80, not even from its own network"]
+
+
+def test_of_many_causes_the_first_are_told() -> None:
+    servers = tuple(replace(ONE, name=f"rs{number}", probe="refused") for number in range(250))
+    failed = no_answer(replace(FINE, servers=servers), CheckFailed("no answer"))
+    lines = (failed.hint or "").splitlines()
+    assert len(lines) == 9
+    assert lines[-1].strip() == "and 242 more of the same kinds"
+    (only,) = (
+        no_answer(replace(FINE, servers=servers[:1]), CheckFailed("no answer")).hint or ""
+    ).splitlines()
+    assert "more of the same" not in only
+
+
+def test_a_table_without_the_service_comes_first() -> None:
+    found = causes(replace(FINE, observed=(), ip_forward=0))
+    assert "table is empty" in found[0]
+    assert "ip_forward is 0" in found[1]
+
+
+def test_a_wrong_weight_comes_last() -> None:
+    found = causes(
+        replace(
+            FINE,
+            observed=parse_rules(
+                "-A -t 66.199.240.50:80\n"
+                "-a -t 66.199.240.50:80 -r 10.0.0.100 -m\n"
+                "-a -t 66.199.240.50:80 -r 10.0.0.101 -m\n"
+            ),
+            ip_forward=0,
+        )
+    )
+    assert "ip_forward is 0" in found[0]
+    assert "gives 10.0.0.101:80 the weight 1, not 2" in found[1]
+
+
+def test_every_weight_is_0() -> None:
+    drained = replace(
+        TABLE[0], destinations=tuple(replace(server, weight=0) for server in TABLE[0].destinations)
+    )
+    assert causes(replace(FINE, expected=(drained,), observed=(drained,))) == [
+        "every real server of 66.199.240.50:80 has weight 0, so it takes no new connection"
+    ]
+
+
+def test_a_server_is_not_masqueraded() -> None:
+    first, second = TABLE[0].destinations
+    mixed = replace(TABLE[0], destinations=(first, replace(second, forwarding="gatewaying")))
+    (found,) = causes(replace(FINE, expected=(mixed,), observed=(mixed,)))
+    assert found == (
+        f"packets for 66.199.240.50:80 reach {second} as they are, by gatewaying, "
+        "so it must have the virtual address too"
+    )
+
+
+@pytest.mark.parametrize(
+    ("counters", "cause"),
+    [
+        (Counters(0, 0, 0, 0, 0), "no connection reached the virtual service 66.199.240.50:80"),
+        (Counters(2, 6, 0, 360, 0), "2 connections came in at 66.199.240.50:80 and no packet went out"),
+    ],
+)
+def test_what_the_counters_tell(counters: Counters, cause: str) -> None:
+    (found,) = causes(replace(FINE, counters=counters))
+    assert cause in found
+    assert diagnose(replace(FINE, counters=Counters(2, 12, 10, 700, 900))) == ()

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from lvslab import paths
+from lvslab.cache import pinned, store
+from lvslab.cluster import folder, prepare
+from lvslab.errors import UsageError
+from lvslab.guest import keys
+from lvslab.matrix import job
+from lvslab.matrix.job import Boot, File, Order
+from lvslab.matrix.results import Cell
+from lvslab.report import checksums
+
+CONTENT = {name: name.encode() for name in ("kernel", "image", "nginx")}
+SUMS = {name: sha256(content).hexdigest() for name, content in CONTENT.items()}
+ORDER = Order(
+    cell=Cell(lab="web-nat", kernel="2.6.18", ipvsadm="1.29"),
+    seed=7,
+    nodes={
+        "director": Boot(
+            kernel=File(sha256=SUMS["kernel"], place="kernels/k"),
+            image=File(sha256=SUMS["image"]),
+            release="2.6.18",
+            identity="k i",
+            image_kind="initramfs",
+            nic="e1000",
+            memory=64,
+        )
+    },
+    versions={"kernel": "2.6.18", "ipvsadm": "1.29"},
+    servers={"http": File(sha256=SUMS["nginx"], place="servers/n")},
+    keys={"id_ed25519": "theirs", "host_ed25519": "theirs too"},
+    checksums={
+        "lvslab": checksums.of_lvslab(),
+        "lab": checksums.of_folder(paths.labs() / "web-nat"),
+    },
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LVSLAB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_an_order_is_data() -> None:
+    assert Order.model_validate_json(ORDER.model_dump_json()) == ORDER
+    assert set(ORDER.files) == set(SUMS.values())
+
+
+def test_a_file_is_found_by_its_content_only(cache: Path) -> None:
+    kernel = ORDER.nodes["director"].kernel
+    assert job.find(kernel) is None
+    store.write(cache / "kernels/k", b"another one")
+    assert job.find(kernel) is None
+    job.receive(SUMS["kernel"], CONTENT["kernel"])
+    assert job.find(kernel) == cache / "received" / SUMS["kernel"]
+    (cache / "kernels/k").write_bytes(CONTENT["kernel"])
+    assert job.find(kernel) == cache / "kernels/k"
+    assert job.find(File(sha256=SUMS["kernel"], place="../elsewhere")) == cache / "received" / SUMS["kernel"]
+
+
+def test_what_was_sent_is_believed_by_its_checksum(cache: Path) -> None:
+    with pytest.raises(UsageError, match="is not the one with the SHA-256"):
+        job.receive(SUMS["kernel"], b"damaged")
+    assert not list((cache / "received").iterdir())
+
+
+def test_what_differs() -> None:
+    same = checksums.of_lvslab()
+    assert job.difference(ORDER, same) == ""
+    assert job.difference(ORDER, "0" * 64) == "it has another version of lvslab's code"
+    other = ORDER.model_copy(update={"checksums": {**ORDER.checksums, "lab": "0" * 64}})
+    assert job.difference(other, same) == "its lab web-nat is another one"
+    gone = ORDER.model_copy(update={"cell": Cell(lab="/nowhere/x", kernel="2.6.18")})
+    assert "is not a lab" in job.difference(gone, same)
+
+
+def test_what_is_given_is_neither_looked_for_nor_built(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for content in CONTENT.values():
+        job.receive(sha256(content).hexdigest(), content)
+    job.lay_out(ORDER, tmp_path)
+    lab = folder.lab(paths.labs() / "web-nat")
+    monkeypatch.setenv(pinned.VARIABLE, str(tmp_path))
+    nodes, versions = prepare.bootables(lab, "2.6.18", "1.29")
+    director = nodes["director"]
+    assert director.kernel.read_bytes() == b"kernel" and director.initrd.read_bytes() == b"image"
+    assert (director.nic, director.memory, director.identity) == ("e1000", 64, "k i")
+    assert versions == ORDER.versions
+    assert prepare.bundles(lab, (), "2.6.18", "1.29") == {"http": cache / "received" / SUMS["nginx"]}
+    assert keys.client_key().read_text() == "theirs"
+    assert (keys.client_key().stat().st_mode & 0o777) == 0o600
+    assert pinned.read(lab.folder, "2.6.18", None) is None, "for another ipvsadm nothing is given"
+    assert json.loads((tmp_path / pinned.FILE).read_bytes())["for"][1:] == ["2.6.18", "1.29"]
