@@ -1,7 +1,7 @@
 """The same tests on one kernel after the other: ``pytest labs --lvs-kernel 2.4.37 --lvs-kernel debian-6.1``.
 
 A plugin of pytest beside `lvslab.check.pytest_plugin.hooks`, which has the labs. Each test of a lab is there
-once for each kernel, and those of one module on one kernel come one after the other, so their lab is booted once.
+once for each kernel; those of one module on one kernel follow one another, so their lab is booted once.
 With pytest-xdist (``-n``) all of these go to one worker, for the same reason.
 """
 
