@@ -1,4 +1,4 @@
-"""The one gateway through which lvslab starts other programs and waits for them.
+"""The only place where lvslab starts other programs.
 
 Every command is logged so that it can be pasted into a shell; a missing program, an exit status and a
 signal are told apart; a failure is reported once, here, with the last lines of what the program said.
@@ -13,15 +13,73 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, Any, NoReturn
 
 from lvslab.errors import CommandFailed, MachineError
 
 log = logging.getLogger("lvslab.run")
 
 Argument = str | Path
+Stream = int | IO[Any] | None
+"""What a child reads or writes, as in subprocess: None is our own."""
+
+Process = subprocess.Popen[bytes]
+TimeoutExpired = subprocess.TimeoutExpired
+DEVNULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
+
+
+@contextlib.contextmanager
+def spawn(
+    command: Sequence[Argument],
+    *,
+    stdin: Stream = DEVNULL,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+    executable: str | None = None,
+    new_session: bool = False,
+    outlives: bool = False,
+) -> Iterator[Process]:
+    """Start ``command`` for the block, and kill it at the block's end if it still runs.
+
+    ``env`` is added to the environment; ``executable``
+    is the file to run where it is not ``command[0]``; a ``new_session`` is out of reach of the terminal's
+    Ctrl-C. A child that ``outlives`` the block is left alone. Raises MachineError where the program does not
+    exist.
+    """
+    log.debug("%s", pasteable(command))
+    try:
+        process = subprocess.Popen(
+            list(command),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            env={**os.environ, **env} if env else None,
+            pass_fds=pass_fds,
+            executable=executable,
+            start_new_session=new_session,
+        )
+    except FileNotFoundError:
+        missing_program(str(command[0]))
+    except PermissionError:
+        raise MachineError(f"{command[0]} may not be executed", "is it a program in PATH?") from None
+    if outlives:
+        yield process
+        return
+    try:
+        yield process
+    finally:
+        process.kill()  # does nothing to one that has ended
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):  # a program may end without having read it
+                    stream.close()
 
 
 def run(
@@ -29,97 +87,80 @@ def run(
     *,
     check: bool = True,
     input: bytes | None = None,
+    stderr: int = PIPE,
     timeout: float | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     executable: str | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run ``command`` to its end and return its exit status and what it printed (bytes).
+    """Run ``command`` to its end and return its exit status and output (bytes).
 
-    ``timeout`` is in seconds; ``env`` is added to the environment;
-    ``executable`` is the file to run where it is not ``command[0]``. Raises MachineError where the program
-    does not exist, CommandFailed where it ends badly (unless ``check`` is false) or not in time.
+    ``timeout`` is in seconds; ``stderr`` may be STDOUT; the rest is as in `spawn`. Raises MachineError where
+    the program does not exist, CommandFailed where it fails (unless ``check`` is false) or exceeds
+    ``timeout``.
     """
-    log.debug("%s", pasteable(command))
-    try:
-        done = subprocess.run(
-            list(command),
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
-            capture_output=True,
-            timeout=timeout,
-            cwd=cwd,
-            env={**os.environ, **env} if env else None,
-            pass_fds=pass_fds,
-            executable=executable,
-            check=False,
-        )
-    except FileNotFoundError:
-        missing_program(str(command[0]))
-    except PermissionError:
-        raise MachineError(f"{command[0]} may not be executed", "is it a program in PATH?") from None
-    except subprocess.TimeoutExpired as expired:
+    stdin = DEVNULL if input is None else PIPE
+    with spawn(
+        command,
+        stdin=stdin,
+        stdout=PIPE,
+        stderr=stderr,
+        cwd=cwd,
+        env=env,
+        pass_fds=pass_fds,
+        executable=executable,
+    ) as process:
+        try:
+            out, err = process.communicate(input, timeout)
+        except TimeoutExpired as expired:
+            raise CommandFailed(
+                f"{command[0]} did not end within {timeout:g} s: {pasteable(command)}",
+                status=-signal.SIGKILL,
+                hint=last_lines(expired.stderr or b""),
+            ) from None
+    if check and process.returncode != 0:
         raise CommandFailed(
-            f"{command[0]} did not end within {timeout:g} s: {pasteable(command)}",
-            status=-signal.SIGKILL,
-            hint=last_lines(expired.stderr or b""),
-        ) from None
-    if check and done.returncode != 0:
-        raise CommandFailed(
-            f"{ended(str(command[0]), done.returncode)}: {pasteable(command)}",
-            status=done.returncode,
-            hint=last_lines(done.stderr or done.stdout),
+            f"{ended(str(command[0]), process.returncode)}: {pasteable(command)}",
+            status=process.returncode,
+            hint=last_lines(err or out),
         )
-    return done
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err or b"")
 
 
 def follow(command: Sequence[Argument], heard: Callable[[bytes], None], *, input: bytes = b"") -> int:
-    """Run ``command`` to its end, hand every line that it prints (stderr too) to ``heard``, and return how
-    it ended.
+    """Run ``command`` to its end, pass each line of its output to ``heard``, and return its status.
 
-    ``input`` must fit a pipe (64 KiB). Whatever ends this ends the program. Raises MachineError where there
-    is none.
+    Standard error is merged into the output. ``input`` must fit a pipe (64 KiB). An exception ends the
+    program. Raises MachineError where the program does not exist.
     """
-    log.debug("%s", pasteable(command))
-    try:
-        child = subprocess.Popen(
-            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-    except FileNotFoundError:
-        missing_program(str(command[0]))
-    try:
-        assert child.stdin is not None and child.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # a program may end without having read it
-            child.stdin.write(input)
-            child.stdin.close()
-        for line in child.stdout:
-            heard(line)
-        return child.wait()
-    finally:
-        child.kill()  # does nothing to one that has ended
-        child.wait()
-        # All that it started holds its end of the pipe: it is gone, and writes no more, when this returns.
-        if child.stdout is not None and not child.stdout.closed:
-            child.stdout.read()
-        for stream in (child.stdin, child.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
+    with spawn(command, stdin=PIPE, stdout=PIPE, stderr=STDOUT) as process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(input)
+                process.stdin.close()
+            for line in process.stdout:
+                heard(line)
+            return process.wait()
+        finally:
+            process.kill()
+            # All that it started holds its end of the pipe: it is gone, and writes no more, when this ends.
+            process.stdout.read()
 
 
 def pasteable(command: Sequence[Argument]) -> str:
-    """A command as one would type it into a shell."""
+    """Format a command for pasting into a shell."""
     return shlex.join(str(word) for word in command)
 
 
 def missing_program(program: str) -> NoReturn:
-    """Raise the MachineError that says that ``program`` is not installed."""
+    """Raise MachineError: ``program`` is not installed."""
     raise MachineError(f"{program} is not installed", "./run doctor says which package has it")
 
 
 def ended(program: str, status: int) -> str:
-    """How a program ended, in words. ``status`` as in subprocess: a signal is a negative number."""
+    """Describe how a program ended. ``status`` as in subprocess: a signal is a negative number."""
     if status < 0:
         try:
             name = signal.Signals(-status).name
@@ -130,11 +171,11 @@ def ended(program: str, status: int) -> str:
 
 
 def ended_by_signal(words: str) -> bool:
-    """Whether ``words``, in which ``ended`` may have had a say, tell of a program that a signal ended."""
+    """Return whether ``words``, a text that may contain one of ``ended``'s, names a signal."""
     return bool(re.search(r" was ended by (SIG|signal )", words))
 
 
 def last_lines(output: bytes, count: int = 8) -> str | None:
-    """The last ``count`` lines that say anything, or None."""
+    """Return the last ``count`` lines that are not blank, or None."""
     lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
     return "\n  ".join(lines[-count:]) or None

@@ -10,7 +10,6 @@ import pickle
 import select
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from lvslab import paths
 from lvslab.boot import control
-from lvslab.errors import BootError
+from lvslab.errors import BootError, MachineError
 from lvslab.paths import PROJECT
-from lvslab.run import ended, last_lines, missing_program
+from lvslab.run import TimeoutExpired, ended, last_lines, spawn
 
 if TYPE_CHECKING:
     from lvslab.boot.plan import Plan
@@ -52,25 +51,26 @@ class Launch:
         supervisor = [sys.executable, "-P", "-m", "lvslab.boot.supervisor"]
         copied = [descriptor for pair in (copies or {}).values() for descriptor in pair]
         # The supervisor's working folder is another, and the cache may be given relative to ours.
-        environment = {**os.environ, "PYTHONPATH": str(PROJECT), "LVSLAB_CACHE": str(paths.cache())}
+        environment = {"PYTHONPATH": str(PROJECT), "LVSLAB_CACHE": str(paths.cache())}
         if log.isEnabledFor(logging.DEBUG):
             environment["LVSLAB_DEBUG"] = "1"
         with theirs:
             try:
-                self._process = subprocess.Popen(
+                with spawn(
                     [*_UNSHARE, *supervisor, str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
                     stdout=self._messages,
                     stderr=self._messages,
                     pass_fds=(theirs.fileno(), *copied),
                     env=environment,
                     # Out of reach of the terminal's Ctrl-C: the lab ends when its starter says so, or ends.
-                    start_new_session=True,
-                    cwd="/",
-                )
-            except FileNotFoundError:
+                    new_session=True,
+                    outlives=True,
+                    cwd=Path("/"),
+                ) as process:
+                    self._process = process
+            except MachineError:
                 os.close(self._messages)
-                missing_program("unshare")
+                raise
 
     def __enter__(self) -> Launch:
         return self
@@ -130,7 +130,7 @@ class Launch:
         if self._plan is None:
             # It ends by itself where no plan comes. unshare may be making process 1 just now, and to kill
             # it then would leave that one behind for a moment.
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(TimeoutExpired):
                 self._process.wait(10)
         for first in self._children():
             # Process 1 is waited for, not unshare: it is gone only when all of its namespace is.

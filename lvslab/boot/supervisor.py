@@ -13,7 +13,6 @@ import logging
 import os
 import pickle
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -31,7 +30,7 @@ from lvslab.boot.vm import accelerator, clone, start
 from lvslab.boot.vm.guests import Guests
 from lvslab.boot.vm.qemu import PULSE, Machine
 from lvslab.errors import BootError, LvsLabError, MachineError, StateError, UsageError
-from lvslab.run import run
+from lvslab.run import STDOUT, run, spawn
 
 _RUN = Path("/run/lvslab")
 
@@ -274,7 +273,8 @@ class Supervisor(control.Answer):
         ours, theirs = socket.socketpair()
         with ours, (self._plan.evidence / f"ssh-{node}.log").open("ab") as messages:
             end = ours.fileno()
-            subprocess.Popen(server, stdin=end, stdout=end, stderr=messages)
+            with spawn(server, stdin=end, stdout=end, stderr=messages, outlives=True):
+                pass
         return theirs
 
     def _observe(self, node: str, command: str, seconds: float | None) -> dict[str, Any]:
@@ -284,9 +284,7 @@ class Supervisor(control.Answer):
             done = machine.observe(command) if seconds is None else machine.glance(command, seconds)
             return {"status": done.status, "output": "".join(f"{line}\n" for line in done.lines)}
         entered = [*self._host(node).entrance, "sh", "-c", command]
-        ended = subprocess.run(
-            entered, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-        )
+        ended = run(entered, stderr=STDOUT, check=False)
         return {"status": ended.returncode, "output": ended.stdout.decode(errors="replace")}
 
     def _stop_node(self, node: str) -> None:

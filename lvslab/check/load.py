@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from lvslab.check.traffic import wrk
 from lvslab.check.traffic.wrk import Sent
 from lvslab.errors import CheckFailed, MachineError, StateError, UsageError
 from lvslab.lab.model import suggest
+from lvslab.run import PIPE, STDOUT, Process, TimeoutExpired, spawn
 
 if TYPE_CHECKING:
     from lvslab.cluster.cluster import Cluster
@@ -166,45 +166,32 @@ def _clients(running: Cluster, client: str) -> list[str]:
 @contextmanager
 def generators(
     running: Cluster, clients: Sequence[str], url: str, seconds: int, connections: int
-) -> Iterator[list[subprocess.Popen[str]]]:
+) -> Iterator[list[Process]]:
     """A wrk on each of ``clients``; those that have not ended by the end of the block are ended."""
-    started: list[subprocess.Popen[str]] = []
-    try:
-        for client in clients:
-            started.append(_start(running, client, wrk.command(url, seconds, connections, _THREADS)))
-        yield started
-    finally:
-        for process in started:
-            if process.poll() is None:
-                process.terminate()
-        for process in started:
-            process.communicate()
+    with ExitStack() as started:
+        command = wrk.command(url, seconds, connections, _THREADS)
+        yield [started.enter_context(_started(running, client, command)) for client in clients]
 
 
-def _start(running: Cluster, client: str, command: Sequence[str]) -> subprocess.Popen[str]:
+@contextmanager
+def _started(running: Cluster, client: str, command: Sequence[str]) -> Iterator[Process]:
     namespace = running.namespace(client)
     try:
         # The kernel ends it when this process is killed.
         tied = ["setpriv", "--pdeathsig", "KILL", "--", "nsenter", f"--net=/proc/self/fd/{namespace}", "--"]
-        return subprocess.Popen(
-            [*tied, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            pass_fds=(namespace,),
-        )
+        with spawn([*tied, *command], stdout=PIPE, stderr=STDOUT, pass_fds=(namespace,)) as process:
+            yield process
     finally:
         os.close(namespace)
 
 
-def ended(process: subprocess.Popen[str], seconds: float) -> Sent:
+def ended(process: Process, seconds: float) -> Sent:
     """What a generator has done, once it has ended by itself. Raises CheckFailed where it has failed."""
     try:
         output, _ = process.communicate(timeout=seconds + _GRACE)
-    except subprocess.TimeoutExpired:
+    except TimeoutExpired:
         raise CheckFailed(f"wrk was to run for {seconds} s, and does not end") from None
-    return wrk.parse(output)
+    return wrk.parse(output.decode())
 
 
 def connections_of(service: Service, before: Reading, after: Reading) -> dict[str, int]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lvslab import paths
 from lvslab.check.pytest_plugin.figures import KNOWN_BUG, MEASURED, RAISED, SAID
 from lvslab.errors import CheckFailed
+from lvslab.run import spawn
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -91,23 +90,24 @@ def run(
     pytest = [*tied, sys.executable, "-P", "-m", "pytest", "-v", "-p", "no:cacheprovider"]
     if select:
         pytest += ["-k", select]
-    with log.open("wb") if log else nullcontext() as stream:
-        done = subprocess.run(
-            [*pytest, f"--junit-xml={junit}", f"--lab={name}", str(folder.resolve())],
+    with (
+        log.open("wb") if log else nullcontext() as stream,
+        spawn(
+            [*pytest, f"--junit-xml={junit}", f"--lab={name}", folder.resolve()],
             stdout=stream or (sys.stderr if quiet else None),
             stderr=stream,
-            stdin=subprocess.DEVNULL,
             cwd=paths.PROJECT,
-            env={**os.environ, **(environment or {})},
-            check=False,
-        )
-    if done.returncode == NO_TESTS:
+            env=environment,
+        ) as process,
+    ):
+        status = process.wait()
+    if status == NO_TESTS:
         raise CheckFailed(
             f"there are no checks in {folder}", "a check is a function test_... in a test_*.py"
         )
     if not junit.exists():
-        raise CheckFailed(f"pytest ended with status {done.returncode} and wrote no report")
-    return read(name, junit, done.returncode)
+        raise CheckFailed(f"pytest ended with status {status} and wrote no report")
+    return read(name, junit, status)
 
 
 def read(name: str, junit: Path, status: int) -> Checked:

@@ -13,7 +13,6 @@ import re
 import shlex
 import shutil
 import stat
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -24,7 +23,7 @@ from lvslab import paths
 from lvslab.cache import store
 from lvslab.debian import apt_lists
 from lvslab.errors import BuildError, CommandFailed, MachineError
-from lvslab.run import run
+from lvslab.run import DEVNULL, PIPE, run, spawn
 
 log = logging.getLogger("lvslab.progress.packages")
 
@@ -137,7 +136,7 @@ def members(package: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
     import tarfile  # only to make what most starts find in the cache
 
     command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with spawn(command, stdout=PIPE, stderr=PIPE) as process:
         stream = cast(IO[bytes], process.stdout)
         try:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
@@ -169,7 +168,7 @@ def copy_member(package: Path, path: str, target: IO[bytes]) -> None:
     import tarfile
 
     command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with spawn(command, stdout=PIPE, stderr=DEVNULL) as process:
         stream = cast(IO[bytes], process.stdout)
         found = False
         try:

@@ -4,7 +4,6 @@ run``."""
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from lvslab.errors import LvsLabError, UsageError
 from lvslab.kernel import supplied
 from lvslab.matrix import cell
 from lvslab.matrix.results import Case, Cell, Result
+from lvslab.run import run as run_program
 
 Answer = Literal["good", "bad", "cannot tell"]
 
@@ -157,15 +157,9 @@ def _with_checks(labs: Sequence[str], select: str) -> list[str]:
     found = []
     for lab, folder in folders.items():
         command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q"]
-        done = subprocess.run(
-            [*command, "-k", select, str(folder.resolve())],
-            capture_output=True,
-            text=True,
-            cwd=paths.PROJECT,
-            check=False,
-        )
+        done = run_program([*command, "-k", select, folder.resolve()], cwd=paths.PROJECT, check=False)
         if done.returncode == _USAGE:
-            said = done.stderr.strip().splitlines()
+            said = done.stderr.decode().strip().splitlines()
             raise UsageError(f"--select is {select!r}: {said[-1] if said else 'pytest does not take it'}")
         if done.returncode != pytest_run.NO_TESTS:
             found.append(lab)

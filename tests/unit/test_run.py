@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import signal
@@ -11,7 +12,7 @@ import pytest
 
 from lvslab.errors import CommandFailed, MachineError
 from lvslab.paths import PROJECT
-from lvslab.run import ended, last_lines, pasteable, run
+from lvslab.run import PIPE, STDOUT, ended, last_lines, pasteable, run, spawn
 
 
 def test_what_it_printed_and_how_it_ended() -> None:
@@ -44,6 +45,47 @@ def test_what_is_typed_at_lvslab_is_not_for_its_children() -> None:
         [sys.executable, "-c", program], input=b"typed\n", stdout=subprocess.PIPE, cwd=PROJECT, check=True
     )
     assert done.stdout == b"b''\n"
+
+
+def test_stderr_in_the_order_of_the_output() -> None:
+    done = run(["sh", "-c", "echo one; echo two >&2; echo three"], stderr=STDOUT)
+    assert (done.stdout, done.stderr) == (b"one\ntwo\nthree\n", b"")
+
+
+def test_a_child_ends_with_the_block() -> None:
+    with spawn(["cat"], stdin=PIPE, stdout=PIPE) as process:
+        assert process.poll() is None
+    assert process.returncode == -signal.SIGKILL
+    with pytest.raises(ZeroDivisionError), spawn(["cat"], stdin=PIPE) as process:
+        _ = 1 / 0
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_child_that_has_ended_keeps_its_status_and_unread_input_is_no_error() -> None:
+    with spawn(["true"], stdin=PIPE) as process:
+        assert process.wait() == 0
+        assert process.stdin is not None
+        process.stdin.write(b"x")
+    assert process.returncode == 0
+
+
+def test_a_child_that_outlives_the_block() -> None:
+    with spawn(["cat"], stdin=PIPE, stdout=PIPE, outlives=True) as process:
+        pass
+    assert process.communicate(b"still here") == (b"still here", None)
+    assert process.returncode == 0
+
+
+def test_only_this_module_starts_programs() -> None:
+    starting = set()
+    for file in (PROJECT / "lvslab").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [str(node.module)]
+            if "subprocess" in names:
+                starting.add(str(file.relative_to(PROJECT)))
+    assert starting == {"lvslab/run.py"}
 
 
 def test_another_file_under_the_name() -> None:

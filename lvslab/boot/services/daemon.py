@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import select
-import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from lvslab.boot.net import namespaces
 from lvslab.boot.net.namespaces import CLONE_NEWPID, Namespaces
 from lvslab.boot.plan import Host
 from lvslab.errors import BootError
-from lvslab.run import last_lines
+from lvslab.run import Process, last_lines, spawn
 
 Endpoint = tuple[Literal["tcp", "udp"], int]
 """A protocol and a port."""
@@ -48,7 +47,7 @@ class Daemon:
         self._command = ["sh", "-c", _PROCESS_1, "sh", *command]
         self._messages = messages
         self._endpoints = frozenset(endpoints)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     @property
     def running(self) -> bool:
@@ -74,8 +73,11 @@ class Daemon:
         """In the host's namespaces, in a thread that ends then."""
         namespaces.unshare(CLONE_NEWPID)  # for what this thread starts
         # vsftpd complains on its standard input, where a client would be.
-        with self._messages.open("w+b") as out:
-            self._process = subprocess.Popen(self._command, stdin=out, stdout=out, stderr=out)
+        with (
+            self._messages.open("w+b") as out,
+            spawn(self._command, stdin=out, stdout=out, stderr=out, outlives=True) as process,
+        ):
+            self._process = process
         descriptor = os.pidfd_open(self._process.pid)
         try:
             while not self._endpoints <= _listening_here():

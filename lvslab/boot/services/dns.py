@@ -9,7 +9,6 @@ the order can be foreseen.
 from __future__ import annotations
 
 import shlex
-import subprocess
 from pathlib import Path
 
 from lvslab.boot.net.namespaces import Namespaces
@@ -17,6 +16,7 @@ from lvslab.boot.plan import Dns, Host
 from lvslab.boot.services import programs
 from lvslab.boot.services.daemon import DaemonServer, Endpoint
 from lvslab.errors import BootError
+from lvslab.run import STDOUT, run
 
 FOLDER = Path("/etc/nsd")
 LOG = Path("/var/log/nsd.log")
@@ -89,17 +89,10 @@ class DnsServer(DaemonServer):
     def _check_zone(self) -> None:
         """In the host's namespaces."""
         words = [*programs.command(self.kind, "usr/sbin/nsd-checkzone"), self._service.zone]
-        done = subprocess.run(
-            [*words, str(self._zone_file)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        done = run([*words, self._zone_file], stderr=STDOUT, check=False)
         if done.returncode != 0:
             raise BootError(
-                f"the name server on {self._host.name} has a wrong zone file", done.stdout.strip()
+                f"the name server on {self._host.name} has a wrong zone file", done.stdout.decode().strip()
             )
 
     @property

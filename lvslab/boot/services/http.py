@@ -6,7 +6,6 @@ import os
 import select
 import shlex
 import signal
-import subprocess
 from pathlib import Path
 
 from lvslab.boot import control
@@ -14,7 +13,7 @@ from lvslab.boot.net.namespaces import Namespaces
 from lvslab.boot.plan import Host, Web
 from lvslab.boot.services import programs
 from lvslab.errors import BootError
-from lvslab.run import last_lines
+from lvslab.run import last_lines, spawn
 
 ACCESS_LOG = "/var/log/nginx/access.log"
 INIT_SCRIPT = "/etc/init.d/nginx"
@@ -126,13 +125,11 @@ class WebServer:
             self._write()
         # Into a file: nginx's children keep its descriptors, and a pipe would never end.
         messages = Path(f"/run/lvslab/nodes/{self.host.name}/nginx.out")
-        with messages.open("wb") as out:
-            done = subprocess.run(
-                nginx_command(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False
-            )
-        if done.returncode != 0:
+        with messages.open("wb") as out, spawn(nginx_command(), stdout=out, stderr=out) as nginx:
+            status = nginx.wait()
+        if status != 0:
             raise BootError(
-                f"the web server on {self.host.name} did not start (status {done.returncode})",
+                f"the web server on {self.host.name} did not start (status {status})",
                 last_lines(messages.read_bytes()),
             )
 

@@ -8,7 +8,6 @@ import secrets
 import shlex
 import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from lvslab.boot.vm.console import Console
 from lvslab.boot.vm.qmp import Qmp, QmpError
 from lvslab.errors import BootError
 from lvslab.kernel.catalogue import numbers
-from lvslab.run import ended, last_lines, missing_program, run
+from lvslab.run import TimeoutExpired, ended, last_lines, missing_program, run, spawn
 
 log = logging.getLogger("lvslab.qemu")
 
@@ -90,7 +89,7 @@ def command(
     cards: bool = True,
     memory: Memory | None = None,
 ) -> list[str]:
-    """The QEMU command line for ``guest``, as for ``subprocess``; without ``cards`` it needs no taps.
+    """The QEMU command line for ``guest``, as for `run.spawn`; without ``cards`` it needs no taps.
 
     With ``memory`` of a snapshot the guest waits for the state that belongs to that memory.
     """
@@ -185,18 +184,11 @@ class Machine:
         monitor, monitor_end = socket.socketpair()
         ends = (console_end.fileno(), agent_end.fileno(), monitor_end.fileno())
         line = [*wrapper, *command(guest, accelerator, Ports(*ends), cards=cards, memory=memory)]
-        log.debug("%s", shlex.join(line))
-        with console_end, agent_end, monitor_end, self._messages.open("ab") as messages:
-            try:
-                self._process = subprocess.Popen(
-                    line,
-                    stdin=subprocess.DEVNULL,
-                    stdout=messages,
-                    stderr=messages,
-                    pass_fds=ends,
-                )
-            except FileNotFoundError:
-                missing_program(QEMU)
+        with (
+            console_end, agent_end, monitor_end, self._messages.open("ab") as messages,
+            spawn(line, stdout=messages, stderr=messages, pass_fds=ends, outlives=True) as process,
+        ):  # fmt: skip
+            self._process = process
         self.started = time.monotonic()
         self.console = Console(console, self._log)
         self.agent = Agent(agent)
@@ -350,7 +342,7 @@ class Machine:
         except AgentSilent as silent:
             if silent.closed:
                 # The rest of the console and QEMU's own words arrive with its end.
-                with contextlib.suppress(subprocess.TimeoutExpired):
+                with contextlib.suppress(TimeoutExpired):
                     self._process.wait(5)
                 self.console.ended(5)
             what = self.ended or ("QEMU closed its console" if silent.closed else None)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from lvslab.check.ipvs.table import endpoint
 from lvslab.check.traffic import http
 from lvslab.check.traffic.http import Place, RequestFailed
 from lvslab.errors import CheckFailed
+from lvslab.run import run
 
 Family = Literal["any", "IPv4", "IPv6"]
 _FAMILIES = {"any": socket.AF_UNSPEC, "IPv4": socket.AF_INET, "IPv6": socket.AF_INET6}
@@ -135,14 +135,13 @@ _SAID = re.compile(rf"^{http.SERVER_HEADER}: *(\S+)", re.IGNORECASE | re.MULTILI
 def _curl(name: str) -> Visit:
     begun = time.monotonic()
     words = ["curl", "-sS", "-q", "--noproxy", "*", "-m", "10", "-D", "-", "-w", "\n%{remote_ip}"]
-    done = subprocess.run(
-        [*words, f"http://{name}/"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    done = run([*words, f"http://{name}/"], check=False)
     seconds = time.monotonic() - begun
     if done.returncode != 0:
-        return Visit("", "", seconds, done.stderr.strip())
-    server = _SAID.search(done.stdout)
-    return Visit(done.stdout.rpartition("\n")[2], server[1] if server else "", seconds)
+        return Visit("", "", seconds, done.stderr.decode().strip())
+    said = done.stdout.decode(errors="replace")
+    server = _SAID.search(said)
+    return Visit(said.rpartition("\n")[2], server[1] if server else "", seconds)
 
 
 # --- verdicts ----------------------------------------------------------------------------------------------

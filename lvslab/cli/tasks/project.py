@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from invoke import Context
 
 from lvslab.cli.program import JSON, end, say, task
 from lvslab.paths import PROJECT
+from lvslab.run import spawn
 
 
 @task(help={"json": JSON})
@@ -39,14 +39,16 @@ def test(c: Context, select: str = "", workers: int = 0) -> None:
     if number > 1:
         # In the order that they stand in: those that take long come first.
         command += ["-n", str(number), "--no-loadscope-reorder"]
-    end(subprocess.run(command, cwd=PROJECT, check=False).returncode)
+    with spawn(command, stdin=None, cwd=PROJECT) as process:
+        end(process.wait())
 
 
 @task()
 def lint(c: Context) -> None:
     """Run the linters: ruff and mypy."""
     for command in (["ruff", "check"], ["mypy", "lvslab", "tasks.py", "labs"]):
-        end(subprocess.run([sys.executable, "-P", "-m", *command], cwd=PROJECT, check=False).returncode)
+        with spawn([sys.executable, "-P", "-m", *command], stdin=None, cwd=PROJECT) as process:
+            end(process.wait())
 
 
 @task(
