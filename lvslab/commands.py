@@ -25,6 +25,7 @@ from lvslab.cluster.cluster import Cluster, Event, nobody
 from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
 from lvslab.guest import keys
 from lvslab.lab import model
+from lvslab.lab.directors import USUAL, DirectorSpec
 
 if TYPE_CHECKING:
     from lvslab.check.ftp_rounds import Turns
@@ -43,15 +44,6 @@ class Listeners:
 
     event: Callable[[Event], None] = nobody
     step: Callable[[Entry], None] = nobody
-
-
-@dataclass(frozen=True)
-class Directors:
-    """What directors are to be, other than lab.yaml says: their kernel, kind, and version of ipvsadm."""
-
-    kernel: str | None
-    kind: str
-    ipvsadm: str | None
 
 
 @dataclass(frozen=True)
@@ -95,18 +87,15 @@ def up(
     lab: str,
     *,
     name: str = "",
-    kernel: str | None = None,
-    director: str = "qemu",
-    ipvsadm: str | None = None,
+    spec: DirectorSpec = USUAL,
     apply: bool = True,
     cold: bool = False,
     listeners: Listeners = Listeners(),  # frozen, and holds no state
 ) -> Up:
     """Boot a lab, apply its how-to, take a first round of requests, and leave it running.
 
-    ``director`` is a DirectorKind: what its directors are. ``ipvsadm`` is the version of that program on
-    them, None for the usual one. ``cold`` boots them even where a memory snapshot
-    of them could be resumed, and makes none.
+    ``spec`` is what its directors are. ``cold`` boots them even where a memory snapshot of them could be
+    resumed, and makes none.
 
     The lab stays up where a step fails (StepFailed) or the round does (CheckFailed), for a look;
     otherwise an error ends it. Raises every LvsLabError but UsageError's relatives after the lab has
@@ -116,8 +105,7 @@ def up(
     with ExitStack() as held:
         try:
             own_name = name or folder.resolve().name
-            wanted = Directors(kernel, director, ipvsadm)
-            running, result = _up(held, folder, own_name, wanted, apply, cold, listeners)
+            running, result = _up(held, folder, own_name, spec, apply, cold, listeners)
         except _Stopped as stopped:
             stopped.running.keep()
             raise stopped.why from None
@@ -138,7 +126,7 @@ def _up(
     held: ExitStack,
     folder: Path,
     name: str,
-    wanted: Directors,
+    spec: DirectorSpec,
     apply: bool,
     cold: bool,
     listeners: Listeners,
@@ -155,15 +143,7 @@ def _up(
                 imports.start()
         listeners.event(event)
 
-    booted = cluster.booted(
-        folder,
-        name=name,
-        kernel_name=wanted.kernel,
-        director_kind=wanted.kind,
-        ipvsadm=wanted.ipvsadm,
-        cold=cold,
-        report=report,
-    )
+    booted = cluster.booted(folder, name=name, spec=spec, cold=cold, report=report)
     running = held.enter_context(booted)
     taken: Round | Turns | None = None
     try:
@@ -306,9 +286,7 @@ def attach_console(name: str, node: str) -> None:
 def verify(
     lab: str,
     *,
-    kernel: str | None,
-    director: str,
-    ipvsadm: str | None = None,
+    spec: DirectorSpec,
     junit: Path | None,
     listeners: Listeners,
     only: Collection[str] = (),
@@ -322,8 +300,7 @@ def verify(
     name = names.name_of_its_own(folder.resolve().name)
     with ExitStack() as held:
         try:
-            wanted = Directors(kernel, director, ipvsadm)
-            _, result = _up(held, folder, name, wanted, True, False, listeners)
+            _, result = _up(held, folder, name, spec, True, False, listeners)
         except _Stopped as stopped:
             raise stopped.why from None
         report = junit or Path(result.evidence) / "junit.xml"

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lvslab.lab import model
+    from lvslab.lab.directors import DirectorKind
     from lvslab.lab.model import Interface, Lab, Node
-
-DirectorKind = Literal["qemu", "mininet"]
-"""What the directors are: virtual machines with kernels of their own, or Mininet hosts on this machine's."""
 
 
 @dataclass(frozen=True)

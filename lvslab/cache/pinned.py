@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lvslab.lab.directors import DirectorSpec
+
 VARIABLE = "LVSLAB_GIVEN"
 """The environment variable with the folder's path; child processes inherit it."""
 
@@ -25,16 +27,17 @@ def folder() -> Path | None:
     return Path(chosen) if chosen else None
 
 
-def read(lab: Path, kernel: str | None, ipvsadm: str | None) -> Mapping[str, Any] | None:
-    """What is given for the lab in the folder ``lab`` with directors of ``kernel`` and ``ipvsadm`` (None:
-    the usual ones): ``nodes``, ``versions`` and ``servers``, as `lvslab.cluster.prepare` writes them;
-    None where nothing is."""
+def read(lab: Path, spec: DirectorSpec) -> Mapping[str, Any] | None:
+    """Return what is given for the lab in the folder ``lab`` with such directors; None where nothing is.
+
+    It has ``nodes``, ``versions`` and ``servers``, as `lvslab.cluster.prepare` writes them.
+    """
     if (place := folder()) is None:
         return None
     found: Mapping[str, Any] = json.loads((place / FILE).read_bytes())
-    return found if found["for"] == wanted(lab, kernel, ipvsadm) else None
+    return found if found["for"] == wanted(lab, spec) else None
 
 
-def wanted(lab: Path, kernel: str | None, ipvsadm: str | None) -> list[str]:
+def wanted(lab: Path, spec: DirectorSpec) -> list[str]:
     """What something is given for, as it is written down."""
-    return [str(lab.resolve()), kernel or "", ipvsadm or ""]
+    return [str(lab.resolve()), spec.kernel, spec.ipvsadm]

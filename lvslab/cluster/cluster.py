@@ -30,12 +30,13 @@ from lvslab.boot.net import packets
 from lvslab.boot.net.namespaces import Namespaces
 from lvslab.cluster import folder as lab_folder
 from lvslab.cluster import registry
-from lvslab.errors import StateError, UsageError
+from lvslab.errors import StateError
 from lvslab.guest import keys
-from lvslab.lab.model import Lab, suggest
+from lvslab.lab.directors import USUAL, DirectorSpec
+from lvslab.lab.model import Lab
 
 if TYPE_CHECKING:
-    from lvslab.boot.plan import DirectorKind, Guest
+    from lvslab.boot.plan import Guest
 
 TRANSCRIPT = "transcript.jsonl"
 
@@ -57,8 +58,8 @@ def nobody(_: Any) -> None:
 class Cluster:
     """A running lab, spoken to through its supervisor. Connections are made when needed and kept.
 
-    ``versions`` are those of the director's programs and kernel; ``kernel_name`` is the kernel that took the
-    place of the one in lab.yaml, None where none did; ``director_kind`` is what the directors are.
+    ``versions`` are those of the director's programs and kernel; ``spec`` is what they were
+    asked to be.
     ``applied`` is what its directors began with, None where the how-to was not typed on them then;
     ``copyable`` are the guests that ``copy`` can copy.
     """
@@ -73,19 +74,15 @@ class Cluster:
         steps: tuple[Step, ...],
         evidence: Path,
         versions: Mapping[str, str],
-        kernel_name: str | None,
+        spec: DirectorSpec,
         launch: Launch | None = None,
-        director_kind: DirectorKind = "qemu",
-        ipvsadm: str | None = None,
     ) -> None:
         self.name = name
         self.lab = lab
         self.steps = steps
         self.evidence = evidence
         self.versions = versions
-        self.kernel_name = kernel_name
-        self.director_kind: DirectorKind = director_kind
-        self.ipvsadm = ipvsadm
+        self.spec = spec
         self._control = control.Control(name)
         self._workers = ThreadPoolExecutor(thread_name_prefix=f"logins of {name}")
         self._connecting = threading.Lock()
@@ -102,7 +99,7 @@ class Cluster:
 
     def is_virtual(self, node: str) -> bool:
         """Whether ``node`` is a virtual machine, and no Mininet host."""
-        return node in plan.virtual_machines(self.lab, self.director_kind)
+        return node in plan.virtual_machines(self.lab, self.spec.kind)
 
     def close(self) -> None:
         """Let go of the lab; it runs on, unless this process booted it and has not called ``keep``."""
@@ -258,9 +255,7 @@ def booted(
     folder: Path,
     *,
     name: str,
-    kernel_name: str | None = None,
-    director_kind: str = "qemu",
-    ipvsadm: str | None = None,
+    spec: DirectorSpec = USUAL,
     cold: bool = False,
     report: Listener = nobody,
     copyable: bool = False,
@@ -271,26 +266,21 @@ def booted(
     """Boot the lab of ``folder`` as ``name``. It ends with the block, or with this process, unless it is
     kept.
 
-    ``kernel_name`` takes the place of the directors' kernel in lab.yaml. ``director_kind`` is a
-    DirectorKind; "mininet" directors have no kernel but this machine's. ``ipvsadm`` is the version of that
-    program on virtual machines, None for the usual one. ``cold`` boots virtual machines even
-    where a memory snapshot could be resumed. With ``copyable`` they can be copied where the how-to is typed
-    on nothing else, and a lab that is ``begin_with`` such copies has its how-to applied from the beginning;
-    where they are of another kernel or how-to it is booted without. ``steps`` take the place of those of the
-    folder's howto.md. ``evidence`` is a folder for its evidence, None for a new one. ``report`` hears of
-    phases: ``{"event": "begins" | "phase" | "accelerator" | "ready", ...}``, seconds in ``seconds``. Raises
-    LabFileError, UsageError, StateError, MachineError, BuildError, BootError.
+    ``spec`` says what its directors are where that is not what lab.yaml says. ``cold`` boots virtual
+    machines even where a memory snapshot could be resumed. With ``copyable`` they can be copied where the
+    how-to is typed on nothing else, and a lab that is ``begin_with`` such copies has its how-to applied from
+    the beginning; where they are of another kernel or how-to it is booted without. ``steps`` take the place
+    of those of the folder's howto.md. ``evidence`` is a folder for its evidence, None for a new one.
+    ``report`` hears of phases: ``{"event": "begins" | "phase" | "accelerator" | "ready", ...}``, seconds in
+    ``seconds``.
+
+    Raises LabFileError, UsageError, StateError, MachineError, BuildError, BootError.
     """
     lab = lab_folder.lab(folder)
     if steps is None:
         steps = lab_folder.steps(folder, lab)
     registry.check_name(name)
-    kind = _director_kind(director_kind, kernel_name, ipvsadm)
     registry.need_root()
-    if kernel_name is not None and Path(kernel_name).is_file():
-        kernel_name = str(Path(kernel_name).resolve())
-    if ipvsadm is not None and "/" in ipvsadm:
-        ipvsadm = str(Path(ipvsadm).resolve())
     copies = {} if begin_with is None else begin_with.copies
     with control.reserve(name) as listener, Launch(name, listener, copies) as launch:
         begun = time.monotonic()
@@ -298,9 +288,7 @@ def booted(
         # Not before the supervisor has been started, which imports things of its own meanwhile.
         from lvslab.cluster import prepare
 
-        planned, versions = prepare.plan_of(
-            lab, name, kernel_name, kind, ipvsadm=ipvsadm, cold=cold, evidence=evidence
-        )
+        planned, versions = prepare.plan_of(lab, name, spec, cold=cold, evidence=evidence)
         report({"event": "phase", "phase": "prepare", "seconds": time.monotonic() - begun})
         typed_on = {step.node for step in steps}
         if begin_with is not None and begin_with.fits(planned.guests, steps):
@@ -311,7 +299,7 @@ def booted(
         events = launch.events()
         report(next(events))  # a supervisor that tells of events takes requests too
         try:
-            made = Cluster(name, lab, steps, planned.evidence, versions, kernel_name, launch, kind, ipvsadm)
+            made = Cluster(name, lab, steps, planned.evidence, versions, spec, launch)
         except StateError:
             for event in events:  # the lab has ended already; this says why
                 report(event)
@@ -321,9 +309,7 @@ def booted(
                 report(event)
                 if event["event"] == "guest" and event["node"] in typed_on:
                     cluster.expect(event["node"])  # while the rest of the lab is on its way
-            cluster.note(
-                versions=dict(versions), kernel_name=kernel_name, director_kind=kind, ipvsadm=ipvsadm
-            )
+            cluster.note(versions=dict(versions), **spec.notes)
             if planned.copyable:
                 cluster.copyable = planned.guests
             elif planned.copies and begin_with is not None:
@@ -340,25 +326,4 @@ def attach(name: str) -> Cluster:
     lab = lab_folder.lab(folder)
     steps = lab_folder.steps(folder, lab)
     evidence, versions = Path(status["evidence"]), status.get("versions", {})
-    kind = status.get("director_kind", "qemu")
-    kernel_name, ipvsadm = status.get("kernel_name"), status.get("ipvsadm")
-    return Cluster(name, lab, steps, evidence, versions, kernel_name, director_kind=kind, ipvsadm=ipvsadm)
-
-
-def _director_kind(word: str, kernel_name: str | None, ipvsadm: str | None) -> DirectorKind:
-    """The kind of director that ``word`` names. Raises UsageError."""
-    if word == "qemu":
-        return "qemu"
-    if word != "mininet":
-        raise UsageError(f"there are no directors of the kind '{word}'", suggest(word, ("qemu", "mininet")))
-    if kernel_name is not None:
-        raise UsageError(
-            "a Mininet director runs on this machine's kernel, and takes no other",
-            "leave out --kernel, or --director mininet",
-        )
-    if ipvsadm is not None:
-        raise UsageError(
-            "a Mininet director uses this machine's ipvsadm, and takes no other",
-            "leave out --ipvsadm, or --director mininet",
-        )
-    return "mininet"
+    return Cluster(name, lab, steps, evidence, versions, DirectorSpec.noted(status))

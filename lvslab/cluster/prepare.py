@@ -19,12 +19,12 @@ from typing import Any
 from lvslab import paths
 from lvslab.boot import control, plan
 from lvslab.boot.net import host_kernel
-from lvslab.boot.plan import DirectorKind
 from lvslab.boot.services import bundles as servers
 from lvslab.cache import pinned
 from lvslab.errors import LabFileError, UsageError
 from lvslab.guest import image, keys
 from lvslab.kernel import find
+from lvslab.lab.directors import USUAL, DirectorSpec
 from lvslab.lab.model import LAB_FILE, Lab
 
 KEPT_RUNS = 20
@@ -34,19 +34,17 @@ KEPT_RUNS = 20
 def plan_of(
     lab: Lab,
     name: str,
-    kernel_name: str | None,
-    kind: DirectorKind,
+    spec: DirectorSpec,
     *,
-    ipvsadm: str | None = None,
     cold: bool,
     evidence: Path | None = None,
 ) -> tuple[plan.Plan, Mapping[str, str]]:
     """Fetch and make all that the lab needs, and say how to boot it. ``evidence`` is a folder that is there,
     None for a new one among those of runs."""
-    found, versions = bootables(lab, kernel_name, ipvsadm, kind)
-    if kind == "mininet":
+    found, versions = bootables(lab, spec)
+    if spec.kind == "mininet":
         versions = host_kernel.versions()
-    hosts = plan.hosts_of(lab, kind)
+    hosts = plan.hosts_of(lab, spec.kind)
     planned = plan.Plan(
         name=name,
         lab=lab.name,
@@ -54,7 +52,7 @@ def plan_of(
         networks=tuple(lab.networks),
         hosts=hosts,
         guests=plan.guests_of(lab, found),
-        servers=bundles(lab, hosts, kernel_name, ipvsadm),
+        servers=bundles(lab, hosts, spec),
         host_key=keys.dropbear_host_key(),
         client_key=keys.client_public_key(),
         evidence=evidence or evidence_folder(name),
@@ -74,22 +72,20 @@ def plan_of(
     return planned, versions
 
 
-def bootables(
-    lab: Lab, kernel_name: str | None, ipvsadm: str | None = None, kind: DirectorKind = "qemu"
-) -> tuple[dict[str, plan.Bootable], Mapping[str, str]]:
+def bootables(lab: Lab, spec: DirectorSpec) -> tuple[dict[str, plan.Bootable], Mapping[str, str]]:
     """A kernel and an image for each virtual machine of ``lab``, fetched or made where they are not there,
-    and the versions of what is in the last director's. ``kernel_name`` and ``ipvsadm`` are for directors.
+    and the versions of what is in the last director's.
 
     Raises UsageError, MachineError, BuildError.
     """
-    if (ready := pinned.read(lab.folder, kernel_name, ipvsadm)) is not None:
+    if (ready := pinned.read(lab.folder, spec)) is not None:
         return {name: _bootable(about) for name, about in ready["nodes"].items()}, ready["versions"]
     found, versions = dict[str, plan.Bootable](), dict[str, str]()
-    for name in plan.virtual_machines(lab, kind):
+    for name in plan.virtual_machines(lab, spec.kind):
         node = lab.nodes[name]
-        chosen = kernel_name if node.role == "director" else None
-        own = _kernel(lab, name, chosen or node.kernel or "", chosen is None)
-        built = image.build(own, ipvsadm if node.role == "director" else None)
+        chosen = spec if node.role == "director" else USUAL
+        own = _kernel(lab, name, chosen.kernel or node.kernel or "", not chosen.kernel)
+        built = image.build(own, chosen.ipvsadm)
         found[name] = plan.Bootable(
             own.image,
             own.release,
@@ -104,26 +100,23 @@ def bootables(
     return found, versions
 
 
-def bundles(
-    lab: Lab, hosts: Iterable[plan.Host], kernel_name: str | None, ipvsadm: str | None = None
-) -> dict[str, Path]:
+def bundles(lab: Lab, hosts: Iterable[plan.Host], spec: DirectorSpec) -> dict[str, Path]:
     """The archives of servers that ``hosts`` need, by kind. Raises MachineError, BuildError."""
-    if (ready := pinned.read(lab.folder, kernel_name, ipvsadm)) is not None:
+    if (ready := pinned.read(lab.folder, spec)) is not None:
         return {kind: Path(place) for kind, place in ready["servers"].items()}
     return servers.bundles(service.kind for host in hosts for service in lab.nodes[host.name].services)
 
 
 def given_for(
     lab: Path,
-    kernel_name: str | None,
-    ipvsadm: str | None,
+    spec: DirectorSpec,
     nodes: Mapping[str, plan.Bootable],
     versions: Mapping[str, str],
     archives: Mapping[str, Path],
 ) -> bytes:
-    """What `given.read` reads, for a lab of that folder, kernel and ipvsadm."""
+    """What `pinned.read` reads, for the lab of that folder with such directors."""
     document = {
-        "for": pinned.wanted(lab, kernel_name, ipvsadm),
+        "for": pinned.wanted(lab, spec),
         "nodes": {name: asdict(bootable) for name, bootable in nodes.items()},
         "versions": dict(versions),
         "servers": dict(archives),

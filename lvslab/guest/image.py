@@ -36,10 +36,10 @@ class Image:
     versions: Mapping[str, str]
 
 
-def build(kernel: Kernel, ipvsadm: str | None = None) -> Image:
+def build(kernel: Kernel, ipvsadm: str = "") -> Image:
     """The guest image for ``kernel``, from the cache or made now.
 
-    ``ipvsadm`` is the version or source tree of that program, where it is not to be the usual one. Raises
+    ``ipvsadm`` is the version or source tree of that program, "" for the usual one. Raises
     MachineError, BuildError, UsageError.
     """
     if kernel.userland == "musl-i386":
@@ -47,7 +47,7 @@ def build(kernel: Kernel, ipvsadm: str | None = None) -> Image:
         from lvslab.guest import musl
         from lvslab.kernel.toolchain import musl_programs
 
-        programs = musl_programs.programs(ipvsadm) if ipvsadm else musl_programs.programs()
+        programs = musl_programs.programs(ipvsadm or musl_programs.IPVSADM)
         return _made(kernel, [programs.key], programs.versions, lambda: musl.entries(kernel, programs))
     found = packages.fetch(debian.PACKAGES)
     inputs = sorted(package.sha256 for package in found)

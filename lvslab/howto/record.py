@@ -17,6 +17,7 @@ from lvslab.howto import verify
 from lvslab.howto.claims import Claims, Recorded
 from lvslab.howto.results import OnKernel
 from lvslab.howto.verify import Listeners
+from lvslab.lab.directors import DirectorSpec
 from lvslab.lab.model import suggest
 from lvslab.report import checksums
 
@@ -93,8 +94,7 @@ def _record_checks(name: str, kernel: str, wanted: set[str], listeners: Listener
     checksum = _lab_checksum(name)
     done = commands.verify(
         name,
-        kernel=kernel,
-        director="qemu",
+        spec=DirectorSpec.chosen(kernel),
         junit=None,
         listeners=commands.Listeners(listeners.event),
         only=wanted,

@@ -22,6 +22,7 @@ from lvslab.cluster.cluster import Cluster, Event, nobody
 from lvslab.errors import LabFileError, LvsLabError, UsageError
 from lvslab.howto import junit as howto_junit
 from lvslab.howto.results import OnKernel, Verified
+from lvslab.lab.directors import DirectorSpec
 from lvslab.lab.model import Lab
 from lvslab.report.junit import check_place
 
@@ -73,7 +74,7 @@ def verify(
     *,
     lab: str = "",
     kernels: Sequence[str] = (),
-    ipvsadm: str | None = None,
+    ipvsadm: str = "",
     junit: Path | None = None,
     listeners: Listeners = Listeners(),  # frozen, and holds no state
 ) -> Verified:
@@ -109,7 +110,7 @@ def _check_kernels(kernels: Sequence[str]) -> None:
         kernel.find(name)
 
 
-def _on_kernel(found: Read, kernel: str, ipvsadm: str | None, listeners: Listeners) -> OnKernel:
+def _on_kernel(found: Read, kernel: str, ipvsadm: str, listeners: Listeners) -> OnKernel:
     name = registry.name_of_its_own(found.lab.name)
     with ExitStack() as held:
         try:
@@ -117,8 +118,7 @@ def _on_kernel(found: Read, kernel: str, ipvsadm: str | None, listeners: Listene
                 cluster.booted(
                     found.source.folder,
                     name=name,
-                    kernel_name=kernel or None,
-                    ipvsadm=ipvsadm,
+                    spec=DirectorSpec.chosen(kernel, ipvsadm=ipvsadm),
                     steps=found.steps,
                     report=listeners.event,
                 )

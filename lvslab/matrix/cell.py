@@ -109,7 +109,7 @@ def prepare(cell: Cell) -> None:
 
     lab = find_lab(cell.lab)
     try:
-        planning.bootables(lab, cell.kernel or None, cell.ipvsadm or None)
+        planning.bootables(lab, cell.spec)
     except UsageError:
         raise
     except LvsLabError:
@@ -148,8 +148,7 @@ def _try(cell: Cell, place: Path, folder: Path, own_seed: int, report: Listener,
                 cluster.booted(
                     place,
                     name=name,
-                    kernel_name=cell.kernel or None,
-                    ipvsadm=cell.ipvsadm or None,
+                    spec=cell.spec,
                     report=report,
                     evidence=folder,
                 )

@@ -75,9 +75,8 @@ def order(cell: Cell, seed: int) -> tuple[Order, dict[str, Path]]:
     checksum. Raises UsageError, MachineError, BuildError."""
     folder = model.find(cell.lab, paths.labs())
     lab = lab_folder.lab(folder)
-    kernel_name, ipvsadm = cell.kernel or None, cell.ipvsadm or None
-    bootables, versions = prepare.bootables(lab, kernel_name, ipvsadm)
-    archives = prepare.bundles(lab, plan.hosts_of(lab), kernel_name, ipvsadm)
+    bootables, versions = prepare.bootables(lab, cell.spec)
+    archives = prepare.bundles(lab, plan.hosts_of(lab), cell.spec)
     found: dict[str, Path] = {}
 
     def file(path: Path) -> File:
@@ -102,7 +101,7 @@ def order(cell: Cell, seed: int) -> tuple[Order, dict[str, Path]]:
     sums = {
         "kernel": nodes[director].kernel.sha256,
         "image": nodes[director].image.sha256,
-        "ipvsadm": _ipvsadm(cell.kernel or lab.nodes[director].kernel or "", ipvsadm),
+        "ipvsadm": _ipvsadm(cell.kernel or lab.nodes[director].kernel or "", cell.ipvsadm),
         "lab": checksums.of_folder(folder),
         "lvslab": checksums.of_lvslab(),
     }
@@ -123,12 +122,12 @@ def order(cell: Cell, seed: int) -> tuple[Order, dict[str, Path]]:
     return made, found
 
 
-def _ipvsadm(kernel_name: str, ipvsadm: str | None) -> str:
+def _ipvsadm(kernel_name: str, ipvsadm: str) -> str:
     """The checksum of the ipvsadm in an image: of the program that was built, or of the distribution's
     package."""
     if kernel.find(kernel_name).userland == "musl-i386":
-        wanted = (ipvsadm,) if ipvsadm else ()
-        return store.checksum(musl_programs.programs(*wanted).folder / "ipvsadm")
+        programs = musl_programs.programs(ipvsadm or musl_programs.IPVSADM)
+        return store.checksum(programs.folder / "ipvsadm")
     if ipvsadm:
         return ipvsadm_build.today(ipvsadm).sha256
     found = packages.fetch(debian.PACKAGES)
@@ -190,8 +189,7 @@ def lay_out(wanted: Order, folder: Path) -> None:
     cell = wanted.cell
     document = prepare.given_for(
         model.find(cell.lab, paths.labs()),
-        cell.kernel or None,
-        cell.ipvsadm or None,
+        cell.spec,
         nodes,
         wanted.versions,
         {kind: found(file) for kind, file in wanted.servers.items()},

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lvslab.lab.directors import DirectorSpec
+
 RESULTS = "results.json"
 
 FORMAT: Literal["lvslab matrix 1"] = "lvslab matrix 1"
@@ -55,6 +57,11 @@ class Cell(_Data):
     """As lab.up --kernel takes it."""
     ipvsadm: str = ""
     """A version of ipvsadm, or the path of its source; "" for the image's usual one."""
+
+    @property
+    def spec(self) -> DirectorSpec:
+        """The cell's directors."""
+        return DirectorSpec(self.kernel, ipvsadm=self.ipvsadm)
 
     @property
     def key(self) -> str:

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 from lvslab.check.pytest_plugin.pool import Spares, Wanted
+from lvslab.lab.directors import USUAL
 from lvslab.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Fault:
     @property
     def wanted(self) -> Wanted:
         """The lab that the fault is made in."""
-        return Wanted(PROJECT / "labs" / self.lab, None, applied=not self.without)
+        return Wanted(PROJECT / "labs" / self.lab, USUAL, applied=not self.without)
 
     def make(self, lab: Testbed) -> None:
         """Break ``lab``."""
@@ -143,7 +144,7 @@ def test_a_fault_is_seen(fault: Fault, spares: Spares, seen: Seen, tmp_path: Pat
 @pytest.mark.parametrize("name", sorted({fault.lab for fault in FAULTS}))
 def test_a_whole_lab_passes_the_same_checks(name: str, spares: Spares, tmp_path: Path) -> None:
     checks = dict.fromkeys(test for fault in FAULTS if fault.lab == name for test in fault.seen_by)
-    own = spares.take(Wanted(PROJECT / "labs" / name, None, applied=True), [])
+    own = spares.take(Wanted(PROJECT / "labs" / name, USUAL, applied=True), [])
     try:
         assert failures(own.testbed(), tuple(checks), tmp_path / "junit.xml") == {}
     finally:

@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lvslab.check.pytest_plugin.pool import Spares
     from lvslab.check.pytest_plugin.recording import Recording
     from lvslab.check.testbed import NodeUnderTest, Testbed
+    from lvslab.lab.directors import DirectorSpec
 
 pytest_plugins = ["lvslab.check.pytest_plugin.kernels"]
 
@@ -175,14 +177,15 @@ def lab(
     """The lab of the module's folder, up and with its how-to applied. For tests that leave it as it was."""
     from lvslab.check.testbed import Testbed
     from lvslab.cluster.cluster import attach
+    from lvslab.lab.directors import DirectorSpec
 
     if name := request.config.getoption("--lab"):
         with attach(name) as running, Testbed(running) as testbed, _recorded(request, testbed):
             _record(testbed, record_testsuite_property)
             yield testbed
         return
-    ipvsadm = request.config.getoption("lvs_ipvsadm")
-    with _booted(request.path.parent, lvs_kernel, ipvsadm) as testbed, _recorded(request, testbed):
+    spec = DirectorSpec.chosen(lvs_kernel or "", ipvsadm=request.config.getoption("lvs_ipvsadm") or "")
+    with _booted(request.path.parent, spec) as testbed, _recorded(request, testbed):
         testbed.apply()
         _record(testbed, record_testsuite_property)
         yield testbed
@@ -256,10 +259,11 @@ def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
     config = request.config
     if _SPARES not in config.stash:
         config.stash[_SPARES] = Spares()
-    spares, (of_lab, kind, ipvsadm) = config.stash[_SPARES], _directors(config)
+    spares, spec = config.stash[_SPARES], _directors(config)
 
     def wanted(item: pytest.Function, applied: bool) -> Wanted:
-        return Wanted(item.path.parent, kernel_of(item) or of_lab, applied, kind, ipvsadm)
+        own = replace(spec, kernel=kernel_of(item) or spec.kernel)
+        return Wanted(item.path.parent, own, applied)
 
     coming = [
         wanted(item, fixture == "fresh_lab")
@@ -290,16 +294,15 @@ def _after(node: pytest.Function) -> Iterator[pytest.Function]:
     return (item for item in later if (item.path, kernel_of(item)) == (node.path, kernel_of(node)))
 
 
-def _directors(config: pytest.Config) -> tuple[str | None, str, str | None]:
-    """The directors of the lab that ``--lab`` names: the kernel that took the place of the one in lab.yaml,
-    their kind, and the version of ipvsadm that was asked for.
-    """
+def _directors(config: pytest.Config) -> DirectorSpec:
+    """Return what the directors of tests' own labs are: as in the lab that ``--lab`` names."""
     from lvslab.cluster.cluster import attach
+    from lvslab.lab.directors import DirectorSpec
 
     if not (name := config.getoption("--lab")):
-        return None, "qemu", config.getoption("lvs_ipvsadm")
+        return DirectorSpec.chosen(ipvsadm=config.getoption("lvs_ipvsadm") or "")
     with attach(name) as running:
-        return running.kernel_name, running.director_kind, running.ipvsadm
+        return running.spec
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -309,7 +312,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @contextmanager
-def _booted(folder: Path, kernel_name: str | None, ipvsadm: str | None) -> Iterator[Testbed]:
+def _booted(folder: Path, spec: DirectorSpec) -> Iterator[Testbed]:
     from lvslab.check.testbed import Testbed
     from lvslab.cluster.cluster import booted
     from lvslab.errors import MachineError
@@ -317,9 +320,7 @@ def _booted(folder: Path, kernel_name: str | None, ipvsadm: str | None) -> Itera
     name = f"{folder.name[:20]}-{secrets.token_hex(3)}"
     with ExitStack() as opened:
         try:
-            running = opened.enter_context(
-                booted(folder, name=name, kernel_name=kernel_name, ipvsadm=ipvsadm)
-            )
+            running = opened.enter_context(booted(folder, name=name, spec=spec))
         except MachineError as lacking:
             pytest.skip(str(lacking))
         yield opened.enter_context(Testbed(running))

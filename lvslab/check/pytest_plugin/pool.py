@@ -23,6 +23,7 @@ from lvslab.apply.clones import Applied
 from lvslab.check.testbed import Testbed
 from lvslab.cluster.cluster import booted
 from lvslab.errors import BootError, MachineError
+from lvslab.lab.directors import DirectorSpec
 
 log = logging.getLogger("lvslab.pool")
 
@@ -35,10 +36,8 @@ class Wanted:
     """What kind of lab a test asks for; ``applied`` says whether with the how-to's steps taken."""
 
     folder: Path
-    kernel_name: str | None
+    spec: DirectorSpec
     applied: bool
-    director_kind: str = "qemu"
-    ipvsadm: str | None = None
 
 
 class Typed:
@@ -110,9 +109,7 @@ class OwnLab:
                 booted(
                     wanted.folder,
                     name=name,
-                    kernel_name=wanted.kernel_name,
-                    director_kind=wanted.director_kind,
-                    ipvsadm=wanted.ipvsadm,
+                    spec=wanted.spec,
                     copyable=copyable,
                     begin_with=begin_with,
                 )

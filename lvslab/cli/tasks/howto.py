@@ -41,7 +41,7 @@ def verify(
             path,
             lab=lab,
             kernels=listed(kernel),
-            ipvsadm=ipvsadm or None,
+            ipvsadm=ipvsadm,
             junit=Path(junit) if junit else None,
             listeners=listeners,
         )

@@ -54,15 +54,15 @@ def up(
     """Boot a lab, apply its how-to, and show how it balances."""
     from lvslab import commands as labs
     from lvslab.cli.text import common
+    from lvslab.lab.directors import DirectorSpec
 
+    spec = DirectorSpec.chosen(kernel, director, ipvsadm)
     with common.Progress() as progress:
         listeners = labs.Listeners(progress.event, progress.step)
         result = labs.up(
             lab,
             name=name,
-            kernel=kernel or None,
-            director=director,
-            ipvsadm=ipvsadm or None,
+            spec=spec,
             apply=apply,
             cold=cold,
             listeners=listeners,
@@ -296,14 +296,14 @@ def verify(
     """Up, check and down in one, under a name of its own: for scripts."""
     from lvslab import commands as labs
     from lvslab.cli.text import common
+    from lvslab.lab.directors import DirectorSpec
 
+    spec = DirectorSpec.chosen(kernel, director, ipvsadm)
     with common.Progress() as progress:
         listeners = labs.Listeners(progress.event, progress.step)
         result = labs.verify(
             lab,
-            kernel=kernel or None,
-            director=director,
-            ipvsadm=ipvsadm or None,
+            spec=spec,
             junit=Path(junit) if junit else None,
             listeners=listeners,
         )

@@ -18,6 +18,7 @@ from lvslab.boot import control, plan
 from lvslab.cluster import cluster, prepare
 from lvslab.errors import BootError, CheckFailed, LabFileError, MachineError, StateError, UsageError
 from lvslab.lab import loader
+from lvslab.lab.directors import USUAL, DirectorSpec
 
 DEADLINE = 10.0
 LAB = """
@@ -54,8 +55,8 @@ def name() -> str:
     return f"unit-{secrets.token_hex(6)}"
 
 
-def boot(folder: Path, name: str, kernel_name: str | None = None) -> None:
-    with cluster.booted(folder, name=name, kernel_name=kernel_name):
+def boot(folder: Path, name: str, kernel: str = "") -> None:
+    with cluster.booted(folder, name=name, spec=DirectorSpec(kernel)):
         pytest.fail("it booted")
 
 
@@ -89,28 +90,11 @@ def test_an_unknown_kernel_in_the_lab_file_is_shown_where_it_stands(folder: Path
 
 def test_an_unknown_kernel_on_the_command_line_is_no_mistake_in_the_file(folder: Path, name: str) -> None:
     with pytest.raises(UsageError, match="no kernel 'bzImage'") as caught:
-        boot(folder, name, kernel_name="bzImage")
+        boot(folder, name, kernel="bzImage")
     assert not isinstance(caught.value, LabFileError)
     (folder / "vmlinuz").write_text("text")
     with pytest.raises(UsageError, match="vmlinuz is not a kernel"):
-        boot(folder, name, kernel_name=str(folder / "vmlinuz"))
-
-
-@pytest.mark.parametrize(("asked", "wanted"), [("./mine", "{here}/mine"), ("1.31", "1.31"), (None, None)])
-def test_the_path_of_ipvsadms_source_holds_for_those_who_are_elsewhere(
-    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, asked: str | None, wanted: str | None
-) -> None:
-    def plan_of(*arguments: object, ipvsadm: str | None, **others: object) -> None:
-        raise UsageError(f"asked for {ipvsadm}")
-
-    monkeypatch.setattr(prepare, "plan_of", plan_of)
-    monkeypatch.chdir(folder)
-    with (
-        pytest.raises(UsageError) as caught,
-        cluster.booted(folder, name=name, ipvsadm=asked),
-    ):
-        pytest.fail("it booted")
-    assert caught.value.message == f"asked for {wanted and wanted.format(here=folder)}"
+        boot(folder, name, kernel=str(folder / "vmlinuz"))
 
 
 def test_files_are_read_before_anything_is_done(folder: Path, name: str, state: Path) -> None:
@@ -200,7 +184,7 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
 @pytest.fixture
 def running(supervisor: Supervisor, folder: Path) -> Iterator[cluster.Cluster]:
     """A lab that is up, as far as anybody can tell."""
-    with cluster.Cluster("a", loader.load(folder), (), folder, {}, None) as found:
+    with cluster.Cluster("a", loader.load(folder), (), folder, {}, USUAL) as found:
         yield found
     assert supervisor.closed
 

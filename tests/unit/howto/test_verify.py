@@ -23,6 +23,7 @@ from lvslab.errors import BootError, LabFileError, MachineError, UsageError
 from lvslab.howto import verify as howto_verify
 from lvslab.howto.results import OnKernel, Verified
 from lvslab.howto.verify import Listeners, verify
+from lvslab.lab.directors import DirectorSpec
 
 LAB = """
 title: for a test
@@ -86,12 +87,10 @@ class Labs:
     booted: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
 
-    def __call__(
-        self, folder: Path, *, kernel_name: str | None, **more: Any
-    ) -> AbstractContextManager[Booted]:
+    def __call__(self, folder: Path, *, spec: DirectorSpec, **more: Any) -> AbstractContextManager[Booted]:
         @contextmanager
         def boot() -> Iterator[Booted]:
-            kernel = kernel_name or ""
+            kernel = spec.kernel
             # One lab at a time.
             assert self.booted == self.ended
             self.booted.append(kernel)

@@ -11,6 +11,7 @@ from lvslab.cache import pinned, store
 from lvslab.cluster import folder, prepare
 from lvslab.errors import UsageError
 from lvslab.guest import keys
+from lvslab.lab.directors import DirectorSpec
 from lvslab.matrix import job
 from lvslab.matrix.job import Boot, File, Order
 from lvslab.matrix.results import Cell
@@ -89,13 +90,14 @@ def test_what_is_given_is_neither_looked_for_nor_built(
     job.lay_out(ORDER, tmp_path)
     lab = folder.lab(paths.labs() / "web-nat")
     monkeypatch.setenv(pinned.VARIABLE, str(tmp_path))
-    nodes, versions = prepare.bootables(lab, "2.6.18", "1.29")
+    spec = DirectorSpec("2.6.18", ipvsadm="1.29")
+    nodes, versions = prepare.bootables(lab, spec)
     director = nodes["director"]
     assert director.kernel.read_bytes() == b"kernel" and director.initrd.read_bytes() == b"image"
     assert (director.nic, director.memory, director.identity) == ("e1000", 64, "k i")
     assert versions == ORDER.versions
-    assert prepare.bundles(lab, (), "2.6.18", "1.29") == {"http": cache / "received" / SUMS["nginx"]}
+    assert prepare.bundles(lab, (), spec) == {"http": cache / "received" / SUMS["nginx"]}
     assert keys.client_key().read_text() == "theirs"
     assert (keys.client_key().stat().st_mode & 0o777) == 0o600
-    assert pinned.read(lab.folder, "2.6.18", None) is None, "for another ipvsadm nothing is given"
+    assert pinned.read(lab.folder, DirectorSpec("2.6.18")) is None, "for another ipvsadm nothing is given"
     assert json.loads((tmp_path / pinned.FILE).read_bytes())["for"][1:] == ["2.6.18", "1.29"]

@@ -25,6 +25,7 @@ from lvslab.errors import MachineError, StateError
 from lvslab.kernel import catalogue
 from lvslab.kernel.catalogue import Bug
 from lvslab.lab import loader
+from lvslab.lab.directors import USUAL, DirectorSpec
 from lvslab.matrix import cell
 from lvslab.run import run as run_program
 from tests.unit.boot.net.test_packets import HEADER, IPV4, sender
@@ -52,9 +53,7 @@ nodes:
 class Running:
     """A lab that is up, and notes what is done with it."""
 
-    kernel_name = "debian"
-    director_kind = "mininet"
-    ipvsadm = None
+    spec = DirectorSpec("debian", "mininet")
     applied: Applied | None = None
     copyable: tuple[str, ...] = ()
 
@@ -99,13 +98,12 @@ def log(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[str]
         folder: Path,
         *,
         name: str,
-        kernel_name: str | None = None,
-        director_kind: str = "qemu",
+        spec: DirectorSpec = USUAL,
         **begins: Any,
     ) -> Iterator[Running]:
-        log.append(f"boot {folder.name} with {kernel_name}")
-        if director_kind != "qemu":
-            log.append(f"director {director_kind}")
+        log.append(f"boot {folder.name} with {spec.kernel or None}")
+        if spec.kind != "qemu":
+            log.append(f"director {spec.kind}")
         log.append(name)
         with Running(name, folder, log) as running:
             yield running

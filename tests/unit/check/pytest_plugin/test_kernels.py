@@ -35,10 +35,10 @@ class Testbed:
 
 
 class Booted:
-    def __init__(self, folder, *, name, kernel_name, ipvsadm, **_):
-        self.told = f"{folder.name} {kernel_name} {ipvsadm}"
+    def __init__(self, folder, *, name, spec, **_):
+        self.told = f"{folder.name} {spec.kernel or None} {spec.ipvsadm or None}"
         self.lab = SimpleNamespace(name=folder.name, directors={})
-        self.versions = {"kernel": f"{kernel_name}-exactly", "ipvsadm": ipvsadm or "1.31"}
+        self.versions = {"kernel": f"{spec.kernel}-exactly", "ipvsadm": spec.ipvsadm or "1.31"}
     def __enter__(self):
         with LOG.open("a") as log:
             print(self.told, file=log)

@@ -14,9 +14,10 @@ import pytest
 from lvslab.check.pytest_plugin import pool
 from lvslab.check.pytest_plugin.pool import Spares, Wanted
 from lvslab.errors import BootError, MachineError, StepFailed
+from lvslab.lab.directors import USUAL, DirectorSpec
 
-FRESH = Wanted(Path("lab"), None, applied=True)
-BARE = Wanted(Path("lab"), None, applied=False)
+FRESH = Wanted(Path("lab"), USUAL, applied=True)
+BARE = Wanted(Path("lab"), USUAL, applied=False)
 
 
 class Labs:
@@ -40,10 +41,9 @@ class Labs:
         folder: Path,
         *,
         name: str,
-        kernel_name: str | None,
+        spec: DirectorSpec,
         copyable: bool,
         begin_with: Any,
-        **kind: str,
     ) -> Iterator[SimpleNamespace]:
         self("begin" if begin_with else "boot copyable" if copyable else "boot")
 
@@ -98,7 +98,7 @@ def test_bare_labs_are_booted(labs: Labs) -> None:
 
 
 def test_another_kind_begins_elsewhere(labs: Labs) -> None:
-    other = Wanted(Path("lab"), "another kernel", applied=True)
+    other = Wanted(Path("lab"), DirectorSpec("another kernel"), applied=True)
     in_turn([FRESH, other])
     assert sorted(labs.done) == ["apply", "apply", "boot", "boot"]
 
