@@ -17,11 +17,12 @@ from lvslab.apply import transcript
 from lvslab.apply.login import ssh_command
 from lvslab.apply.shell import ConnectionLost
 from lvslab.apply.transcript import Entry
+from lvslab.boot.events import Event, Listener, PhaseBegun, PhaseEnded, ignore
 from lvslab.check import pytest_run as checked
 from lvslab.check.pytest_run import Checked
 from lvslab.cluster import cluster
 from lvslab.cluster import registry as names
-from lvslab.cluster.cluster import Cluster, Event, nobody
+from lvslab.cluster.cluster import Cluster
 from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
 from lvslab.guest import keys
 from lvslab.lab import model
@@ -42,8 +43,8 @@ servers than that, there is a request for each."""
 class Listeners:
     """Who hears of events of the boot and of steps that were taken."""
 
-    event: Callable[[Event], None] = nobody
-    step: Callable[[Entry], None] = nobody
+    event: Listener = ignore
+    step: Callable[[Entry], None] = ignore
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,9 @@ def _up(
     imports = threading.Thread(target=_import_the_rest, name="imports", daemon=True)
 
     def report(event: Event) -> None:
-        if event["event"] == "phase":
-            phases[event["phase"]] = round(event["seconds"], 3)
-            if event["phase"] == "guests started" and apply:
+        if isinstance(event, PhaseEnded):
+            phases[event.phase] = round(event.seconds, 3)
+            if event.phase == "guests started" and apply:
                 imports.start()
         listeners.event(event)
 
@@ -327,8 +328,8 @@ def _result(running: Cluster, phases: dict[str, float], taken: Round | Turns | N
 
 
 @contextmanager
-def _phase(name: str, report: Callable[[Event], None]) -> Iterator[None]:
+def _phase(name: str, report: Listener) -> Iterator[None]:
     begun = time.monotonic()
-    report({"event": "begins", "phase": name})
+    report(PhaseBegun(name))
     yield
-    report({"event": "phase", "phase": name, "seconds": time.monotonic() - begun})
+    report(PhaseEnded(name, time.monotonic() - begun))

@@ -16,7 +16,7 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -196,7 +196,7 @@ def told(error: LvsLabError) -> dict[str, Any]:
     return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
 
 
-def revived(told_error: dict[str, Any]) -> LvsLabError:
+def revived(told_error: Mapping[str, Any]) -> LvsLabError:
     """The error that ``told`` was given, on the other side."""
     kinds = {kind.__name__: kind for kind in _subclasses(LvsLabError)}
     error = LvsLabError(told_error["message"], told_error.get("hint"))

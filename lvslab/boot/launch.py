@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import pickle
@@ -14,10 +13,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lvslab import paths
-from lvslab.boot import control
+from lvslab.boot import control, events
 from lvslab.errors import BootError, MachineError
 from lvslab.paths import PROJECT
 from lvslab.run import TimeoutExpired, ended, last_lines, spawn
@@ -93,22 +92,22 @@ class Launch:
             socket.send_fds(self._stream, [b"\n"], [listener.fileno()])
             self._stream.sendall(pickle.dumps(plan))
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """What the supervisor tells, until it says "ready". Raises what went wrong."""
+    def events(self) -> Iterator[events.Event]:
+        """Yield the supervisor's events, ``Ready`` as the last one. Raises the error that ended the boot."""
         # A supervisor that is killed before it has read its plan makes a reset of the stream's end.
         with contextlib.suppress(ConnectionResetError), self._stream.makefile("rb") as lines:
             for line in lines:
                 if not line.endswith(b"\n"):  # killed while it spoke
                     break
-                event = json.loads(line)
-                if event["event"] == "error":
-                    raise control.revived(event["error"])
-                if event["event"] == "log":
-                    logging.getLogger(event["logger"]).debug("%s", event["message"])
-                    continue
-                yield event
-                if event["event"] == "ready":
-                    return
+                match events.from_line(line):
+                    case events.Failed(error):
+                        raise control.revived(error)
+                    case events.Logged(logger, message):
+                        logging.getLogger(logger).debug("%s", message)
+                    case event:
+                        yield event
+                        if isinstance(event, events.Ready):
+                            return
         how = ended("unshare", self._process.wait())
         raise BootError(
             f"the supervisor of the lab '{self._name}' ended before the lab was up: {how}",

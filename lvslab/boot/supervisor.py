@@ -8,7 +8,6 @@ end of the lab too.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pickle
@@ -21,7 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-from lvslab.boot import control
+from lvslab.boot import control, events
+from lvslab.boot.events import AcceleratorChosen, Failed, Logged, PhaseBegun, PhaseEnded, Ready
 from lvslab.boot.net import packets
 from lvslab.boot.net.namespaces import Namespaces
 from lvslab.boot.plan import Guest, Plan
@@ -58,14 +58,14 @@ class Lifeline:
             os.dup2(log.fileno(), 2)
         return listener, plan
 
-    def tell(self, event: str, **details: Any) -> None:
-        """Send an event up. Where nobody listens any more, ``watch`` ends the lab."""
+    def tell(self, message: events.Message) -> None:
+        """Send a message up. Where its reader has gone, ``watch`` ends the lab."""
         with suppress(OSError), self._telling:
-            self._stream.sendall(json.dumps({"event": event, **details}).encode() + b"\n")
+            self._stream.sendall(events.to_line(message))
 
     def tell_of(self, error: LvsLabError) -> int:
         """Send an error up; the status to end with."""
-        self.tell("error", error=control.told(error))
+        self.tell(Failed(control.told(error)))
         return error.exit_code
 
     def watch(self) -> None:
@@ -89,7 +89,7 @@ class _Told(logging.Handler):
         self._lifeline = lifeline
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._lifeline.tell("log", logger=record.name, message=record.getMessage())
+        self._lifeline.tell(Logged(record.name, record.getMessage()))
 
 
 class Supervisor(control.Answer):
@@ -137,7 +137,7 @@ class Supervisor(control.Answer):
                 self._guests.await_up()
                 self._start_guests_servers()
         self._ready = True
-        self._lifeline.tell("ready", seconds=time.monotonic() - begun)
+        self._lifeline.tell(Ready(time.monotonic() - begun))
 
     def serve(self, listener: socket.socket) -> None:
         """Answer requests, each connection in a thread of its own, until ``await_end`` returns."""
@@ -214,9 +214,7 @@ class Supervisor(control.Answer):
             with self._phase("KVM tried"):
                 choice = accelerator.probe(guests[0])
         self._notes["accelerator"] = choice.accelerator
-        self._lifeline.tell(
-            "accelerator", name=choice.accelerator, reason=choice.reason, means=choice.expectation
-        )
+        self._lifeline.tell(AcceleratorChosen(choice.accelerator, choice.reason, choice.expectation))
         return choice
 
     def _start_servers(self) -> None:
@@ -329,9 +327,9 @@ class Supervisor(control.Answer):
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         begun = time.monotonic()
-        self._lifeline.tell("begins", phase=name)
+        self._lifeline.tell(PhaseBegun(name))
         yield
-        self._lifeline.tell("phase", phase=name, seconds=time.monotonic() - begun)
+        self._lifeline.tell(PhaseEnded(name, time.monotonic() - begun))
 
 
 def _shell_server(node: str, entrance: list[str]) -> list[str]:

@@ -25,6 +25,7 @@ from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import Entry, Transcript
 from lvslab.boot import control, plan
+from lvslab.boot.events import GuestUp, Listener, PhaseBegun, PhaseEnded, ignore
 from lvslab.boot.launch import Launch
 from lvslab.boot.net import packets
 from lvslab.boot.net.namespaces import Namespaces
@@ -46,13 +47,6 @@ _NO_LOGIN = (
     ' busybox grep -q "^PPid:[^0-9]*$server$" /proc/[0-9]*/status;'
     " do n=$((n + 1)); busybox usleep 20000; done) 2> /dev/null; :"
 )
-
-Event = Mapping[str, Any]
-Listener = Callable[[Event], None]
-
-
-def nobody(_: Any) -> None:
-    """A listener that does not listen."""
 
 
 class Cluster:
@@ -206,7 +200,7 @@ class Cluster:
         self._control.ask("service", node=node, action="start")
 
     def apply(
-        self, report: Callable[[Entry], None] = nobody, *, without: Sequence[str] = ()
+        self, report: Callable[[Entry], None] = ignore, *, without: Sequence[str] = ()
     ) -> runner.Summary:
         """Type the how-to's steps, each on its node; leave out those whose command holds a text of
         ``without``.
@@ -257,7 +251,7 @@ def booted(
     name: str,
     spec: DirectorSpec = USUAL,
     cold: bool = False,
-    report: Listener = nobody,
+    report: Listener = ignore,
     copyable: bool = False,
     begin_with: Applied | None = None,
     steps: tuple[Step, ...] | None = None,
@@ -271,8 +265,7 @@ def booted(
     how-to is typed on nothing else, and a lab that is ``begin_with`` such copies has its how-to applied from
     the beginning; where they are of another kernel or how-to it is booted without. ``steps`` take the place
     of those of the folder's howto.md. ``evidence`` is a folder for its evidence, None for a new one.
-    ``report`` hears of phases: ``{"event": "begins" | "phase" | "accelerator" | "ready", ...}``, seconds in
-    ``seconds``.
+    ``report`` is called for each event.
 
     Raises LabFileError, UsageError, StateError, MachineError, BuildError, BootError.
     """
@@ -284,12 +277,12 @@ def booted(
     copies = {} if begin_with is None else begin_with.copies
     with control.reserve(name) as listener, Launch(name, listener, copies) as launch:
         begun = time.monotonic()
-        report({"event": "begins", "phase": "prepare"})
+        report(PhaseBegun("prepare"))
         # Not before the supervisor has been started, which imports things of its own meanwhile.
         from lvslab.cluster import prepare
 
         planned, versions = prepare.plan_of(lab, name, spec, cold=cold, evidence=evidence)
-        report({"event": "phase", "phase": "prepare", "seconds": time.monotonic() - begun})
+        report(PhaseEnded("prepare", time.monotonic() - begun))
         typed_on = {step.node for step in steps}
         if begin_with is not None and begin_with.fits(planned.guests, steps):
             planned, typed_on = replace(planned, copies=begin_with.copies), set()
@@ -307,8 +300,8 @@ def booted(
         with made as cluster:
             for event in events:
                 report(event)
-                if event["event"] == "guest" and event["node"] in typed_on:
-                    cluster.expect(event["node"])  # while the rest of the lab is on its way
+                if isinstance(event, GuestUp) and event.node in typed_on:
+                    cluster.expect(event.node)  # while the rest of the lab is on its way
             cluster.note(versions=dict(versions), **spec.notes)
             if planned.copyable:
                 cluster.copyable = planned.guests

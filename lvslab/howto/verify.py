@@ -17,8 +17,9 @@ from lvslab.apply.howto import Step
 from lvslab.apply.source import Source
 from lvslab.apply.transcript import Transcript
 from lvslab.apply.verdicts import Judged
+from lvslab.boot.events import Listener, ignore
 from lvslab.cluster import cluster, folder, registry
-from lvslab.cluster.cluster import Cluster, Event, nobody
+from lvslab.cluster.cluster import Cluster
 from lvslab.errors import LabFileError, LvsLabError, UsageError
 from lvslab.howto import junit as howto_junit
 from lvslab.howto.results import OnKernel, Verified
@@ -34,9 +35,9 @@ JUNIT = "junit.xml"
 class Listeners:
     """Who hears of events of the boot, of each kernel that is begun with, and of steps that were judged."""
 
-    event: Callable[[Event], None] = nobody
-    kernel: Callable[[str], None] = nobody
-    step: Callable[[Judged], None] = nobody
+    event: Listener = ignore
+    kernel: Callable[[str], None] = ignore
+    step: Callable[[Judged], None] = ignore
 
 
 @dataclass(frozen=True)

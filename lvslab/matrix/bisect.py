@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lvslab import paths
+from lvslab.boot.events import Listener, ignore
 from lvslab.check import pytest_run
 from lvslab.cluster import prepare
-from lvslab.cluster.cluster import Listener, nobody
 from lvslab.errors import LvsLabError, UsageError
 from lvslab.kernel import supplied
 from lvslab.matrix import cell
@@ -75,7 +75,7 @@ def run(
     build: bool = False,
     config: Path | None = None,
     jobs: int | None = None,
-    report: Listener = nobody,
+    report: Listener = ignore,
 ) -> Trial:
     """Run the checks of ``labs`` on the kernel of ``path``; only those that pytest -k finds by ``select``,
     where that is given.

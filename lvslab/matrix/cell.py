@@ -13,10 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lvslab import paths
+from lvslab.boot.events import Listener, ignore
 from lvslab.check import pytest_run
 from lvslab.cluster import cluster, registry
 from lvslab.cluster import folder as lab_folder
-from lvslab.cluster.cluster import Cluster, Listener, nobody
+from lvslab.cluster.cluster import Cluster
 from lvslab.errors import CheckFailed, LvsLabError, StepFailed, UsageError
 from lvslab.lab import model
 from lvslab.lab.model import Lab
@@ -58,7 +59,7 @@ def run(
     *,
     seed: int = 0,
     attempts: int = 2,
-    report: Listener = nobody,
+    report: Listener = ignore,
     select: str = "",
 ) -> Result:
     """Try ``cell`` in a fresh cluster, and once more in another (if ``attempts`` is 2) where the lab itself

@@ -25,10 +25,11 @@ import pytest
 
 from lvslab import paths
 from lvslab.boot import plan
+from lvslab.boot.events import Event, GuestUp
 from lvslab.boot.vm import accelerator, snapshot
 from lvslab.boot.vm.guests import HEARTBEAT
 from lvslab.boot.vm.qemu import PULSE, Machine, Memory
-from lvslab.cluster.cluster import Cluster, Event, booted
+from lvslab.cluster.cluster import Cluster, booted
 from lvslab.guest import image
 from lvslab.kernel import find
 from lvslab.lab import loader
@@ -90,8 +91,8 @@ class Place:
         ways: dict[str, str] = {}
 
         def hear(event: Event) -> None:
-            if event["event"] == "guest":
-                ways[event["node"]] = event["way"]
+            if isinstance(event, GuestUp):
+                ways[event.node] = event.way
 
         with booted(self.lab(directors), name=self.names(), report=hear) as running:
             yield running, ways

@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+from lvslab.boot.events import GuestUp
 from lvslab.boot.net import taps
 from lvslab.boot.plan import Guest
 from lvslab.boot.vm import snapshot
@@ -21,8 +22,9 @@ HEARTBEAT = 2.0
 
 
 class Guests:
-    """All guests of a lab. ``tell`` hears of each that is up: its ``node``, the ``way`` it came up and the
-    ``seconds`` it took. ``copyable`` and ``copies`` are as in a plan.
+    """All guests of a lab.
+
+    ``tell`` is called for each that is up; ``copyable`` and ``copies`` are as in a plan.
     """
 
     def __init__(
@@ -31,7 +33,7 @@ class Guests:
         evidence: Path,
         *,
         cold: bool,
-        tell: Callable[..., None],
+        tell: Callable[[GuestUp], None],
         copyable: bool = False,
         copies: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
@@ -112,7 +114,7 @@ class Guests:
         }  # fmt: skip
         self._machines[name] = machine
         threading.Thread(target=_watch, args=(machine,), name="heartbeat", daemon=True).start()
-        self._tell("guest", node=name, way=starter.way, seconds=seconds)
+        self._tell(GuestUp(name, starter.way, seconds))
 
 
 def _watch(machine: Machine) -> None:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lvslab import text as folded
+from lvslab.boot.events import AcceleratorChosen, Event, GuestUp, PhaseBegun, PhaseEnded
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from lvslab.check.load import Load
     from lvslab.cluster.capture import Captured
     from lvslab.commands import Up, Verified
-
-Event = Mapping[str, Any]
 
 _WORDS = {
     "prepare": "preparing kernel and image",
@@ -109,15 +108,15 @@ class Progress:
             self._status.stop()
 
     def event(self, event: Event) -> None:
-        """Take note of an event of ``lvslab.cluster.cluster.booted``."""
+        """Show an event of ``lvslab.cluster.cluster.booted``."""
         match event:
-            case {"event": "begins", "phase": str(phase)}:
+            case PhaseBegun(phase):
                 self.now(_WORDS.get(phase, phase))
-            case {"event": "phase", "phase": phase, "seconds": seconds} if self._status is None:
+            case PhaseEnded(phase, seconds) if self._status is None:
                 print(f"{seconds:7.2f} s  {_WORDS.get(phase, phase)}", file=self._stream, flush=True)
-            case {"event": "guest", "node": node, "way": way}:
+            case GuestUp(node, way):
                 self._line(f"{node}: {_WAYS.get(way, way)}")
-            case {"event": "accelerator", "name": name, "reason": reason, "means": means}:
+            case AcceleratorChosen(name, reason, means):
                 self._line(f"accelerator: {name} ({reason}); {means}")
 
     def step(self, entry: Entry) -> None:

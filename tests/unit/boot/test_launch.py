@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import secrets
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from lvslab.boot import control
+from lvslab.boot.events import Failed, Logged, Message, PhaseBegun, Ready, to_line
 from lvslab.boot.launch import Launch
 from lvslab.boot.plan import Plan
 from lvslab.errors import BootError, MachineError, StateError
@@ -28,7 +28,7 @@ _, descriptors, _, _ = socket.recv_fds(stream, 1, 1)
 listener = socket.socket(fileno=descriptors[0]) if descriptors else None
 open(here + "/plan", "wb").write(stream.recv(1 << 20))
 for event in EVENTS:
-    stream.sendall(event.encode() + b"\\n")
+    stream.sendall(event)
 END
 """
 WAIT = 'open(here + "/last", "wb").write(stream.recv(100))'
@@ -44,8 +44,8 @@ Starter = Callable[..., Launch]
 
 @pytest.fixture
 def launch(plan: Plan, program: Callable[[str, str], Path]) -> Starter:
-    def start(*events: dict[str, Any], end: str = WAIT) -> Launch:
-        text = UNSHARE.replace("EVENTS", repr([json.dumps(event) for event in events])).replace("END", end)
+    def start(*messages: Message, end: str = WAIT) -> Launch:
+        text = UNSHARE.replace("EVENTS", repr([*map(to_line, messages)])).replace("END", end)
         program("unshare", text)
         launched = Launch("a", control.reserve(f"unit-{secrets.token_hex(6)}"))
         launched.boot(plan)
@@ -54,7 +54,7 @@ def launch(plan: Plan, program: Callable[[str, str], Path]) -> Starter:
     return start
 
 
-READY = {"event": "ready", "seconds": 1.5}
+READY = Ready(1.5)
 
 
 def test_a_supervisor_gets_namespaces_of_its_own_and_the_plan(launch: Starter, plan: Plan) -> None:
@@ -72,29 +72,29 @@ def test_a_supervisor_gets_namespaces_of_its_own_and_the_plan(launch: Starter, p
 
 
 def test_events_come_until_it_is_ready(launch: Starter) -> None:
-    first = {"event": "begins", "phase": "network"}
-    with launch(first, READY, {"event": "late"}) as launched:
+    first = PhaseBegun("network")
+    with launch(first, READY, PhaseBegun("late")) as launched:
         assert list(launched.events()) == [first, READY]
 
 
 def test_its_debug_log_becomes_ours(launch: Starter, caplog: pytest.LogCaptureFixture) -> None:
     with (
         caplog.at_level(logging.DEBUG, "lvslab"),
-        launch({"event": "log", "logger": "lvslab.run", "message": "ip 100%s"}, READY) as launched,
+        launch(Logged("lvslab.run", "ip 100%s"), READY) as launched,
     ):
         assert list(launched.events()) == [READY]
     assert ("lvslab.run", logging.DEBUG, "ip 100%s") in caplog.record_tuples
 
 
 def test_what_went_wrong_there_is_raised_here(launch: Starter) -> None:
-    error = {"event": "error", "error": control.told(MachineError("no QEMU", "install it"))}
+    error = Failed(control.told(MachineError("no QEMU", "install it")))
     with launch(error) as launched, pytest.raises(MachineError, match="no QEMU"):
         list(launched.events())
 
 
 def test_a_supervisor_that_ends_too_soon_is_quoted(launch: Starter) -> None:
     with (
-        launch({"event": "begins"}, end="sys.exit('unshare failed: Operation not permitted')") as launched,
+        launch(PhaseBegun("network"), end="sys.exit('unshare failed: Operation not permitted')") as launched,
         pytest.raises(BootError) as caught,
     ):
         list(launched.events())
@@ -156,7 +156,7 @@ def test_nobody_waits_for_a_lab_that_is_being_planned(
 
 def test_the_name_is_the_supervisors_alone(plan: Plan, program: Callable[[str, str], Path]) -> None:
     """It must not outlive the supervisor with unshare, which ends a moment later."""
-    gone = f"listener.close(); stream.sendall({json.dumps(READY)!r}.encode() + b'\\n'); {WAIT}"
+    gone = f"listener.close(); stream.sendall({to_line(READY)!r}); {WAIT}"
     program("unshare", UNSHARE.replace("EVENTS", "()").replace("END", gone))
     name = f"unit-{secrets.token_hex(6)}"
     with Launch(name, control.reserve(name)) as launched:

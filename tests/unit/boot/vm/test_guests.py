@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from lvslab.boot import plan
+from lvslab.boot.events import GuestUp
 from lvslab.boot.plan import Guest
 from lvslab.boot.vm import guests, snapshot
 from lvslab.boot.vm.guests import Guests
@@ -41,7 +42,7 @@ def three(guest: Guest) -> tuple[Guest, ...]:
 
 
 @pytest.fixture
-def heard() -> queue.Queue[dict[str, Any]]:
+def heard() -> queue.Queue[GuestUp]:
     """The events that were told."""
     return queue.Queue()
 
@@ -51,7 +52,7 @@ Maker = Callable[..., Guests]
 
 @pytest.fixture
 def make(
-    heard: queue.Queue[dict[str, Any]],
+    heard: queue.Queue[GuestUp],
     stand_in: StandIn,
     machines: list[Machine],
     program: Callable[[str, str], Path],
@@ -65,10 +66,7 @@ def make(
     made: list[Guests] = []
 
     def maker(*each: Guest) -> Guests:
-        def tell(event: str, **details: Any) -> None:
-            heard.put({"event": event, **details})
-
-        made.append(Guests(each, tmp_path, cold=True, tell=tell))
+        made.append(Guests(each, tmp_path, cold=True, tell=heard.put))
         return made[-1]
 
     yield maker
@@ -93,7 +91,7 @@ def test_without_guests_there_is_nothing_to_wait_for(make: Maker) -> None:
 def test_guests_come_up_and_are_announced(
     make: Maker,
     three: tuple[Guest, ...],
-    heard: queue.Queue[dict[str, Any]],
+    heard: queue.Queue[GuestUp],
     stand_in: StandIn,
     machines: list[Machine],
 ) -> None:
@@ -109,15 +107,10 @@ def test_guests_come_up_and_are_announced(
     assert {found.get(guest.name) for guest in three} == set(machines)
     events = [heard.get_nowait() for _ in three]
     assert heard.empty()
-    assert sorted(event["node"] for event in events) == found.names
+    assert sorted(event.node for event in events) == found.names
     for event in events:
-        assert event == {
-            "event": "guest",
-            "node": event["node"],
-            "way": "booted cold",
-            "seconds": event["seconds"],
-        }
-        assert 0 < event["seconds"] < 60
+        assert event.way == "booted cold"
+        assert 0 < event.seconds < 60
     # A name that is nobody's is no guest that is coming up.
     assert found.get("d3") is None
 
@@ -125,7 +118,7 @@ def test_guests_come_up_and_are_announced(
 def test_a_guest_is_up_only_when_it_has_been_set_up(
     make: Maker,
     guest: Guest,
-    heard: queue.Queue[dict[str, Any]],
+    heard: queue.Queue[GuestUp],
     stand_in: StandIn,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -173,7 +166,7 @@ def test_guests_start_in_the_same_order_in_every_lab(
 
 
 def test_no_guest_waits_for_another(
-    make: Maker, three: tuple[Guest, ...], heard: queue.Queue[dict[str, Any]], stand_in: StandIn
+    make: Maker, three: tuple[Guest, ...], heard: queue.Queue[GuestUp], stand_in: StandIn
 ) -> None:
     """The one that is started last is up first, and the first last."""
     order = sorted(three, key=lambda guest: snapshot.key(guest, "tcg"))
@@ -184,7 +177,7 @@ def test_no_guest_waits_for_another(
     found.start("tcg")
     for guest in reversed(order):
         stand_in.open(f"gate {guest.name}")
-        assert heard.get(timeout=DEADLINE)["node"] == guest.name
+        assert heard.get(timeout=DEADLINE).node == guest.name
         assert states(found)[guest.name] == "up"
     found.await_up()
 
@@ -205,7 +198,7 @@ def test_the_first_failure_is_raised_while_others_are_still_on_their_way(
 
 
 def test_a_guest_that_cannot_be_set_up(
-    make: Maker, guest: Guest, heard: queue.Queue[dict[str, Any]], stand_in: StandIn
+    make: Maker, guest: Guest, heard: queue.Queue[GuestUp], stand_in: StandIn
 ) -> None:
     stand_in.script(
         "director", "agent lvslab-agent 1\n", "order", "answer : no such device", "answer  = 1", "stay"

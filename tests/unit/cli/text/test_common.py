@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lvslab.apply.transcript import Entry
+from lvslab.boot.events import AcceleratorChosen, PhaseBegun, PhaseEnded, Ready
 from lvslab.check.pytest_run import Case, Checked
 from lvslab.cli.text import common
 from lvslab.commands import Up, Verified
@@ -224,12 +225,11 @@ class Terminal(io.StringIO):
 
 def tell(stream: io.StringIO) -> str:
     with common.Progress(stream) as progress:
-        progress.event({"event": "begins", "phase": "network"})
-        progress.event({"event": "phase", "phase": "network", "seconds": 1.234})
-        progress.event({"event": "phase", "phase": "something new", "seconds": 12.0})
-        reason = {"name": "tcg", "reason": "no /dev/kvm", "means": "slow [sic]"}
-        progress.event({"event": "accelerator", **reason})
-        progress.event({"event": "ready", "seconds": 2.0})
+        progress.event(PhaseBegun("network"))
+        progress.event(PhaseEnded("network", 1.234))
+        progress.event(PhaseEnded("something new", 12.0))
+        progress.event(AcceleratorChosen("tcg", reason="no /dev/kvm", means="slow [sic]"))
+        progress.event(Ready(2.0))
         progress.step(replace(entry("ok"), command="[ -e a[/b] ]"))
         progress.step(entry("expected failure", "nat is [not] for filtering"))
     return stream.getvalue()
