@@ -202,7 +202,7 @@ def _first_service(running: Cluster) -> tuple[str, Service] | None:
         raise CheckFailed(message, unread.hint) from None
     kinds = ("http", "ftp")
     found = ((kind, service) for kind in kinds for service in rounds.services_of(running, table, kind))
-    return next((pair for pair in found if not rounds.unforeseen(pair[1])), None)
+    return next((pair for pair in found if not rounds.unforeseen(running, pair[1])), None)
 
 
 def distribution(taken: Round | Turns | None) -> dict[str, dict[str, int]]:

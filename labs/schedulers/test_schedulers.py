@@ -14,7 +14,7 @@ import pytest
 from lvslab.check import verdict
 from lvslab.check.ipvs import director
 from lvslab.check.live_service import LiveService, Place
-from lvslab.check.schedulers import LATER, NOBODY, TUTORIAL
+from lvslab.check.schedulers import NOBODY, TUTORIAL, later
 from lvslab.check.seed import dice
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.held import HeldConnections
@@ -31,7 +31,7 @@ SERVERS = {ONE: "10.0.0.100", TWO: "10.0.0.101", THREE: "10.0.0.102"}
 BY_DESTINATION = ("lblc", "lblcr", "dh")
 
 each_scheduler = pytest.mark.parametrize(
-    "scheduler", [*TUTORIAL, *(pytest.param(name, marks=pytest.mark.needs(name)) for name in LATER)]
+    "scheduler", [*TUTORIAL, *(pytest.param(name, marks=pytest.mark.needs(name)) for name in later())]
 )
 
 NewService = Callable[[str], LiveService]
@@ -174,8 +174,8 @@ def test_the_scheduler_is_changed_under_load(service_for: NewService, kernel: st
     live = service_for("dh")
     live.make("wlc", {ONE: 3, TWO: 1, THREE: 2})
     connect(live, 5)
-    later = [name for name in LATER if catalogue.lacking(kernel, name) is None]
-    for scheduler in (*TUTORIAL, *later, "rr", "wrr"):
+    newer = [name for name in later() if catalogue.lacking(kernel, name) is None]
+    for scheduler in (*TUTORIAL, *newer, "rr", "wrr"):
         live.schedule_by(scheduler)
         connect(live, 3)
     live.check()

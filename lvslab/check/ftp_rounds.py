@@ -108,7 +108,7 @@ def turns(
     CheckFailed.
     """
     wanted = service or ftp_service(lab)
-    rounds.refuse_unforeseen(wanted)
+    rounds.refuse_unforeseen(lab.cluster, wanted)
     return rounds.undisturbed(
         lab.cluster, lab.directors[0].name, lambda: _turns(lab, wanted, count, held, client)
     )
@@ -118,8 +118,7 @@ def _turns(lab: Testbed, service: Service, count: int, held: bool, client: str) 
     name, client = lab.directors[0].name, client or lab.first_client()
     place = lab.enter(client)
     before = director.read(lab.cluster, name, ("listing", "entries") if service.persistent else ("listing",))
-    kernel = lab.cluster.versions.get("kernel", "")
-    model = schedulers.model_for(service.scheduler, kernel, service.scheduler_flags)
+    model = rounds.model_of(lab.cluster, service)
     servers = rounds.servers_now(lab.cluster, service, before)
     own = rounds.address_towards(lab.cluster, client, service.address)
     forecast = schedulers.forecast(

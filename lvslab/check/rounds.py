@@ -92,17 +92,24 @@ def services_of(cluster: Cluster, table: Sequence[Service], kind: str) -> tuple[
     )
 
 
-def unforeseen(service: Service) -> str:
-    """Why nobody can foresee which servers answer at ``service``, "" where one can."""
-    if service.scheduler == "twos":
-        return "twos draws its servers"
-    by_port = [flag for flag in service.scheduler_flags if flag in ("sh-port", "mh-port")]
-    return f"{by_port[0]} chooses them by the client's port" if by_port else ""
+def model_of(cluster: Cluster, service: Service) -> Model:
+    """Return the model of the scheduler of ``service`` in the director's kernel. Raises CheckFailed."""
+    return schedulers.model_for(
+        service.scheduler, cluster.versions.get("kernel", ""), service.scheduler_flags
+    )
 
 
-def refuse_unforeseen(service: Service) -> None:
-    """Raise CheckFailed where nobody can foresee which servers answer at ``service``."""
-    if why := unforeseen(service):
+def unforeseen(cluster: Cluster, service: Service) -> str:
+    """Return why the servers that answer at ``service`` cannot be foreseen, or "".
+
+    Raises CheckFailed where there is no model of its scheduler.
+    """
+    return model_of(cluster, service).unforeseen
+
+
+def refuse_unforeseen(cluster: Cluster, service: Service) -> None:
+    """Raise CheckFailed where the servers that answer at ``service`` cannot be foreseen."""
+    if why := unforeseen(cluster, service):
         raise CheckFailed(
             f"the servers that answer at {service} cannot be foreseen: {why}",
             "a check with a LiveService compares how often each was chosen with how likely that was",
@@ -165,10 +172,8 @@ def _take(
     director: str,
     count: int,
 ) -> tuple[Round, bool]:
-    model = schedulers.model_for(
-        service.scheduler, cluster.versions.get("kernel", ""), service.scheduler_flags
-    )
-    refuse_unforeseen(service)
+    refuse_unforeseen(cluster, service)
+    model = model_of(cluster, service)
     look = settled if model.remembers else read
     what = ("listing", "counters", "entries") if service.persistent else ("listing", "counters")
     before = look(cluster, director, what=what)

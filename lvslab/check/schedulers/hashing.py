@@ -5,10 +5,12 @@ Neither remembers anything: the table is made anew from all servers whenever one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from ipaddress import IPv4Address, ip_address
+from types import MappingProxyType
 
-from lvslab.check.schedulers.moment import Choice, Moment, Server
+from lvslab.check.schedulers.model import Build, Choice, Model, Moment, Server, Version
 
 TABLE_BITS = 8
 """CONFIG_IP_VS_DH_TAB_BITS and CONFIG_IP_VS_SH_TAB_BITS where a configuration does not say otherwise
@@ -96,3 +98,31 @@ def is_out(server: Server, crowded_out: bool = False) -> bool:
     """Whether nobody gets the connections of this server's places; see `dh` for ``crowded_out``."""
     crowded = crowded_out and server.active > 2 * server.weight
     return server.weight <= 0 or server.overloaded or crowded
+
+
+def by_port_flag(flags: Collection[str], flag: str) -> str:
+    """Return why the servers cannot be foreseen where ``flag`` is among ``flags``, else ""."""
+    return f"{flag} chooses them by the client's port" if flag in flags else ""
+
+
+def _hash_of(version: Version) -> Hash:
+    return high_bits if version >= (4, 18) else low_bits
+
+
+def _dh_model(version: Version, flags: Collection[str]) -> Model:
+    return Model(partial(dh, hashes=_hash_of(version), crowded_out=version < (2, 6)))
+
+
+def _sh_model(version: Version, flags: Collection[str]) -> Model:
+    choose = partial(
+        sh,
+        hashes=_hash_of(version),
+        weighted=version >= (3, 4),
+        crowded_out=version < (2, 6),
+        by_port="sh-port" in flags,
+        falls_back="sh-fallback" in flags,
+    )
+    return Model(choose, unforeseen=by_port_flag(flags, "sh-port"))
+
+
+SCHEDULERS: Mapping[str, Build] = MappingProxyType({"dh": _dh_model, "sh": _sh_model})

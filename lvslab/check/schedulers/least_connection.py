@@ -6,9 +6,18 @@ modelled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 
-from lvslab.check.schedulers.moment import Choice, Moment, Server
+from lvslab.check.schedulers.model import Build, Choice, Model, Moment, Server, Version
+
+TOTAL_CONNECTIONS: Mapping[Version, Version] = MappingProxyType({(6, 1): (6, 1, 183), (6, 12): (6, 12, 104)})
+"""Series in which an active connection began to cost 257: the first release that counts total
+connections."""
+
+TOTAL_CONNECTIONS_SINCE: Version = (7, 2)
+"""The same for all later series (7.2.13 does)."""
 
 
 def lc(moment: Moment, *, active_cost: int = 256) -> Choice:
@@ -131,3 +140,21 @@ def least_loaded(servers: Sequence[Server], load: Callable[[Server], int]) -> in
 
 def _delay(server: Server) -> int:
     return server.active + 1
+
+
+def active_cost(version: Version) -> int:
+    """Return the cost of an active connection in lc and wlc, where an inactive one costs 1."""
+    since = TOTAL_CONNECTIONS.get(version[:2], TOTAL_CONNECTIONS_SINCE)
+    return 257 if version >= since else 256
+
+
+SCHEDULERS: Mapping[str, Build] = MappingProxyType(
+    {
+        "lc": lambda version, flags: Model(partial(lc, active_cost=active_cost(version))),
+        "wlc": lambda version, flags: Model(partial(wlc, active_cost=active_cost(version))),
+        "sed": lambda version, flags: Model(sed),
+        "nq": lambda version, flags: Model(nq_2_4 if version < (2, 6) else nq),
+        "fo": lambda version, flags: Model(fo),
+        "ovf": lambda version, flags: Model(ovf),
+    }
+)

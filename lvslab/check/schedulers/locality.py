@@ -8,11 +8,13 @@ collected every minute, but only when there are more than 16384, or for a day (C
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from types import MappingProxyType
 
-from lvslab.check.schedulers.least_connection import least_loaded, overhead
-from lvslab.check.schedulers.moment import Choice, Moment, Server, index_of
+from lvslab.check.schedulers.least_connection import active_cost, least_loaded, overhead
+from lvslab.check.schedulers.model import Build, Choice, Model, Moment, Server, Version, index_of
 
 EXPIRATION = 86400.0
 """Seconds: ``sysctl_ip_vs_lblcr_expiration`` in ip_vs_lblcr.c of 2.4.37.11, DEFAULT_EXPIRATION of 2.6.39 to
@@ -130,3 +132,20 @@ def _shrunk(moment: Moment, known: Servers, active_cost: int, expiration: float)
     if most is None:
         return known
     return replace(known, names=tuple(name for name in known.names if name != most.name), changed=moment.now)
+
+
+def _cost(version: Version) -> int:
+    return 50 if version < (2, 6, 39) else active_cost(version)
+
+
+def _lblc_model(version: Version, flags: Collection[str]) -> Model:
+    return Model(partial(lblc, active_cost=_cost(version)), remembers=True)
+
+
+def _lblcr_model(version: Version, flags: Collection[str]) -> Model:
+    # Between 2.6.18 and 2.6.32; which of the releases in between was the first is not known.
+    choose = partial(lblcr, active_cost=_cost(version), shrinks_last=version < (2, 6, 28))
+    return Model(choose, remembers=True)
+
+
+SCHEDULERS: Mapping[str, Build] = MappingProxyType({"lblc": _lblc_model, "lblcr": _lblcr_model})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Collection, Mapping
+from functools import lru_cache, partial
 from itertools import chain
 from math import gcd
+from types import MappingProxyType
 
-from lvslab.check.schedulers.hashing import folded, is_out
-from lvslab.check.schedulers.moment import Choice, Moment, Server
+from lvslab.check.schedulers.hashing import by_port_flag, folded, is_out
+from lvslab.check.schedulers.model import Build, Choice, Model, Moment, Server, Version
 
 # CONFIG_IP_VS_MH_TAB_INDEX is 12 where a configuration does not say otherwise: the fifth of ``primes``, and
 # weights of at most 6 bits (net/netfilter/ipvs/ip_vs_mh.c, 4.19.79).
@@ -100,3 +102,11 @@ def _round(v0: int, v1: int, v2: int, v3: int) -> tuple[int, int, int, int]:
 
 def _turned(word: int, bits: int) -> int:
     return (word << bits | word >> (64 - bits)) & _MASK
+
+
+def _mh_model(version: Version, flags: Collection[str]) -> Model:
+    choose = partial(mh, by_port="mh-port" in flags, falls_back="mh-fallback" in flags)
+    return Model(choose, unforeseen=by_port_flag(flags, "mh-port"))
+
+
+SCHEDULERS: Mapping[str, Build] = MappingProxyType({"mh": _mh_model})

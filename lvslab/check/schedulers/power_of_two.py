@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
+from functools import partial
+from types import MappingProxyType
 
-from lvslab.check.schedulers.least_connection import overhead
-from lvslab.check.schedulers.moment import Choice, Moment
-from lvslab.errors import CheckFailed
-
-
-def foresees_nothing(moment: Moment) -> Choice:
-    """What a scheduler that draws has in place of a choice. Raises CheckFailed."""
-    raise CheckFailed(
-        "this scheduler chooses at random, so the servers that answer cannot be foreseen",
-        "a check with a LiveService compares how often each was chosen with how likely that was",
-    )
+from lvslab.check.schedulers.least_connection import active_cost, overhead
+from lvslab.check.schedulers.model import Build, Model, Moment, Version
 
 
 def twos(moment: Moment, *, active_cost: int = 256) -> Mapping[int, Fraction]:
@@ -44,3 +37,12 @@ def twos(moment: Moment, *, active_cost: int = 256) -> Mapping[int, Fraction]:
         for second in able:
             chances[taken(first, second)] += drawn[first] * drawn[second]
     return chances
+
+
+def _twos_model(version: Version, flags: Collection[str]) -> Model:
+    return Model(
+        chances=partial(twos, active_cost=active_cost(version)), unforeseen="twos draws its servers"
+    )
+
+
+SCHEDULERS: Mapping[str, Build] = MappingProxyType({"twos": _twos_model})

@@ -6,12 +6,14 @@ Both remember the server that they gave the last connection to. rr and wrr were 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import gcd
+from types import MappingProxyType
 from typing import Literal
 
-from lvslab.check.schedulers.moment import Change, Choice, Moment, Server, index_of
+from lvslab.check.schedulers.model import Build, Change, Choice, Model, Moment, Server, Version, index_of
 
 
 @dataclass(frozen=True)
@@ -163,3 +165,21 @@ def _step(servers: Sequence[Server]) -> int:
 def _top(servers: Sequence[Server]) -> int:
     """The weight of the first round since 3.10 (``mw``); 0 where nobody has a weight."""
     return max((server.weight for server in servers), default=0) - (_step(servers) - 1)
+
+
+def _rr_model(version: Version, flags: Collection[str]) -> Model:
+    return Model(rr, rr_steps_back if version >= (3, 10) else rr_starts_again, remembers=True)
+
+
+def _wrr_model(version: Version, flags: Collection[str]) -> Model:
+    if version >= (3, 10):
+        return Model(wrr, wrr_moves_level, remembers=True)
+    if version < (2, 6):
+        return Model(partial(wrr_old, stops="never"), wrr_clamps_level, remembers=True)
+    # Between 2.6.11 and 2.6.18; which of the releases in between was the first is not known.
+    if version < (2, 6, 12):
+        return Model(partial(wrr_old, stops="back"), wrr_keeps_level, remembers=True)
+    return Model(partial(wrr_old, stops="lowest"), wrr_clamps_level, remembers=True)
+
+
+SCHEDULERS: Mapping[str, Build] = MappingProxyType({"rr": _rr_model, "wrr": _wrr_model})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
-from lvslab.check.schedulers.moment import Change, Model, Moment, Server, index_of
+from lvslab.check.schedulers.model import Change, Model, Moment, Server, index_of
 from lvslab.errors import LvsLabError
 
 NOBODY = "(no destination available)"

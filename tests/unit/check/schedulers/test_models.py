@@ -11,9 +11,9 @@ import pytest
 
 from lvslab.check.schedulers import NOBODY, Model, Moment, Server, SimulatedService, model_for
 from lvslab.check.schedulers.hashing import folded, high_bits, low_bits
+from lvslab.check.schedulers.least_connection import active_cost
 from lvslab.check.schedulers.locality import lblcr
 from lvslab.check.schedulers.maglev import hash_1u32
-from lvslab.check.schedulers.models import active_cost
 from lvslab.errors import CheckFailed, LvsLabError
 
 OLD = ("2.4.37.11", "2.6.11.12", "2.6.18.8", "2.6.32.71", "2.6.39.4")

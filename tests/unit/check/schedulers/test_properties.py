@@ -10,12 +10,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lvslab.check.schedulers import (
-    LATER,
     NOBODY,
     TUTORIAL,
     Moment,
     Server,
     SimulatedService,
+    later,
     model_for,
     sequence,
 )
@@ -25,7 +25,9 @@ settings.load_profile("lvslab")
 
 KERNELS = ("2.4.37.11", "2.6.11.12", "2.6.18.8", "2.6.32.71", "2.6.39.4", "4.19.79", "6.1.176", "6.12.118")
 MODELS = [
-    (scheduler, kernel) for kernel in KERNELS for scheduler in (*TUTORIAL, *(LATER if kernel > "4" else ()))
+    (scheduler, kernel)
+    for kernel in KERNELS
+    for scheduler in (*TUTORIAL, *(later() if kernel > "4" else ()))
 ]
 
 models = st.sampled_from(MODELS)

@@ -4,8 +4,6 @@ from functools import partial
 
 import pytest
 
-from lvslab.check.ipvs.listing import parse_connections
-from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.schedulers import (
     NOBODY,
     Choice,
@@ -15,20 +13,11 @@ from lvslab.check.schedulers import (
     model_for,
     remembered,
     sequence,
-    servers_of,
 )
 from lvslab.check.schedulers.least_connection import wlc
-from lvslab.errors import LvsLabError
 
 # The kernel's order: the tutorial adds real-server-1 first, so real-server-2 stands at the head of the list.
 TUTORIAL = (Server("two", weight=2), Server("one", weight=1))
-
-HOWTO = """\
-ipvsadm -A -t 66.199.240.50:80 -s wlc
-ipvsadm -a -t 66.199.240.50:80 -r 10.0.0.100:80 -m
-ipvsadm -a -t 66.199.240.50:80 -r 10.0.0.101:80 -m -w 2
-"""
-NAMES = {"10.0.0.100": "real-server-1", "10.0.0.101": "real-server-2"}
 
 
 def test_wlc_with_the_tutorials_weights() -> None:
@@ -114,23 +103,3 @@ def test_what_lblc_remembers_of_earlier_requests() -> None:
     busy = [Server("two", 2, inactive=9), Server("one", 1)]
     assert forecast(model.choose, busy, 2, destination="192.0.2.1", memory=memory).names == ("two", "two")
     assert forecast(model.choose, busy, 2, destination="192.0.2.2", memory=memory).names == ("one", "one")
-
-
-def test_servers_come_in_the_kernels_order_with_the_directors_counts() -> None:
-    (service,) = parse_rules(HOWTO)
-    (connections,) = parse_connections(
-        "TCP  66.199.240.50:80 wlc\n"
-        "  -> 10.0.0.100:80                Masq    1      0          3\n"
-        "  -> 10.0.0.101:80                Masq    2      1          5\n"
-    )
-    assert servers_of(service, connections, NAMES) == (
-        Server("real-server-2", 2, active=1, inactive=5, address="10.0.0.101", port=80),
-        Server("real-server-1", 1, active=0, inactive=3, address="10.0.0.100", port=80),
-    )
-
-
-def test_servers_that_the_director_does_not_have() -> None:
-    (service,) = parse_rules(HOWTO)
-    (connections,) = parse_connections("TCP  66.199.240.50:80 wlc\n  -> 10.0.0.100:80  Masq 1 0 3\n")
-    with pytest.raises(LvsLabError, match=r"servers for 66.199.240.50:80 are 10.0.0.100:80; the steps add"):
-        servers_of(service, connections, NAMES)
