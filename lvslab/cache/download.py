@@ -1,62 +1,68 @@
-"""One file over HTTP, or out of a folder: as it comes, going on where it broke off."""
+"""Download a file with curl, or copy it out of a folder, and continue where an earlier attempt broke off."""
 
 from __future__ import annotations
 
 import errno
+import json
 import logging
+import os
 import re
+import select
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from lvslab.errors import BuildError
-
-if TYPE_CHECKING:
-    from requests import Response
+from lvslab.run import PIPE, ended, spawn
 
 log = logging.getLogger("lvslab.progress.download")
 
-CONNECT = 10.0  # seconds until a server is held to be unreachable
-SILENT = 60.0  # seconds without a byte after which a connection is held to be dead
-ATTEMPTS = 3  # how often in a row a connection may bring nothing
+CONNECT = 10  # seconds until a server counts as unreachable
+SILENT = 60  # seconds without a byte after which a connection counts as dead
+ATTEMPTS = 3  # how many connections in a row may bring nothing
 MIB = 1 << 20
 SPARE = 16 * MIB  # disk space that a download leaves free
 
+# Exit statuses of curl, as in its manual.
+_WRITE_ERROR, _TIMEOUT, _NO_RANGES, _TOO_LARGE = 23, 28, 33, 63
+_UNREACHABLE = (5, 6, 7, 35, 60)  # proxy, host name, connection, TLS, certificate
+_BROKEN_OFF = (16, 18, 52, 55, 56, 92)  # HTTP/2, partial file, empty answer, send, receive, HTTP/2 stream
+
 
 class NotThere(BuildError):
-    """The server has no such file."""
+    """The server does not have the file."""
 
 
 class Unreachable(BuildError):
-    """The server does not answer, or not to its end."""
+    """The server does not answer, or breaks off."""
 
 
 def fetch(url: str, part: Path) -> None:
-    """Make ``part`` hold the whole file of ``url`` (http, https or file), after what it holds already.
+    """Complete ``part``, which may hold the beginning of the file at ``url`` (http, https or file).
 
-    Says how far it is through the log. Whatever came stays in ``part`` if the rest does not come. Raises
-    NotThere, Unreachable, and BuildError where the disk is full.
+    Logs its progress. What has arrived stays in ``part`` if the rest does not arrive. Raises NotThere,
+    Unreachable, and BuildError where the disk is full.
     """
     if urlsplit(url).scheme == "file":
         return _copy(url, part)
-    attempts = ATTEMPTS
+    attempts, largest = ATTEMPTS, _size(part)
     while True:
-        before = _size(part)
         try:
             return _once(url, part)
         except Unreachable as cut:
-            attempts = ATTEMPTS if _size(part) > before else attempts - 1
+            size = _size(part)
+            attempts = ATTEMPTS if size > largest else attempts - 1
+            largest = max(largest, size)
             if attempts == 0:
                 raise
-            log.debug("%s; going on after %d bytes", cut.message, _size(part))
+            log.debug("%s; going on after %d bytes", cut.message, size)
 
 
 def content(url: str, limit: int = 16 * MIB) -> bytes:
-    """A small file as a whole. Raises as ``fetch`` does; BuildError where it is longer than ``limit``
-    bytes."""
+    """Return the content of a small file. Raises as `fetch`; BuildError where it exceeds ``limit`` bytes."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="lvslab-") as made:
@@ -70,103 +76,116 @@ def content(url: str, limit: int = 16 * MIB) -> bytes:
 def _copy(url: str, part: Path) -> None:
     path = Path(unquote(urlsplit(url).path))
     try:
-        source = path.open("rb")
+        with path.open("rb") as source:
+            _need_room(part, path.stat().st_size)
+            with part.open("wb") as target:
+                shutil.copyfileobj(source, target, MIB)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise NotThere(f"there is no file {path}") from None
     except PermissionError:
         raise BuildError(f"{path} may not be read") from None
-    with source, part.open("wb") as target, _room_for(part, path.stat().st_size):
-        shutil.copyfileobj(source, target, MIB)
+    except OSError as full:
+        if full.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _no_room(part, "what came is kept") from None
 
 
 def _once(url: str, part: Path) -> None:
-    """What one connection brings. Raises Unreachable where it ends before its time."""
-    # 150 ms that only a download has to wait for.
-    import requests
-    import urllib3
-
-    there = _size(part)
-    # Compression on the way would make ranges and lengths those of something else.
-    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={there}-"} if there else {})}
-    try:
-        with requests.get(url, headers=headers, stream=True, timeout=(CONNECT, SILENT)) as answer:
-            match answer.status_code:
-                case 200:
-                    there = 0
-                case 206 if _begins(answer) == there:
-                    pass
-                case 416 if answer.headers.get("Content-Range") == f"bytes */{there}":
-                    return  # it was complete
-                case 206 | 416:
-                    # The part is of another file. Without it the server will send all.
-                    part.unlink()
-                    raise Unreachable(f"{url} cannot be continued after {there} bytes")
-                case 404 | 410:
-                    raise NotThere(f"{_host(url)} has no {urlsplit(url).path}")
-                case status if 400 <= status < 500:  # some say that nobody may have what is not there
-                    raise NotThere(f"{_host(url)} answers {status} {answer.reason} for {url}")
-                case status:
-                    raise Unreachable(f"{_host(url)} answers {status} {answer.reason}")
-            length = answer.headers.get("Content-Length", "")
-            total = there + int(length) if length.isdigit() else None
-            _take(answer, part, there, total)
-    except requests.exceptions.ConnectTimeout:
-        raise Unreachable(f"{_host(url)} does not answer within {CONNECT:g} s") from None
-    except (requests.exceptions.Timeout, urllib3.exceptions.HTTPError):
-        raise Unreachable(f"{_host(url)} broke off after {_size(part)} bytes of {_name(url)}") from None
-    except requests.exceptions.ConnectionError as broken:
-        # Behind a cut connection as well as behind one that never was.
-        if _size(part) > there:
-            raise Unreachable(f"{_host(url)} broke off after {_size(part)} bytes of {_name(url)}") from None
-        raise Unreachable(f"{_host(url)} cannot be reached: {_reason(broken)}") from None
-    except (requests.exceptions.RequestException, ValueError) as wrong:
-        raise BuildError(f"{url} cannot be downloaded: {wrong}") from None
+    """Continue ``part`` over one connection. Raises Unreachable where it ends early."""
+    there, room = _size(part), shutil.disk_usage(part.parent).free - SPARE
+    # No --retry: it would drop what the attempt before it has brought.
+    headers, about = _curl(
+        *("--fail", "--location", "--proto", "=http,https", "--connect-timeout", str(CONNECT)),
+        *("--speed-limit", "1", "--speed-time", str(SILENT), "--max-filesize", str(max(room, 1))),
+        *("--continue-at", "-", "--output", str(part), "--url", url),
+        part=part,
+    )
+    code, status, host = about["exitcode"], about["http_code"], urlsplit(url).netloc.rpartition("@")[2]
+    length = _length(headers)
+    if status == 416:  # the part is complete, or too long
+        code = 0 if _header(headers, "Content-Range") == f"bytes */{there}" else _NO_RANGES
+    if code == 0:
+        part.touch()
+    elif code == _NO_RANGES:  # without the part the server will send all
+        part.unlink()
+        raise Unreachable(f"{url} cannot be continued after {there} bytes")
+    elif status in (404, 410):
+        raise NotThere(f"{host} has no {urlsplit(url).path}")
+    elif status >= 400:  # some servers forbid what they do not have
+        said = headers.partition("\n")[0].partition(" ")[2].strip()
+        if status < 500:
+            raise NotThere(f"{host} answers {said} for {url}")
+        raise Unreachable(f"{host} answers {said}")
+    elif code == _TOO_LARGE:
+        _need_room(part, length or 0)
+        raise Unreachable(f"{host} broke off after {_size(part)} bytes")  # room was made just now
+    elif code == _WRITE_ERROR:
+        raise _no_room(part, "what came is kept")
+    elif code in _BROKEN_OFF or (code == _TIMEOUT and about["time_connect"]):
+        total = "" if length is None else f" of {there + length}"
+        raise Unreachable(f"{host} broke off after {_size(part)}{total} bytes of {_name(url)}")
+    elif code == _TIMEOUT:
+        raise Unreachable(f"{host} does not answer within {CONNECT} s")
+    elif code in _UNREACHABLE:
+        raise Unreachable(f"{host} cannot be reached: {about['errormsg']}")
+    else:
+        raise BuildError(f"{url} cannot be downloaded: {about['errormsg']}")
 
 
-def _take(answer: Response, part: Path, there: int, total: int | None) -> None:
-    tell = _teller(_name(answer.url), total)
-    with _room_for(part, (total or 0) - there), part.open("r+b" if there else "wb") as stream:
-        stream.seek(there)
-        stream.truncate()
-        # Not iter_content: of a connection that is cut it drops what is less than a chunk.
-        while chunk := answer.raw.read1(64 << 10, decode_content=False):
-            stream.write(chunk)
-            there += len(chunk)
-            tell(there)
-    if total is not None and there != total:
-        raise Unreachable(f"{_host(answer.url)} broke off after {there} of {total} bytes")
+def _curl(*options: str, part: Path) -> tuple[str, dict[str, Any]]:
+    """Run curl and log how ``part`` grows. Return the last answer's headers and ``%{json}`` of curl."""
+    command = ["curl", "--disable", "--globoff", "--silent", "--dump-header", "-", *options]
+    tell, there, said = _teller(_name(options[-1])), _size(part), b""
+    with spawn([*command, "--write-out", r"\n%{json}"], stdout=PIPE) as curl:
+        assert curl.stdout is not None
+        while True:
+            if select.select([curl.stdout], [], [], 0.2)[0]:
+                if not (chunk := os.read(curl.stdout.fileno(), 1 << 16)):
+                    break
+                said += chunk
+            length = _length(_last_headers(said))
+            tell(_size(part), None if length is None else there + length)
+        status = curl.wait()
+    if status < 0:
+        raise BuildError(ended("curl", status))
+    return _last_headers(said), json.loads(said.rpartition(b"\n")[2])
 
 
-class _room_for:
-    """Raises BuildError where the disk of ``part`` has no room for so many more bytes, now or in the
-    block."""
-
-    def __init__(self, part: Path, size: int) -> None:
-        self._part = part
-        free = shutil.disk_usage(part.parent).free
-        if size + SPARE > free:
-            self._refuse(f"{size / MIB:.0f} MiB are needed, {free / MIB:.0f} are free")
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, value: BaseException | None, trace: object) -> None:
-        if isinstance(value, OSError) and value.errno in (errno.ENOSPC, errno.EDQUOT):
-            self._refuse("what came is kept")
-
-    def _refuse(self, why: str) -> None:
-        raise BuildError(
-            f"there is no room on the disk of {self._part.parent}: {why}",
-            "make room, or set LVSLAB_CACHE to a folder elsewhere; the download then goes on",
-        ) from None
+def _last_headers(said: bytes) -> str:
+    """Return the headers of the last answer; those before it are of redirections and proxies."""
+    return f"\n{said.decode('latin-1')}".rpartition("\nHTTP/")[2]
 
 
-def _teller(name: str, total: int | None) -> Callable[[int], None]:
-    """Logs how far a download is, some times a second, as passing news: see ``show.Progress``."""
+def _header(headers: str, name: str) -> str:
+    found = re.search(rf"^{name}:[ \t]*(.*?)\r?$", headers, re.IGNORECASE | re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _length(headers: str) -> int | None:
+    announced = _header(headers, "Content-Length")
+    return int(announced) if announced.isdigit() else None
+
+
+def _need_room(part: Path, size: int) -> None:
+    """Raise BuildError where the disk of ``part`` has no room for ``size`` more bytes."""
+    free = shutil.disk_usage(part.parent).free
+    if size + SPARE > free:
+        raise _no_room(part, f"{size / MIB:.0f} MiB are needed, {free / MIB:.0f} are free")
+
+
+def _no_room(part: Path, why: str) -> BuildError:
+    return BuildError(
+        f"there is no room on the disk of {part.parent}: {why}",
+        "make room, or set LVSLAB_CACHE to a folder elsewhere; the download then goes on",
+    )
+
+
+def _teller(name: str) -> Callable[[int, int | None], None]:
+    """Return a function that logs the progress, at most five times a second: see ``show.Progress``."""
     began = spoke = time.monotonic()
     first: int | None = None
 
-    def tell(there: int) -> None:
+    def tell(there: int, total: int | None) -> None:
         nonlocal spoke, first
         now = time.monotonic()
         first = there if first is None else first
@@ -179,40 +198,14 @@ def _teller(name: str, total: int | None) -> Callable[[int], None]:
 
 
 def far(name: str, there: int, total: int | None, speed: float) -> str:
-    """How far a download is, in words: sizes in bytes, ``speed`` in bytes a second."""
+    """Describe the progress: sizes in bytes, ``speed`` in bytes a second."""
     whole = f" of {total / MIB:.1f}" if total else ""
     left = f", {(total - there) / speed:.0f} s left" if total and speed > 0 else ""
     return f"{name}: {there / MIB:.1f}{whole} MiB, {speed / MIB:.1f} MiB/s{left}"
 
 
-def _begins(answer: Response) -> int:
-    found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-    return int(found.group(1)) if found else -1
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause of an error of requests, which has the system's own words."""
-    for cause in _causes(error):
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-    return type(error).__name__
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    queue: list[object] = [error]
-    while queue:
-        cause = queue.pop()
-        if isinstance(cause, BaseException):
-            queue += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
-            yield cause
-
-
 def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _name(url: str) -> str:

@@ -72,6 +72,14 @@ def test_a_part_that_was_complete(web: Web, url: str, part: Path) -> None:
     assert len(web.asked) == 1
 
 
+def test_a_server_that_knows_no_ranges_and_always_breaks_off(web: Web, url: str, part: Path) -> None:
+    web.ranges = False
+    web.cuts = [1000] * 20
+    with pytest.raises(download.Unreachable):
+        download.fetch(url, part)
+    assert len(web.asked) <= 1 + download.ATTEMPTS
+
+
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_part_that_is_longer_than_the_file(web: Web, url: str, part: Path, ranges: bool) -> None:
     web.ranges = ranges
@@ -123,9 +131,23 @@ def test_nobody_listens(part: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(
-        download.Unreachable, match=rf"127\.0\.0\.1:{port} cannot be reached: Connection refused"
+        download.Unreachable, match=rf"127\.0\.0\.1:{port} cannot be reached: Failed to connect to "
     ):
         download.fetch(f"http://127.0.0.1:{port}/file", part)
+
+
+def test_a_server_that_falls_silent(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "SILENT", 1)
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # the kernel accepts, and nobody answers
+        port = server.getsockname()[1]
+        with pytest.raises(download.Unreachable, match=rf":{port} broke off after 0 bytes of file"):
+            download.fetch(f"http://127.0.0.1:{port}/file", part)
+
+
+def test_only_the_web(tmp_path: Path, part: Path) -> None:
+    with pytest.raises(BuildError, match=r"^ftp://127\.0\.0\.1/file cannot be downloaded: "):
+        download.fetch("ftp://127.0.0.1/file", part)
 
 
 def test_a_name_that_no_machine_has(part: Path) -> None:
