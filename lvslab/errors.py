@@ -8,6 +8,7 @@
     │   └── LabFileError        2   lab.yaml or howto.md is wrong: file, line, what would be right
     ├── MachineError            3   this machine lacks something that the lab needs
     ├── BootError               4   a guest or a service did not come up
+    │   └── GuestKilled         4   a signal ended the QEMU of a guest
     ├── StepFailed              5   a step of the how-to did not end as the how-to says
     ├── StateError              6   the lab is up already, or is not up
     └── BuildError              7   a package, a kernel or a guest image could not be made
@@ -71,6 +72,10 @@ class BootError(LvsLabError):
     exit_code = 4
 
 
+class GuestKilled(BootError):
+    """A signal ended the QEMU of a guest: the failure is not one of the guest's kernel."""
+
+
 class StepFailed(LvsLabError):
     """A step of the how-to did not end as the how-to says it does."""
 
@@ -98,3 +103,14 @@ class CommandFailed(BuildError):
     def __init__(self, message: str, status: int, hint: str | None = None) -> None:
         super().__init__(message, hint)
         self.status = status
+
+
+def family(error: LvsLabError) -> type[LvsLabError]:
+    """Nearest class of the tree above that ``error`` is an instance of."""
+    return next(kind for kind in type(error).__mro__ if kind.__module__ == __name__)
+
+
+def named(name: str) -> type[LvsLabError] | None:
+    """Class of the tree above by its name; None where there is none."""
+    kind = globals().get(name)
+    return kind if isinstance(kind, type) and issubclass(kind, LvsLabError) else None

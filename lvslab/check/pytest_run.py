@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvslab import paths
-from lvslab.check.pytest_plugin.figures import KNOWN_BUG, MEASURED, RAISED, SAID
-from lvslab.errors import CheckFailed
+from lvslab.check.pytest_plugin.figures import FAMILY, KNOWN_BUG, MEASURED, RAISED, SAID
+from lvslab.errors import CheckFailed, LvsLabError, named
 from lvslab.run import spawn
 
 if TYPE_CHECKING:
@@ -28,8 +28,11 @@ NO_TESTS = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
 
 @dataclass(frozen=True)
 class Case:
-    """One test: ``outcome`` is one of OUTCOMES; ``message`` says why. ``raised`` is the class of lvslab's
-    error by which it ended, ``bug`` the known one that must make it fail; "" for none."""
+    """One test: ``outcome`` is one of OUTCOMES; ``message`` says why.
+
+    ``raised`` names the class of the LvsLabError that ended it, ``family`` is the nearest class of
+    `lvslab.errors`, and ``bug`` the known bug that must make it fail; "" or None where there is none.
+    """
 
     name: str
     outcome: str
@@ -37,6 +40,11 @@ class Case:
     message: str
     raised: str = ""
     bug: str = ""
+    family: type[LvsLabError] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The case in the document of ``--json``."""
+        return {name: value for name, value in asdict(self).items() if name != "family"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Checked:
             **counts,
             "junit": self.junit,
             "measured": self.measured,
-            "cases": [asdict(case) for case in self.cases],
+            "cases": [case.as_json() for case in self.cases],
         }
 
 
@@ -129,7 +137,13 @@ def _cases(report: Element) -> Iterator[Case]:
             outcome = "xfailed" if outcome == "skipped" else "xpassed"
             message = f"{message}\n{told.get(SAID, '')}".strip()
         yield Case(
-            case.get("name", ""), outcome, float(case.get("time", "0")), message, told.get(RAISED, ""), bug
+            case.get("name", ""),
+            outcome,
+            float(case.get("time", "0")),
+            message,
+            told.get(RAISED, ""),
+            bug,
+            named(told.get(FAMILY, "")),
         )
 
 

@@ -18,7 +18,16 @@ from lvslab.check import pytest_run
 from lvslab.cluster import cluster, registry
 from lvslab.cluster import folder as lab_folder
 from lvslab.cluster.cluster import Cluster
-from lvslab.errors import CheckFailed, LvsLabError, StepFailed, UsageError
+from lvslab.errors import (
+    BuildError,
+    CheckFailed,
+    GuestKilled,
+    LvsLabError,
+    MachineError,
+    StateError,
+    StepFailed,
+    UsageError,
+)
 from lvslab.lab import model
 from lvslab.lab.model import Lab
 from lvslab.matrix.results import Case, Cell, Result, Verdict, verdict_of
@@ -202,9 +211,10 @@ def judged(case: pytest_run.Case) -> Case:
 
 
 def _is_failure(case: pytest_run.Case) -> bool:
+    family = case.family or Exception
     if case.outcome == "error":  # in a fixture, before or after the test itself
-        return case.raised in (CheckFailed.__name__, StepFailed.__name__, "UnexpectedEnd")
-    return case.raised not in _OF_THE_LAB and not ended_by_signal(case.message)
+        return issubclass(family, (CheckFailed, StepFailed))
+    return not issubclass(family, _OF_THE_LAB)
 
 
 _VERDICTS: Mapping[str, Verdict] = MappingProxyType(
@@ -217,8 +227,8 @@ _VERDICTS: Mapping[str, Verdict] = MappingProxyType(
 )
 """Of outcomes that leave no question; the others are failures or errors."""
 
-_OF_THE_LAB = ("MachineError", "StateError", "BuildError", "CommandFailed")
-"""Errors by which the lab breaks, and not its kernel: a guest that panics is a BootError."""
+_OF_THE_LAB = (MachineError, StateError, BuildError, GuestKilled)
+"""Errors of the lab itself. Other BootErrors, such as a panic, are failures of the guest's kernel."""
 
 
 def _broken(booted: Cluster) -> str:

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from lvslab import errors
-from lvslab.errors import BuildError, CommandFailed, LabFileError, LvsLabError, UsageError
+from lvslab.apply.shell import CommandTimeout
+from lvslab.check.traffic.http import RequestFailed
+from lvslab.errors import (
+    BuildError,
+    CheckFailed,
+    CommandFailed,
+    LabFileError,
+    LvsLabError,
+    StepFailed,
+    UsageError,
+)
 
 TREE = re.findall(r"^[\s│├└─]*(\w+) +(\d+)(?:  |$)", errors.__doc__ or "", re.MULTILINE)
 
@@ -24,7 +34,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 def test_relatives_stand_below_each_other_as_drawn() -> None:
     above: list[tuple[int, type[LvsLabError]]] = []
     for line in (errors.__doc__ or "").splitlines():
-        if found := re.match(r"([\s│├└─]*)([A-Z]\w+Error|CheckFailed|StepFailed|CommandFailed) +\d", line):
+        if found := re.match(r"([\s│├└─]*)([A-Z]\w+) +\d", line):
             depth, kind = len(found[1]), getattr(errors, found[2])
             above = [entry for entry in above if entry[0] < depth]
             assert kind.__bases__ == ((above[-1][1],) if above else (Exception,))
@@ -47,3 +57,24 @@ def test_an_error_in_a_file_names_the_place(line: int, place: str) -> None:
 def test_a_failed_command_keeps_its_status() -> None:
     error = CommandFailed("ip ended with status 2", status=2)
     assert (error.status, error.exit_code, isinstance(error, BuildError)) == (2, 7, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "family"),
+    [
+        (CheckFailed("3 instead of 4"), CheckFailed),
+        (RequestFailed("no answer", "1", "timeout"), CheckFailed),
+        (CommandTimeout("no end", "", 30.0), StepFailed),
+        (CommandFailed("ip ended with status 2", 2), CommandFailed),
+    ],
+)
+def test_the_family_of_an_error_is_its_nearest_class_in_the_tree(
+    error: LvsLabError, family: type[LvsLabError]
+) -> None:
+    assert errors.family(error) is family
+    assert errors.named(family.__name__) is family
+
+
+@pytest.mark.parametrize("name", ["", "RequestFailed", "Path", "family"])
+def test_no_other_name_is_one_of_the_tree(name: str) -> None:
+    assert errors.named(name) is None

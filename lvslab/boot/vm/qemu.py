@@ -18,7 +18,7 @@ from lvslab.boot.plan import Guest, guest_renewal, guest_setup
 from lvslab.boot.vm.agent import Agent, AgentSilent, Done
 from lvslab.boot.vm.console import Console
 from lvslab.boot.vm.qmp import Qmp, QmpError
-from lvslab.errors import BootError
+from lvslab.errors import BootError, GuestKilled
 from lvslab.kernel.catalogue import numbers
 from lvslab.run import TimeoutExpired, ended, last_lines, missing_program, run, spawn
 
@@ -226,7 +226,8 @@ class Machine:
             self._monitor.execute("cont")
         except QmpError as refused:
             what = f"{self.guest.name} does not run on after it was stopped for a snapshot: {refused}"
-            raise BootError(what, self.ended or last_lines(self._messages.read_bytes())) from None
+            kind = GuestKilled if self.killed else BootError
+            raise kind(what, self.ended or last_lines(self._messages.read_bytes())) from None
 
     def resume(self, state: Path) -> None:
         """Give a guest that was started with a snapshot's memory the state that belongs to it, and let
@@ -319,6 +320,11 @@ class Machine:
         return None if status is None else ended(QEMU, status)
 
     @property
+    def killed(self) -> bool:
+        """True if a signal has ended QEMU."""
+        return (self._process.poll() or 0) < 0
+
+    @property
     def said(self) -> str:
         """The last line that QEMU itself printed, "" where there is none."""
         return last_lines(self._messages.read_bytes(), 1) or ""
@@ -371,4 +377,5 @@ class Machine:
             said.append("its console is empty: is this kernel one with a serial console (8250) built in?")
         else:
             said.append("its console is empty")  # as it is after a snapshot was resumed
-        return BootError(f"{guest.name} is not up ({phase}): {what}", "\n  ".join(said))
+        kind = GuestKilled if self.killed and not panic else BootError
+        return kind(f"{guest.name} is not up ({phase}): {what}", "\n  ".join(said))

@@ -11,3 +11,6 @@ SAID = "failed as known"
 
 RAISED = "lvslab error"
 """The name of a property of a JUnit test case: the class of lvslab's error by which it ended."""
+
+FAMILY = "lvslab error family"
+"""The name of a property of a JUnit test case: the nearest class of `lvslab.errors` that the error is of."""

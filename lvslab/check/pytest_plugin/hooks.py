@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lvslab.check.pytest_plugin.figures import MEASURED, RAISED, SAID
+from lvslab.check.pytest_plugin.figures import FAMILY, MEASURED, RAISED, SAID
 from lvslab.check.pytest_plugin.kernels import kernel_of
 
 if TYPE_CHECKING:
@@ -73,11 +73,11 @@ def pytest_runtest_makereport(
     if call.excinfo is not None and hasattr(report, "wasxfail"):
         found.append((SAID, str(call.excinfo.value)))
     if call.excinfo is not None and report.outcome == "failed":
-        from lvslab.errors import LvsLabError
+        from lvslab.errors import LvsLabError, family
 
-        if isinstance(call.excinfo.value, LvsLabError):
-            report.longrepr = str(call.excinfo.value)
-            found.append((RAISED, type(call.excinfo.value).__name__))
+        if isinstance(error := call.excinfo.value, LvsLabError):
+            report.longrepr = str(error)
+            found += [(RAISED, type(error).__name__), (FAMILY, family(error).__name__)]
         if recordings := _recordings(item):
             _keep_packets(item, report, recordings)
     elif call.when == "call":

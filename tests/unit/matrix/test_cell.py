@@ -1,8 +1,25 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
+from lvslab import paths
 from lvslab.check.pytest_run import Case
+from lvslab.cluster import cluster
+from lvslab.errors import (
+    BootError,
+    CheckFailed,
+    CommandFailed,
+    GuestKilled,
+    LvsLabError,
+    MachineError,
+    StepFailed,
+)
 from lvslab.matrix import cell as cells
 from lvslab.matrix.cell import judged
 from lvslab.matrix.results import Cell, Verdict
@@ -11,28 +28,79 @@ CELL = Cell(lab="web-nat", kernel="2.6.18")
 
 
 @pytest.mark.parametrize(
-    ("outcome", "raised", "message", "verdict"),
+    ("outcome", "family", "message", "verdict"),
     [
-        ("passed", "", "", "passed"),
-        ("skipped", "", "kernel 2.4.37 has no IPv6", "skipped"),
-        ("failed", "CheckFailed", "3 instead of 4", "failed"),
-        ("failed", "", "assert 3 == 4", "failed"),
+        ("passed", None, "", "passed"),
+        ("skipped", None, "kernel 2.4.37 has no IPv6", "skipped"),
+        ("failed", CheckFailed, "3 instead of 4", "failed"),
+        ("failed", None, "assert 3 == 4", "failed"),
         # Its console's last lines are in the message: the kernel panicked.
-        ("failed", "BootError", "QEMU ended with status 0\n  Kernel panic - not syncing", "failed"),
-        ("failed", "BootError", "qemu-system-x86_64 was ended by SIGKILL", "error"),
-        ("failed", "MachineError", "there is no memory", "error"),
+        ("failed", BootError, "QEMU ended with status 0\n  Kernel panic - not syncing", "failed"),
+        ("failed", GuestKilled, "qemu-system-x86_64 was ended by SIGKILL", "error"),
+        # Words alone do not decide it.
+        ("failed", None, "assert 'nginx was ended by SIGKILL' == ''", "failed"),
+        ("failed", MachineError, "there is no memory", "error"),
+        ("failed", CommandFailed, "ip ended with status 2", "error"),
         # In a fixture: the lab of a test's own did not come up, or what it was set up for failed.
-        ("error", "BootError", "the guest did not come up", "error"),
-        ("error", "", "KeyError: 'x'", "error"),
-        ("error", "CheckFailed", "no answer", "failed"),
-        ("error", "UnexpectedEnd", "step 3 failed", "failed"),
-        ("xfailed", "", "known bug a-bug: it counts wrong", "expected failure"),
-        ("xpassed", "", "[XPASS(strict)] known bug a-bug: it counts wrong", "unexpectedly passed"),
+        ("error", BootError, "the guest did not come up", "error"),
+        ("error", None, "KeyError: 'x'", "error"),
+        ("error", CheckFailed, "no answer", "failed"),
+        ("error", StepFailed, "step 3 failed", "failed"),
+        ("xfailed", None, "known bug a-bug: it counts wrong", "expected failure"),
+        ("xpassed", None, "[XPASS(strict)] known bug a-bug: it counts wrong", "unexpectedly passed"),
     ],
 )
-def test_verdicts(outcome: str, raised: str, message: str, verdict: Verdict) -> None:
-    found = judged(Case("test_x", outcome, 1.5, message, raised))
+def test_verdicts(outcome: str, family: type[LvsLabError] | None, message: str, verdict: Verdict) -> None:
+    found = judged(Case("test_x", outcome, 1.5, message, family=family))
     assert (found.verdict, found.name, found.seconds, found.message) == (verdict, "test_x", 1.5, message)
+
+
+FIXTURES = """
+import pytest
+from lvslab.apply.shell import CommandTimeout
+from lvslab.cache.download import Unreachable
+from lvslab.check.traffic.http import RequestFailed
+from lvslab.errors import BootError
+
+@pytest.fixture
+def it(request):
+    raise {error}
+
+def test_it(it):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict", "attempts"),
+    [
+        ("RequestFailed('timeout', '1', 'rs1 does not answer')", "failed", 1),
+        ("CommandTimeout('ipvsadm does not end', '', 30.0)", "failed", 1),
+        ("BootError('the guest did not come up')", "error", 2),
+        ("Unreachable('no server answers')", "error", 2),
+    ],
+)
+def test_a_fixture_that_fails_is_judged_by_the_family_of_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, verdict: Verdict, attempts: int
+) -> None:
+    """A subclass of CheckFailed is a failure like itself, and is not tried again."""
+    lab = tmp_path / "lab"
+    shutil.copytree(paths.labs() / "web-nat", lab, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    (lab / "test_it.py").write_text(FIXTURES.format(error=error))
+
+    @contextmanager
+    def booted(*_: object, **__: object) -> Iterator[SimpleNamespace]:
+        status = {"accelerator": "tcg", "nodes": {"director": {"state": "up"}}}
+        yield SimpleNamespace(versions={}, status=lambda: status, apply=lambda: None)
+
+    monkeypatch.setattr(cluster, "booted", booted)
+    monkeypatch.setattr(cells, "prepare", lambda _: None)
+    found = cells.run(Cell(lab=str(lab), kernel="debian-6.1"), tmp_path / "evidence")
+    assert (found.verdict, found.attempts, found.flaky) == (verdict, attempts, False)
+    assert [(case.name, case.verdict) for case in found.cases] == [
+        ("howto.md", "passed"),
+        ("test_it", verdict),
+    ]
 
 
 def test_each_cell_has_a_seed_of_its_own() -> None:

@@ -20,7 +20,7 @@ from lvslab.boot.vm import qemu
 from lvslab.boot.vm.agent import Done
 from lvslab.boot.vm.qemu import Machine, Memory, Ports
 from lvslab.boot.vm.qmp import QmpError
-from lvslab.errors import BootError, MachineError
+from lvslab.errors import BootError, GuestKilled, MachineError
 
 if TYPE_CHECKING:
     from tests.unit.conftest import StandIn
@@ -204,13 +204,14 @@ def test_a_qemu_that_refuses_says_why(start: Starter) -> None:
     machine = start("stderr qemu-system-x86_64: could not configure /dev/net/tun\n", "status 1")
     with pytest.raises(BootError) as caught:
         machine.await_ready(10)
+    assert not isinstance(caught.value, GuestKilled)
     assert caught.value.message == ("director is not up (boot): qemu-system-x86_64 ended with status 1")
     assert "QEMU said:\n    qemu-system-x86_64: could not configure /dev/net/tun" in str(caught.value)
 
 
 def test_a_qemu_that_is_killed(start: Starter) -> None:
     machine = start("console booting\n", f"signal {signal.SIGKILL.value}")
-    with pytest.raises(BootError, match=r"\(boot\): qemu-system-x86_64 was ended by SIGKILL"):
+    with pytest.raises(GuestKilled, match=r"\(boot\): qemu-system-x86_64 was ended by SIGKILL"):
         machine.await_ready(10)
 
 
@@ -220,7 +221,7 @@ def test_a_guest_whose_power_is_cut_says_so_to_whoever_asks(start: Starter) -> N
     machine.power_off()
     assert machine.trouble == "qemu-system-x86_64 was ended by SIGKILL"
     machine.feel_pulse(0.1)
-    with pytest.raises(BootError, match="was ended by SIGKILL"):
+    with pytest.raises(GuestKilled, match="was ended by SIGKILL"):
         machine.observe("true", 0.1)
 
 

@@ -18,7 +18,7 @@ from lvslab.boot.net import packets
 from lvslab.boot.net.namespaces import Namespaces
 from lvslab.boot.net.packets import Interface
 from lvslab.check import pytest_run
-from lvslab.check.pytest_plugin import figures, pool
+from lvslab.check.pytest_plugin import pool
 from lvslab.cluster import cluster
 from lvslab.cluster import registry as running
 from lvslab.errors import MachineError, StateError
@@ -412,7 +412,7 @@ def test_asserts(lab, director):
     for case in cases[1:]:
         (failure,) = case.iter("failure")
         (written,) = (
-            each.get("value", "") for each in case.iter("property") if each.get("name") != figures.RAISED
+            each.get("value", "") for each in case.iter("property") if each.get("name") == "capture"
         )
         assert Path(written).read_bytes() in found.values()
         assert f"{written}\n" in (failure.text or "")
