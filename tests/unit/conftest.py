@@ -3,11 +3,9 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,8 +15,6 @@ import pytest
 
 from lvslab import paths
 from lvslab.boot import control, plan
-from lvslab.boot.net import namespaces, packets
-from lvslab.boot.net.namespaces import CLONE_NEWNET, CLONE_NEWNS, Namespaces
 from lvslab.boot.plan import Card, Guest
 from lvslab.boot.vm import qemu
 from lvslab.boot.vm.qemu import Machine
@@ -69,45 +65,6 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         return folder / name
 
     return put
-
-
-@pytest.fixture
-def host() -> Iterator[Namespaces]:
-    """Namespaces that nothing but two descriptors holds."""
-    made: list[Namespaces | OSError] = []
-
-    def make() -> None:
-        try:
-            namespaces.unshare(CLONE_NEWNET | CLONE_NEWNS)
-            made.append(Namespaces(namespaces.own("net"), namespaces.own("mnt")))
-        except OSError as refused:
-            made.append(refused)
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    (found,) = made
-    if isinstance(found, OSError):
-        pytest.skip(f"this machine lets nobody make namespaces: {found}")
-    yield found
-    os.close(found.network)
-    os.close(found.mounts)
-
-
-@pytest.fixture(scope="session")
-def stamps() -> Iterator[None]:
-    """Has the kernel note when packets come, as a supervisor has it from its start."""
-    with packets.keep_time() as stamped:
-        stamped.bind(("127.0.0.1", 0))
-        deadline, late = time.monotonic() + 10, True
-        while late:
-            assert time.monotonic() < deadline, "the kernel does not note when packets come"
-            stamped.sendto(b"now", stamped.getsockname())
-            sent = time.time_ns()
-            ((_, _, value),) = stamped.recvmsg(16, 64)[1]
-            seconds, nanoseconds = struct.unpack("=qq", value)
-            late = seconds * 10**9 + nanoseconds > sent
-        yield
 
 
 LAB = """

@@ -18,35 +18,10 @@ from lvslab.boot.net.packets import Interface
 from lvslab.boot.plan import Card, Guest, Host, Plan
 from lvslab.errors import BootError, UsageError
 from lvslab.run import run
+from tests.cables import ARP, HEADER, IPV4, await_carrier, cable, sender
 from tests.unit.conftest import CARDS
 
-HEADER = b"\xff" * 6 + bytes.fromhex("024c56000009")
 pytestmark = pytest.mark.usefixtures("stamps")
-
-IPV4, ARP = b"\x08\x00", b"\x08\x06"
-
-
-def cable(*names: str) -> None:
-    """A cable with an end by each of the two ``names``, in this thread's namespace, which says nothing by
-    itself."""
-    one, two = names
-    run(["ip", "link", "add", one, "type", "veth", "peer", "name", two])
-    for name in names:
-        run(["ip", "link", "set", name, "addrgenmode", "none", "up"])
-    await_carrier(*names)
-
-
-def await_carrier(*names: str) -> None:
-    """The kernel silently drops what is sent before it has taken note of the carrier."""
-    deadline = time.monotonic() + 10
-    while any(b"state UP" not in run(["ip", "-o", "link", "show", name]).stdout for name in names):
-        assert time.monotonic() < deadline, "the cable has no carrier"
-
-
-def sender(name: str) -> socket.socket:
-    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    opened.bind((name, 0))
-    return opened
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from lvslab.boot.net.packets import Interface
 from lvslab.check.pytest_plugin import recording
 from lvslab.check.pytest_plugin.recording import Recording, save
 from lvslab.errors import BootError
-from tests.unit.boot.net.test_packets import HEADER, IPV4, cable, sender
+from tests.cables import HEADER, IPV4, cable, sender
 
 pytestmark = pytest.mark.usefixtures("stamps")
 

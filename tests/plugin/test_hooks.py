@@ -28,7 +28,7 @@ from lvslab.lab import loader
 from lvslab.lab.directors import USUAL, DirectorSpec
 from lvslab.matrix import cell
 from lvslab.run import run as run_program
-from tests.unit.boot.net.test_packets import HEADER, IPV4, sender
+from tests.cables import HEADER, IPV4, sender
 
 pytest_plugins = ["pytester"]
 
