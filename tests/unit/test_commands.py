@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from dataclasses import dataclass
@@ -10,64 +9,8 @@ from typing import ClassVar
 import pytest
 
 from lvslab import commands, paths
-from lvslab.check import pytest_run
-from lvslab.check.pytest_run import Case, Checked
 from lvslab.cluster import folder
 from lvslab.errors import MachineError, StateError, UsageError
-
-JUNIT = """<?xml version="1.0" encoding="utf-8"?>
-<testsuites><testsuite name="pytest" tests="5">
-<testcase classname="t" name="test_good" time="0.25" />
-<testcase classname="t" name="test_bad" time="1"><failure message="short">rs1 never answered
-  is it up?</failure></testcase>
-<testcase classname="t" name="test_ugly"><error message="only a message" /></testcase>
-<testcase classname="t" name="test_no" time="0"><skipped message="no root">where</skipped></testcase>
-<testcase classname="t" name="test_words" time="0"><system-out>printed</system-out></testcase>
-</testsuite></testsuites>
-"""
-
-
-def test_cases_of_a_report(tmp_path: Path) -> None:
-    (tmp_path / "junit.xml").write_text(JUNIT)
-    assert list(pytest_run.read("a", tmp_path / "junit.xml", 1).cases) == [
-        Case("test_good", "passed", 0.25, ""),
-        Case("test_bad", "failed", 1.0, "rs1 never answered\n  is it up?"),
-        Case("test_ugly", "error", 0.0, "only a message"),
-        Case("test_no", "skipped", 0.0, "no root"),
-        Case("test_words", "passed", 0.0, ""),
-    ]
-
-
-@pytest.mark.parametrize(("status", "exit_code"), [(0, 0), (1, 1), (2, 1), (4, 1), (5, 1)])
-def test_a_check_is_fine_only_where_pytest_says_so(status: int, exit_code: int) -> None:
-    assert Checked("a", "junit.xml", (), status).exit_code == exit_code
-
-
-def test_a_check_as_json_has_every_count() -> None:
-    case = Case("test_bad", "failed", 1.0, "why")
-    found = Checked("a", "/junit.xml", (case,), 1, {"visits that fail": "6 of 18"})
-    document = json.loads(json.dumps(found.as_json()))
-    assert document == {
-        "name": "a",
-        "passed": 0,
-        "failed": 1,
-        "error": 0,
-        "skipped": 0,
-        "xfailed": 0,
-        "xpassed": 0,
-        "junit": "/junit.xml",
-        "measured": {"visits that fail": "6 of 18"},
-        "cases": [
-            {
-                "name": "test_bad",
-                "outcome": "failed",
-                "seconds": 1.0,
-                "message": "why",
-                "raised": "",
-                "bug": "",
-            }
-        ],
-    }
 
 
 @dataclass
@@ -158,20 +101,3 @@ def test_commands_for_a_lab_that_is_not_up(monkeypatch: pytest.MonkeyPatch) -> N
     ):
         with pytest.raises(StateError, match=f"the lab '{name}' is not up"):
             attempt()
-
-
-def test_checks_are_run_and_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    suite = tmp_path / "lab"
-    suite.mkdir()
-    (suite / "test_it.py").write_text("def test_good(): pass\ndef test_bad(): assert 1 == 2\n")
-    found = pytest_run.run(suite, "a", tmp_path / "junit.xml", quiet=True)
-    assert [(case.name, case.outcome) for case in found.cases] == [
-        ("test_good", "passed"),
-        ("test_bad", "failed"),
-    ]
-    assert found.exit_code == 1
-    printed = capfd.readouterr()
-    # stdout is for the JSON document.
-    assert printed.out == ""
-    assert "1 failed, 1 passed" in printed.err
-    assert "assert 1 == 2" in found.cases[1].message

@@ -5,29 +5,20 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, cast
 
 import pytest
 
 from lvslab.check.probes import SeenByAgent, SeenHere, connect_from, default_gateway
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.errors import CheckFailed
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from tests.unit.check.here import Here
 
 ROUTES = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
 eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0
 eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
 """
-
-
-class Here:
-    """This process in the place of a thread in a host's namespace."""
-
-    def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
 
 
 class ThisMachine:

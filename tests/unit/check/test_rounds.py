@@ -8,10 +8,10 @@ import re
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, cast
 
 import pytest
 
@@ -25,9 +25,7 @@ from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.cluster.cluster import Cluster
 from lvslab.errors import CheckFailed
 from lvslab.lab import loader
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from tests.unit.check.here import Here
 
 LAB = """
 title: for a test
@@ -53,13 +51,6 @@ nodes:
     role: client
     interfaces: {eth0: {network: outer, address: 127.0.0.9}}
 """
-
-
-class Here:
-    """Stands for a node's namespace: the calls run where they are."""
-
-    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return function(*args, **kwargs)
 
 
 @dataclass

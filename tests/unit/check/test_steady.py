@@ -12,7 +12,7 @@ from lvslab.check.traffic import plain_http
 from lvslab.check.traffic.http import Place
 from lvslab.check.traffic.plain_http import Answer
 from lvslab.errors import CheckFailed
-from tests.unit.check.traffic.test_plain_http import Here
+from tests.unit.check.here import Here
 
 
 def outcome(

@@ -25,8 +25,7 @@ from lvslab.boot.plan import Guest
 from lvslab.cluster import capture as captures
 from lvslab.cluster.capture import Captured, capture, compiled
 from lvslab.errors import LvsLabError, UsageError
-from tests.cables import HEADER, IPV4, cable, sender
-from tests.unit.boot.net.test_packets import plan
+from tests.cables import HEADER, IPV4, cable, plan, sender
 from tests.unit.conftest import CARDS
 
 pytestmark = [

@@ -13,19 +13,7 @@ from lvslab.debian import kernels as releases
 from lvslab.debian.kernels import KernelPackages
 from lvslab.errors import BuildError, LvsLabError, UsageError
 from lvslab.kernel import find, imports
-
-RELEASE = "6.1.0-1-amd64"
-
-
-def bzimage(version: str = f"{RELEASE} (me@here) #1 SMP", code: bytes = b"code") -> bytes:
-    """A file that begins as the kernel's Documentation/arch/x86/boot.rst says."""
-    head = bytearray(0x3000)
-    head[0x1FE:0x200] = b"\x55\xaa"
-    head[0x202:0x206] = b"HdrS"
-    head[0x20E:0x210] = (0x2E00 - 0x200).to_bytes(2, "little")
-    text = version.encode() + b"\0"
-    head[0x2E00 : 0x2E00 + len(text)] = text
-    return bytes(head) + code
+from tests.unit.kernel.images import RELEASE, bzimage
 
 
 @pytest.fixture(autouse=True)
@@ -89,10 +77,10 @@ def test_a_kernel_of_the_store_comes_before_what_is_called_so_here(
     (tmp_path / "made").mkdir()
     (tmp_path / "made/bzImage").write_bytes(bzimage())
     built = imports.take(tmp_path / "made/bzImage")
-    (tmp_path / "6.1.0").mkdir()
-    assert find.find("6.1.0").image == built.image
+    (tmp_path / "6.1.9").mkdir()
+    assert find.find("6.1.9").image == built.image
     with pytest.raises(UsageError):
-        find.find("./6.1.0")
+        find.find("./6.1.9")
 
 
 def test_modules_beside_a_bzimage(tmp_path: Path) -> None:

@@ -10,20 +10,7 @@ import pytest
 from lvslab.debian import packages
 from lvslab.errors import UsageError
 from lvslab.kernel import imports, store
-
-RELEASE = "6.1.9-test"
-
-
-def image(release: str = RELEASE, bits: int = 64) -> bytes:
-    """The head of a bzImage. Offsets as in the kernel's Documentation/arch/x86/boot.rst."""
-    head = bytearray(0x1000)
-    head[0x1FE:0x200] = b"\x55\xaa"
-    head[0x202:0x206] = b"HdrS"
-    struct.pack_into("<HxxxxxxH", head, 0x206, 0x20F, 0x200)
-    struct.pack_into("<H", head, 0x236, bits == 64)
-    head[0x400 : 0x400 + len(release) + 1] = release.encode() + b"\0"
-    return bytes(head)
-
+from tests.unit.kernel.images import RELEASE, image
 
 MODULE = f"lib/modules/{RELEASE}/kernel/net/netfilter/ipvs/ip_vs.ko"
 

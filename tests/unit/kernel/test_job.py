@@ -11,7 +11,7 @@ from lvslab.errors import BuildError, CommandFailed, MachineError
 from lvslab.kernel import build, store
 from lvslab.kernel import tree as kernel_tree
 from lvslab.kernel.store import Built
-from tests.unit.kernel.test_find import bzimage
+from tests.unit.kernel.images import bzimage
 
 RELEASE = "6.1.9"
 MAKEFILE = """\

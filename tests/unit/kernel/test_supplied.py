@@ -12,7 +12,7 @@ from lvslab.errors import BuildError, UsageError
 from lvslab.kernel import build as kernel_build
 from lvslab.kernel import store, supplied
 from lvslab.kernel.sources import rpm
-from tests.unit.kernel.test_imports import RELEASE, image
+from tests.unit.kernel.images import RELEASE, image
 
 MODULE = "net/netfilter/ipvs/ip_vs.ko"
 

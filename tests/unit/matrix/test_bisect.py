@@ -133,17 +133,10 @@ def test_a_lab_with_a_mistake_is_no_answer(tried: list[tuple[Cell, Path, str]], 
     assert not tried
 
 
-def test_only_labs_with_such_a_check_are_tried(tried: list[tuple[Cell, Path, str]]) -> None:
-    bisect.run(Path("bzImage"), labs=["many", "web-nat"], select="masquerades_what_ipvs")
-    assert [(own.lab, select) for own, _, select in tried] == [("web-nat", "masquerades_what_ipvs")]
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"labs": ["web-net"]}, "there is no lab 'web-net'"),
-        ({"labs": ["many"], "select": "no_such"}, "no check of many matches --select 'no_such'"),
-        ({"labs": ["many"], "select": "a b ("}, r"--select is 'a b \('.*Wrong expression"),
         ({"labs": ["many"], "message": "("}, r"--message is '\(', which is no regular expression"),
         ({"labs": ["many"], "config": Path("/nowhere")}, "there is no file /nowhere"),
         ({"labs": ["many"], "jobs": 0}, "--jobs is 0"),

@@ -12,7 +12,7 @@ from lvslab.kernel import store
 from lvslab.kernel.find import Kernel
 from lvslab.matrix import plan
 from lvslab.matrix.results import Cell, Result, Run
-from tests.unit.kernel.test_imports import image
+from tests.unit.kernel.images import image
 
 OLD = Kernel("2.6.18", "2.6.18", Path("/x"), "", None, memory=64)
 

@@ -18,7 +18,7 @@ from lvslab.boot.net.packets import Interface
 from lvslab.boot.plan import Card, Guest, Host, Plan
 from lvslab.errors import BootError, UsageError
 from lvslab.run import run
-from tests.cables import ARP, HEADER, IPV4, await_carrier, cable, sender
+from tests.cables import ARP, HEADER, IPV4, await_carrier, cable, plan, sender
 from tests.unit.conftest import CARDS
 
 pytestmark = pytest.mark.usefixtures("stamps")
@@ -134,10 +134,6 @@ def test_an_interface_that_goes_down_and_up_again(
 
 
 # --- of a lab ---------------------------------------------------------------------------------------------
-
-
-def plan(tmp_path: Path, *, guests: tuple[Guest, ...], hosts: tuple[Host, ...] = ()) -> Plan:
-    return Plan("a", "web", tmp_path, ("internet",), hosts, guests, {}, b"", "", tmp_path, False)
 
 
 class Lab:

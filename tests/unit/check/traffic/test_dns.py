@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar
+from collections.abc import Iterator
 
 import dns.message
 import dns.rcode
@@ -15,19 +14,10 @@ import pytest
 from lvslab.check.traffic import dns as names
 from lvslab.check.traffic.dns import Answer
 from lvslab.errors import CheckFailed
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from tests.unit.check.here import Here
 
 RECORDS = ("192.0.2.1", "192.0.2.2", "192.0.2.3")
 OWNERS = {"192.0.2.1": "one", "192.0.2.2": "two", "192.0.2.3": "three"}
-
-
-class Here:
-    """The place where the test is."""
-
-    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return function(*args, **kwargs)
 
 
 class Server:

@@ -8,23 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import ParamSpec, TypeVar
 
 import pytest
 
 from lvslab.check.traffic import ftp
 from lvslab.check.traffic.ftp import FtpFailed, Method, Session
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from tests.unit.check.here import Here
 
 LARGE = bytes(range(256)) * 1024
 METHODS: tuple[Method, ...] = ("PASV", "EPSV", "PORT", "EPRT")
-
-
-class Here:
-    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return function(*args, **kwargs)
 
 
 @dataclass

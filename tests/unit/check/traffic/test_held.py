@@ -2,25 +2,15 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ParamSpec, TypeVar
 
 import pytest
 
 from lvslab.check.traffic.held import HeldConnections
 from lvslab.check.traffic.http import RequestFailed
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Here:
-    """Stands for a client's namespace: the calls run where they are."""
-
-    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return function(*args, **kwargs)
+from tests.unit.check.here import Here
 
 
 @contextmanager

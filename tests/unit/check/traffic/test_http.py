@@ -5,25 +5,15 @@ import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
 
 import pytest
 
 from lvslab.check.traffic import ports
 from lvslab.check.traffic.http import RequestFailed, get, new_request_id, requests_in_turn
 from lvslab.errors import CheckFailed
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from tests.unit.check.here import Here
 
 Answer = Callable[[socket.socket, bytes], None]
-
-
-class Here:
-    """Stands for a client's namespace: the calls run where they are."""
-
-    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return function(*args, **kwargs)
 
 
 @contextmanager

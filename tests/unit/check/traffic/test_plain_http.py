@@ -4,23 +4,14 @@ import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar
 
 import pytest
 
 from lvslab.check.traffic import plain_http
 from lvslab.check.traffic.plain_http import Answer, Reply
+from tests.unit.check.here import Here
 
-P = ParamSpec("P")
-T = TypeVar("T")
 PAGE = b"HTTP/1.1 200 OK\r\nX-Real-Server: rs1\r\nContent-Length: 4\r\n\r\npage"
-
-
-class Here:
-    """This process's own network."""
-
-    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return function(*args, **kwargs)
 
 
 class Server:

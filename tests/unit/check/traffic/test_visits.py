@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
 
 import pytest
 
 from lvslab.check.traffic import visits
 from lvslab.check.traffic.visits import Visit, Visits
 from lvslab.errors import CheckFailed
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Here:
-    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return function(*args, **kwargs)
+from tests.unit.check.here import Here
 
 
 def made(*servers: str) -> Visits:
