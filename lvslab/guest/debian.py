@@ -8,7 +8,7 @@ from pathlib import Path
 from lvslab.debian import libraries, packages
 from lvslab.guest import files as guest_files
 from lvslab.guest import reseed
-from lvslab.guest.formats import LINK, Entry
+from lvslab.guest.formats import LINK, PROGRAM, Entry
 from lvslab.kernel.find import Kernel
 
 # The programs of a director, by package. Listed are the files that a guest runs; libraries follow by
@@ -54,7 +54,8 @@ def entries(
     found = [_entry(path, member) for path, member in chosen.items()]
     found += [Entry(f"usr/sbin/{name}", LINK, target.encode()) for name, target in _IPTABLES.items()]
     found += [Entry("lib64", LINK, b"usr/lib64"), Entry("usr/bin/sh", LINK, b"dash")]
-    found += guest_files.common(kernel, reseed.program(), (*_LOADED, "xt_MASQUERADE"))
+    found += guest_files.common(kernel, (*_LOADED, "xt_MASQUERADE"))
+    found.append(Entry("etc/lvslab/reseed", PROGRAM, reseed.program()))
     return found + guest_files.applets(files[guest_files.BUSYBOX].content, found)
 
 

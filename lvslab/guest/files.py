@@ -41,9 +41,10 @@ def scripts() -> Mapping[str, str]:
     return {file.name: file.read_text() for file in sorted(folder.iterdir(), key=lambda file: file.name)}
 
 
-def common(kernel: Kernel, reseed: bytes, loaded: Iterable[str]) -> list[Entry]:
-    """All but the programs. ``reseed`` is the program of that name, ``loaded`` the modules that a guest
-    loads when it boots, as far as it has them.
+def common(kernel: Kernel, loaded: Iterable[str]) -> list[Entry]:
+    """Return all entries but the programs.
+
+    ``loaded`` are the modules that a guest loads when it boots, as far as it has them.
     """
     entries = [Entry(folder, LINK, f"usr/{folder}".encode()) for folder in ("bin", "sbin", "lib")]
     entries += [Entry(name, FOLDER) for name in ("dev", "proc", "sys", "run", "mnt", "var/log/httpd")]
@@ -53,7 +54,6 @@ def common(kernel: Kernel, reseed: bytes, loaded: Iterable[str]) -> list[Entry]:
     for name, text in scripts().items():
         entries.append(Entry(_PLACES.get(name, f"etc/lvslab/{name}"), PROGRAM, text.encode()))
     entries.append(Entry("etc/lvslab/modules", FILE, "\n".join([*loaded, ""]).encode()))
-    entries.append(Entry("etc/lvslab/reseed", PROGRAM, reseed))
     private = stat.S_IFREG | 0o600
     entries.append(Entry("root/.ssh/authorized_keys", private, keys.client_public_key().encode()))
     entries.append(Entry("etc/dropbear/dropbear_ed25519_host_key", private, keys.dropbear_host_key()))

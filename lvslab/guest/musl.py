@@ -8,7 +8,6 @@ from __future__ import annotations
 import stat
 
 from lvslab.guest import files as guest_files
-from lvslab.guest import i386_programs
 from lvslab.guest.formats import LINK, PROGRAM, Entry
 from lvslab.kernel.find import Kernel
 from lvslab.kernel.toolchain.musl_programs import OldUserland
@@ -18,6 +17,9 @@ _PLACES = {
     "dropbear": "usr/sbin/dropbear",
     "xtables-legacy-multi": "usr/sbin/xtables-legacy-multi",
     "ipvsadm": "usr/sbin/ipvsadm",
+    "clock": "etc/lvslab/clock",
+    "linked": "etc/lvslab/linked",
+    "reseed": "etc/lvslab/reseed",
 }
 _IPTABLES = tuple(
     f"iptables{variant}{part}" for variant in ("", "-legacy") for part in ("", "-save", "-restore")
@@ -48,12 +50,10 @@ _LOADED = ("e1000", "virtio_pci", "virtio_net", "ip_vs", "iptable_nat", "ipt_MAS
 
 
 def entries(kernel: Kernel, programs: OldUserland) -> list[Entry]:
-    """What is in the image of ``kernel`` with these ``programs``."""
+    """Return the entries of the image of ``kernel`` with these ``programs``."""
     found = [Entry(place, PROGRAM, (programs.folder / name).read_bytes()) for name, place in _PLACES.items()]
     found += [Entry(f"usr/sbin/{name}", LINK, b"xtables-legacy-multi") for name in _IPTABLES]
     found += [Entry(path, PROGRAM, text.encode()) for path, text in _SCRIPTS.items()]
     found += _DEVICES
-    found += guest_files.common(kernel, i386_programs.reseed(), _LOADED)
-    found.append(Entry("etc/lvslab/clock", PROGRAM, i386_programs.clock()))
-    found.append(Entry("etc/lvslab/linked", PROGRAM, i386_programs.linked()))
+    found += guest_files.common(kernel, _LOADED)
     return found + guest_files.applets((programs.folder / "busybox").read_bytes(), found)

@@ -149,6 +149,16 @@ def test_an_image_is_made_once_under_the_checksum_of_its_parts(
     assert image.build(kernel).path.read_bytes() == content
 
 
+def test_the_same_inputs_come_to_the_same_bytes_until_the_format_is_raised(
+    kernel: Kernel, distribution: tuple[Package, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guest_files, "scripts", lambda: {"init": "init", "inittab": "tab", "agent": "agent"})
+    monkeypatch.setattr(keys, "client_public_key", lambda: "ssh-ed25519 AAAA key")
+    monkeypatch.setattr(keys, "dropbear_host_key", lambda: b"host key")
+    made = (image._FORMAT, store.sha256(image.build(kernel).path)[:16])
+    assert made == (1, "7d56eefff5b2da0d"), "raise _FORMAT in lvslab/guest/image.py and pin the new checksum"
+
+
 def test_whatever_changes_makes_another_image(
     kernel: Kernel, distribution: tuple[Package, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import shutil
 import stat
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from lvslab.guest import formats, musl
+from lvslab.guest import files as guest_files
+from lvslab.guest import formats, image, keys, musl
 from lvslab.kernel.find import Kernel
 from lvslab.kernel.toolchain.musl_programs import OldUserland
 
@@ -16,7 +18,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OldUserland:
     monkeypatch.setenv("LVSLAB_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "programs"
     folder.mkdir()
-    for name in ("busybox", "dropbear", "xtables-legacy-multi", "ipvsadm"):
+    for name in ("busybox", "dropbear", "xtables-legacy-multi", "ipvsadm", "clock", "linked", "reseed"):
         (folder / name).write_bytes(b"program")
     # Any program that lists applets as busybox does.
     (folder / "busybox").write_text(
@@ -52,6 +54,17 @@ def test_a_small_system_gets_every_module(programs: OldUserland, tmp_path: Path)
     paths = {entry.path for entry in musl.entries(kernel("initramfs", tmp_path / "modules"), programs)}
     assert "usr/lib/modules/2.4.37.11/kernel/drivers/net/dummy.ko" in paths
     assert "usr/lib/modules/2.4.37.11/modules.dep" in paths
+
+
+def test_the_same_inputs_come_to_the_same_bytes_until_the_format_is_raised(
+    programs: OldUserland, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guest_files, "scripts", lambda: {"init": "init", "inittab": "tab", "agent": "agent"})
+    monkeypatch.setattr(keys, "client_public_key", lambda: "ssh-ed25519 AAAA key")
+    monkeypatch.setattr(keys, "dropbear_host_key", lambda: b"host key")
+    archive = formats.pack(musl.entries(kernel("initramfs"), programs), "initramfs")
+    made = (image._FORMAT, sha256(archive).hexdigest()[:16])
+    assert made == (1, "9f4724dd0c130a76"), "raise _FORMAT in lvslab/guest/image.py and pin the new checksum"
 
 
 @pytest.mark.parametrize("kind", ["initramfs", "ext2"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lvslab.boot.services import bundles
+from lvslab.cache import store
 from lvslab.debian import libraries, packages
 from lvslab.debian.packages import Member, Package
 
@@ -55,6 +56,13 @@ def test_it_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bundles.bundles(["http"])["http"].read_bytes() == content
     monkeypatch.setattr(packages, "fetch", lambda names: (Package("nginx_2_amd64.deb", "bb"),))
     assert bundles.bundles(["http"])["http"] != path
+
+
+def test_the_same_packages_come_to_the_same_bytes_until_the_format_is_raised() -> None:
+    made = (bundles._FORMAT, store.sha256(bundles.bundles(["http"])["http"])[:16])
+    assert made == (1, "d4aed059a26966bb"), (
+        "raise _FORMAT in lvslab/boot/services/bundles.py and pin the new checksum"
+    )
 
 
 def test_each_kind_has_an_archive_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,9 +26,12 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         names.append(part.name)
         folder = tmp_path / part.name
         folder.mkdir(exist_ok=True)
-        file = {"iptables": "xtables-legacy-multi"}.get(part.program, part.program)
-        (folder / file).write_text(part.name)
-        return Built(folder, part.name, "key of " + part.name, "s", {file: part.name}, "gcc 12", 61.4, 1)
+        others = {"iptables": ["xtables-legacy-multi"], "busybox": ["busybox", "clock", "linked", "reseed"]}
+        files = others.get(part.program, [part.program])
+        for file in files:
+            (folder / file).write_text(part.name)
+        sums = dict.fromkeys(files, part.name)
+        return Built(folder, part.name, "key of " + part.name, "s", sums, "gcc 12", 61.4, 1)
 
     monkeypatch.setattr(component, "build", build)
     return names
@@ -83,7 +86,7 @@ def test_the_list_tells_what_is_there_and_what_is_of_another_recipe() -> None:
 def test_the_programs_are_put_together_in_one_folder(asked: list[str], cache: Path) -> None:
     found = musl_programs.programs("1.29")
     assert sorted(file.name for file in found.folder.iterdir()) == [
-        "busybox", "dropbear", "ipvsadm", "xtables-legacy-multi",
+        "busybox", "clock", "dropbear", "ipvsadm", "linked", "reseed", "xtables-legacy-multi",
     ]  # fmt: skip
     assert all(file.stat().st_mode & 0o111 for file in found.folder.iterdir())
     assert found.versions["ipvsadm"] == "1.29" and found.versions["iptables"] == "1.8.9"
