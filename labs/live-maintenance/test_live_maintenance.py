@@ -15,7 +15,7 @@ from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.listing import ServerConnections
 from lvslab.check.steady import Outcome, Steady
 from lvslab.check.testbed import Testbed
-from lvslab.check.traffic import access_log, plain_http
+from lvslab.check.traffic import access_log, http
 from lvslab.check.traffic.http import new_request_id
 from lvslab.check.traffic.wrk import Sent
 from lvslab.errors import CheckFailed
@@ -219,9 +219,9 @@ def test_a_server_that_is_put_back_at_once_keeps_its_connections(fresh_lab: Test
 def test_a_client_port_that_comes_again(fresh_lab: Testbed, removed: bool) -> None:
     """The director still knows the finished connection from that port, and must not take it for the same."""
 
-    def ask() -> plain_http.Answer:
+    def ask() -> http.Attempt:
         place, port = fresh_lab.clients[0].namespace, 50123
-        return plain_http.ask(place, VIP, PORT, new_request_id(), source_port=port, patience=2.0)
+        return http.attempt(place, VIP, PORT, new_request_id(), source_port=port, patience=2.0)
 
     first, director = ask(), fresh_lab.directors[0]
     server = f"-t {SERVICE} -r {fresh_lab.node(first.server).address}:80"

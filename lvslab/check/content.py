@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 
-from lvslab.check.traffic import plain_http
+from lvslab.check.traffic import http
 from lvslab.check.traffic.http import Place, new_request_id
 from lvslab.errors import CheckFailed
 
@@ -27,7 +27,7 @@ def presented(
     """What each of ``servers`` presents of each of ``paths``, asked for at ``address``:``port``.
 
     Servers are known by the name that they give in their replies. One that is never seen has no entry.
-    Raises CheckFailed where a request gets no whole answer.
+    Raises CheckFailed where a request gets no whole reply.
     """
     found: dict[str, dict[str, str]] = {}
     for path in paths:
@@ -35,14 +35,14 @@ def presented(
         for _ in range(PATIENT * len(servers)):
             if seen.keys() >= set(servers):
                 break
-            answer = plain_http.ask(place, address, port, new_request_id(), path=path)
-            if answer.failure not in (None, "status"):
+            made = http.attempt(place, address, port, new_request_id(), path=path)
+            if made.failure not in (None, "status"):
                 raise CheckFailed(
-                    f"a request for {path} was not answered ({answer.failure})",
+                    f"a request for {path} was not answered ({made.failure})",
                     "is the service up, and does each of its servers answer?",
                 )
-            status = f"status {answer.status}"
-            seen[answer.server] = sha256(answer.body).hexdigest() if answer.failure is None else status
+            status = f"status {made.status}"
+            seen[made.server] = sha256(made.body).hexdigest() if made.failure is None else status
     return found
 
 

@@ -16,9 +16,8 @@ from types import TracebackType
 from typing import Literal, Self
 
 from lvslab.check.ipvs.table import address_of
-from lvslab.check.traffic import plain_http
-from lvslab.check.traffic.http import Place, new_request_id
-from lvslab.check.traffic.plain_http import Failed
+from lvslab.check.traffic import http
+from lvslab.check.traffic.http import Failure, Place, new_request_id
 from lvslab.errors import CheckFailed
 
 Kind = Literal["short", "long"]
@@ -30,7 +29,7 @@ LONG_SECONDS = 2.0
 _WORKERS = 128
 _AWAIT_SECONDS = 60.0
 
-_WORDS: Mapping[Failed, str] = {
+_WORDS: Mapping[Failure, str] = {
     "no-connection": "got no connection",
     "no-reply": "got no reply",
     "refused": "refused",
@@ -55,7 +54,7 @@ class Outcome:
     source: str
     server: str
     body: bytes = b""
-    failure: Failed | None = None
+    failure: Failure | None = None
 
 
 class Steady:
@@ -74,7 +73,7 @@ class Steady:
         pace: float = PACE,
         long_at_once: int = LONG_AT_ONCE,
         long_seconds: float = LONG_SECONDS,
-        patience: float = plain_http.PATIENCE,
+        patience: float = http.PATIENCE,
     ) -> None:
         self._place, self._address, self._port = place, address, port
         self._pace, self._patience = pace, patience
@@ -167,7 +166,7 @@ class Steady:
                     self._changed.notify_all()
 
         try:
-            answer = plain_http.ask(
+            made = http.attempt(
                 self._place,
                 self._address,
                 self._port,
@@ -180,15 +179,15 @@ class Steady:
         finally:
             note()
         outcome = Outcome(
-            answer.request_id,
+            made.request_id,
             kind,
             after,
-            answer.began,
-            answer.ended,
-            answer.source,
-            answer.server,
-            answer.body,
-            answer.failure,
+            made.began,
+            made.ended,
+            made.source,
+            made.server,
+            made.body,
+            made.failure,
         )
         with self._changed:
             self._outcomes.append(outcome)

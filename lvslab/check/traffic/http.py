@@ -1,54 +1,109 @@
-"""HTTP traffic from inside a client's network namespace, one TCP connection for each request.
+"""HTTP requests from inside a client's network namespace.
 
-A request is finished only when its connection is: the reply is read to the end of the stream, so the
-server's FIN has passed the director and the connection is inactive there (see `lvslab.check.schedulers`);
-only then does the client close its own side. So requests in turn meet a scheduler that counts exactly.
+A `Connection` is the only HTTP client: Python's ``http.client`` reads replies from a socket that is made and
+connected here, so nothing follows redirects, asks a proxy or tries again. On top of it are `get` and
+`requests_in_turn`, which raise where a request fails; `attempt`, which records it; and
+`lvslab.check.traffic.held`, whose connections stay open.
+
+A request is finished when its connection is. The reply is read to the end of the stream, so the server's FIN
+has passed the director and the connection is inactive there (see `lvslab.check.schedulers`); only then does
+the client close its own side. So requests in turn meet a scheduler that counts exactly.
 """
 
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar
-from urllib.parse import urlsplit
+from functools import partial
+from http.client import HTTPException, HTTPResponse, IncompleteRead
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, Self, TypeVar
+from urllib.parse import quote, urlsplit
 
-import requests
-import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection
-from urllib3.exceptions import NewConnectionError
-
+from lvslab.check import former_names
 from lvslab.check.ipvs.table import endpoint
 from lvslab.check.traffic import ports
 from lvslab.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 SERVER_HEADER = "X-Real-Server"
 ID_HEADER = "X-Request-ID"
 TIMEOUT = 5.0
 """Seconds to wait for a connection, and for each piece of a reply."""
+PATIENCE = 4.0
+"""The same for `attempt`."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Failure = Literal["no-connection", "no-reply", "refused", "unreachable", "broken-off", "not-closed", "other"]
+Failure = Literal[
+    "no-connection", "no-reply", "refused", "unreachable", "broken-off", "not-closed", "status", "other"
+]
+"""How a request can fail. ``status`` (another status than 200) is a failure of an `Attempt` only."""
+
+_LINE_EVERY = 0.1
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+_KEPT_IN_PATHS = "!#$%&'()*+,/:;=?@[]~"
+
+_EXPLANATIONS: Mapping[Failure, tuple[str, str | None]] = {
+    "no-connection": (
+        "no answer from {place} within {seconds:g} s: the connection was never made",
+        "packets are lost on the way there or on the way back: a director that does not forward, a real "
+        "server whose replies take another way, or a filter that drops them",
+    ),
+    "no-reply": (
+        "no answer from {place} within {seconds:g} s: the connection was made, but no reply came",
+        "the real server accepts connections and does not answer: is its web server stuck?",
+    ),
+    "refused": (
+        "connection refused by {place}",
+        "nothing listens there: no such virtual service on the director, a service without a real "
+        "server of weight above 0, or a stopped web server on the real server that was chosen",
+    ),
+    "unreachable": (
+        "{place} cannot be reached from here: no route, or nobody on the network has the address",
+        "is the virtual address on the director's interface, and does the client have a route to it?",
+    ),
+    "broken-off": (
+        "the connection to {place} broke off before the reply was whole",
+        "the real server died, or the director forgot the connection (its real server was removed?)",
+    ),
+    "not-closed": (
+        "{place} answered, but did not close the connection within {seconds:g} s",
+        "the client asked for it (Connection: close): was the end of the connection lost on its way?",
+    ),
+    "other": ("the request to {place} failed: {error}", None),
+}
 
 
 class Place(Protocol):
-    """A place where traffic is made: `namespace.NamespaceThread`, or anything that calls a function."""
+    """A network namespace that makes sockets: a `namespace.NamespaceThread`, or `Here`."""
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
 
 
+class Here:
+    """The network namespace of the calling thread."""
+
+    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call ``function``."""
+        return function(*args, **kwargs)
+
+
 @dataclass(frozen=True)
 class Reply:
-    """What came back. ``server`` is the real server's name, "" when the reply does not say.
+    """A whole reply.
 
+    ``server`` is the real server's name, "" where the reply does not give one; ``body`` is decoded as UTF-8.
     ``seconds`` run from before the connection to the end of the stream; ``source_address`` and
-    ``source_port`` are the client's side of the connection.
+    ``source_port`` are the client's end of the connection.
     """
 
     server: str
@@ -60,9 +115,32 @@ class Reply:
     source_port: int
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One request and how it ended.
+
+    ``server`` is the real server that the reply names, "" for none; ``source`` the client's end of the
+    connection as ``address:port``, "" where no connection was made; ``status`` is 0 where no whole head of a
+    reply came, and ``body`` is empty where the reply is not whole; ``began`` and ``ended`` are readings of
+    the monotonic clock.
+    """
+
+    request_id: str
+    source: str
+    server: str
+    status: int
+    body: bytes
+    began: float
+    ended: float
+    failure: Failure | None
+
+
 class RequestFailed(CheckFailed):
-    """A request got no whole reply. ``kind`` says how it ended, ``request_id`` which one it was, ``before``
-    holds the replies to the requests before it."""
+    """A request that got no whole reply.
+
+    ``kind`` says how it ended, ``request_id`` which one it was ("" on a held connection), and ``before``
+    holds the replies to earlier requests of the same round.
+    """
 
     def __init__(
         self,
@@ -78,8 +156,183 @@ class RequestFailed(CheckFailed):
         self.before = before
 
 
+class _Stream(socket.socket):
+    """A socket that keeps what it has received."""
+
+    def __init__(self, family: int, kind: int) -> None:
+        super().__init__(family, kind)
+        self.received = bytearray()
+
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
+        count = super().recv_into(buffer, nbytes, flags)
+        self.received += memoryview(buffer)[:count]
+        return count
+
+
+class Connection:
+    """A TCP connection to a web server, and the requests that are made on it.
+
+    The addresses of ``host`` are tried in the order of getaddrinfo, each for ``connect_timeout`` seconds.
+    Only the socket is made in ``place``, where it belongs from then on. The client's end is ``source`` (any
+    of its addresses where none is given) and ``source_port`` (a fresh port for 0). ``server``, ``status``
+    and ``body`` are the last reply's: "", 0 and empty where none has come. All of it raises RequestFailed.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        host: str,
+        port: int,
+        *,
+        source: str = "",
+        source_port: int = 0,
+        request_id: str = "",
+        connect_timeout: float = TIMEOUT,
+        read_timeout: float = TIMEOUT,
+    ) -> None:
+        self._target, self._request_id = endpoint(host, port), request_id
+        self._whole = False
+        self.server, self.status, self.body = "", 0, b""
+        try:
+            self._stream = _connected(place, (host, port), (source, source_port), connect_timeout)
+        except OSError as error:
+            raise self._failure(error, connect_timeout, connected=False) from error
+        self.source_address, self.source_port = self._stream.getsockname()[:2]
+        self._read_timeout = read_timeout
+        self._stream.settimeout(read_timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """True until `close`."""
+        return self._stream.fileno() >= 0
+
+    def request(
+        self,
+        path: str = "/",
+        *,
+        last: bool = True,
+        seconds: float = 0.0,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Ask for ``path`` and read the whole reply; any status will do.
+
+        With ``last`` the server is told to close the connection after it. A request of some ``seconds`` is a
+        slow client's: a line of its head is sent now and then until they are over or ``enough`` says so.
+        """
+        self._whole = False
+        self._stream.received.clear()
+        try:
+            self._send(path, last, seconds, enough)
+            self._receive()
+        except (OSError, HTTPException) as error:
+            raise self._failure(error, self._read_timeout) from error
+
+    def await_end(self) -> None:
+        """Return when the server has closed its side."""
+        try:
+            while self._stream.recv(1 << 16):
+                pass
+        except OSError as error:
+            raise self._failure(error, self._read_timeout) from error
+
+    def close(self) -> None:
+        """Close the client's side and wait for nothing. A second time does nothing."""
+        self._stream.close()
+
+    def _send(self, path: str, last: bool, seconds: float, enough: Callable[[], bool]) -> None:
+        lines = [f"GET {quote(path, safe=_KEPT_IN_PATHS)} HTTP/1.1", f"Host: {self._target}"]
+        lines += [f"{ID_HEADER}: {self._request_id}"] if self._request_id else []
+        lines += ["Connection: close"] if last else []
+        head = "".join(f"{line}\r\n" for line in lines).encode()
+        if seconds:
+            self._stream.sendall(head)
+            head, end = b"", time.monotonic() + seconds
+            while (left := end - time.monotonic()) > 0 and not enough():
+                # This makes a client's pace; it does not wait for anything.
+                time.sleep(min(_LINE_EVERY, left))
+                self._stream.sendall(b"X-Slow: yes\r\n")
+        # In one piece: a second one would wait until the first is acknowledged.
+        self._stream.sendall(head + b"\r\n")
+
+    def _receive(self) -> None:
+        reply = HTTPResponse(self._stream, method="GET")
+        try:
+            reply.begin()
+            if not _END_OF_HEAD.search(self._stream.received):
+                raise IncompleteRead(b"")  # http.client takes the end of the stream for that of the head
+            self.server, self.status = reply.headers.get(SERVER_HEADER, ""), reply.status
+            # A reply of unknown length is whole whenever the server closes the connection.
+            self._whole = reply.length is None and not reply.chunked
+            self.body = reply.read()
+            self._whole = True
+        finally:
+            reply.close()
+
+    def _failure(self, error: Exception, seconds: float, *, connected: bool = True) -> RequestFailed:
+        begun = connected and bool(self._stream.received)
+        kind = failure_kind(error, connected=connected, begun=begun, whole=self._whole)
+        message, hint = _EXPLANATIONS[kind]
+        told = message.format(place=self._target, seconds=seconds, error=error)
+        return RequestFailed(kind, self._request_id, told, hint)
+
+
+def failure_kind(error: Exception, *, connected: bool, begun: bool = False, whole: bool = False) -> Failure:
+    """Tell how a request failed whose connection raised ``error``.
+
+    ``begun`` and ``whole`` say how much of the reply had come.
+    """
+    if isinstance(error, TimeoutError):
+        if not connected:
+            return "no-connection"
+        return "not-closed" if whole else "broken-off" if begun else "no-reply"
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.ECONNREFUSED:
+        return "refused"
+    if number in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+        return "unreachable"
+    if isinstance(error, HTTPException) or number in (errno.ECONNRESET, errno.EPIPE):
+        return "broken-off"
+    return "other"
+
+
+def _connected(place: Place, target: tuple[str, int], own: tuple[str, int], seconds: float) -> _Stream:
+    """Connect to the first address of ``target`` that accepts. Raises OSError, the last address's."""
+    source, source_port = own
+
+    def connect(family: int, kind: int, address: tuple[Any, ...], port: int) -> _Stream:
+        stream = place.call(_Stream, family, kind)
+        try:
+            if source_port:
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            stream.settimeout(seconds)
+            stream.bind((source, port))
+            stream.connect(address)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    failed: OSError | None = None
+    for family, kind, _, _, address in socket.getaddrinfo(*target, type=socket.SOCK_STREAM):
+        to_address = partial(connect, family, kind, address)
+        try:
+            return to_address(source_port) if source_port else ports.on_fresh(to_address)
+        except OSError as error:
+            failed = error
+    assert failed is not None, "getaddrinfo raises where there is no address"
+    raise failed
+
+
 def new_request_id(index: int = 0) -> str:
-    """An id that no other request has; ``index`` counts the requests of one round, and ends the id."""
+    """Make a unique request id, which ends with ``index``, the request's number in its round."""
     return f"{uuid.uuid4().hex}-{index}"
 
 
@@ -90,38 +343,33 @@ def get(
     connect_timeout: float = TIMEOUT,
     read_timeout: float = TIMEOUT,
 ) -> Reply:
-    """Ask for ``url`` (http) once, on a connection of its own, and read to the end of the stream.
+    """Request ``url`` (http) once, on a connection of its own, from where the caller is.
 
-    Any status is a reply. Timeouts are in seconds. Raises RequestFailed when there is no whole reply.
+    Any status is a reply. Timeouts are in seconds. Raises RequestFailed where there is no whole reply.
     """
     request_id = request_id or new_request_id()
-    sockets: list[socket.socket] = []
     started = time.monotonic()
-    try:
-        with requests.Session() as session:
-            session.trust_env = False
-            session.mount("http://", _Adapter(sockets))
-            response = session.get(
-                url,
-                headers={ID_HEADER: request_id, "Connection": "close"},
-                timeout=(connect_timeout, read_timeout),
-                allow_redirects=False,
-            )
-        address, port = sockets[-1].getsockname()[:2]
-        _read_to_end(sockets[-1], read_timeout)
-    except (requests.RequestException, OSError) as error:
-        raise _failure(error, _place(url), request_id, connect_timeout, read_timeout) from error
-    finally:
-        for opened in sockets:
-            opened.close()
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise RequestFailed("other", request_id, f"the request to {url} failed: this is not an http URL")
+    with Connection(
+        Here(),
+        parts.hostname,
+        parts.port or 80,
+        request_id=request_id,
+        connect_timeout=connect_timeout,
+        read_timeout=read_timeout,
+    ) as connection:
+        connection.request((parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+        connection.await_end()
     return Reply(
-        server=response.headers.get(SERVER_HEADER, ""),
-        status=response.status_code,
-        body=response.text,
+        server=connection.server,
+        status=connection.status,
+        body=connection.body.decode(errors="replace"),
         request_id=request_id,
         seconds=time.monotonic() - started,
-        source_address=str(address),
-        source_port=int(port),
+        source_address=connection.source_address,
+        source_port=connection.source_port,
     )
 
 
@@ -133,9 +381,9 @@ def requests_in_turn(
     connect_timeout: float = TIMEOUT,
     read_timeout: float = TIMEOUT,
 ) -> tuple[Reply, ...]:
-    """Ask ``count`` times, each request finished before the next begins, and return the replies in order.
+    """Request ``url`` ``count`` times from ``namespace``, each request finished before the next begins.
 
-    All of it happens in ``namespace``. Raises RequestFailed at the first request without a whole reply.
+    Returns the replies in order. Raises RequestFailed at the first request without a whole reply.
     """
     return namespace.call(_in_turn, url, count, connect_timeout, read_timeout)
 
@@ -163,118 +411,56 @@ def _in_turn(url: str, count: int, connect_timeout: float, read_timeout: float) 
     return tuple(replies)
 
 
-class _Adapter(HTTPAdapter):
-    """Connects from fresh ports, and keeps a second descriptor of each connection, open until the server has
-    closed its side."""
+def attempt(
+    place: Place,
+    address: str,
+    port: int,
+    request_id: str,
+    *,
+    path: str = "/",
+    seconds: float = 0.0,
+    enough: Callable[[], bool] = lambda: False,
+    patience: float = PATIENCE,
+    source_port: int = 0,
+    connected: Callable[[], None] = lambda: None,
+) -> Attempt:
+    """Make one request from ``place`` on a connection of its own, and record how it ended.
 
-    def __init__(self, sockets: list[socket.socket]) -> None:
-        self._sockets = sockets
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        sockets = self._sockets
-
-        class Connection(HTTPConnection):
-            def connect(self) -> None:
-                ports.on_fresh(self._connect_from)
-                sockets.append(self.sock.dup())
-
-            def _connect_from(self, port: int) -> None:
-                self.source_address = ("", port)
-                try:
-                    super().connect()
-                except NewConnectionError as failed:
-                    if (cause := failed.__cause__) is not None and ports.is_taken(cause):
-                        raise cause from None
-                    raise
-
-        class Pool(urllib3.HTTPConnectionPool):
-            ConnectionCls = Connection
-
-        self.poolmanager.pool_classes_by_scheme = {"http": Pool}
-
-
-class _NotClosed(OSError):
-    """The server answered and kept its side of the connection open."""
-
-
-def _read_to_end(connection: socket.socket, seconds: float) -> None:
-    connection.settimeout(seconds)
+    It is for traffic of which some may fail: a failure is counted, not raised. ``connected`` is called when
+    the connection is made, which is when a director has chosen its server. The other arguments are as in
+    `Connection`; ``patience`` is both of its timeouts.
+    """
+    began = time.monotonic()
+    connection: Connection | None = None
+    failure: Failure | None = None
     try:
-        while connection.recv(65536):
-            pass
-    except TimeoutError:
-        raise _NotClosed from None
+        with Connection(
+            place,
+            address,
+            port,
+            source_port=source_port,
+            request_id=request_id,
+            connect_timeout=patience,
+            read_timeout=patience,
+        ) as connection:
+            connected()
+            connection.request(path, seconds=seconds, enough=enough)
+            connection.await_end()
+    except RequestFailed as failed:
+        failure = failed.kind
+    if failure is None and connection is not None and connection.status != 200:
+        failure = "status"
+    return Attempt(
+        request_id,
+        endpoint(connection.source_address, connection.source_port) if connection else "",
+        connection.server if connection else "",
+        connection.status if connection else 0,
+        connection.body if connection else b"",
+        began,
+        time.monotonic(),
+        failure,
+    )
 
 
-def _place(url: str) -> str:
-    parts = urlsplit(url)
-    return endpoint(parts.hostname or "", parts.port or 80)
-
-
-def _failure(
-    error: Exception, place: str, request_id: str, connect_timeout: float, read_timeout: float
-) -> RequestFailed:
-    """The failure in a student's words. Which case it is lies somewhere in the chain of what was raised."""
-    chain = list(_chain(error))
-    numbers = {cause.errno for cause in chain if isinstance(cause, OSError)}
-
-    def failed(kind: Failure, message: str, hint: str) -> RequestFailed:
-        return RequestFailed(kind, request_id, message, hint)
-
-    if any(isinstance(cause, _NotClosed) for cause in chain):
-        return failed(
-            "not-closed",
-            f"{place} answered, but did not close the connection within {read_timeout:g} s",
-            "the client asked for it (Connection: close): was the end of the connection lost on its way?",
-        )
-    if any(isinstance(cause, requests.ConnectTimeout) for cause in chain):
-        return failed(
-            "no-connection",
-            f"no answer from {place} within {connect_timeout:g} s: the connection was never made",
-            "packets are lost on the way there or on the way back: a director that does not forward, a real "
-            "server whose replies take another way, or a filter that drops them",
-        )
-    if any(isinstance(cause, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError) for cause in chain):
-        return failed(
-            "no-reply",
-            f"no answer from {place} within {read_timeout:g} s: the connection was made, but no reply came",
-            "the real server accepts connections and does not answer: is its web server stuck?",
-        )
-    if errno.ECONNREFUSED in numbers:
-        return failed(
-            "refused",
-            f"connection refused by {place}",
-            "nothing listens there: no such virtual service on the director, a service without a real "
-            "server of weight above 0, or a stopped web server on the real server that was chosen",
-        )
-    if numbers & {errno.EHOSTUNREACH, errno.ENETUNREACH}:
-        return failed(
-            "unreachable",
-            f"{place} cannot be reached from here: no route, or nobody on the network has the address",
-            "is the virtual address on the director's interface, and does the client have a route to it?",
-        )
-    if (
-        errno.ECONNRESET in numbers
-        or errno.EPIPE in numbers
-        or any(isinstance(cause, urllib3.exceptions.ProtocolError) for cause in chain)
-    ):
-        return failed(
-            "broken-off",
-            f"the connection to {place} broke off before the reply was whole",
-            "the real server died, or the director forgot the connection (its real server was removed?)",
-        )
-    return RequestFailed("other", request_id, f"the request to {place} failed: {error}")
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    waiting: list[object] = [error]
-    seen: set[int] = set()
-    while waiting:
-        item = waiting.pop(0)
-        if not isinstance(item, BaseException) or id(item) in seen:
-            continue
-        seen.add(id(item))
-        yield item
-        waiting += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__)

@@ -1,8 +1,8 @@
-"""Visits to a name: looked up by the C library's resolver, connected to, and asked for a page.
+"""Visits to a web server by name, which the C library's resolver looks up.
 
-What a client makes of several addresses is its own affair. Here are three kinds: one that takes the first
-address and no other; programs on `requests`, which try one address after the other; and curl. All run
-inside a Mininet host, and read its /etc/resolv.conf.
+Clients differ in what they do with several addresses. Here are three kinds: one that takes the first address
+only; one that tries one address after the other, as Python's programs do (`requests`, urllib); and curl. All
+run inside a Mininet host and read its /etc/resolv.conf.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from lvslab.check import former_names
 from lvslab.check.ipvs.table import endpoint
 from lvslab.check.traffic import http
 from lvslab.check.traffic.http import Place, RequestFailed
@@ -29,9 +30,11 @@ _FAMILIES = {"any": socket.AF_UNSPEC, "IPv4": socket.AF_INET, "IPv6": socket.AF_
 
 @dataclass(frozen=True)
 class Visit:
-    """One visit. ``address`` is the one that was taken, "" where the client does not say; ``server`` the
-    real server that made the page, "" where the visit failed, and ``failure`` how it did (None: it did
-    not)."""
+    """One visit.
+
+    ``address`` is the one that was taken, "" where the client does not say; ``server`` the real server that
+    made the page, "" where the visit failed; ``failure`` says how it failed, None where it did not.
+    """
 
     address: str
     server: str
@@ -41,33 +44,35 @@ class Visit:
 
 @dataclass(frozen=True)
 class Visits:
-    """What came of some visits, in the order in which they began."""
+    """Visits in the order in which they began."""
 
     all: tuple[Visit, ...]
 
     @property
     def answered(self) -> tuple[Visit, ...]:
-        """Those that got a page."""
+        """The visits that got a page."""
         return tuple(visit for visit in self.all if visit.failure is None)
 
     @property
     def failed(self) -> tuple[Visit, ...]:
-        """Those that did not."""
+        """The visits that got no page."""
         return tuple(visit for visit in self.all if visit.failure is not None)
 
     @property
     def slowest(self) -> float:
-        """The seconds that the longest of those that got a page took."""
+        """Seconds of the longest visit that got a page, 0 for none."""
         return max((visit.seconds for visit in self.answered), default=0.0)
 
     def by(self, owner: Callable[[Visit], str]) -> dict[str, int]:
-        """How many visits of those that got a page each ``owner`` had."""
+        """Count the visits that got a page by what ``owner`` returns for them."""
         return dict(Counter(map(owner, self.answered)))
 
 
 def look_up(name: str, family: Family = "any", port: int = 80) -> tuple[str, ...]:
-    """The addresses of ``name`` in the order of getaddrinfo (RFC 6724), from where the caller is. Raises
-    CheckFailed."""
+    """Look up ``name`` where the caller is: its addresses in the order of getaddrinfo (RFC 6724).
+
+    Raises CheckFailed where there is none.
+    """
     try:
         found = socket.getaddrinfo(name, port, _FAMILIES[family], socket.SOCK_STREAM)
     except OSError as failed:
@@ -81,25 +86,29 @@ def look_up(name: str, family: Family = "any", port: int = 80) -> tuple[str, ...
 def first_address(
     place: Place, name: str, count: int, *, family: Family = "any", timeout: float = 5.0, at_once: int = 1
 ) -> Visits:
-    """Visits by clients that take the first address that getaddrinfo has, and give up where it fails within
-    ``timeout`` seconds. So many are ``at_once`` under way. Raises CheckFailed where the name has no address.
+    """Make ``count`` visits by clients that take getaddrinfo's first address and no other.
+
+    A visit fails where that address gives no answer within ``timeout`` seconds. ``at_once`` is the number of
+    visits at the same time. Raises CheckFailed where the name has no address.
     """
     return _visits(place, lambda: _to(look_up(name, family)[0], timeout), count, at_once)
 
 
 def one_of(place: Place, choose: Callable[[], str], count: int, *, timeout: float = 5.0) -> Visits:
-    """Visits in turn, each to the address that ``choose`` returns."""
+    """Make ``count`` visits in turn, each to the address that ``choose`` returns."""
     return _visits(place, lambda: _to(choose(), timeout), count, 1)
 
 
-def by_requests(place: Place, name: str, count: int, *, timeout: float = 5.0) -> Visits:
-    """Visits in turn by programs on `requests`: it tries the addresses in the order of getaddrinfo, each for
-    so many seconds, until one connects."""
+def any_address(place: Place, name: str, count: int, *, timeout: float = 5.0) -> Visits:
+    """Make ``count`` visits in turn by clients that try one address after the other.
+
+    They keep the order of getaddrinfo and give each address ``timeout`` seconds to connect.
+    """
     return _visits(place, lambda: _page(f"http://{name}/", "", timeout), count, 1)
 
 
 def by_curl(place: Place, name: str, count: int) -> Visits:
-    """Visits by curl. Raises CheckFailed where there is no curl."""
+    """Make ``count`` visits in turn by curl. Raises CheckFailed where curl is not installed."""
     if shutil.which("curl") is None:
         raise CheckFailed("there is no curl on this machine")
     return _visits(place, lambda: _curl(name), count, 1)
@@ -109,7 +118,7 @@ def _visits(place: Place, visit: Callable[[], Visit], count: int, at_once: int) 
     def all_of_them() -> tuple[Visit, ...]:
         if at_once == 1:
             return tuple(visit() for _ in range(count))
-        # The threads are where the one is that starts them.
+        # A thread has the namespaces of the thread that starts it.
         with ThreadPoolExecutor(at_once) as workers:
             return tuple(workers.map(lambda _: visit(), range(count)))
 
@@ -148,7 +157,7 @@ def _curl(name: str) -> Visit:
 
 
 def all_answered(visits: Visits) -> None:
-    """Every visit got a page. Raises CheckFailed with the number of those that did not, by address."""
+    """Check that every visit got a page. Raises CheckFailed with the failed visits by address."""
     if not visits.failed:
         return
     failed = Counter(visit.address or "an address that the client does not name" for visit in visits.failed)
@@ -159,7 +168,7 @@ def all_answered(visits: Visits) -> None:
 
 
 def shared_evenly(visits: Visits, owner: Callable[[Visit], str], owners: Sequence[str]) -> None:
-    """Each of ``owners`` (directors) answered exactly as many visits as any other. Raises CheckFailed."""
+    """Check that each of ``owners`` (directors) answered the same number of visits. Raises CheckFailed."""
     counts = visits.by(owner)
     wanted, rest = divmod(len(visits.all), len(owners))
     assert not rest, "a number of visits that cannot be shared evenly"
@@ -172,3 +181,7 @@ def shared_evenly(visits: Visits, owner: Callable[[Visit], str], owners: Sequenc
             "does the name server rotate its records, has each director one, and does the client leave them "
             "in the order in which they came?",
         )
+
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__)

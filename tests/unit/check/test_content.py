@@ -6,11 +6,9 @@ from itertools import cycle
 import pytest
 
 from lvslab.check import content
-from lvslab.check.traffic import plain_http
-from lvslab.check.traffic.http import Place
-from lvslab.check.traffic.plain_http import Answer
+from lvslab.check.traffic import http
+from lvslab.check.traffic.http import Attempt, Here, Place
 from lvslab.errors import CheckFailed
-from tests.unit.check.here import Here
 
 SERVERS = ["rs1", "rs2", "rs3"]
 ONE, TWO = (sha256(text).hexdigest() for text in (b"one", b"two"))
@@ -23,20 +21,20 @@ class Cluster:
         self.files = files
         self.turns = cycle(answering)
         self.asked: list[str] = []
-        self.failure: plain_http.Failed | None = None
+        self.failure: http.Failure | None = None
 
-    def ask(self, place: Place, address: str, port: int, request_id: str, *, path: str) -> Answer:
+    def ask(self, place: Place, address: str, port: int, request_id: str, *, path: str) -> Attempt:
         self.asked.append(path)
         server = next(self.turns)
         body = self.files[server].get(path)
         failure = self.failure or (None if body is not None else "status")
-        return Answer(
+        return Attempt(
             request_id, "", server, 200 if body is not None else 404, body or b"gone", 0, 1, failure
         )
 
 
 def look(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, *paths: str) -> dict[str, dict[str, str]]:
-    monkeypatch.setattr(plain_http, "ask", cluster.ask)
+    monkeypatch.setattr(http, "attempt", cluster.ask)
     return content.presented(Here(), "192.0.2.50", 80, paths, SERVERS)
 
 

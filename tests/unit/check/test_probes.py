@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 
 from lvslab.check.probes import SeenByAgent, SeenHere, connect_from, default_gateway
+from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.errors import CheckFailed
-from tests.unit.check.here import Here
 
 ROUTES = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT

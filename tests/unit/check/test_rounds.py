@@ -21,11 +21,11 @@ from lvslab.check import rounds, verdict
 from lvslab.check.ipvs import director
 from lvslab.check.probes import SeenHere
 from lvslab.check.testbed import Testbed
+from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.cluster.cluster import Cluster
 from lvslab.errors import CheckFailed
 from lvslab.lab import loader
-from tests.unit.check.here import Here
 
 LAB = """
 title: for a test

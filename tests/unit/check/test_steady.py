@@ -8,15 +8,13 @@ import pytest
 
 from lvslab.check import steady
 from lvslab.check.steady import Kind, Outcome, Steady
-from lvslab.check.traffic import plain_http
-from lvslab.check.traffic.http import Place
-from lvslab.check.traffic.plain_http import Answer
+from lvslab.check.traffic import http
+from lvslab.check.traffic.http import Attempt, Here, Place
 from lvslab.errors import CheckFailed
-from tests.unit.check.here import Here
 
 
 def outcome(
-    server: str = "rs1", failure: plain_http.Failed | None = None, after: str = "", kind: Kind = "short"
+    server: str = "rs1", failure: http.Failure | None = None, after: str = "", kind: Kind = "short"
 ) -> Outcome:
     return Outcome("id", kind, after, 0.0, 1.0, f"192.0.2.1:{4000 + len(after)}", server, b"", failure)
 
@@ -29,7 +27,7 @@ class Service:
 
     def __init__(self) -> None:
         self.server = "rs1"
-        self.failure: plain_http.Failed | None = None
+        self.failure: http.Failure | None = None
         self.fault: Exception | None = None
         self.asked: list[tuple[str, int, float]] = []
         self.accepts = threading.Event()
@@ -46,7 +44,7 @@ class Service:
         enough: threading.Event,
         patience: float,
         connected: Callable[[], None],
-    ) -> Answer:
+    ) -> Attempt:
         self.asked.append((address, port, seconds))
         if self.fault:
             raise self.fault
@@ -55,7 +53,7 @@ class Service:
         began = time.monotonic()
         while seconds and not enough():  # type: ignore[operator]
             time.sleep(0.001)
-        return Answer(
+        return Attempt(
             request_id, "192.0.2.1:4000", self.server, 200, b"", began, time.monotonic(), self.failure
         )
 
@@ -63,7 +61,7 @@ class Service:
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     service = Service()
-    monkeypatch.setattr(plain_http, "ask", service.ask)
+    monkeypatch.setattr(http, "attempt", service.ask)
     yield service
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from lvslab.check.traffic import dns as names
 from lvslab.check.traffic.dns import Answer
+from lvslab.check.traffic.http import Here
 from lvslab.errors import CheckFailed
-from tests.unit.check.here import Here
 
 RECORDS = ("192.0.2.1", "192.0.2.2", "192.0.2.3")
 OWNERS = {"192.0.2.1": "one", "192.0.2.2": "two", "192.0.2.3": "three"}

@@ -13,7 +13,7 @@ import pytest
 
 from lvslab.check.traffic import ftp
 from lvslab.check.traffic.ftp import FtpFailed, Method, Session
-from tests.unit.check.here import Here
+from lvslab.check.traffic.http import Here
 
 LARGE = bytes(range(256)) * 1024
 METHODS: tuple[Method, ...] = ("PASV", "EPSV", "PORT", "EPRT")

@@ -9,8 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from lvslab.check.traffic.held import HeldConnections
-from lvslab.check.traffic.http import RequestFailed
-from tests.unit.check.here import Here
+from lvslab.check.traffic.http import Here, RequestFailed
 
 
 @contextmanager
@@ -91,7 +90,7 @@ def test_a_server_that_does_not_answer() -> None:
         pytest.raises(RequestFailed) as failed,
     ):
         held.open("127.0.0.1", silent.getsockname()[1], seconds=0.05)
-    assert failed.value.kind == "no-connection"
+    assert failed.value.kind == "no-reply"
 
 
 def test_a_server_that_hangs_up() -> None:

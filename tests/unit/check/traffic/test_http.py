@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import socket
 import socketserver
 import threading
@@ -8,16 +9,15 @@ from contextlib import contextmanager
 
 import pytest
 
-from lvslab.check.traffic import ports
-from lvslab.check.traffic.http import RequestFailed, get, new_request_id, requests_in_turn
+from lvslab.check.traffic import http, ports
+from lvslab.check.traffic.http import Attempt, Here, RequestFailed, get, new_request_id, requests_in_turn
 from lvslab.errors import CheckFailed
-from tests.unit.check.here import Here
 
-Answer = Callable[[socket.socket, bytes], None]
+Responder = Callable[[socket.socket, bytes], None]
 
 
 @contextmanager
-def serving(answer: Answer) -> Iterator[tuple[str, list[bytes]]]:
+def serving(answer: Responder) -> Iterator[tuple[str, list[bytes]]]:
     """A server on loopback that gives each connection's request to ``answer``: its URL and the requests."""
     seen: list[bytes] = []
 
@@ -42,7 +42,7 @@ def serving(answer: Answer) -> Iterator[tuple[str, list[bytes]]]:
             thread.join()
 
 
-def page(name: str) -> Answer:
+def page(name: str) -> Responder:
     def answer(connection: socket.socket, head: bytes) -> None:
         body = f"<p>{name}</p>".encode()
         connection.sendall(
@@ -207,9 +207,236 @@ def test_the_failed_request_is_counted() -> None:
     assert caught.value.request_id.endswith("-2")
 
 
+def test_half_a_head_is_not_a_reply() -> None:
+    def answer(connection: socket.socket, head: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Real-Server: real-server-1\r\n")
+
+    with serving(answer) as (url, _), pytest.raises(RequestFailed) as caught:
+        get(url)
+    assert caught.value.kind == "broken-off"
+
+
+def test_a_reply_that_stops_halfway_is_not_taken_for_silence() -> None:
+    done = threading.Event()
+
+    def answer(connection: socket.socket, head: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        done.wait(5)
+
+    with serving(answer) as (url, _):
+        with pytest.raises(RequestFailed) as caught:
+            get(url, read_timeout=0.1)
+        done.set()
+    assert caught.value.kind == "broken-off"
+
+
+def test_a_url_that_is_not_of_http() -> None:
+    for url in ("https://127.0.0.1/", "127.0.0.1"):
+        with pytest.raises(RequestFailed, match="not an http URL"):
+            get(url)
+
+
+def test_the_path_and_the_query_are_asked_for() -> None:
+    with serving(page("real-server-1")) as (url, seen):
+        get(f"{url}a b/%20\u00e4?c=1&d")
+        get(url.rstrip("/"))
+    assert [head.split(b"\r\n")[0] for head in seen] == [
+        b"GET /a%20b/%20%C3%A4?c=1&d HTTP/1.1",
+        b"GET / HTTP/1.1",
+    ]
+
+
+def test_a_redirect_is_a_reply() -> None:
+    def answer(connection: socket.socket, head: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n")
+
+    with serving(answer) as (url, seen):
+        assert get(url).status == 302
+    assert len(seen) == 1
+
+
+def test_a_chunked_reply_is_put_together() -> None:
+    def answer(connection: socket.socket, head: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"2\r\npa\r\n2\r\nge\r\n0\r\n\r\n")
+
+    with serving(answer) as (url, _):
+        assert get(url).body == "page"
+
+
+def test_the_addresses_of_a_name_are_tried_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(host: str, port: int, type: int) -> list[tuple[object, ...]]:
+        assert host == "www.example.test"
+        return [(socket.AF_INET, type, 6, "", (f"127.0.0.{last}", port)) for last in (9, 1)]
+
+    with serving(page("real-server-1")) as (url, seen):
+        monkeypatch.setattr(socket, "getaddrinfo", found)
+        assert get(url.replace("127.0.0.1", "www.example.test")).server == "real-server-1"
+        with pytest.raises(RequestFailed) as caught:
+            get("http://www.example.test:1/", connect_timeout=1.0)
+    assert header(seen[0], "Host").startswith("www.example.test:")
+    assert caught.value.kind == "refused"
+
+
+def test_a_name_without_an_address() -> None:
+    with pytest.raises(RequestFailed) as caught:
+        get("http://no such name/")
+    assert caught.value.kind == "other"
+    assert caught.value.message.startswith("the request to no such name:80 failed: ")
+
+
 def test_ids_are_unique() -> None:
     assert new_request_id(7) != new_request_id(7)
 
 
 def void(_: object) -> None:
     return None
+
+
+# --- attempts ----------------------------------------------------------------------------------------------
+
+PAGE = b"HTTP/1.1 200 OK\r\nX-Real-Server: rs1\r\nContent-Length: 4\r\n\r\npage"
+
+
+class OneRequest:
+    """Takes one connection, reads a request to its end, and does with it what the test says."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.request = b""
+        self._thread: threading.Thread | None = None
+
+    def serve(self, reply: Callable[[socket.socket], None]) -> None:
+        def once() -> None:
+            connection, _ = self.listener.accept()
+            with connection:
+                while not self.request.endswith(b"\r\n\r\n"):
+                    if not (part := connection.recv(4096)):
+                        return
+                    self.request += part
+                reply(connection)
+
+        self._thread = threading.Thread(target=once, daemon=True)
+        self._thread.start()
+
+    def ask(self, **options: object) -> Attempt:
+        port = self.listener.getsockname()[1]
+        return http.attempt(Here(), "127.0.0.1", port, "id-1", patience=0.2, **options)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self.listener.close()
+        if self._thread:
+            self._thread.join(5)
+
+
+@pytest.fixture
+def server() -> Iterator[OneRequest]:
+    server = OneRequest()
+    yield server
+    server.close()
+
+
+def test_an_answer(server: OneRequest) -> None:
+    server.serve(lambda connection: connection.sendall(PAGE))
+    answer = server.ask(path="/news")
+    assert (answer.failure, answer.status, answer.server, answer.body) == (None, 200, "rs1", b"page")
+    assert answer.source.startswith("127.0.0.1:")
+    assert answer.began < answer.ended
+    assert server.request.startswith(b"GET /news HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert b"\r\nX-Request-ID: id-1\r\nConnection: close\r\n" in server.request
+
+
+def test_an_answer_to_a_port_of_ones_choice(server: OneRequest) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    server.serve(lambda connection: connection.sendall(PAGE))
+    answer = server.ask(source_port=port)
+    assert (answer.failure, answer.source) == (None, f"127.0.0.1:{port}")
+
+
+def test_a_long_request_takes_its_time(server: OneRequest) -> None:
+    server.serve(lambda connection: connection.sendall(PAGE))
+    answer = server.ask(seconds=0.3)
+    assert answer.failure is None
+    assert answer.ended - answer.began >= 0.3
+    assert server.request.count(b"X-Slow: yes\r\n") >= 2
+
+
+def test_a_long_request_ends_when_it_is_told_to(server: OneRequest) -> None:
+    server.serve(lambda connection: connection.sendall(PAGE))
+    answer = server.ask(seconds=60.0, enough=lambda: True)
+    assert answer.failure is None
+    assert answer.ended - answer.began < 5
+
+
+def test_an_error_of_the_server_is_a_failure_with_its_body(server: OneRequest) -> None:
+    server.serve(lambda connection: connection.sendall(b"HTTP/1.1 404 Not Found\r\n\r\nno such page"))
+    answer = server.ask()
+    assert (answer.failure, answer.status, answer.body) == ("status", 404, b"no such page")
+
+
+def test_a_reply_without_content(server: OneRequest) -> None:
+    server.serve(lambda connection: connection.sendall(b"HTTP/1.0 204 No Content\r\n\r\n"))
+    answer = server.ask()
+    assert (answer.failure, answer.status, answer.server, answer.body) == ("status", 204, "", b"")
+
+
+@pytest.mark.parametrize(
+    ("said", "how"),
+    [
+        (b"", "broken-off"),
+        (PAGE[:-1], "broken-off"),
+        (b"HTTP/1.1 200 OK\r\nX-Real-Server: rs1\r\n", "broken-off"),
+        (b"something else\r\n\r\n", "broken-off"),
+    ],
+)
+def test_a_connection_that_ends_early(server: OneRequest, said: bytes, how: str) -> None:
+    server.serve(lambda connection: connection.sendall(said))
+    assert server.ask().failure == how
+
+
+@pytest.mark.parametrize(
+    ("said", "how"),
+    [
+        (b"", "no-reply"),
+        (PAGE[:-1], "broken-off"),
+        (PAGE, "not-closed"),
+        (b"HTTP/1.1 200 OK\r\n\r\nof unknown length", "not-closed"),
+    ],
+)
+def test_a_connection_that_does_not_end(server: OneRequest, said: bytes, how: str) -> None:
+    over = threading.Event()
+
+    def hold(connection: socket.socket) -> None:
+        connection.sendall(said)
+        over.wait(5)
+
+    server.serve(hold)
+    answer = server.ask()
+    over.set()
+    assert answer.failure == how
+
+
+def test_a_refused_connection(server: OneRequest) -> None:
+    server.listener.close()
+    closed = socket.create_server(("127.0.0.1", 0))
+    port = closed.getsockname()[1]
+    closed.close()
+    answer = http.attempt(Here(), "127.0.0.1", port, "id-1")
+    assert (answer.failure, answer.source, answer.server, answer.status) == ("refused", "", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "connected", "how"),
+    [
+        (TimeoutError("timed out"), False, "no-connection"),
+        (OSError(errno.ETIMEDOUT, ""), True, "no-reply"),
+        (OSError(errno.EHOSTUNREACH, ""), False, "unreachable"),
+        (OSError(errno.ENETUNREACH, ""), False, "unreachable"),
+        (OSError(errno.EPIPE, ""), True, "broken-off"),
+        (OSError(errno.ECONNRESET, ""), True, "broken-off"),
+        (OSError(errno.EMFILE, ""), False, "other"),
+    ],
+)
+def test_how_a_request_failed(error: OSError, connected: bool, how: str) -> None:
+    assert http.failure_kind(error, connected=connected) == how

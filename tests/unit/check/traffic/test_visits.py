@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from lvslab.check.traffic import visits
+from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.visits import Visit, Visits
 from lvslab.errors import CheckFailed
-from tests.unit.check.here import Here
 
 
 def made(*servers: str) -> Visits:
