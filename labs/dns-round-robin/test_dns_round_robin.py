@@ -152,7 +152,7 @@ def test_the_same_over_ipv6(lab: Testbed) -> None:
         assert director_of(visit) == OWNERS["AAAA"][visit.address]  # a client with IPv6 prefers it
 
 
-def test_a_client_that_tries_every_address_goes_where_the_resolver_says(lab: Testbed) -> None:
+def test_requests_goes_where_the_resolver_says(lab: Testbed) -> None:
     made = visits.any_address(lab.inside("client"), NAME, 12)
     visits.all_answered(made)
     visits.shared_evenly(made, director_of, DIRECTORS)

@@ -37,6 +37,8 @@ MOVED: Mapping[str, str] = {
     "lvslab.check.ports": "lvslab.check.traffic.ports",
     "lvslab.check.schedulers.drawn": "lvslab.check.schedulers.power_of_two",
     "lvslab.check.schedulers.least": "lvslab.check.schedulers.least_connection",
+    "lvslab.check.schedulers.models": "lvslab.check.schedulers.registry",
+    "lvslab.check.schedulers.moment": "lvslab.check.schedulers.model",
     "lvslab.check.schedulers.turns": "lvslab.check.schedulers.round_robin",
     "lvslab.check.visits": "lvslab.check.traffic.visits",
     "lvslab.check.wrk": "lvslab.check.traffic.wrk",

@@ -26,13 +26,11 @@ HEAVY = {
     "paramiko",
     "pydantic",
     "pytest",
-    "requests",
     "rich",
     "ruamel.yaml",
     "setuptools",
     "tarfile",
     "unittest",
-    "urllib3",
 }
 
 
@@ -109,6 +107,6 @@ def test_mininet_comes_without_setuptools(tmp_path: Path) -> None:
 
 def test_what_steps_and_rounds_need_is_imported_on_the_way(tmp_path: Path) -> None:
     """Or the list above has names of packages that nobody uses any more."""
-    assert {"paramiko", "requests"} <= heavy(
+    assert {"email", "paramiko"} <= heavy(
         "from lvslab import commands\ncommands._import_the_rest()", tmp_path
     )

@@ -34,7 +34,7 @@ lvslab.check.load generators ended
 lvslab.check.plain_http ask Answer Failed
 lvslab.check.ports fresh
 lvslab.check.rounds Round
-lvslab.check.schedulers LATER NOBODY TUTORIAL
+lvslab.check.schedulers NOBODY TUTORIAL
 lvslab.check.steady Steady Outcome nothing_failed none_went_to some_went_to named answered_by_server
 lvslab.check.testbed Testbed NodeUnderTest
 lvslab.check.verdict table_matches sequence_matches counts_agree sources_preserved
