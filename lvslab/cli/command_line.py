@@ -1,12 +1,14 @@
-"""What a person typed, turned into what Invoke understands, optional positional arguments above all.
+"""Translation of the command line as typed into one that Invoke's parser understands.
 
-Wrong usage ends here, in a UsageError that says what would be right.
+Invoke has no optional positional arguments; here they become options. Wrong usage raises a UsageError that
+says what would be right.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from lvslab.cli.invoke_lite import Argument, Collection, ParserContext, to_flag
@@ -14,7 +16,7 @@ from lvslab.errors import UsageError
 
 
 class CommandLine:
-    """Turns what a person types into what Invoke's parser understands, and refuses what nobody can mean."""
+    """Rewrites the words of a command line for Invoke's parser, and rejects wrong usage."""
 
     def __init__(self, collection: Collection, core: ParserContext) -> None:
         self.collection = collection
@@ -25,7 +27,7 @@ class CommandLine:
             for name in (context.name or "", *context.aliases)
         }
         self.help_on: str | None = None
-        """The command before a --help, which Invoke would take for a missing positional argument."""
+        """The command that stands before ``--help``; Invoke would report a missing positional argument."""
 
     def spell_out(self, tokens: Sequence[str]) -> list[str]:
         """Rewrite positional arguments as options: ``lab.up x`` as ``lab.up --lab=x``. Raises UsageError."""
@@ -53,7 +55,7 @@ class CommandLine:
                 if argument.name == "help":
                     self.help_on = context.name
                     return []
-                # To the front, before Invoke can take it for a positional argument.
+                # To the front, or Invoke would take it for a positional argument.
                 (spelled if argument.takes_value else core).append(token)
             elif token.startswith("-") and token != "-":
                 self._no_option(flag, context)
@@ -74,9 +76,7 @@ class CommandLine:
         if argument.name in seen and argument.kind is not list:
             raise UsageError(f"{shown} is given twice")
         if not value:
-            raise UsageError(
-                f"{shown} is given, and empty", "is it a variable of the shell that has no value?"
-            )
+            raise UsageError(f"{shown} is empty", "is it an unset variable of the shell?")
         if argument.kind is int:
             try:
                 int(value)
@@ -91,47 +91,70 @@ class CommandLine:
             if parameter.default is parameter.empty and parameter.name not in seen:
                 argument = context.args[parameter.name]
                 shown = placeholder(argument) if argument.positional else option(argument)
-                raise UsageError(f"{context.name} needs {shown}", f"./run --help {context.name} says more")
+                raise UsageError(
+                    f"{context.name} needs {shown}", f"./run --help {context.name} shows how to use it"
+                )
 
     def _no_option(self, flag: str, context: ParserContext) -> NoReturn:
         shown = ["--help", "--debug", *(("--list", "--version") if context is self.core else ())]
         near = did_you_mean(flag, [*context.flags, *context.inverse_flags, *shown])
         if context is self.core:
-            raise UsageError(f"no option {flag!r}{near}", "./run --help says what there is")
-        hint = f"./run --help {context.name} says more"
+            raise UsageError(f"no option {flag!r}{near}", "./run --help shows all options")
+        hint = f"./run --help {context.name} shows how to use it"
         raise UsageError(f"{context.name} has no option {flag!r}{near}", hint)
 
 
 def flagged(context: ParserContext, flag: str) -> Argument | None:
-    """The argument that ``flag`` belongs to, if any."""
+    """Return the argument that ``flag`` belongs to, if any."""
     return context.flags[flag] if flag in context.flags else None  # noqa: SIM401  # get() knows no short names
 
 
 def no_command(word: str, collection: Collection) -> NoReturn:
-    """Raise the UsageError for ``word`` where a command's name is expected."""
+    """Raise a UsageError: ``word`` stands where a command is expected."""
     if word in collection.collections:
-        raise UsageError(f"{word!r} is a group of commands", f"./run --list {word} says which")
+        raise UsageError(f"{word!r} is a group of commands", f"./run --list {word} shows its commands")
     names = list(collection.task_names)
-    raise UsageError(f"no command {word!r}{did_you_mean(word, names)}", "./run --list says what there is")
+    raise UsageError(f"no command {word!r}{did_you_mean(word, names)}", "./run --list shows all commands")
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """The end of an error message: those of ``known`` that ``word`` may stand for, or nothing."""
-    from difflib import get_close_matches  # only a mistake has to wait for this import
+    """Return the end of an error message: the names in ``known`` that resemble ``word``, or nothing."""
+    from difflib import get_close_matches  # imported late: only a mistake needs it
 
     near = [name for name in known if name.endswith(f".{word}")] or get_close_matches(word, known, n=2)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def placeholder(argument: Argument) -> str:
-    """How help shows a positional argument: ``LAB``, or ``[LAB]`` where it may be left out."""
+    """Format a positional argument for help: ``LAB``, or ``[LAB]`` if it is optional."""
     word = argument.names[0].upper()
     return word if argument.default is None else f"[{word}]"
 
 
 def option(argument: Argument) -> str:
-    """How help shows an option: ``--json``, ``--no-apply``, ``--name=NAME``."""
+    """Format an option for help: ``--json``, ``--no-apply``, ``--name=NAME``."""
     name = argument.names[0]
     if argument.takes_value:
         return f"--{name}={'N' if argument.kind is int else name.upper()}"
     return f"--no-{name}" if argument.default is True else f"--{name}"
+
+
+def names_in(given: Sequence[str] | None) -> list[str]:
+    """Split options that may each hold several names, separated by commas or blanks.
+
+    The path of an existing file is one name, whatever is in it; so is that of a folder if it has a slash.
+    """
+    names: list[str] = []
+    for text in given or ():
+        whole = Path(text).is_file() or ("/" in text and Path(text).exists())
+        names += [text] if whole else text.replace(",", " ").split()
+    return names
+
+
+def number(option: str, text: str) -> int | None:
+    """Read the number that was given to ``option``; None for an empty ``text``. Raises UsageError."""
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal():
+        raise UsageError(f"{option} takes a number, not {text!r}", f"{option} 42")
+    return int(text)

@@ -1,4 +1,4 @@
-"""What this machine can do, what it lacks, and how to get it."""
+"""Examination of this machine: what labs need, what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lvslab.errors import LvsLabError, MachineError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. ``ok`` is None where it is good to know and nothing is wrong."""
+    """One thing that was examined. ``ok`` is None for a mere note."""
 
     what: str
     ok: bool | None
@@ -28,7 +28,7 @@ class Finding:
 
 
 def examine() -> tuple[Finding, ...]:
-    """Everything that labs need, in the order in which they need it."""
+    """Examine everything that labs need, in the order in which they need it."""
     return tuple(_findings())
 
 
@@ -63,14 +63,16 @@ def _programs() -> Iterator[Finding]:
     builds = requirements.listed("packages-build.txt")
     lacking = [need.package for need in builds if not requirements.there(need.provides)]
     detail = (
-        "all there" if not lacking else f"not there yet: {' '.join(lacking)} (./run kernel.build gets them)"
+        "all installed"
+        if not lacking
+        else f"not installed yet: {' '.join(lacking)} (./run kernel.build installs them)"
     )
     yield Finding("to build kernels", None, detail)
 
 
 def _devices() -> Iterator[Finding]:
     tun = os.path.exists("/dev/net/tun")
-    yield Finding("/dev/net/tun", tun, "there" if tun else "not there", "" if tun else "modprobe tun")
+    yield Finding("/dev/net/tun", tun, "present" if tun else "missing", "" if tun else "modprobe tun")
     try:
         choice = accelerator.known()
     except LvsLabError as unknown:
@@ -78,7 +80,7 @@ def _devices() -> Iterator[Finding]:
         return
     if choice is None:
         yield Finding(
-            "accelerator", None, "/dev/kvm is there; the first lab.up tries whether it boots a guest"
+            "accelerator", None, "/dev/kvm exists; the first lab.up tests whether it boots a guest"
         )
     else:
         detail = f" ({choice.detail})" if choice.detail else ""
@@ -86,16 +88,16 @@ def _devices() -> Iterator[Finding]:
 
 
 def _own_director() -> Iterator[Finding]:
-    """What only ``--director mininet`` needs: no more than good to know."""
+    """Examine what only ``--director mininet`` needs; nothing here is an error."""
     found = "no (directors bring their own kernel)"
     if os.path.exists("/proc/net/ip_vs"):
         found = "yes"
     elif host_kernel.has_module():
-        found = "as a module; lab.up --director mininet loads it"
+        found = "as a module, which lab.up --director mininet loads"
     yield Finding("IPVS in this kernel", None, found)
     for program in host_kernel.PROGRAMS:
         if not shutil.which(program):
-            yield Finding(program, None, "not there (only --director mininet would use it)")
+            yield Finding(program, None, "not installed (only --director mininet needs it)")
 
 
 def _available() -> int:

@@ -1,21 +1,19 @@
-"""The program behind ``./run``: Invoke, with the manners of a command-line tool of its own.
+"""The program behind ``./run``: Invoke, with optional positional arguments and help pages of our own.
 
-What it adds to ``invoke.Program``: optional positional arguments, usage errors that say what would be
-right, an exit status for each kind of failure (``errors.py``), and a help page for people.
+It adds to ``invoke.Program``: usage errors that say what would be right, and an exit status for each kind
+of failure (``errors.py``). The modules in ``cli/tasks`` define commands with a Group::
 
-``tasks.py`` takes its decorator from here::
+    group = Group("lab")
 
-    from lvslab.cli.program import task
-
-    @task(positional=["lab"], help={"lab": "a folder in labs/"})
+    @group.task(positional=["lab"], help={"lab": "a folder in labs/"})
     def up(c: Context, lab: str = "web-nat", name: str = "", apply: bool = True) -> None: ...
 
     lab.up   lab.up web-nat   lab.up web-nat --name a --no-apply   lab.up lab.check lab.down
 
-An argument named in ``positional`` may be left out if it has a default (never None: Invoke would then
-demand it), and must be given if it has none. An option without a default must be given too. After an
-optional positional, a word that is a command's name is that command: ``lab.up --lab test`` starts a lab
-called "test", ``lab.up test`` runs two commands.
+A positional argument with a default is optional; the default must not be None, or Invoke demands the
+argument. A positional argument or an option without a default is required. After an optional positional
+argument, a word that is a command's name is that command: ``lab.up --lab test`` starts a lab called "test",
+``lab.up test`` runs two commands.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ from lvslab.cli.invoke_lite import (
     helpline,
 )
 from lvslab.cli.invoke_lite import task as invoke_task
-from lvslab.cli.text.common import colourful
+from lvslab.cli.text.layout import colourful, document
 from lvslab.errors import BuildError, LvsLabError, MachineError, UsageError
 from lvslab.paths import PROJECT
 
@@ -53,7 +51,7 @@ BUG = 70
 """Exit status of a fault in lvslab itself (EX_SOFTWARE in sysexits.h); 1 would claim that a check failed."""
 
 JSON = "print one JSON document"
-"""What the help says of --json."""
+"""Help text of --json."""
 
 TRIAL = "kernel.try"
 """The command whose exit status ``git bisect run`` reads."""
@@ -64,41 +62,53 @@ a how-to's own commands over SSH, and checks with real traffic that the cluster
 does what the how-to says."""
 
 BEGIN = (
-    ("./run lab.up", "boot the tutorial's web cluster, see how it balances"),
-    ("./run test", "try everything that lvslab can do on this machine"),
+    ("./run lab.up", "boot the tutorial's web cluster and see how it balances"),
+    ("./run test", "run all tests that this machine allows"),
 )
 
 OPTIONS = (
-    ("-h, --help [COMMAND]", "this page, or what one command does and takes"),
-    ("-l, --list [GROUP]", "the commands, or those of one group"),
-    ("-d, --debug", "say on stderr what is done, in detail"),
-    ("-V, --version", "lvslab's version"),
+    ("-h, --help [COMMAND]", "show this page, or the help of one command"),
+    ("-l, --list [GROUP]", "list the commands, or those of one group"),
+    ("-d, --debug", "log in detail to stderr"),
+    ("-V, --version", "print lvslab's version"),
 )
 
 Body = Callable[..., None]
 
 
-def task(**options: Any) -> Callable[[Body], Task[Body]]:
-    """Invoke's ``@task(...)``, typed, without one-letter options: they change as arguments come and go."""
-    decorate: Callable[[Body], Task[Body]] = invoke_task(klass=LabTask, auto_shortflags=False, **options)
-    return decorate
+class Group(Collection):
+    """A group of commands. ``@group.task(...)`` makes a function a command of it.
+
+    The commands are listed in the order in which they are defined.
+    """
+
+    def task(self, **options: Any) -> Callable[[Body], Task[Body]]:
+        """Invoke's ``@task(...)``, typed, and without one-letter options: they change as arguments do."""
+
+        def decorate(body: Body) -> Task[Body]:
+            command: Task[Body] = invoke_task(klass=LabTask, auto_shortflags=False, **options)(body)
+            self.add_task(command)
+            return command
+
+        return decorate
 
 
 def say(value: Any, json: bool, as_text: Callable[[Any], str]) -> None:
-    """Print what a command has found, as one JSON document or as ``as_text`` makes it."""
-    from lvslab.cli.text import common
-
-    common.document(value) if json else print(as_text(value))
+    """Print a result as one JSON document (``as_json()`` if it has that), or as ``as_text`` of it."""
+    if json:
+        document(value.as_json() if hasattr(value, "as_json") else value)
+    else:
+        print(as_text(value))
 
 
 def end(status: int) -> None:
-    """End a command with an exit status that is no error of ours."""
+    """End a command with ``status``, without an error message."""
     if status != 0:
         raise Exit(code=status)
 
 
 class LabTask(Task[Body]):
-    """A task that can tell its arguments more than once: Invoke's own forgets their help texts."""
+    """A task whose arguments can be asked for repeatedly; Invoke's own loses their help texts."""
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         texts = dict(self.help)
@@ -110,10 +120,10 @@ class LabTask(Task[Body]):
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line ``argv`` (without the program's name; default: the process's) and exit."""
-    # ./run has it off while Python starts, and need not look for garbage in what is loaded until here.
+    # ./run disables the collector while Python starts. What is loaded by now needs no collection.
     gc.freeze()
     gc.enable()
-    if getsignal(SIGINT) == SIG_DFL:  # ./run has it so while Python starts, to end without a traceback
+    if getsignal(SIGINT) == SIG_DFL:  # set by ./run while Python starts, so that Ctrl-C prints no traceback
         signal(SIGINT, default_int_handler)
     arguments = sys.argv[1:] if argv is None else argv
     status = LabProgram().status_of(["./run", *arguments])
@@ -121,13 +131,13 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     except (AttributeError, OSError, ValueError):
-        sys.exit(status)  # Python's own end says what is wrong with them
-    # It would take every module down, one by one, which takes as long as a short command, and is of no use.
+        sys.exit(status)  # Python reports what is wrong with the streams when it exits
+    # A normal exit would clear every module, which takes as long as a short command.
     os._exit(status)
 
 
 class LabProgram(Program):
-    """Invoke's program with ``collection`` as its commands: by default, the project's ``tasks.py``."""
+    """Invoke's program with the commands of ``collection``; by default those of ``tasks.py``."""
 
     def __init__(self, collection: Collection | None = None) -> None:
         super().__init__(namespace=collection or Collection(), name="lvslab", binary="./run")
@@ -140,7 +150,7 @@ class LabProgram(Program):
             sys.exit(status)
 
     def status_of(self, argv: Sequence[str]) -> int:
-        """Run ``argv``, report whatever went wrong on stderr, and return the exit status."""
+        """Run ``argv``, report any error on stderr, and return the exit status."""
         status = self._status_of(argv)
         return for_bisect(status) if TRIAL in argv else status
 
@@ -158,7 +168,7 @@ class LabProgram(Program):
             log_to_stderr(logging.DEBUG if self.debugging else logging.WARNING)
             self.parse_cleanup()
             self.update_config()
-            # The same command twice on one line is meant so: lab.check lab.check.
+            # The same command twice on one line runs twice: lab.check lab.check.
             self.config.load_overrides({"tasks": {"dedupe": False}})
             self.execute()
             sys.stdout.flush()
@@ -167,7 +177,7 @@ class LabProgram(Program):
                 report(ending.message)
             return ending.code
         except ParseError as error:
-            report(str(error), "./run --list says what there is")
+            report(str(error), "./run --list shows all commands")
             return UsageError.exit_code
         except UnexpectedExit as failure:
             return int(failure.result.exited)
@@ -183,7 +193,7 @@ class LabProgram(Program):
             if stdout_has_a_reader():
                 print_traceback()
                 return BUG
-            # What is still in the buffer goes nowhere, instead of into an error message at exit.
+            # Discard what is still buffered; else Python prints an error message at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         except OSError as refused:
@@ -197,7 +207,7 @@ class LabProgram(Program):
             what = f" for {refused.filename}" if refused.filename else ""
             report(
                 f"there is no space left on the disk{what}",
-                "make room there, or set LVSLAB_CACHE and LVSLAB_STATE to folders on another disk",
+                "free some space, or set LVSLAB_CACHE and LVSLAB_STATE to folders on another disk",
             )
             return BuildError.exit_code
         except Exception as error:
@@ -259,7 +269,7 @@ class LabProgram(Program):
         self._section("Options", [(option(a), a.help or "") for a in options])
 
     def _groups(self) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-        """Each group of commands with its rows for print_columns, in the order that tasks.py has them in."""
+        """Yield each group of commands with its rows for print_columns, in the order of ``tasks.py``."""
         contexts = {context.name: context for context in self.collection.to_contexts()}
         for group, collection in [*self.collection.collections.items(), ("", self.collection)]:
             rows = []
@@ -276,11 +286,11 @@ class LabProgram(Program):
 
 
 def for_bisect(status: int) -> int:
-    """The exit status of a trial, whatever it ended with. ``git bisect run`` calls a commit good for 0, bad
-    for 1 to 127, and passes over it for 125; for 128 and more it stops.
+    """Convert the exit status of ``kernel.try`` into one for ``git bisect run``.
 
-    So nothing but the answer may be 1, and a mistake in the command line, which would be the same with every
-    commit, must stop it, as Ctrl-C does.
+    Git takes 0 for good, 125 for skip, any other of 1 to 127 for bad, and stops at 128 and above. So only
+    the answer may be 1. A mistake in the command line is the same for every commit and must stop git, as
+    Ctrl-C does.
     """
     from lvslab.matrix import bisect
 
@@ -290,17 +300,17 @@ def for_bisect(status: int) -> int:
 
 
 def bold(text: str) -> str:
-    """``text``, bold where stdout is a terminal that shows it and nobody objects (NO_COLOR)."""
+    """Make ``text`` bold if stdout is a terminal and NO_COLOR is not set."""
     return f"\x1b[1m{text}\x1b[0m" if colourful(sys.stdout) else text
 
 
 def report(message: str, hint: str | None = None) -> None:
-    """Print an error and what to do about it on stderr."""
+    """Print an error and its hint on stderr."""
     print(f"error: {message}" + (f"\n  {hint}" if hint else ""), file=sys.stderr)
 
 
 def log_to_stderr(level: int) -> None:
-    """Show what lvslab logs. Other packages' loggers stay silent, whatever the level."""
+    """Log lvslab's messages to stderr; other packages' loggers stay silent at any level."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(relativeCreated)6d ms  %(name)s: %(message)s"))
     logger = logging.getLogger("lvslab")
@@ -311,29 +321,29 @@ def log_to_stderr(level: int) -> None:
 
 
 def own_folder(name: object) -> str | None:
-    """What to do about the file ``name``, which cannot be used, if lvslab itself has chosen its place."""
+    """Return the hint for an unusable file ``name`` if it is in a folder that lvslab has chosen."""
     for variable, folder in (("LVSLAB_CACHE", paths.cache()), ("LVSLAB_STATE", paths.state())):
         if Path(str(name)).is_relative_to(folder):
-            return f"{variable} names another folder than {folder}"
+            return f"set {variable} to use another folder than {folder}"
     return None
 
 
 def print_traceback() -> None:
-    """Print the exception that is being handled as Python does."""
+    """Print the traceback of the exception that is being handled."""
     import traceback
 
     traceback.print_exc()
 
 
 def fault(error: Exception) -> int:
-    """Report an error of lvslab's own."""
+    """Report a fault in lvslab itself, with its traceback."""
     print_traceback()
     report(f"this is a fault in lvslab: {type(error).__name__}")
     return BUG
 
 
 def stdout_has_a_reader() -> bool:
-    """Whether a broken pipe was some other pipe than ours to the person or program that reads stdout."""
+    """Return whether stdout still has a reader, so that another pipe was the broken one."""
     from select import poll
 
     events = poll()

@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 
 from lvslab.boot.vm import snapshot
 from lvslab.cli.program import BUG, LabProgram
-from lvslab.cli.text import common
+from lvslab.cli.text.progress import PHASES
 from lvslab.commands import Up
 from lvslab.errors import LvsLabError
 from lvslab.lab.model import list_labs
@@ -171,8 +171,8 @@ def test_keys_of_lab_up_are_those_of_its_document() -> None:
     (example,) = map(json.loads, fences_of("The document of lab.up --json", "json"))
     assert list(example) == wanted
     # Each phase has words of its own while it lasts, and is explained.
-    assert set(example["phases"]) <= set(common._WORDS)
-    assert not [phase for phase in common._WORDS if f"`{phase}`" not in section]
+    assert set(example["phases"]) <= set(PHASES)
+    assert not [phase for phase in PHASES if f"`{phase}`" not in section]
 
 
 def test_keys_of_lab_yaml_are_documented() -> None:

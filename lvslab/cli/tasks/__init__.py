@@ -1,12 +1,9 @@
-"""The commands: each parses its arguments, calls one function, and prints the result."""
+"""The commands. Each parses its arguments, calls one function, and prints the result."""
 
 from invoke import Collection
 
-from lvslab.cli.tasks.howto import howtos
-from lvslab.cli.tasks.kernel import kernels, toolchains
-from lvslab.cli.tasks.lab import LABS
-from lvslab.cli.tasks.matrix import matrices
-from lvslab.cli.tasks.project import bench, doctor, lint, test
-from lvslab.cli.tasks.snapshot import SNAPSHOTS
+from lvslab.cli.tasks import howto, kernel, lab, matrix, project, snapshot, toolchain
 
-ns = Collection(LABS, howtos, matrices, SNAPSHOTS, kernels, toolchains, doctor, test, lint, bench)
+ns: Collection = project.group
+for module in (lab, howto, matrix, snapshot, kernel, toolchain):
+    ns.add_collection(module.group)

@@ -1,22 +1,25 @@
-"""The commands for how-tos; as `tasks.py` has all others."""
+"""The commands for how-tos."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from invoke import Collection, Context
+from invoke import Context
 
-from lvslab.cli.program import JSON, end, task
+from lvslab.cli.command_line import names_in
+from lvslab.cli.program import JSON, Group, end, say
+from lvslab.cli.text.progress import Progress
+
+group = Group("howto")
 
 
-@task(
+@group.task(
     positional=["path"],
     iterable=["kernel"],
     help={
         "path": "a Markdown file, or a lab's name or folder",
-        "lab": "the lab that it is typed in: a name, or the path of a folder (default: what the file says)",
-        "kernel": "a kernel as in lab.up, or several with commas between them; may be given more than once",
+        "lab": "the lab to type it in: a name, or the path of a folder (default: what the file says)",
+        "kernel": "a kernel as in lab.up, or several separated by commas; may be repeated",
         "ipvsadm": "as in lab.up",
         "junit": "where to write JUnit XML (each kernel's own is with its evidence)",
         "json": JSON,
@@ -31,61 +34,42 @@ def verify(
     junit: str = "",
     json: bool = False,
 ) -> None:
-    """Type a how-to step by step in a fresh lab, and say of each step whether it does what the text says."""
-    from lvslab.cli.text import common, howto
+    """Type a how-to step by step in a fresh lab, and judge each step."""
+    from lvslab.cli.text import howto as text
     from lvslab.howto import verify as howto_verify
 
-    with common.Progress() as progress:
+    with Progress() as progress:
         listeners = howto_verify.Listeners(progress.event, progress.kernel, progress.verdict)
         result = howto_verify.verify(
             path,
             lab=lab,
-            kernels=listed(kernel),
+            kernels=names_in(kernel),
             ipvsadm=ipvsadm,
             junit=Path(junit) if junit else None,
             listeners=listeners,
         )
-    common.document(result.as_json()) if json else print(howto.verified(result))
+    say(result, json, text.verified)
     end(result.exit_code)
 
 
-@task(
-    name="review",
+@group.task(
     iterable=["kernel"],
     help={
-        "record": "run what the claims rest on, and record what came of it",
+        "record": "first run the how-tos and checks that the claims rest on, and record the results",
         "only": "with --record: one how-to of docs/tutorial, or the checks of one lab (default: all)",
         "kernel": "with --record: as in howto.verify (default: all kernels of the page)",
     },
 )
-def write_review(c: Context, record: bool = False, only: str = "", kernel: list[str] | None = None) -> None:
-    """Write docs/tutorial-review.md: what the tutorial says, and on which kernels it holds."""
-    from lvslab.cli.text import common
+def review(c: Context, record: bool = False, only: str = "", kernel: list[str] | None = None) -> None:
+    """Write docs/tutorial-review.md: the tutorial's claims, and the kernels on which they hold."""
     from lvslab.errors import UsageError
-    from lvslab.howto import record as review_run
+    from lvslab.howto import record as recording
     from lvslab.howto import verify as howto_verify
 
     if (only or kernel) and not record:
-        raise UsageError("--only and --kernel go with --record", "without it nothing is run")
+        raise UsageError("--only and --kernel need --record", "without --record nothing is run")
     if record:
-        with common.Progress() as progress:
+        with Progress() as progress:
             listeners = howto_verify.Listeners(progress.event, progress.kernel, progress.verdict)
-            review_run.record(only, listed(kernel), listeners)
-    print(review_run.write())
-
-
-def listed(given: Sequence[str] | None) -> list[str]:
-    """The names in options that may each hold several, with commas or blanks between them.
-
-    The path of something that is there is one name, whatever is in it; of a folder, where it has a slash.
-    """
-    names: list[str] = []
-    for text in given or ():
-        whole = Path(text).is_file() or ("/" in text and Path(text).exists())
-        names += [text] if whole else text.replace(",", " ").split()
-    return names
-
-
-howtos = Collection("howto")
-for _task in (verify, write_review):
-    howtos.add_task(_task)
+            recording.record(only, names_in(kernel), listeners)
+    print(recording.write())

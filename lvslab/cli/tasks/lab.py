@@ -7,36 +7,40 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from invoke import Collection, Context
+from invoke import Context
 
-from lvslab.cli.program import JSON, end, say, task
+from lvslab.cli.program import JSON, Group, end, say
+from lvslab.cli.text import lab as text
+from lvslab.cli.text import layout
+from lvslab.cli.text.progress import Progress
 
-# Everything else is imported where it is used: `./run --list` shall not wait for pydantic and paramiko.
+# Heavy modules are imported in functions: `./run --list` must not wait for pydantic and paramiko.
 
-NAME = "the name that the lab is up as; may be left out where only one is up"
-NODE = "a node's name, as in lab.status"
-DIRECTOR = "what directors are: qemu (virtual machines) or mininet (hosts on this machine's kernel)"
+group = Group("lab")
+
+NAME = "the name of the running lab (default: the only lab that is up)"
+NODE = "the name of a node, as in lab.status"
+DIRECTOR = "the kind of the directors: qemu (virtual machines) or mininet (hosts on this machine's kernel)"
 
 
-@task(name="list", help={"json": JSON})
+@group.task(name="list", help={"json": JSON})
 def list_labs(c: Context, json: bool = False) -> None:
-    """The labs there are, and which of them are up."""
-    from lvslab.cli.text import common
+    """List the labs, and which of them are up."""
     from lvslab.cluster import registry
 
-    say(registry.listed(), json, common.labs)
+    say(registry.listed(), json, text.listed)
 
 
-@task(
+@group.task(
     positional=["lab"],
     help={
         "lab": "a lab's name, or the path of its folder",
-        "name": "what to call the running lab (default: the lab's name)",
+        "name": "the name of the running lab (default: the lab's own name)",
         "kernel": "the directors' kernel: a name or version of kernel.list, or a bzImage's path",
         "director": DIRECTOR,
-        "ipvsadm": "the directors' ipvsadm: a version, or the path of its source (default: the usual one)",
-        "apply": "whether to type the how-to's steps",
-        "cold": "boot the directors instead of resuming a snapshot of them",
+        "ipvsadm": "the directors' ipvsadm: a version, or a source tree's path (default: the usual one)",
+        "apply": "do not type the how-to's steps",
+        "cold": "boot the directors instead of resuming them from a snapshot",
         "json": JSON,
     },
 )
@@ -52,14 +56,13 @@ def up(
     json: bool = False,
 ) -> None:
     """Boot a lab, apply its how-to, and show how it balances."""
-    from lvslab import commands as labs
-    from lvslab.cli.text import common
+    from lvslab import commands
     from lvslab.lab.directors import DirectorSpec
 
     spec = DirectorSpec.chosen(kernel, director, ipvsadm)
-    with common.Progress() as progress:
-        listeners = labs.Listeners(progress.event, progress.step)
-        result = labs.up(
+    with Progress() as progress:
+        listeners = commands.Listeners(progress.event, progress.step)
+        result = commands.up(
             lab,
             name=name,
             spec=spec,
@@ -67,41 +70,41 @@ def up(
             cold=cold,
             listeners=listeners,
         )
-    common.document(result.as_json()) if json else print(common.up(result))
+    say(result, json, text.up)
 
 
-@task(help={"name": NAME, "json": JSON})
+@group.task(help={"name": NAME, "json": JSON})
 def apply(c: Context, name: str = "", json: bool = False) -> None:
-    """Type the how-to's steps in a lab that is up without them (lab.up --no-apply)."""
-    from lvslab import commands as lab
-    from lvslab.cli.text import common
+    """Apply the how-to to a lab that was started with lab.up --no-apply."""
+    from lvslab import commands
     from lvslab.cluster import registry
 
-    with common.Progress() as progress:
-        result = lab.apply(registry.only(name), lab.Listeners(progress.event, progress.step))
-    common.document(result.as_json()) if json else print(common.up(result))
+    with Progress() as progress:
+        result = commands.apply(registry.only(name), commands.Listeners(progress.event, progress.step))
+    say(result, json, text.up)
 
 
-@task(help={"name": NAME, "junit": "where to write JUnit XML (default: with the evidence)", "json": JSON})
+@group.task(
+    help={"name": NAME, "junit": "where to write JUnit XML (default: with the evidence)", "json": JSON}
+)
 def check(c: Context, name: str = "", junit: str = "", json: bool = False) -> None:
     """Check with real traffic that the cluster does what the how-to says."""
-    from lvslab import commands as lab
-    from lvslab.cli.text import common
+    from lvslab import commands
     from lvslab.cluster import registry
 
-    result = lab.check(registry.only(name), Path(junit) if junit else None, quiet=json)
+    result = commands.check(registry.only(name), Path(junit) if junit else None, quiet=json)
     if json:
-        common.document(result.as_json())
+        layout.document(result.as_json())
     end(result.exit_code)
 
 
-@task(
+@group.task(
     help={
         "name": NAME,
         "director": "the director to go through (default: the first)",
         "client": "the client to send from (default: all of them)",
-        "seconds": "for how long, 1 to 60",
-        "connections": "how many are open at a time from each client, 1 to 1000",
+        "seconds": "the duration, 1 to 60 seconds",
+        "connections": "how many connections each client keeps open, 1 to 1000",
         "json": JSON,
     }
 )
@@ -114,26 +117,25 @@ def load(
     connections: int = 8,
     json: bool = False,
 ) -> None:
-    """Send requests as fast as they are answered, and show throughput, errors and shares."""
+    """Send requests at full speed; show throughput, errors and shares."""
     from lvslab.check import load as loads
-    from lvslab.cli.text import common
     from lvslab.cluster import registry
 
-    with common.Progress() as progress:
+    with Progress() as progress:
         progress.now(f"sending requests for {seconds} s")
         result = loads.load(
             registry.only(name), director=director, client=client, seconds=seconds, connections=connections
         )
-    common.document(result.as_json()) if json else print(common.load(result))
+    say(result, json, text.load)
 
 
-@task(
+@group.task(
     positional=["name"],
     help={
         "name": NAME,
         "interval": "seconds between two readings, 1 to 3600",
-        "count": "end after so many readings (default: never on a terminal and with --json, else 1)",
-        "json": "print one JSON document a line, one for each reading",
+        "count": "end after this number of readings (default: never on a terminal and with --json, else 1)",
+        "json": "print one JSON document for each reading, one a line",
     },
 )
 def watch(c: Context, name: str = "", interval: int = 2, count: int = 0, json: bool = False) -> None:
@@ -144,21 +146,21 @@ def watch(c: Context, name: str = "", interval: int = 2, count: int = 0, json: b
 
     monitor.check_bounds(interval, count)
     with signals.until_told(), monitor.Watch(registry.only(name), interval) as readings:
-        from lvslab.cli.text import watch as show_watch
+        from lvslab.cli.text import watch as text
 
-        show_watch.follow(readings, count=count, as_json=json)
+        text.follow(readings, count=count, as_json=json)
 
 
-@task(
+@group.task(
     positional=["name"],
     help={
         "name": NAME,
-        "port": "on 127.0.0.1 (default 0: one that is free, which is printed)",
+        "port": "the port on 127.0.0.1 (default 0: a free one, which is printed)",
         "json": JSON,
     },
 )
 def metrics(c: Context, name: str = "", port: int = 0, json: bool = False) -> None:
-    """Serve what the directors count to Prometheus, on this machine's loopback."""
+    """Serve the directors' counters to Prometheus, on this machine's loopback."""
     from threading import Event
 
     from lvslab import signals
@@ -171,53 +173,54 @@ def metrics(c: Context, name: str = "", port: int = 0, json: bool = False) -> No
         Event().wait()
 
 
-@task(help={"name": NAME, "json": JSON})
+@group.task(help={"name": NAME, "json": JSON})
 def status(c: Context, name: str = "", json: bool = False) -> None:
-    """What a running lab is doing."""
-    from lvslab.cli.text import common
+    """Show the state of a running lab."""
     from lvslab.cluster import registry
 
-    say(registry.status(registry.only(name)), json, common.status)
+    say(registry.status(registry.only(name)), json, text.status)
 
 
-@task(name="exec", positional=["node"], help={"node": NODE, "command": "what to run", "name": NAME})
+@group.task(
+    name="exec", positional=["node"], help={"node": NODE, "command": "the command to run", "name": NAME}
+)
 def execute(c: Context, node: str, command: str, name: str = "") -> None:
-    """Run a command on a node over SSH; ends with the command's status."""
-    from lvslab import commands as lab
+    """Run a command on a node over SSH, and end with its status."""
+    from lvslab import commands
     from lvslab.cluster import registry
 
-    end(lab.execute(registry.only(name), node, command))
+    end(commands.execute(registry.only(name), node, command))
 
 
-@task(positional=["node"], help={"node": NODE, "name": NAME})
+@group.task(positional=["node"], help={"node": NODE, "name": NAME})
 def ssh(c: Context, node: str, name: str = "") -> None:
     """Log in to a node."""
-    from lvslab import commands as lab
+    from lvslab import commands
     from lvslab.cluster import registry
 
-    command = lab.login(registry.only(name), node)
+    command = commands.login(registry.only(name), node)
     os.execvp(command[0], command)
 
 
-@task(positional=["node"], help={"node": "a director's name", "name": NAME})
+@group.task(positional=["node"], help={"node": "the name of a director", "name": NAME})
 def console(c: Context, node: str, name: str = "") -> None:
     """Attach to the serial console of a director."""
-    from lvslab import commands as lab
+    from lvslab import commands
     from lvslab.cluster import registry
 
-    lab.attach_console(registry.only(name), node)
+    commands.attach_console(registry.only(name), node)
 
 
-@task(
+@group.task(
     positional=["node", "interface"],
     help={
         "node": NODE,
-        "interface": "one of its network cards, as in lab.yaml (default: all of them)",
+        "interface": "one of its interfaces, as in lab.yaml (default: all of them)",
         "name": NAME,
         "output": "the file to write (default: stdout, which must not be a terminal)",
-        "filter": "only packets that match: an expression of pcap-filter(7)",
-        "packets": "end after so many packets (default: no limit)",
-        "seconds": "end after so many seconds (default: no limit)",
+        "filter": "capture only packets that match this expression of pcap-filter(7)",
+        "packets": "end after this number of packets (default: no limit)",
+        "seconds": "end after this number of seconds (default: no limit)",
     },
 )
 def capture(
@@ -231,7 +234,6 @@ def capture(
     seconds: int = 0,
 ) -> None:
     """Capture the packets at a node's interfaces, as pcapng."""
-    from lvslab.cli.text import common
     from lvslab.cluster import capture as captures
     from lvslab.cluster import registry
 
@@ -243,37 +245,35 @@ def capture(
         expression=filter,
         most=packets,
         seconds=seconds,
-        tell=lambda interfaces: print(common.capturing(interfaces), file=sys.stderr, flush=True),
+        tell=lambda interfaces: print(text.capturing(interfaces), file=sys.stderr, flush=True),
     )
-    print(common.captured(found), file=sys.stderr)
+    print(text.captured(found), file=sys.stderr)
 
 
-@task(name="transcript", help={"name": NAME, "json": JSON})
+@group.task(name="transcript", help={"name": NAME, "json": JSON})
 def show_transcript(c: Context, name: str = "", json: bool = False) -> None:
-    """What was typed where, what it printed, and how it ended."""
-    from lvslab import commands as lab
+    """Show every step: node, command, output, and how it ended."""
+    from lvslab import commands
     from lvslab.apply import transcript
-    from lvslab.cli.text import common
     from lvslab.cluster import registry
 
-    entries = lab.steps_taken(registry.only(name))
+    entries = commands.steps_taken(registry.only(name))
     if json:
-        common.document([asdict(entry) for entry in entries])
+        layout.document([asdict(entry) for entry in entries])
     else:
-        print(transcript.render(entries, common.colourful(sys.stdout)), end="")
+        print(transcript.render(entries, layout.colourful(sys.stdout)), end="")
 
 
-@task(help={"name": NAME, "all": "end every lab of this machine", "json": JSON})
+@group.task(help={"name": NAME, "all": "end every lab on this machine", "json": JSON})
 def down(c: Context, name: str = "", all: bool = False, json: bool = False) -> None:
-    """End a lab; nothing of it is left but its evidence."""
-    from lvslab.cli.text import common
+    """End a lab; only its evidence is kept."""
     from lvslab.cluster import registry
 
     ended = registry.down(registry.names() if all else [registry.only(name)])
-    say({"ended": ended}, json, lambda found: common.ended(found["ended"]))
+    say({"ended": ended}, json, lambda found: text.ended(found["ended"]))
 
 
-@task(
+@group.task(
     positional=["lab"],
     help={
         "lab": "a lab's name, or the path of its folder",
@@ -293,50 +293,26 @@ def verify(
     junit: str = "",
     json: bool = False,
 ) -> None:
-    """Up, check and down in one, under a name of its own: for scripts."""
-    from lvslab import commands as labs
-    from lvslab.cli.text import common
+    """Boot a lab, check it and end it, under a name of its own: for scripts."""
+    from lvslab import commands
     from lvslab.lab.directors import DirectorSpec
 
     spec = DirectorSpec.chosen(kernel, director, ipvsadm)
-    with common.Progress() as progress:
-        listeners = labs.Listeners(progress.event, progress.step)
-        result = labs.verify(
+    with Progress() as progress:
+        listeners = commands.Listeners(progress.event, progress.step)
+        result = commands.verify(
             lab,
             spec=spec,
             junit=Path(junit) if junit else None,
             listeners=listeners,
         )
-    common.document(result.as_json()) if json else print(common.verified(result))
+    say(result, json, text.verified)
     end(result.exit_code)
 
 
-@task()
+@group.task()
 def schema(c: Context) -> None:
-    """The JSON Schema of lab.yaml, for editors."""
-    from lvslab.cli.text import common
+    """Print the JSON Schema of lab.yaml, for editors."""
     from lvslab.lab import schema as schemas
 
-    common.document(schemas.json_schema())
-
-
-LABS = Collection("lab")
-for _task in (
-    list_labs,
-    up,
-    apply,
-    check,
-    load,
-    watch,
-    metrics,
-    status,
-    execute,
-    ssh,
-    console,
-    capture,
-    show_transcript,
-    down,
-    verify,
-    schema,
-):
-    LABS.add_task(_task)
+    layout.document(schemas.json_schema())

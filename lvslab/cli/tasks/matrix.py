@@ -1,33 +1,35 @@
-"""The commands for matrices of kernels, versions of ipvsadm, and labs; as `tasks.py` has all others."""
+"""The commands for matrices of kernels, versions of ipvsadm, and labs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from invoke import Collection, Context
+from invoke import Context
 
-from lvslab.cli.program import JSON, end, task
-from lvslab.cli.tasks.howto import listed
+from lvslab.cli.command_line import names_in, number
+from lvslab.cli.program import JSON, Group, end, say
+from lvslab.cli.text import layout
+
+group = Group("matrix")
 
 RUN = "the folder of a run, or its results.json; latest: the last run"
 
 
-@task(
-    name="run",
+@group.task(
     iterable=["kernels", "ipvsadm", "labs"],
     help={
-        "kernels": "kernels as in lab.up, with commas between them; store: all that kernel.build has built",
-        "ipvsadm": "versions of ipvsadm as in lab.up, with commas between them (default: the usual one)",
-        "labs": "names or paths of labs, with commas between them (default: all)",
+        "kernels": "kernels as in lab.up, separated by commas; store: all that kernel.build has built",
+        "ipvsadm": "versions of ipvsadm as in lab.up, separated by commas (default: the usual one)",
+        "labs": "names or paths of labs, separated by commas (default: all)",
         "output": "the folder for results and evidence (default: a new one)",
-        "resume": "go on with the run in this folder; latest: with the last one",
-        "seed": "what random choices of the checks come from (default: another one each time)",
-        "workers": "how many cells to try at a time here (default: as many as there is room for)",
-        "scheduler": "the address of a Dask scheduler, whose workers are to try the cells",
+        "resume": "continue the run in this folder; latest: the last run",
+        "seed": "the number from which the checks draw their random choices (default: a new one)",
+        "workers": "how many cells to run at a time on this machine (default: as many as fit)",
+        "scheduler": "the address of a Dask scheduler whose workers run the cells",
         "json": JSON,
     },
 )
-def run_matrix(
+def run(
     c: Context,
     kernels: list[str] | None = None,
     ipvsadm: list[str] | None = None,
@@ -39,40 +41,38 @@ def run_matrix(
     scheduler: str = "",
     json: bool = False,
 ) -> None:
-    """Try every lab on every kernel with every ipvsadm, each in a fresh cluster, several at a time."""
-    from lvslab.cli.text import common
-    from lvslab.cli.text import matrix as show_matrix
+    """Run every lab on every kernel with every ipvsadm, each in a fresh cluster."""
+    from lvslab.cli.text import matrix as text
     from lvslab.matrix import run as matrix
 
     wanted = matrix.Wanted(
-        kernels=listed(kernels),
-        ipvsadm=listed(ipvsadm),
-        labs=listed(labs),
+        kernels=names_in(kernels),
+        ipvsadm=names_in(ipvsadm),
+        labs=names_in(labs),
         output=Path(output) if output else None,
         resume=resume,
-        seed=show_matrix.number("--seed", seed),
+        seed=number("--seed", seed),
         workers=workers,
         scheduler=scheduler,
     )
-    with show_matrix.Progress() as progress:
-        run, folder = matrix.run(wanted, progress)
-    common.document(run.model_dump(mode="json")) if json else print(show_matrix.run(run, folder))
-    end(matrix.exit_code(run))
+    with text.Progress() as progress:
+        found, folder = matrix.run(wanted, progress)
+    layout.document(found.model_dump(mode="json")) if json else print(text.run(found, folder))
+    end(matrix.exit_code(found))
 
 
-@task(
+@group.task(
     positional=["run"],
     help={
         "run": RUN,
         "html": "where to write the page (default: report.html in the folder of the run)",
         "junit": "where to write JUnit XML (default: nowhere)",
-        "json": "print the results as one JSON document (see matrix.schema); no page then without --html",
+        "json": "print the results as one JSON document (see matrix.schema); writes a page only with --html",
     },
 )
 def report(c: Context, run: str, html: str = "", junit: str = "", json: bool = False) -> None:
-    """Show what came of a matrix: one HTML file with all evidence, or JUnit XML."""
-    from lvslab.cli.text import common
-    from lvslab.cli.text import compare as show_compare
+    """Report a matrix as one HTML file with all evidence, or as JUnit XML."""
+    from lvslab.cli.text import compare as text
     from lvslab.matrix import folder as run_folder
     from lvslab.matrix import reading
     from lvslab.matrix.report import writer
@@ -81,41 +81,29 @@ def report(c: Context, run: str, html: str = "", junit: str = "", json: bool = F
     page = Path(html) if html else None if json else kept.folder / writer.PAGE
     written = writer.write(kept, html=page, junit=Path(junit) if junit else None)
     if json:
-        common.document(kept.run.model_dump(mode="json"))
+        layout.document(kept.run.model_dump(mode="json"))
     else:
-        print(show_compare.reported(kept.run, [f"{what}: {path}" for what, path in written.items()]))
+        print(text.reported(kept.run, [f"{what}: {path}" for what, path in written.items()]))
 
 
-@task(
-    positional=["old", "new"],
-    help={
-        "old": RUN,
-        "new": "the same of a later run",
-        "json": JSON,
-    },
+@group.task(
+    positional=["old", "new"], help={"old": RUN, "new": "a later run, given in the same way", "json": JSON}
 )
 def compare(c: Context, old: str, new: str, json: bool = False) -> None:
-    """What changed between two runs of a matrix: is it of the kernel, of ipvsadm or of the lab?"""
-    from lvslab.cli.text import common
-    from lvslab.cli.text import compare as show_compare
+    """Compare two runs: what changed, and whether kernel, ipvsadm or lab is the cause."""
+    from lvslab.cli.text import compare as text
     from lvslab.matrix import folder as run_folder
     from lvslab.matrix import reading
-    from lvslab.matrix.compare import comparison as comparing
+    from lvslab.matrix.compare import comparison
 
-    found = comparing.compare(*(reading.read(run_folder.place(run)) for run in (old, new)))
-    common.document(found.as_json()) if json else print(show_compare.compared(found))
+    found = comparison.compare(*(reading.read(run_folder.place(run)) for run in (old, new)))
+    say(found, json, text.compared)
     end(found.exit_code)
 
 
-@task()
+@group.task()
 def schema(c: Context) -> None:
-    """The JSON Schema of a run's results.json."""
-    from lvslab.cli.text import common
+    """Print the JSON Schema of a run's results.json."""
     from lvslab.matrix import results
 
-    common.document(results.json_schema())
-
-
-matrices = Collection("matrix")
-for _task in (run_matrix, report, compare, schema):
-    matrices.add_task(_task)
+    layout.document(results.json_schema())

@@ -1,4 +1,4 @@
-"""The commands for this machine, and for the project itself."""
+"""The commands for this machine, and for the project itself; they belong to no group."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from pathlib import Path
 
 from invoke import Context
 
-from lvslab.cli.program import JSON, end, say, task
+from lvslab.cli.program import JSON, Group, end, say
+from lvslab.cli.text import project as text
 from lvslab.paths import PROJECT
 from lvslab.run import spawn
 
+group = Group()
 
-@task(help={"json": JSON})
+
+@group.task(help={"json": JSON})
 def doctor(c: Context, json: bool = False) -> None:
-    """What this machine can do, what it lacks, and how to get it."""
+    """Show what this machine can do, what it lacks, and how to get it."""
     from lvslab.cli import doctor as doctors
-    from lvslab.cli.text import common
 
     findings = [asdict(finding) for finding in doctors.examine()]
-    say(findings, json, common.doctor)
+    say(findings, json, text.doctor)
     end(3 if any(finding["ok"] is False for finding in findings) else 0)
 
 
-@task(
+@group.task(
     help={
-        "select": "only tests whose names match (pytest -k)",
-        "workers": "how many processes share them (default: one for each processor, at most four)",
+        "select": "run only tests whose names match (pytest -k)",
+        "workers": "how many processes share the tests (default: one for each processor, at most four)",
     }
 )
 def test(c: Context, select: str = "", workers: int = 0) -> None:
@@ -43,7 +45,7 @@ def test(c: Context, select: str = "", workers: int = 0) -> None:
         end(process.wait())
 
 
-@task()
+@group.task()
 def lint(c: Context) -> None:
     """Run the linters: ruff and mypy."""
     for command in (["ruff", "check"], ["mypy", "lvslab", "tasks.py", "labs"]):
@@ -51,13 +53,13 @@ def lint(c: Context) -> None:
             end(process.wait())
 
 
-@task(
+@group.task(
     help={
-        "rounds": "how often each thing is measured",
-        "tests": "how many tests with a lab of their own are run",
-        "kernel": "measure web-nat alone, with this kernel as in lab.up",
-        "tree": "measure how long this kernel's source tree takes to build, and no labs",
-        "matrix": "measure what a matrix costs beside its cells, and what a second worker is good for",
+        "rounds": "how often to measure each thing",
+        "tests": "how many tests with a lab of their own to run",
+        "kernel": "measure only web-nat, with this kernel as in lab.up",
+        "tree": "measure how long this kernel's source tree takes to build instead of labs",
+        "matrix": "measure a matrix: its overhead over its cells' own time, and the gain of a second worker",
         "json": JSON,
     }
 )
@@ -70,15 +72,13 @@ def bench(
     matrix: bool = False,
     json: bool = False,
 ) -> None:
-    """Measure how long labs take to come and go, or kernels to build, beside what they cannot do without."""
+    """Measure how long labs take to start and end, or kernels to build."""
     from bench import builds
     from bench import labs as benches
     from bench import matrix as bench_matrix
-
-    from lvslab.cli.text import common
 
     if matrix:
         found = bench_matrix.measure(rounds)
     else:
         found = builds.measure(Path(tree), rounds) if tree else benches.measure(rounds, tests, kernel)
-    say(found, json, common.bench)
+    say(found, json, text.bench)

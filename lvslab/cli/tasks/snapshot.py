@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from invoke import Collection, Context
+from invoke import Context
 
-from lvslab.cli.program import JSON, say, task
+from lvslab.cli.program import JSON, Group, say
+from lvslab.cli.text import snapshot as text
+
+group = Group("snapshot")
 
 
-@task(name="list", help={"json": JSON})
+@group.task(name="list", help={"json": JSON})
 def list_snapshots(c: Context, json: bool = False) -> None:
-    """The memory snapshots of booted directors."""
+    """List the memory snapshots of booted directors."""
     from lvslab.boot.vm import snapshot
-    from lvslab.cli.text import common
 
-    say(snapshot.listed(), json, common.snapshots)
+    say(snapshot.listed(), json, text.listed)
 
 
-@task(
+@group.task(
     help={
-        "days": "delete what was not used for so many days",
-        "mebibytes": "delete the least lately used until the rest takes no more MiB on disk",
+        "days": "delete snapshots that were not used for this many days",
+        "mebibytes": "then delete the least recently used ones until at most this many MiB are left",
         "json": JSON,
     }
 )
 def prune(c: Context, days: int = 30, mebibytes: int = 2048, json: bool = False) -> None:
     """Delete old memory snapshots; running labs keep what they use."""
     from lvslab.boot.vm import snapshot
-    from lvslab.cli.text import common
 
-    say({"deleted": snapshot.prune(days, mebibytes)}, json, common.pruned)
-
-
-SNAPSHOTS = Collection("snapshot", list_snapshots, prune)
+    say({"deleted": snapshot.prune(days, mebibytes)}, json, text.pruned)

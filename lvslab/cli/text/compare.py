@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lvslab.apply.transcript import printable
-from lvslab.cli.text.common import indented
+from lvslab.cli.text.layout import indented
 from lvslab.matrix.compare.comparison import KINDS, Change, Comparison
 from lvslab.matrix.report.html import reason_in
 from lvslab.matrix.results import Run

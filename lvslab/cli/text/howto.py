@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lvslab.apply.transcript import printable
 from lvslab.apply.verdicts import Judged
-from lvslab.cli.text.common import columns, indented
+from lvslab.cli.text.layout import columns, indented
 from lvslab.howto.results import OnKernel, Verified
 
 _MARKS = {"ok": "ok", "failed": "FAILED", "expected failure": "expected", "not run": "not run"}

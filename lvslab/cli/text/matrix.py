@@ -11,8 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from lvslab.cli.text.common import columns
-from lvslab.errors import UsageError
+from lvslab.cli.text.layout import columns
 from lvslab.matrix.folder import resume_command
 from lvslab.matrix.results import WORST_FIRST, Cell, Result, Run, Verdict
 from lvslab.matrix.run import Listener
@@ -30,15 +29,6 @@ _STYLES: Mapping[Verdict, str] = {
     "skipped": "dim",
 }
 _BAD: tuple[Verdict, ...] = ("error", "failed", "unexpectedly passed")
-
-
-def number(option: str, text: str) -> int | None:
-    """The number that an option was given, None where it was not. Raises UsageError."""
-    if not text:
-        return None
-    if not text.isascii() or not text.isdecimal():
-        raise UsageError(f"{option} takes a number, and {text!r} is none", f"{option} 42")
-    return int(text)
 
 
 class Progress(Listener):

@@ -11,7 +11,7 @@ from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.table import Destination, Service
 from lvslab.check.load import Load, Share
 from lvslab.check.traffic import wrk
-from lvslab.cli.text import common
+from lvslab.cli.text import lab
 from lvslab.errors import CheckFailed, UsageError
 
 SERVICE = Service(
@@ -93,7 +93,7 @@ def test_what_is_shown() -> None:
         errors=errors,
         servers=shares,
     )
-    text = common.load(found)
+    text = lab.load(found)
     assert "through director, for 5.0 s, from client, client-2: 8 connections at a time each" in text
     assert "answers      12, 2.4 a second" in text
     assert "1.5 ms (median), 20.0 ms at most" in text
@@ -102,7 +102,7 @@ def test_what_is_shown() -> None:
         ["rs1", "1", "3", "25.0%", "25.0%"],
         ["10.0.0.101", "3", "9", "75.0%", "75.0%"],
     ]
-    with_errors = common.load(Load(**{**vars(found), "errors": {**errors, "read": 2, "timeout": 1}}))
+    with_errors = lab.load(Load(**{**vars(found), "errors": {**errors, "read": 2, "timeout": 1}}))
     assert "errors       read 2, timeout 1" in with_errors
     document = found.as_json()
     assert document["servers"][0] == vars(shares[0])

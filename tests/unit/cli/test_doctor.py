@@ -64,7 +64,7 @@ def test_a_distribution_without_apt_is_a_finding(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        (None, "/dev/kvm is there; the first lab.up tries whether it boots a guest"),
+        (None, "/dev/kvm exists; the first lab.up tests whether it boots a guest"),
         (accelerator.Choice("tcg", "this machine has no /dev/kvm"), "tcg: this machine has no /dev/kvm"),
     ],
 )

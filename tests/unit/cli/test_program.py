@@ -16,12 +16,14 @@ from invoke import Collection, Context
 from invoke.exceptions import Exit
 
 from lvslab import paths
-from lvslab.cli.program import LabProgram, task
+from lvslab.cli.program import Group, LabProgram
 from lvslab.errors import BootError, CheckFailed
 from lvslab.paths import PROJECT
 
+lab = Group("lab")
 
-@task(positional=["lab"], help={"lab": "a folder in labs/"})
+
+@lab.task(positional=["lab"], help={"lab": "a folder in labs/"})
 def up(c: Context, lab: str = "web-nat", name: str = "", rounds: int = 3, apply: bool = True) -> None:
     """Boot a lab.
 
@@ -30,7 +32,7 @@ def up(c: Context, lab: str = "web-nat", name: str = "", rounds: int = 3, apply:
     print(json.dumps({"up": lab, "name": name, "rounds": rounds, "apply": apply}))
 
 
-@task()
+@lab.task()
 def check(c: Context, outcome: str = "") -> None:
     """Check a lab."""
     logging.getLogger("lvslab.test").debug("checking")
@@ -52,18 +54,11 @@ def check(c: Context, outcome: str = "") -> None:
     print(json.dumps({"check": True}))
 
 
-@task(name="exec", positional=["node"])
+@lab.task(name="exec", positional=["node"])
 def execute(c: Context, node: str, command: str) -> None:
     """Run a command on a node."""
     print(json.dumps({"node": node, "command": command}))
     raise Exit(code=7)
-
-
-def commands() -> Collection:
-    lab = Collection("lab")
-    for each in (up, check, execute):
-        lab.add_task(each)
-    return Collection(lab)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +71,7 @@ def own_logging() -> Iterator[None]:
 
 
 def run(*words: str) -> int:
-    return LabProgram(commands()).status_of(["./run", *words])
+    return LabProgram(Collection(lab)).status_of(["./run", *words])
 
 
 @pytest.mark.parametrize(
@@ -134,7 +129,7 @@ def test_required_positional_and_the_status_of_a_task(line: str, capsys: pytest.
         ("lab.up ftp --lab dns", "--lab is given twice"),
         ("lab.up --nmae a", "lab.up has no option '--nmae'; did you mean --name?"),
         ("lab.up --name", "--name needs a value"),
-        ("lab.up --name=", "--name is given, and empty\n  is it a variable of the shell that has no value?"),
+        ("lab.up --name=", "--name is empty\n  is it an unset variable of the shell?"),
         ("lab.up --name --no-apply", "--name needs a value"),
         ("lab.up --name a --name b", "--name is given twice"),
         ("lab.up --no-apply=yes", "--no-apply takes no value"),
@@ -182,7 +177,7 @@ def test_a_fault_of_ours_is_no_failed_check(capsys: pytest.CaptureFixture[str]) 
 def test_a_full_disk_is_no_fault_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("lab.check", "--outcome", "full") == 7
     printed = capsys.readouterr().err
-    assert printed.startswith("error: there is no space left on the disk for /cache/file\n  make room there")
+    assert printed.startswith("error: there is no space left on the disk for /cache/file\n  free some space")
 
 
 def test_a_file_that_may_not_be_used_is_no_fault_of_ours(
@@ -194,7 +189,7 @@ def test_a_file_that_may_not_be_used_is_no_fault_of_ours(
     assert run("lab.check", "--outcome", "cache") == 3
     assert capsys.readouterr().err == (
         f"error: {tmp_path}/kernels cannot be used: Not a directory\n"
-        f"  LVSLAB_CACHE names another folder than {tmp_path}\n"
+        f"  set LVSLAB_CACHE to use another folder than {tmp_path}\n"
     )
 
 
@@ -235,12 +230,12 @@ def test_help_on_a_command_that_needs_an_argument(capsys: pytest.CaptureFixture[
 def test_a_reader_that_goes_away_hears_no_complaint(tmp_path: Path) -> None:
     script = tmp_path / "chatter.py"
     script.write_text(
-        "from invoke import Collection\n"
-        "from lvslab.cli.program import LabProgram, task\n"
-        "@task()\n"
+        "from lvslab.cli.program import Group, LabProgram\n"
+        "group = Group()\n"
+        "@group.task()\n"
         "def chatter(c):\n"
         "    while True: print('word ' * 1000)\n"
-        "LabProgram(Collection(chatter)).run(['./run', 'chatter'])\n"
+        "LabProgram(group).run(['./run', 'chatter'])\n"
     )
     reading, writing = os.pipe()
     os.close(reading)

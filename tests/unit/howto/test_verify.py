@@ -15,8 +15,9 @@ from invoke import Collection
 from lvslab import paths
 from lvslab.apply.shell import ShellResult
 from lvslab.apply.verdicts import Judged
+from lvslab.cli.command_line import names_in
 from lvslab.cli.program import LabProgram
-from lvslab.cli.tasks.howto import howtos, listed
+from lvslab.cli.tasks import howto as tasks
 from lvslab.cli.text import howto
 from lvslab.cluster import cluster
 from lvslab.errors import BootError, LabFileError, MachineError, UsageError
@@ -227,12 +228,12 @@ def test_kernels_may_be_given_together_and_apart(tmp_path: Path) -> None:
     odd.touch()
     folder.mkdir()
     given = ["2.4.37.11,2.6.18", "debian-cloud", str(odd), "a b", str(folder)]
-    assert listed(given) == ["2.4.37.11", "2.6.18", "debian-cloud", str(odd), "a", "b", str(folder)]
-    assert listed(None) == []
+    assert names_in(given) == ["2.4.37.11", "2.6.18", "debian-cloud", str(odd), "a", "b", str(folder)]
+    assert names_in(None) == []
 
 
 def test_the_command_line_takes_kernels_more_than_once() -> None:
-    program = LabProgram(Collection(howtos))
+    program = LabProgram(Collection(tasks.group))
     program.create_config()
     program.normalize_argv(
         ["run", "howto.verify", "mine.md", "--kernel", "2.4.37.11,2.6.18", "--kernel", "6.1"]
@@ -242,7 +243,7 @@ def test_the_command_line_takes_kernels_more_than_once() -> None:
     program.parse_tasks()
     (command,) = program.tasks
     assert command.args["path"].value == "mine.md"
-    assert listed(command.args["kernel"].value) == ["2.4.37.11", "2.6.18", "6.1"]
+    assert names_in(command.args["kernel"].value) == ["2.4.37.11", "2.6.18", "6.1"]
 
 
 # --- what comes of it -------------------------------------------------------------------------------------

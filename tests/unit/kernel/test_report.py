@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.cli.text import kernels as kernels_text
+from lvslab.cli.text import kernel as text_of
 from lvslab.debian import kernels
 from lvslab.debian.kernels import KernelPackages
 from lvslab.errors import UsageError
@@ -40,7 +40,7 @@ def test_the_list_with_an_empty_store() -> None:
     assert not any(row["downloaded"] for row in found["catalogue"])
     assert found["store"] == []
     json.dumps(found)
-    text = kernels_text.listed(found)
+    text = text_of.listed(found)
     assert "  2.4.37.11          from source                  gcc-3.4.6  i386    -\n" in text
     assert text.endswith("the store is empty: ./run kernel.build VERSION fills it")
 
@@ -53,7 +53,7 @@ def test_the_list_of_what_is_there(cache: Path) -> None:
     (row,) = found["store"]
     assert (row["name"], row["release"], row["modules"]) == ("2.6.18.8-cccccccccccc", "2.6.18.8", 1)
     assert 1 << 20 <= row["disk"] < 2 << 20
-    lines = kernels_text.listed(found).splitlines()
+    lines = text_of.listed(found).splitlines()
     here = {line.split()[0]: line.split()[-1] for line in lines if line.startswith("  ")}
     assert (here["2.4.37.11"], here["2.6.18.8"], here["2.6.11.12"]) == ("downloaded", "built", "-")
     assert "2.6.18.8-cccccccccccc  2.6.18.8  gcc-3.4.6  1        1.0 MiB  1970-01-02 00:00" in lines[-1]
@@ -66,7 +66,7 @@ def test_all_about_one_that_was_built() -> None:
     assert found["row"]["version"] == "2.6.18.8" and found["row"]["fixes"]
     assert found["store"][0]["manifest"]["config_sha256"] == "c" * 64
     assert {"feature": "ipv6", "what": "IPv6 in IPVS", "since": "2.6.28"} in found["lacks"]
-    text = kernels_text.shown(found)
+    text = text_of.shown(found)
     assert "  source path: linux/kernel/v2.6/linux-2.6.18.8.tar.xz\n" in text
     assert "2.6.18.8-cccccccccccc, in the store\n" in text
     assert "  IPv6 in IPVS " in text
@@ -79,7 +79,7 @@ def test_all_about_others() -> None:
     assert kernel_report.shown("debian-sid")["lacks"] == []
     never = kernel_report.shown("6.1")
     assert never["store"] == []
-    assert "the store has none of it" in kernels_text.shown(never)
+    assert "the store has none of it" in text_of.shown(never)
     with pytest.raises(UsageError, match="no kernel 'debian-6'") as caught:
         kernel_report.shown("debian-6")
     assert "debian-6.1" in str(caught.value)

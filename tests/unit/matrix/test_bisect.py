@@ -8,7 +8,7 @@ import pytest
 
 from lvslab import paths
 from lvslab.cli import program
-from lvslab.cli.text import kernels
+from lvslab.cli.text import kernel
 from lvslab.errors import BuildError, CheckFailed, UsageError
 from lvslab.kernel import supplied
 from lvslab.matrix import bisect, cell
@@ -195,7 +195,7 @@ def test_a_command_line_that_cannot_be_read_stops_git_bisect(capsys: pytest.Capt
 def test_what_is_printed() -> None:
     results = (result("passed", "expected failure", "failed"), result("passed", lab="many"))
     found = bisect.Trial("bad", "1 check failed", "Linux 6.1, bzImage", results, "/evidence")
-    assert kernels.tried(found).splitlines() == [
+    assert kernel.tried(found).splitlines() == [
         "Linux 6.1, bzImage",
         "  expected failure (x): web-nat: b",
         "    known bug x: it",

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.cli.text import matrix as show_matrix
+from lvslab.cli.command_line import number
+from lvslab.cli.text import matrix as text_of
 from lvslab.errors import UsageError
 from lvslab.matrix import run as matrix
 from lvslab.matrix.results import Case, Cell, Result, Run, Verdict
@@ -39,7 +40,7 @@ RUN = Run(
 
 
 def test_what_a_run_ends_with() -> None:
-    assert show_matrix.run(RUN, Path("/r")) == (
+    assert text_of.run(RUN, Path("/r")) == (
         "          web-nat        own\n"
         "  2.6.18  passed, flaky  expected failure\n"
         "  sid     failed         -\n"
@@ -57,14 +58,14 @@ def test_what_a_run_ends_with() -> None:
 def test_a_lab_that_broke_once_and_failed_then_has_failed() -> None:
     cell = CELLS[1]
     run = RUN.model_copy(update={"results": (result(cell, "failed", error="it hangs"),)})
-    assert "it hangs" not in show_matrix.run(run, Path("/r"))
+    assert "it hangs" not in text_of.run(run, Path("/r"))
     run = RUN.model_copy(update={"results": (result(cell, "error", error="it hangs"),)})
-    assert "web-nat on sid: error\n  it hangs\n" in show_matrix.run(run, Path("/r"))
+    assert "web-nat on sid: error\n  it hangs\n" in text_of.run(run, Path("/r"))
 
 
 def test_progress_without_a_terminal() -> None:
     stream = io.StringIO()
-    with pytest.raises(KeyboardInterrupt), show_matrix.Progress(stream) as progress:
+    with pytest.raises(KeyboardInterrupt), text_of.Progress(stream) as progress:
         done = RUN.model_copy(update={"results": RUN.results[:1]})
         progress.begins(Path("/r"), done, 2, dict.fromkeys(CELLS, 30.0))
         progress.starts(CELLS[1], "host/0")
@@ -89,7 +90,7 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("TERM", "xterm")
     screen = Screen()
-    with show_matrix.Progress(screen) as progress:
+    with text_of.Progress(screen) as progress:
         progress.begins(Path("/r"), RUN, 2, dict.fromkeys(CELLS, 30.0))
         progress.starts(CELLS[3], "host/0")
     assert "own on sid" in screen.getvalue()
@@ -112,8 +113,8 @@ def test_exit_status(verdicts: tuple[Verdict, ...], status: int) -> None:
 
 
 def test_numbers() -> None:
-    assert show_matrix.number("--seed", "") is None
-    assert show_matrix.number("--seed", "42") == 42
+    assert number("--seed", "") is None
+    assert number("--seed", "42") == 42
     for text in ("x", "-1", "1.5", "٣"):
         with pytest.raises(UsageError, match="--seed takes a number"):
-            show_matrix.number("--seed", text)
+            number("--seed", text)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.cli.text import kernels
+from lvslab.cli.text import toolchain
 from lvslab.errors import UsageError
 from lvslab.kernel.toolchain import compilers, component, musl_programs
 from lvslab.kernel.toolchain.component import Built, Component
@@ -78,7 +78,7 @@ def test_the_list_tells_what_is_there_and_what_is_of_another_recipe() -> None:
     assert states == {"gcc-3.4.6": "built", "popt-1.19": "outdated", "musl-1.2.3": "not built"}
     folders = [rows[name]["folder"] for name in ("gcc-3.4.6", "popt-1.19", "musl-1.2.3")]
     assert folders == [str(current), str(old), None]
-    text = kernels.toolchains(list(rows.values())).splitlines()
+    text = toolchain.listed(list(rows.values())).splitlines()
     assert text[1].startswith("  gcc-3.4.6 ") and "  the C compiler for Linux 2.4 and 2.6  " in text[1]
     assert text[1].split()[-3:] == ["built", "61", "s"]
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from invoke import Collection
 
 from lvslab.cli.program import LabProgram
-from lvslab.cli.tasks.matrix import matrices
-from lvslab.cli.text import compare as show_compare
+from lvslab.cli.tasks import matrix as tasks
+from lvslab.cli.text import compare as text_of
 from lvslab.errors import UsageError
 from lvslab.matrix.compare.comparison import KINDS, Change, Comparison, compare, kind_of
 from lvslab.matrix.compare.factors import Observed, differing, likeness
@@ -86,7 +86,7 @@ def cause(old: Kept, new: Kept) -> tuple[tuple[str, ...], str]:
 def test_nothing_changed() -> None:
     found = compare(run(tried(), tried("2.6.32")), run(tried("2.6.32"), tried()))
     assert (found.changes, found.cells, found.checks, found.exit_code) == ((), 2, 2, 0)
-    assert "nothing changed" in show_compare.compared(found)
+    assert "nothing changed" in text_of.compared(found)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_checks_that_got_worse_better_new_and_gone() -> None:
     ]
     assert found.exit_code == 1
     assert found.counts == {"worse": 1, "better": 1, "flaky": 0, "new": 1, "gone": 1, "not done": 0}
-    text = show_compare.compared(found)
+    text = text_of.compared(found)
     assert (
         "1 got worse\n  web-nat a: passed -> failed\n    on: 6.12 with ipvsadm 1.31\n    a is wrong" in text
     )
@@ -170,7 +170,7 @@ def test_a_kernel_in_place_of_another_is_compared_with_it() -> None:
     assert (change.before.kernel, change.cell.kernel) == ("6.12", "/boot/bzImage")
     assert change.cause is not None
     assert change.cause.of == ("kernel",)
-    assert "kernel /boot/bzImage is compared with 6.12" in show_compare.compared(found)
+    assert "kernel /boot/bzImage is compared with 6.12" in text_of.compared(found)
 
 
 def test_tests_of_the_same_name_are_told_apart() -> None:
@@ -326,7 +326,7 @@ def test_a_run_that_has_not_ended() -> None:
         ("new", "6.12"),
         ("not done", "2.6.32"),
     ]
-    text = show_compare.compared(found)
+    text = text_of.compared(found)
     assert "the new run has not come to its end: 1 of its cells are not done" in text
     assert "gone" not in text
 
@@ -369,7 +369,7 @@ def test_any_two_runs(old: list[Result], new: list[Result]) -> None:
     assert kinds == sorted(kinds)
     for change in found.changes:
         assert (change.cause is None) == (not (change.old and change.new))
-    assert show_compare.compared(found).startswith(f"{found.cells} cells and ")
+    assert text_of.compared(found).startswith(f"{found.cells} cells and ")
 
 
 # --- commands ---------------------------------------------------------------------------------------------
@@ -382,7 +382,7 @@ def write(folder: Path, kept: Kept) -> str:
 
 
 def status(*words: str) -> int:
-    return LabProgram(Collection(matrices)).status_of(["./run", *words])
+    return LabProgram(Collection(tasks.group)).status_of(["./run", *words])
 
 
 def test_the_commands(

@@ -1,4 +1,4 @@
-"""Kernels as text for people."""
+"""Text of the commands for kernels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lvslab.cli.text.common import columns
+from lvslab.cli.text.layout import columns
 
 if TYPE_CHECKING:
     from lvslab.matrix.bisect import Trial
@@ -16,7 +16,7 @@ _LINES = 6  # of what a check says, as many as tell what is wrong
 
 
 def listed(found: Mapping[str, Any]) -> str:
-    """What ``kernel.list`` prints."""
+    """Text of ``kernel.list``."""
     there = {row["row"] for row in found["store"] if row["source"] != "tree"}
     rows = [("kernel", "how", "compiler", "arch", "here")]
     for row in found["catalogue"]:
@@ -39,7 +39,7 @@ def _store(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def shown(found: Mapping[str, Any]) -> str:
-    """What ``kernel.show`` prints."""
+    """Text of ``kernel.show``."""
     parts = []
     row = dict(found["row"] or {})
     if row:
@@ -76,25 +76,36 @@ def _words(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
+def built(found: Mapping[str, Any]) -> str:
+    """Text of ``kernel.build``."""
+    manifest = found["manifest"]
+    return (
+        f"Linux {manifest['release']} ({manifest['arch']}, {manifest['compiler']}), "
+        f"{len(manifest['modules'])} modules\n"
+        f"kept in:    {found['folder']}\n"
+        f"boot it:    ./run lab.up web-nat --kernel {found['name']}"
+    )
+
+
 def fetched(found: Mapping[str, Any]) -> str:
-    """What ``kernel.fetch`` prints."""
+    """Text of ``kernel.fetch``."""
     return "\n".join(found["files"])
 
 
 def imported(found: Mapping[str, Any]) -> str:
-    """What ``kernel.import`` prints."""
+    """Text of ``kernel.import``."""
     number = found["modules"]
     brought = f"{number or 'no'} module{'' if number == 1 else 's'}"
     return f"{found['name']} is in the store, with {brought}: ./run lab.up --kernel {found['name']}"
 
 
 def removed(found: Mapping[str, Any]) -> str:
-    """What ``kernel.rm`` prints."""
+    """Text of ``kernel.rm``."""
     return f"deleted: {', '.join(found['deleted'])}"
 
 
 def tried(result: Trial) -> str:
-    """What ``kernel.try`` prints: a line for each check that did not pass, a summary, and where to look."""
+    """Text of ``kernel.try``: a line for each check that did not pass, a summary, and where to look."""
     lines = [result.kernel] if result.kernel else []
     for found, case in result.unusual:
         told = f" ({case.bug})" if case.bug else ""
@@ -108,12 +119,3 @@ def tried(result: Trial) -> str:
     if result.evidence:
         lines.append(f"evidence: {result.evidence}")
     return "\n".join(lines)
-
-
-def toolchains(found: Sequence[Mapping[str, Any]]) -> str:
-    """What ``toolchain.list`` prints."""
-    rows = [("program", "what it is", "state", "built in")]
-    for row in found:
-        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f} s"
-        rows.append((row["name"], row["what"], row["state"], seconds))
-    return columns(rows)

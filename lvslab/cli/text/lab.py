@@ -1,0 +1,151 @@
+"""Text of the commands for labs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lvslab import text as folded
+from lvslab.cli.text.layout import columns, indented
+
+if TYPE_CHECKING:
+    from lvslab.boot.net.packets import Interface
+    from lvslab.check.load import Load
+    from lvslab.cluster.capture import Captured
+    from lvslab.commands import Up, Verified
+
+
+def listed(found: Sequence[Mapping[str, Any]]) -> str:
+    """Text of ``lab.list``."""
+    rows = [("lab", "nodes", "what it shows", "up as")]
+    rows += [(lab["lab"], str(lab["nodes"]), lab["title"], ", ".join(lab["up"]) or "-") for lab in found]
+    return columns(rows)
+
+
+def up(result: Up) -> str:
+    """Text of ``lab.up``."""
+    name = f" --name {result.name}" if result.name != result.lab else ""
+    parts = [
+        f"{result.lab} is up: kernel {result.kernel}, {_runs(result.accelerator)}",
+        nodes(result.nodes),
+    ]
+    if result.table:
+        director = next(name for name, node in result.nodes.items() if node["role"] == "director")
+        remark = f': ./run lab.exec {director}{name} --command "ipvsadm -Ln"'
+        table = folded.without_middle(indented(result.table), remark)
+        parts.append(f"the director's table after the first round\n{table}")
+    if result.distribution:
+        parts.append(_distribution(result.distribution))
+    parts.append(_steps(result.steps))
+    phases = [*result.phases.items(), ("in all", sum(result.phases.values()))]
+    parts.append("seconds: " + ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in phases))
+    first = next(iter(result.nodes))
+    parts.append(
+        f"log in:     ./run lab.ssh {first}{name}\n"
+        f"check:      ./run lab.check{name}\n"
+        f"transcript: ./run lab.transcript{name}\n"
+        f"end:        ./run lab.down{name}\n"
+        f"evidence:   {result.evidence}"
+    )
+    return "\n\n".join(parts)
+
+
+def nodes(found: Mapping[str, Any]) -> str:
+    """Table of nodes: name, role, addresses, state. Nodes that are alike share a line."""
+    rows = [("node", "role", "addresses", "state")]
+    for names in folded.runs(found, lambda node: (node["role"], _state(node), tuple(node["addresses"]))):
+        node = found[names[0]]
+        addresses = (
+            f"{card} {folded.span([found[name]['addresses'][card] for name in names])}"
+            for card in node["addresses"]
+        )
+        rows.append((folded.span(names), node["role"], ", ".join(addresses), _state(node)))
+    return columns(rows)
+
+
+def _state(node: Mapping[str, Any]) -> str:
+    return f"{node['state']}, service {node['service']}" if "service" in node else str(node["state"])
+
+
+def status(found: Mapping[str, Any]) -> str:
+    """Text of ``lab.status``."""
+    kernel = found.get("versions", {}).get("kernel", "(booting)")
+    runs = _runs(found.get("accelerator", ""))
+    about = f"{found['lab']} is up as '{found['name']}', kernel {kernel}, {runs}"
+    steps = found.get("steps")
+    parts = [about, nodes(found["nodes"])]
+    parts.append(_steps(steps) if steps else "the how-to has not been applied: ./run lab.apply")
+    if found.get("distribution"):
+        parts.append(_distribution(found["distribution"]))
+    return "\n\n".join([*parts, f"evidence: {found['evidence']}"])
+
+
+def load(found: Load) -> str:
+    """Text of ``lab.load``."""
+    errors = ", ".join(f"{kind} {count}" for kind, count in found.errors.items() if count)
+    each = " each" if len(found.clients) > 1 else ""
+    rows = [("real server", "weight", "connections", "share", "by weight")]
+    rows += [
+        (row.server, str(row.weight), str(row.connections), f"{row.share:.1%}", f"{row.by_weight:.1%}")
+        for row in found.servers
+    ]
+    return "\n\n".join(
+        [
+            f"{found.service} ({found.scheduler}) through {found.director}, for {found.seconds:.1f} s, from "
+            f"{', '.join(found.clients)}: {found.connections} connections at a time{each}",
+            f"  answers      {found.requests}, {found.requests_per_second:.1f} a second\n"
+            f"  bytes        {found.bytes_per_second:.0f} a second\n"
+            f"  an answer    {1000 * found.median:.1f} ms (median), {1000 * found.slowest:.1f} ms at most\n"
+            f"  errors       {errors or 'none'}",
+            columns(rows),
+        ]
+    )
+
+
+def capturing(interfaces: Sequence[Interface]) -> str:
+    """Text of ``lab.capture`` when it begins."""
+    return f"capturing at {', '.join(each.title for each in interfaces)}; Ctrl-C ends it"
+
+
+def captured(found: Captured) -> str:
+    """Text of ``lab.capture`` when it ends."""
+    each = ", ".join(f"{interface} {count}" for interface, count in found.packets.items())
+    return f"{sum(found.packets.values())} packets at {found.node} ({each}), {found.dropped} dropped"
+
+
+def ended(names: Sequence[str]) -> str:
+    """Text of ``lab.down``."""
+    return f"ended: {', '.join(names)}" if names else "no lab is up"
+
+
+def verified(result: Verified) -> str:
+    """Text of ``lab.verify``."""
+    rows = [("check", "outcome", "seconds")]
+    rows += [(case.name, case.outcome, f"{case.seconds:.2f}") for case in result.checked.cases]
+    messages = [f"{case.name}\n{indented(case.message)}" for case in result.checked.cases if case.message]
+    about = f"{result.up.lab}: kernel {result.up.kernel}, {_runs(result.up.accelerator)}"
+    parts = [about, _steps(result.up.steps), _distribution(result.up.distribution), columns(rows), *messages]
+    if result.checked.measured:
+        parts.append(columns([("measured", ""), *result.checked.measured.items()]))
+    return "\n\n".join([*parts, f"evidence: {result.up.evidence}"])
+
+
+def _runs(accelerator: str) -> str:
+    """The accelerator in words; directors without one run on this machine's own kernel."""
+    return "this machine's own" if accelerator == "none" else accelerator
+
+
+def _distribution(distribution: Mapping[str, Mapping[str, int]]) -> str:
+    total = sum(row["observed"] for row in distribution.values())
+    rows = [("real server", "expected", "observed")]
+    ordered = {name: distribution[name] for name in folded.in_order(list(distribution))}
+    for names in folded.runs(ordered, lambda row: (row["expected"], row["observed"])):
+        counts, each = ordered[names[0]], " each" if len(names) > 1 else ""
+        rows.append((folded.span(names), f"{counts['expected']}{each}", f"{counts['observed']}{each}"))
+    return f"who answered {total} requests, and who should have\n{columns(rows)}"
+
+
+def _steps(steps: Mapping[str, int]) -> str:
+    text = f"steps: {steps['total']}, failed: {steps['failed']}"
+    expected = steps["expected_failures"]
+    return text + (f", failed as howto.md says they do: {expected}" if expected else "")
