@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import stat
@@ -20,6 +21,16 @@ from lvslab.boot.vm import qemu
 from lvslab.boot.vm.qemu import Machine
 
 DebMaker = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Undo what a command line does to loggers, or a later test of the same process misses messages."""
+    loggers = [logging.getLogger(name) for name in ("lvslab", "lvslab.progress", "invoke", "paramiko")]
+    before = [(logger, logger.handlers, logger.level) for logger in loggers]
+    yield
+    for logger, handlers, level in before:
+        logger.handlers, logger.level = handlers, level
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ class _Relay(logging.Handler):
     def close(self) -> None:
         self._logger.removeHandler(self)
         self._logger.propagate = True
+        self._logger.setLevel(logging.NOTSET)
         super().close()
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -8,7 +8,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,15 +58,6 @@ def execute(c: Context, node: str, command: str) -> None:
     """Run a command on a node."""
     print(json.dumps({"node": node, "command": command}))
     raise Exit(code=7)
-
-
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("lvslab", "invoke", "paramiko")]
-    before = [(logger, logger.handlers, logger.level) for logger in loggers]
-    yield
-    for logger, handlers, level in before:
-        logger.handlers, logger.level = handlers, level
 
 
 def run(*words: str) -> int:
