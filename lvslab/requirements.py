@@ -1,43 +1,91 @@
-"""The Debian packages that lvslab needs, off the lists that ``run`` reads too."""
+"""What this machine needs for lvslab, and how its distribution calls and installs that.
+
+The lists of packages and the distributions (``host/ID.txt``) are files that ``run`` reads too.
+"""
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 Needed = Literal["packages.txt", "packages-build.txt"]
 
+_HERE = Path(__file__).parent
+
 
 @dataclass(frozen=True)
 class Need:
-    """A package, the program or file (a pattern) that it brings, and what that is for."""
+    """A package, the program or file (a pattern) that it provides, and its purpose."""
 
     package: str
     provides: str
     purpose: str
 
 
+@dataclass(frozen=True)
+class Distribution:
+    """A distribution of the user's machine; ``host/debian.txt`` says what the fields are.
+
+    ``packages`` are by Debian's name: the name here, and the file if that is another one.
+    """
+
+    name: str
+    advice: str
+    guests: str | None = None
+    packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def os_release() -> dict[str, str]:
+    """Return the fields of this machine's /etc/os-release."""
+    lines = Path(os.environ.get("LVSLAB_OS_RELEASE", "/etc/os-release")).read_text().splitlines()
+    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+    return {name: "".join(shlex.split(value)) for name, _, value in pairs}
+
+
+def distribution() -> Distribution:
+    """Return this machine's distribution; Debian for one that lvslab does not know."""
+    fields = os_release()
+    ids = [*f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".split(), "debian"]
+    files = (_HERE / "host" / f"{name}.txt" for name in ids)
+    values: dict[str, str] = {}
+    packages = {}
+    for line in next(file for file in files if file.exists()).read_text().splitlines():
+        word, _, value = line.partition(" ")
+        if word == "package":
+            called, *here = value.split()
+            packages[called] = tuple(here)
+        elif word and word != "#":
+            values[word] = value.strip()
+    return Distribution(values["name"], values["advice"], values.get("guests"), packages)
+
+
 def listed(name: Needed) -> Iterator[Need]:
-    """The rows of a list."""
-    for line in (Path(__file__).parent / name).read_text().splitlines():
+    """Read a list of packages, with their names on this machine's distribution."""
+    called = distribution().packages
+    for line in (_HERE / name).read_text().splitlines():
         if line.strip() and not line.startswith("#"):
-            yield Need(*line.split(maxsplit=2))
+            package, provides, purpose = line.split(maxsplit=2)
+            here = called.get(package, (package,))
+            yield Need(here[0], here[1] if len(here) > 1 else provides, purpose)
 
 
 def there(provides: str, path: str | None = None) -> bool:
-    """Whether this machine has a program, in ``path`` where that is given in place of PATH, or a file."""
+    """Return whether this machine has a program (in ``path`` instead of PATH) or file."""
     if provides.startswith("/"):
         return any(Path("/").glob(provides[1:]))
     return shutil.which(provides, path=path) is not None
 
 
-def package_of(provides: str) -> str:
-    """The Debian package that brings a program or file of the lists; else one of its name."""
-    for name in ("packages.txt", "packages-build.txt"):
-        for need in listed(name):
-            if need.provides == provides:
-                return need.package
-    return provides
+def install(*wanted: str) -> str:
+    """Return the command that installs the packages of these programs and files.
+
+    What is in no list is taken for the name of a package.
+    """
+    names: tuple[Needed, ...] = ("packages.txt", "packages-build.txt")
+    packages = {need.provides: need.package for name in names for need in listed(name)}
+    return " ".join([distribution().advice, *dict.fromkeys(packages.get(each, each) for each in wanted)])

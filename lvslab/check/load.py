@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from lvslab import requirements
 from lvslab.check import rounds
 from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.director import Reading
@@ -106,7 +107,7 @@ def load(
 
     check_bounds(seconds, connections)
     if shutil.which(wrk.PROGRAM) is None:
-        raise MachineError("this machine has no wrk", "apt-get install wrk")
+        raise MachineError("this machine has no wrk", requirements.install("wrk"))
     with attach(name) as running:
         director = director or next(iter(running.lab.directors))
         if director not in running.lab.directors:

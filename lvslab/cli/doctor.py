@@ -58,7 +58,7 @@ def _distribution() -> Finding:
 def _programs() -> Iterator[Finding]:
     for need in requirements.listed("packages.txt"):
         there = requirements.there(need.provides)
-        remedy = "" if there else f"apt-get install {need.package}"
+        remedy = "" if there else requirements.install(need.provides)
         yield Finding(need.provides, there, f"{need.package}: {need.purpose}", remedy)
     builds = requirements.listed("packages-build.txt")
     lacking = [need.package for need in builds if not requirements.there(need.provides)]

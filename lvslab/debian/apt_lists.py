@@ -7,11 +7,10 @@ does, with the keys of Debian's archive.
 from __future__ import annotations
 
 import re
-import shlex
 from functools import cache
 from pathlib import Path
 
-from lvslab import paths
+from lvslab import paths, requirements
 from lvslab.cache import store
 from lvslab.errors import CommandFailed, MachineError, UsageError
 from lvslab.run import run
@@ -25,16 +24,9 @@ ARCHIVE_SECURITY = "http://archive.debian.org/debian-security/"
 ROLLING = ("sid", "unstable", "experimental")
 
 
-def os_release() -> dict[str, str]:
-    """The fields of this machine's /etc/os-release."""
-    lines = Path("/etc/os-release").read_text().splitlines()
-    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
-    return {name: "".join(shlex.split(value)) for name, _, value in pairs}
-
-
 def is_own(release: str) -> bool:
-    """Whether ``release`` is what this machine runs."""
-    fields = os_release()
+    """Return whether this machine runs the Debian ``release``."""
+    fields = requirements.os_release()
     return fields.get("ID") == "debian" and fields.get("VERSION_CODENAME") == release
 
 
@@ -43,7 +35,7 @@ def options(release: str) -> tuple[str, ...]:
     if not KEYRING.exists():
         raise MachineError(
             f"without {KEYRING} nothing verifies packages of Debian {release}",
-            "apt install debian-archive-keyring",
+            requirements.install("debian-archive-keyring"),
         )
     place = _place(release)
     return (

@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, cast
 
-from lvslab import paths
+from lvslab import paths, requirements
 from lvslab.cache import store
 from lvslab.debian import apt_lists
 from lvslab.errors import BuildError, CommandFailed, MachineError
@@ -187,14 +187,15 @@ def copy_member(package: Path, path: str, target: IO[bytes]) -> None:
 
 
 def distribution() -> str:
-    """Which distribution's packages these are, such as ``debian-12``. Raises MachineError where it has
-    no apt."""
-    fields = apt_lists.os_release()
+    """Return whose packages guests are made of, such as ``debian-12``. Raises MachineError without apt."""
+    fields = requirements.os_release()
     if not Path("/usr/bin/apt-get").exists():
         raise MachineError(
             f"{fields.get('PRETTY_NAME', 'this distribution')} has no apt",
             "guest images are made of Debian's packages: use Debian 12 or later",
         )
+    if other := requirements.distribution().guests:
+        return f"debian-{other}"
     return f"{fields.get('ID', 'unknown')}-{fields.get('VERSION_ID', 'unknown')}"
 
 
@@ -212,7 +213,8 @@ def _action(names: Sequence[str], dependencies: bool) -> list[str]:
 
 
 def _other(release: str | None) -> str | None:
-    """None for this machine's own release, which its own apt configuration serves."""
+    """Return None for this machine's own release, which its own apt configuration serves."""
+    release = release or requirements.distribution().guests
     return None if release is None or apt_lists.is_own(release) else release
 
 

@@ -30,6 +30,7 @@ def checkout(tmp_path: Path) -> Path:
     packages = "# comment\n\ncoreutils  ls      lists\nbase-files  /*tc/passwd  a pattern\n"
     (root / "lvslab/packages.txt").write_text(packages)
     (root / "lvslab/packages-build.txt").write_text("# comment\ncoreutils  ls  lists\n")
+    shutil.copytree(PROJECT / "lvslab/host", root / "lvslab/host")
     (root / "pyproject.toml").touch()
     (root / "requirements.lock").touch()
     python = root / ".venv/bin/python"
@@ -96,6 +97,37 @@ def test_another_distribution_is_told_what_to_install(
         "run: this is Fedora Linux 42, and run can install packages only on Debian."
         " Please install what Debian calls: ipvs-tool other\n"
     )
+
+
+def test_a_distribution_is_one_file(checkout: Path, tmp_path: Path, shell: list[str]) -> None:
+    packages = checkout / "lvslab/packages.txt"
+    packages.write_text(
+        packages.read_text() + "tool  no-such-program  x\nlib-dev  /no/such/*  y\nother  /etc/passwd  z\n"
+    )
+    brought = tmp_path / "brought"
+    (tmp_path / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
+    installer = tmp_path / "install"
+    installer.write_text(
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/asked; [ -e {tmp_path}/lists ] && : >{brought}\n'
+    )
+    refresher = tmp_path / "refresh"
+    refresher.write_text(f"#!/bin/sh\n: >{tmp_path}/lists\n")
+    for script in (tmp_path / "sudo", installer, refresher):
+        script.chmod(0o755)
+    (checkout / "lvslab/host/otherix.txt").write_text(
+        f"# a comment\nname Otherix\ninstall {installer} --yes\nrefresh {refresher}\nadvice get\n"
+        f"package tool tools {brought}\npackage lib-dev libs {brought}\npackage unused u\n"
+    )
+    system = tmp_path / "os-release"
+    system.write_text('ID=derived\nID_LIKE="otherix debian"\n')
+    environment = {"LVSLAB_OS_RELEASE": str(system), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = call([*shell, str(checkout / "run"), "lab.up"], **environment)
+    assert done.stderr == "run: installing packages: tools libs\nrun: fetching the package lists\n"
+    assert done.returncode == 0
+    assert (tmp_path / "asked").read_text() == "--yes tools libs\n" * 2
+    # What is there under its name here is not asked for again.
+    done = call([*shell, str(checkout / "run"), "lab.up"], **environment)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

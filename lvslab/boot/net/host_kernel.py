@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Mapping
 
+from lvslab import requirements
 from lvslab.errors import MachineError
 from lvslab.run import run
 
@@ -50,7 +51,7 @@ def versions() -> Mapping[str, str]:
         raise MachineError(
             f"a Mininet director uses this machine's own {' and '.join(PROGRAMS)}, and it has no "
             + " and no ".join(missing),
-            f"apt-get install {' '.join(missing)}; or {_INSTEAD}",
+            f"{requirements.install(*missing)}; or {_INSTEAD}",
         )
     return {"kernel": release, "iptables": _version("iptables"), "ipvsadm": _version("ipvsadm")}
 

@@ -245,15 +245,14 @@ def _read(place: Path) -> Built | None:
 
 def _check_machine(component: Component) -> None:
     if missing := lacking([component]):
-        brought = dict.fromkeys(requirements.package_of(program) for program in missing)
         raise MachineError(
             f"building {component.name} takes {', '.join(missing)}, which this machine lacks",
-            f"apt-get install --no-install-recommends {' '.join(brought)}",
+            requirements.install(*missing),
         )
     if not Path("/usr/include/stdio.h").exists():
         raise MachineError(
             f"building {component.name} takes the headers of the C library",
-            "apt-get install --no-install-recommends libc6-dev",
+            requirements.install("/usr/include/stdio.h"),
         )
     folders.need_space(folder(), _SPACE, f"building {component.name}")
 

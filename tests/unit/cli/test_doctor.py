@@ -44,8 +44,8 @@ def test_whatever_is_missing_comes_with_a_remedy(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("LVSLAB_ACCELERATOR", "tcg")
     found = findings()
     missing = {what: finding.remedy for what, finding in found.items() if finding.ok is False}
-    assert missing["qemu-system-x86_64"] == "apt-get install qemu-system-x86"
-    assert missing["mnexec"] == "apt-get install mininet"
+    assert missing["qemu-system-x86_64"] == "apt-get install --no-install-recommends qemu-system-x86"
+    assert missing["mnexec"] == "apt-get install --no-install-recommends mininet"
     assert missing["root"] == "labs need root: sudo ./run ..."
     assert all(missing.values())
     assert not any(finding.remedy for finding in found.values() if finding.ok)

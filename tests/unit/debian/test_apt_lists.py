@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lvslab import requirements
 from lvslab.debian import apt_lists
 from lvslab.errors import MachineError, UsageError
 
@@ -88,7 +89,7 @@ def test_without_debians_keys(tmp_path: Path) -> None:
     apt_lists.KEYRING.unlink()
     with pytest.raises(MachineError, match="nothing verifies packages of Debian sid") as caught:
         apt_lists.options("sid")
-    assert caught.value.hint == "apt install debian-archive-keyring"
+    assert caught.value.hint == "apt-get install --no-install-recommends debian-archive-keyring"
 
 
 @pytest.mark.parametrize("release", ["", "../x", "a b", "Sid", "12"])
@@ -118,7 +119,7 @@ def test_a_release_that_no_mirror_has(served: Callable[[str], None], cache: Path
 
 
 def test_this_machines_own_release(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apt_lists, "os_release", lambda: {"ID": "debian", "VERSION_CODENAME": "bookworm"})
+    monkeypatch.setattr(requirements, "os_release", lambda: {"ID": "debian", "VERSION_CODENAME": "bookworm"})
     assert apt_lists.is_own("bookworm") and not apt_lists.is_own("trixie")
-    monkeypatch.setattr(apt_lists, "os_release", lambda: {"ID": "other", "VERSION_CODENAME": "bookworm"})
+    monkeypatch.setattr(requirements, "os_release", lambda: {"ID": "other", "VERSION_CODENAME": "bookworm"})
     assert not apt_lists.is_own("bookworm")
