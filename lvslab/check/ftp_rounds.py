@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvslab.check import rounds, schedulers
+from lvslab.check.forwarding.facts import ClusterFacts, Probe
 from lvslab.check.ftp_verdict import FtpFacts, Visit, explained
 from lvslab.check.ipvs import director
 from lvslab.check.ipvs.features import lacking
@@ -18,7 +19,6 @@ from lvslab.check.ipvs.table import Service
 from lvslab.check.probes import SeenHere
 from lvslab.check.traffic import ftp
 from lvslab.check.traffic.ftp import FtpFailed, Method, Session
-from lvslab.check.verdict import ClusterFacts, Probe
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ def facts(lab: Testbed, address: str = "") -> FtpFacts:
     return FtpFacts(
         address=target,
         port=service.port,
+        forwarding=service.destinations[0].forwarding,
         helper_ports=_helper_ports(apps),
         entries=parse_entries(entries),
         names=_names(lab),

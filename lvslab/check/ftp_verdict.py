@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from lvslab.boot.services import ftp
+from lvslab.check.forwarding import method_for
+from lvslab.check.forwarding.facts import ClusterFacts, Finding
 from lvslab.check.ipvs.listing import Entry
-from lvslab.check.ipvs.table import address_of, endpoint
+from lvslab.check.ipvs.table import Forwarding, address_of, endpoint
 from lvslab.check.traffic.ftp import PASSIVE, FtpFailed, Transfer
-from lvslab.check.verdict import ClusterFacts, Finding, diagnose
+from lvslab.check.verdict import diagnose
 from lvslab.errors import CheckFailed
 
 _UNADJUSTED = re.compile(r"2\.6\.3[789]\b")
@@ -32,8 +34,9 @@ class Visit:
 
 @dataclass(frozen=True)
 class FtpFacts:
-    """What a director knows of FTP through its virtual service ``address``:``port``.
+    """A director's knowledge of FTP through its virtual service ``address``:``port``.
 
+    ``forwarding`` is the service's forwarding method.
     ``helper_ports`` are those on which its FTP helper works, () where that is not loaded. ``lacking`` says
     why the helper of this kernel cannot do what is asked of it (EPSV, EPRT, IPv6), None where it can.
     ``entries`` are the connections that it remembers, ``names`` the real servers by their addresses, and
@@ -42,6 +45,7 @@ class FtpFacts:
 
     address: str
     port: int
+    forwarding: Forwarding
     helper_ports: tuple[int, ...]
     entries: tuple[Entry, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
@@ -181,7 +185,9 @@ def _stalled(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
 
 
 def _helper(method: str, facts: FtpFacts) -> Iterator[Finding]:
-    if not facts.helper_ports:
+    if why := method_for(facts.forwarding).unforeseen:
+        yield Finding(why, "see whether the data connection passes through the director at all")
+    elif not facts.helper_ports:
         yield Finding(
             "the FTP helper is not loaded on the director: IPVS does not read what client and server agree "
             "on, so it neither rewrites the reply to PASV nor knows of data connections",

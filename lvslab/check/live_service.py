@@ -1,5 +1,6 @@
-"""A virtual service of a check's own: made, changed and used on a director that runs, and beside it the
-model of the same service, which goes through the same.
+"""A virtual service of a check's own on a running director, compared with a simulated one.
+
+Every change and connection is made on both.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from lvslab.check import exact_test, verdict
+from lvslab.check.forwarding import method_for
 from lvslab.check.ipvs import director
-from lvslab.check.ipvs.table import endpoint
+from lvslab.check.ipvs.table import Forwarding, endpoint
 from lvslab.check.schedulers import NOBODY, Server, SimulatedService, model_for
 from lvslab.check.traffic.held import HeldConnection, HeldConnections
 from lvslab.check.traffic.http import RequestFailed
@@ -23,10 +25,16 @@ if TYPE_CHECKING:
     from lvslab.cluster.cluster import Cluster
 
 
+_LISTENING = 80
+"""The port that real servers listen on."""
+
+
 @dataclass(frozen=True)
 class Place:
-    """What a virtual service is for: a TCP port of an address, or, with a ``mark``, packets that a firewall
-    rule marks; ``port`` is the one that clients connect to."""
+    """The traffic of a virtual service: a TCP port of an address, or packets with a firewall ``mark``.
+
+    ``port`` is the one that clients connect to.
+    """
 
     address: str
     port: int
@@ -34,22 +42,22 @@ class Place:
 
     @property
     def option(self) -> str:
-        """How ipvsadm is told of it."""
+        """The options of ipvsadm that name the service."""
         return f"-f {self.mark}" if self.mark else f"-t {endpoint(self.address, self.port)}"
 
     @property
     def name(self) -> str:
-        """How a listing's row is called (see ``ipvs_table.service_name``)."""
+        """The name of the service's row in a listing (see ``table.service_name``)."""
         return f"firewall mark {self.mark}" if self.mark else endpoint(self.address, self.port)
 
 
 class LiveService:
-    """A virtual service on the director of ``cluster``, by masquerading, and its model.
+    """A virtual service on a director, and its model.
 
-    ``servers`` maps the names that the real servers' pages bear to their addresses; all listen on port 80.
-    ``expected`` and ``observed`` grow with each connection. Where the scheduler draws they are the same, and
-    ``check`` looks at how likely these servers were. ``modelled`` is the scheduler that the model believes
-    in, where that shall be another one than the director's.
+    ``servers`` maps the names on the real servers' pages to their addresses; all listen on port 80, and are
+    reached by ``forwarding``. ``expected`` and ``observed`` hold one server for each connection. Where the
+    scheduler draws they are the same, and ``check`` tests how likely these servers were. Raises CheckFailed
+    where there is no model of ``forwarding``.
     """
 
     def __init__(
@@ -61,7 +69,11 @@ class LiveService:
         held: HeldConnections,
         *,
         kernel: str,
+        forwarding: Forwarding = "masquerading",
     ) -> None:
+        self._method = method_for(forwarding)
+        if why := self._method.unforeseen:
+            raise CheckFailed(f"the connections of {place.name} cannot be foreseen: {why}")
         self.place = place
         self.expected: list[str] = []
         self.observed: list[str] = []
@@ -88,7 +100,7 @@ class LiveService:
 
     @property
     def model(self) -> SimulatedService:
-        """The model as it is now. Raises CheckFailed before ``make``."""
+        """The model in its present state. Raises CheckFailed before ``make``."""
         if self._model is None:
             raise CheckFailed(f"the service {self.place.name} has not been made yet")
         return self._model
@@ -102,8 +114,11 @@ class LiveService:
         flags: Sequence[str] = (),
         modelled: str = "",
     ) -> None:
-        """Make the service with servers of these ``weights``, added in this order; some may have an upper
-        threshold of connections."""
+        """Make the service with servers of these ``weights``, added in this order.
+
+        ``thresholds`` are upper thresholds, in connections. ``modelled`` is the scheduler of the model,
+        where it is to differ from the director's.
+        """
         options = f" -b {','.join(flags)}" if flags else ""
         commands = [f"ipvsadm -A {self.place.option} -s {scheduler}{options}"]
         commands += [self._adding(name, weight, thresholds.get(name, 0)) for name, weight in weights.items()]
@@ -114,7 +129,7 @@ class LiveService:
         self._model = self._with_counts(model)
 
     def schedule_by(self, scheduler: str, *, modelled: str = "") -> None:
-        """Change the scheduler; to one that it does not have."""
+        """Change the scheduler to another one; ``modelled`` is as for `make`."""
         self._node.execute(f"ipvsadm -E {self.place.option} -s {scheduler}")
         self._model = self.model.scheduled_by(model_for(modelled or scheduler, self._kernel))
 
@@ -124,21 +139,21 @@ class LiveService:
         self._model = self.model.add(self._server(name, weight))
 
     def edit(self, name: str, weight: int, *, modelled: int | None = None) -> None:
-        """Give the server ``name`` another weight; ``modelled`` is what the model is told."""
-        self._node.execute(f"ipvsadm -e {self.place.option} -r {self._addresses[name]}:80 -m -w {weight}")
+        """Give the server ``name`` another weight; ``modelled`` is that of the model, where it differs."""
+        self._node.execute(f"ipvsadm -e {self._reaching(name)} {self._method.option} -w {weight}")
         self._model = self.model.edit(name, weight if modelled is None else modelled)
 
     def remove(self, name: str) -> None:
-        """Remove the server ``name``, whatever connections it has."""
-        self._node.execute(f"ipvsadm -d {self.place.option} -r {self._addresses[name]}:80")
+        """Remove the server ``name``, which may have connections."""
+        self._node.execute(f"ipvsadm -d {self._reaching(name)}")
         self._model = self.model.remove(name)
 
     def connect(self, count: int = 1, *, source: str = "", to: str = "") -> None:
-        """Make ``count`` connections, one after the other, and hold them; from the client's address
-        ``source``, ``to`` another address than the service's where a mark brings it there.
+        """Make ``count`` connections, one after the other, and hold them.
 
-        One that the director refuses counts as given to NOBODY. Raises RequestFailed for any other that
-        does not come about.
+        They come from the client's address ``source``, and go ``to`` another address than the service's
+        where a mark brings them there. One that is refused counts as given to NOBODY. Raises RequestFailed
+        where a connection fails in another way.
         """
         address = to or self.place.address
         for _ in range(count):
@@ -162,8 +177,7 @@ class LiveService:
                 self._open.append((name, made))
 
     def finish(self, *places: int) -> None:
-        """End the open connections at these ``places``, counted from the oldest that is open; -1 is the
-        newest."""
+        """End the open connections with these indices: 0 is the oldest, -1 the newest."""
         for name, connection in [self._open[place] for place in places]:
             connection.finish()
             self._open.remove((name, connection))
@@ -175,10 +189,10 @@ class LiveService:
         self.finish(*range(len(self._open)))
 
     def check(self) -> None:
-        """Servers were chosen as the model says, and the director counts the connections that it says.
+        """Compare the chosen servers and the director's counts of connections with the model's.
 
-        Where the scheduler draws, a right one fails with a probability of at most ``chance.FALSE_ALARM``.
-        Raises CheckFailed.
+        Where the scheduler draws, a correct one fails with a probability of at most
+        ``exact_test.FALSE_ALARM``. Raises CheckFailed.
         """
         verdict.sequence_matches(self.expected, self.observed)
         exact_test.draws_hold("connections", self._draws)
@@ -191,17 +205,27 @@ class LiveService:
                 for name in sorted({*counted, *wanted})
                 if counted.get(name) != wanted.get(name)
             ]
-            raise CheckFailed("\n".join(lines), "is somebody else using it, or has it taken too long?")
+            raise CheckFailed(
+                "\n".join(lines), "are there other clients, or have connections expired meanwhile?"
+            )
 
     def _adding(self, name: str, weight: int, threshold: int = 0) -> str:
         upper = f" -x {threshold}" if threshold else ""
-        return f"ipvsadm -a {self.place.option} -r {self._addresses[name]}:80 -m -w {weight}{upper}"
+        return f"ipvsadm -a {self._reaching(name)} {self._method.option} -w {weight}{upper}"
+
+    def _reaching(self, name: str) -> str:
+        return f"{self.place.option} -r {endpoint(self._addresses[name], self._port)}"
+
+    @property
+    def _port(self) -> int:
+        """The port of the destinations."""
+        return self._method.destination_port(self.place.port, _LISTENING)
 
     def _server(self, name: str, weight: int, threshold: int = 0) -> Server:
-        return Server(name, weight, address=self._addresses[name], port=80, threshold=threshold)
+        return Server(name, weight, address=self._addresses[name], port=self._port, threshold=threshold)
 
     def _with_counts(self, model: SimulatedService) -> SimulatedService:
-        """A server that belonged to an earlier service of the same name still has its connections."""
+        """Return ``model`` with the connections that servers still have from an earlier service."""
         counts = {name: (active, inactive) for name, active, inactive in self._counts()}
         return replace(
             model,

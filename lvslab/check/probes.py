@@ -8,11 +8,11 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from lvslab.check.forwarding.facts import Probe
 from lvslab.check.ipvs.table import endpoint
 from lvslab.check.traffic import http
 from lvslab.check.traffic.http import RequestFailed
 from lvslab.check.traffic.namespace import NamespaceThread
-from lvslab.check.verdict import Probe
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:

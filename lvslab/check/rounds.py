@@ -1,5 +1,4 @@
-"""A round of requests to a virtual web service: what should come of it, what came of it, and what the
-others saw."""
+"""Rounds of requests to a virtual web service, with a forecast, and the counts of all who took part."""
 
 from __future__ import annotations
 
@@ -8,18 +7,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, TypeVar
 
 from lvslab.check import schedulers, verdict
+from lvslab.check.forwarding import method_for
+from lvslab.check.forwarding.facts import ClusterFacts, ServerFacts
 from lvslab.check.ipvs.director import Reading, await_calm, read, settled, table_of_steps
 from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.table import Destination, Service, address_of, endpoint, scan_order
-from lvslab.check.probes import Seen, SeenByAgent, SeenHere, default_gateway
+from lvslab.check.probes import Seen, SeenByAgent, SeenHere
 from lvslab.check.traffic import access_log, http
 from lvslab.check.traffic.http import Reply, RequestFailed
 from lvslab.check.traffic.namespace import NamespaceThread
-from lvslab.check.verdict import ClusterFacts, ServerFacts
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ _NOTHING = Counters(0, 0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Round:
-    """One round. ``forecast`` and ``observed`` are server names in the order of the requests.
+    """One round of requests.
 
-    ``director`` and ``logged`` count these requests by server, in the director's table of connections
-    and in the servers' access logs; ``sources`` are the addresses that the servers saw these requests
-    come from.
+    ``forecast`` and ``observed`` are server names in the order of the requests. ``director`` and ``logged``
+    count the requests by server, in the director's connection table and in the access logs; ``sources`` are
+    the client addresses in those logs; ``table`` is the output of ``ipvsadm -Ln`` after the round.
     """
 
     service: str
@@ -60,22 +61,22 @@ class Round:
 
     @property
     def expected_counts(self) -> dict[str, int]:
-        """How many requests each server should have had."""
+        """The number of requests that each server should have answered."""
         return dict(Counter(self.forecast))
 
     @property
     def observed_counts(self) -> dict[str, int]:
-        """How many requests each server answered."""
+        """The number of requests that each server answered."""
         return dict(Counter(self.observed))
 
 
 def web_services(cluster: Cluster, director: str) -> tuple[Service, ...]:
-    """The virtual services that the steps make and behind which every server is a web server of the lab."""
+    """Return the virtual services of the steps that have only web servers of the lab behind them."""
     return services_of(cluster, table_of_steps(cluster, director), "http")
 
 
 def services_of(cluster: Cluster, table: Sequence[Service], kind: str) -> tuple[Service, ...]:
-    """Those of ``table`` behind which every server is one of the lab, of that ``kind`` in ``lab.yaml``."""
+    """Return the services of ``table`` whose servers are all of that ``kind`` in ``lab.yaml``."""
     served = {
         endpoint(str(address), service.port)
         for node in cluster.lab.real_servers.values()
@@ -104,7 +105,9 @@ def unforeseen(cluster: Cluster, service: Service) -> str:
 
     Raises CheckFailed where there is no model of its scheduler.
     """
-    return model_of(cluster, service).unforeseen
+    methods = dict.fromkeys(server.forwarding for server in service.destinations)
+    reasons = [model_of(cluster, service).unforeseen, *(method_for(name).unforeseen for name in methods)]
+    return next(filter(None, reasons), "")
 
 
 def refuse_unforeseen(cluster: Cluster, service: Service) -> None:
@@ -112,7 +115,7 @@ def refuse_unforeseen(cluster: Cluster, service: Service) -> None:
     if why := unforeseen(cluster, service):
         raise CheckFailed(
             f"the servers that answer at {service} cannot be foreseen: {why}",
-            "a check with a LiveService compares how often each was chosen with how likely that was",
+            "where a scheduler draws, or looks at ports, a check with a LiveService can compare",
         )
 
 
@@ -125,12 +128,12 @@ def take(
     count: int,
     service: str = "",
 ) -> Round:
-    """Send ``count`` requests from ``client``, one after the other, to a web service of ``director``: the
-    first one, or the one that is called ``service`` (``66.199.240.50:80``).
+    """Send ``count`` requests from ``client``, one after the other, to a web service of ``director``.
 
-    ``namespaces`` gives the thread that lives in a Mininet host's network namespace. A round during
-    which the director forgot an old connection is taken again, since no model can foresee its sequence.
-    Raises CheckFailed, with the likely causes, where a request is not answered.
+    The service is the first one, or the one named ``service`` (``66.199.240.50:80``). ``namespaces`` returns
+    the thread in a Mininet host's network namespace. A round during which an old connection expired on the
+    director is repeated, since no model can foresee its sequence. Raises CheckFailed, with the likely
+    causes, where a request is not answered.
     """
     wanted = _wanted(web_services(cluster, director), service, director)
     return undisturbed(
@@ -139,8 +142,11 @@ def take(
 
 
 def undisturbed(cluster: Cluster, director: str, take: Callable[[], tuple[T, bool]]) -> T:
-    """What ``take`` takes, which says whether the director forgot a connection meanwhile. If so it is taken
-    again: a few times at once, then once more when the director is not about to forget any."""
+    """Call ``take`` until no connection expired on the director during the call; return its result.
+
+    ``take`` returns the result, and whether a connection expired. It is called up to three times at once,
+    and a last time when no connection is about to expire.
+    """
     for _ in range(_ATTEMPTS):
         begun = time.monotonic()
         taken, forgotten = take()
@@ -213,10 +219,10 @@ def _take(
 def _forecast(
     cluster: Cluster, service: Service, model: Model, now: Reading, client: str, count: int
 ) -> schedulers.Forecast:
-    """What the scheduler's model makes of ``service`` as the steps describe it, with today's connections.
+    """Forecast ``count`` requests to ``service``, as the steps make it, with its present connections.
 
-    What the scheduler remembers is what as many requests in turn leave behind as the counters have. A
-    persistent service asks it once for each client, or network of clients, and remembers the server itself.
+    A scheduler's memory is taken to be that after as many requests in turn as the counters have. A
+    persistent service asks the scheduler once for each client, or network of clients, and keeps the server.
     """
     servers, memory = servers_now(cluster, service, now), None
     own = address_towards(cluster, client, service.address)
@@ -237,16 +243,20 @@ def _forecast(
 
 
 def persisting(service: Service, found: schedulers.Forecast, stays: str) -> schedulers.Forecast:
-    """What the scheduler would do, ``found``, as a persistent ``service`` has it: all of it with one server,
-    which is the one that the client ``stays`` with, "" for none yet."""
+    """Return the forecast ``found`` with all requests on one server, where ``service`` is persistent.
+
+    That is the server that the client ``stays`` with, or ("") the first one of the forecast.
+    """
     if not service.persistent:
         return found
     return replace(found, names=(stays or found.names[0],) * len(found.names))
 
 
 def stays_with(cluster: Cluster, service: Service, now: Reading, client: str) -> str:
-    """The server that a persistent ``service`` has chosen for the address ``client`` before, "" for none.
-    Its entry in the director's list has no port of the client's, and of its address what -M says."""
+    """Return the server in the template of the address ``client`` at a persistent ``service``, or "".
+
+    A template has the client's port 0, and of its address the part that -M keeps.
+    """
     if not service.persistent:
         return ""
     address = client
@@ -258,7 +268,7 @@ def stays_with(cluster: Cluster, service: Service, now: Reading, client: str) ->
 
 
 def address_towards(cluster: Cluster, client: str, target: str) -> str:
-    """The address that ``client`` speaks to ``target`` from: its own in that network, else its first."""
+    """Return the source address of ``client`` towards ``target``: that in its network, else the first."""
     lab = cluster.lab
     cards = [*lab.nodes[client].interfaces.values()]
     near = [card for card in cards if ip_address(target) in lab.networks[card.network].subnet]
@@ -266,8 +276,7 @@ def address_towards(cluster: Cluster, client: str, target: str) -> str:
 
 
 def servers_now(cluster: Cluster, service: Service, now: Reading) -> tuple[schedulers.Server, ...]:
-    """The servers of the steps in the kernel's order, with the connections that the director has for
-    them."""
+    """Return the servers of the steps in the kernel's order, with their present connections."""
     row, names = now.connections_of(service), _names(cluster)
     found = {str(server): server for server in row.servers} if row else {}
 
@@ -289,7 +298,7 @@ def servers_now(cluster: Cluster, service: Service, now: Reading) -> tuple[sched
 
 
 def known(servers: tuple[schedulers.Server, ...]) -> int:
-    """How many connections the director knows of all ``servers``."""
+    """Return the number of connections of all ``servers`` in the director's table."""
     return sum(server.active + server.inactive for server in servers)
 
 
@@ -300,7 +309,7 @@ def _names(cluster: Cluster) -> dict[str, str]:
 
 
 def connections_since(before: Reading, after: Reading, cluster: Cluster) -> dict[str, int]:
-    """How many connections the director's counters have gained for each server, by its name."""
+    """Return the connections that the director's counters gained between two readings, by server name."""
     names, gained = _names(cluster), Counter[str]()
     for (service, server), counters in after.by_server.items():
         more = counters.since(before.by_server.get((service, server), _NOTHING)).connections
@@ -309,8 +318,7 @@ def connections_since(before: Reading, after: Reading, cluster: Cluster) -> dict
 
 
 def _logged(cluster: Cluster, request_ids: list[str]) -> tuple[access_log.Entry, ...]:
-    """What the servers logged of these requests; waits a little for the last lines, which come after the
-    answers."""
+    """Return the access log entries of these requests; wait up to 2 s for lines that come after replies."""
     deadline = time.monotonic() + _LOG_SECONDS
     servers = [
         name
@@ -329,22 +337,32 @@ def _logged(cluster: Cluster, request_ids: list[str]) -> tuple[access_log.Entry,
 def facts_of(
     cluster: Cluster, service: Service, director: str, kind: str, see: Callable[[str], Seen], now: Reading
 ) -> ClusterFacts:
-    """What a person would look at when ``service``, whose servers are of that ``kind``, does not answer;
-    ``see`` gives a real server as it sees itself."""
+    """Examine a cluster whose ``service`` does not answer, as its forwarding methods ask for.
+
+    The servers are of that ``kind`` in ``lab.yaml``; ``see`` returns a real server's own view of the
+    network; ``now`` is a reading of the director.
+    """
     reachable = {str(card.address): card for card in cluster.lab.nodes[director].interfaces.values()}
     expected = table_of_steps(cluster, director)
-    own = {server.address for found in expected for server in found.destinations}
-    gateways, asked = set[str](), list[tuple[Seen, str, str, int]]()
+    forwarding = {
+        server.address: server.forwarding for found in (*expected, service) for server in found.destinations
+    }
+    gateways, examinations = set[str](), list[Callable[[], ServerFacts]]()
     for name, node in cluster.lab.real_servers.items():
-        if own.isdisjoint(map(str, node.addresses)):
+        by = next((forwarding[own] for own in map(str, node.addresses) if own in forwarding), None)
+        if by is None:
             continue  # another director's
-        address, seen = str(node.addresses[0]), see(name)
-        asked += [(seen, name, address, served.port) for served in node.services if served.kind == kind]
+        address, seen, method = str(node.addresses[0]), see(name), method_for(by)
+        examinations += [
+            partial(method.examine, seen, name, address, served.port, service)
+            for served in node.services
+            if served.kind == kind
+        ]
         for card in node.interfaces.values():
             gateways |= {here for here, theirs in reachable.items() if theirs.network == card.network}
     # Many at a time: where no server answers, each of them is waited for.
     with ThreadPoolExecutor(_PROBES_AT_ONCE) as workers:
-        servers = tuple(workers.map(lambda server: _look_at(*server), asked))
+        servers = tuple(workers.map(lambda examine: examine(), examinations))
     return ClusterFacts(
         virtual_service=str(service),
         director_address=min(gateways, default=""),
@@ -352,14 +370,4 @@ def facts_of(
         observed=now.rules,
         servers=servers,
         ip_forward=now.ip_forward,
-    )
-
-
-def _look_at(seen: Seen, name: str, address: str, port: int) -> ServerFacts:
-    return ServerFacts(
-        name=name,
-        address=address,
-        port=port,
-        probe=seen.probe(address, port),
-        gateway=default_gateway(seen.routes()),
     )

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from lvslab.check.ipvs.listing import Counters
-from lvslab.check.ipvs.table import Service, compare
+from lvslab.check.forwarding import method_for
+from lvslab.check.forwarding.facts import ClusterFacts, Finding, ServerFacts
+from lvslab.check.ipvs.table import Forwarding, Service, compare
 from lvslab.errors import CheckFailed
 
 # --- checks ------------------------------------------------------------------------------------------------
@@ -158,58 +157,29 @@ def sources_preserved(
 
 # --- when no answer comes ----------------------------------------------------------------------------------
 
-Probe = Literal["answers", "refused", "no-answer"]
-
 _MOST_CAUSES = 8
 
 
-@dataclass(frozen=True)
-class ServerFacts:
-    """What is known of a real server. ``probe``: what it says to a direct request from its own network, None
-    when nobody asked; ``gateway``: its default gateway, "" when it has none, None when unknown."""
-
-    name: str
-    address: str
-    port: int
-    probe: Probe | None = None
-    gateway: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.address}:{self.port}"
-
-
-@dataclass(frozen=True)
-class ClusterFacts:
-    """What was found out about a masquerading cluster that does not answer.
-
-    ``ip_forward`` is /proc/sys/net/ipv4/ip_forward on the director, None when unknown; ``director_address``
-    its address on the real servers' network; ``expected`` and ``observed`` the table that the steps make and
-    the one that the kernel has; ``counters`` what was added to the virtual service's counters while the
-    requests were made, None when unknown.
-    """
-
-    virtual_service: str
-    director_address: str
-    expected: tuple[Service, ...]
-    observed: tuple[Service, ...]
-    servers: tuple[ServerFacts, ...]
-    ip_forward: int | None = None
-    counters: Counters | None = None
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One cause, in a sentence, and what to do about it."""
-
-    cause: str
-    remedy: str
-
-
 def diagnose(facts: ClusterFacts) -> tuple[Finding, ...]:
-    """Likely causes why the cluster does not answer, or not always, the likeliest first; () for none."""
-    table, others = _table(facts), [*_forwarding(facts), *_servers(facts)]
+    """Find likely causes why the cluster does not always answer, the likeliest first.
+
+    Causes come from the table, and from the models of the forwarding methods that the steps use; the
+    weaker signs (counters) are told only where there is no cause.
+    """
+    by_method: dict[Forwarding, list[ServerFacts]] = {
+        server.forwarding: [] for server in (facts.service.destinations if facts.service else ())
+    }
+    for server in facts.servers:
+        by_method.setdefault(server.forwarding, []).append(server)
+    table = _table(facts)
+    others = [
+        cause for name, servers in by_method.items() for cause in method_for(name).causes(facts, servers)
+    ]
     likely = others + table if _has_service(facts) else table + others
-    return tuple(likely or [*_without_masquerading(facts), *_counted(facts)])
+    if likely:
+        return tuple(likely)
+    weak = [sign for name in by_method for sign in method_for(name).suspicions(facts)]
+    return (*weak, *_not_reached(facts))
 
 
 def no_answer(facts: ClusterFacts, failure: CheckFailed) -> CheckFailed:
@@ -231,57 +201,6 @@ def _has_service(facts: ClusterFacts) -> bool:
     return {str(service) for service in facts.expected} <= alive
 
 
-def _forwarding(facts: ClusterFacts) -> list[Finding]:
-    # A request is taken at LOCAL_IN (ip_vs_in) and sent on like a packet of the director's own, which needs
-    # no forwarding (ip_vs_nat_xmit). The reply is addressed to the client: with ip_forward 0 it has no input
-    # route (ip_route_input_slow, net/ipv4/route.c of 2.4.37.11, 2.6.39 and 6.1), is dropped without an ICMP
-    # message, and never reaches FORWARD, where IPVS would rewrite it.
-    if facts.ip_forward != 0:
-        return []
-    return [
-        Finding(
-            "ip_forward is 0 on the director: packets are not forwarded, so requests reach the "
-            "real servers, but their replies are dropped on the way back",
-            "set net.ipv4.ip_forward = 1 in /etc/sysctl.conf and run `sysctl -p` on the director",
-        )
-    ]
-
-
-def _servers(facts: ClusterFacts) -> list[Finding]:
-    found = []
-    for server in facts.servers:
-        if server.probe == "refused":
-            found.append(
-                Finding(
-                    f"nothing listens on {server} (connection refused)",
-                    f"start the server on {server.name}, or take it out with `ipvsadm -d`",
-                )
-            )
-        elif server.probe == "no-answer":
-            found.append(
-                Finding(
-                    f"{server.name} does not answer on {server}, not even from its own network",
-                    "is it up, is its address right, and does it filter the port?",
-                )
-            )
-        if server.gateway == "":
-            found.append(
-                Finding(
-                    f"{server.name} has no default route, so its replies go nowhere",
-                    f"run `ip route add default via {facts.director_address}` on {server.name}",
-                )
-            )
-        elif server.gateway is not None and server.gateway != facts.director_address:
-            found.append(
-                Finding(
-                    f"{server.name}'s default route goes to {server.gateway} and not to the director "
-                    f"{facts.director_address}, so its replies bypass the director",
-                    f"run `ip route replace default via {facts.director_address}` on {server.name}",
-                )
-            )
-    return found
-
-
 def _table(facts: ClusterFacts) -> list[Finding]:
     found = [
         Finding(difference, "compare `ipvsadm -Ln` with the steps")
@@ -298,43 +217,16 @@ def _table(facts: ClusterFacts) -> list[Finding]:
     return found
 
 
-def _without_masquerading(facts: ClusterFacts) -> list[Finding]:
-    """Servers that get packets for an address that they may not have."""
+def _not_reached(facts: ClusterFacts) -> list[Finding]:
+    if facts.counters is None or facts.counters.connections:
+        return []
     return [
         Finding(
-            f"packets for {service} reach {server} as they are, by {server.forwarding}, so it must have the "
-            "virtual address too",
-            "should its `ipvsadm -a` say -m?",
+            f"no connection reached the virtual service {facts.virtual_service}",
+            "is its address on the director's interface, does the client have a route to it, and does "
+            "the director's INPUT chain let it in?",
         )
-        for service in facts.observed
-        if str(service) == facts.virtual_service
-        for server in service.destinations
-        if server.forwarding in ("gatewaying", "tunneling")
     ]
-
-
-def _counted(facts: ClusterFacts) -> list[Finding]:
-    """What the counters alone tell, when nothing else is wrong."""
-    if facts.counters is None:
-        return []
-    if facts.counters.connections == 0:
-        return [
-            Finding(
-                f"no connection reached the virtual service {facts.virtual_service}",
-                "is its address on the director's interface, does the client have a route to it, and does "
-                "the director's INPUT chain let it in?",
-            )
-        ]
-    if facts.counters.packets_out == 0:
-        return [
-            Finding(
-                f"{facts.counters.connections} connections came in at {facts.virtual_service} and no packet "
-                "went out: the replies do not pass through the director",
-                "does the director's FORWARD chain drop them, or its rp_filter, or does a real server that "
-                "is on the client's own network answer it directly?",
-            )
-        ]
-    return []
 
 
 def _and(words: Sequence[str]) -> str:

@@ -12,16 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 from lvslab.check.ipvs.rules import address_and_port, number
-from lvslab.check.ipvs.table import Forwarding, Protocol, TableError, endpoint, service_name
+from lvslab.check.ipvs.table import FORWARDING, Forwarding, Protocol, TableError, endpoint, service_name
 
 _SERVICE_LINE = re.compile(r"(TCP|UDP|SCTP|FWM)\s+(\S+)\s*(.*)$")
 _SERVER_LINE = re.compile(r"\s+->\s+(\S+)\s+(\S.*)$")
-_METHODS: Mapping[str, Forwarding] = {
-    "Masq": "masquerading",
-    "Route": "gatewaying",
-    "Tunnel": "tunneling",
-    "Local": "local",
-}
+_METHODS: Mapping[str, Forwarding] = {syntax.listed: name for name, syntax in FORWARDING.items()}
 _PROTOCOLS: Mapping[str, Protocol] = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp", "FWM": "fwmark"}
 
 

@@ -13,6 +13,7 @@ from itertools import dropwhile, groupby, takewhile
 from lvslab.check.ipvs.table import (
     DEFAULT_PERSISTENCE,
     DEFAULT_SCHEDULER,
+    FORWARDING,
     Destination,
     Forwarding,
     Protocol,
@@ -65,7 +66,9 @@ _ALLOWED = {
 }
 # Commands that show or tune, and change no rule.
 _HARMLESS = frozenset("LlSZhv") | {"set", "start-daemon", "stop-daemon", "help", "version"}
-_FORWARDING: Mapping[str, Forwarding] = {"m": "masquerading", "g": "gatewaying", "i": "tunneling"}
+_FORWARDING: Mapping[str, Forwarding] = {
+    syntax.option[1:]: name for name, syntax in FORWARDING.items() if name != "local"
+}
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _ASSIGNS = re.compile(r"(?:^|[;&|])\s*(?:export\s+)?[A-Za-z_]\w*=")
 _COMPUTED = re.compile(r"\$\(|`")
@@ -299,8 +302,8 @@ def _destination(service: Service, options: Mapping[str, str], line: str) -> Des
         raise TableError(f"one forwarding method only in {line!r}")
     forwarding = _FORWARDING[methods[0]] if methods else "gatewaying"
     address, port = address_and_port(options["r"], line)
-    if port is None or (service.protocol != "fwmark" and forwarding != "masquerading"):
-        # Only masquerading can change the port (process_options, ipvsadm.c 1.29).
+    if port is None or (service.protocol != "fwmark" and not FORWARDING[forwarding].maps_ports):
+        # ipvsadm sets the port itself (process_options, ipvsadm.c 1.29).
         port = service.port
     return Destination(
         address=address,

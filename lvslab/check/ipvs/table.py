@@ -14,12 +14,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 from lvslab.errors import LvsLabError
 
 Protocol = Literal["tcp", "udp", "sctp", "fwmark"]
 Forwarding = Literal["masquerading", "gatewaying", "tunneling", "local"]
+
+
+@dataclass(frozen=True)
+class ForwardingSyntax:
+    """How ipvsadm writes a forwarding method: the ``option`` of ``-a``, and the word in its listings.
+
+    With ``maps_ports`` a destination may have another port than its service.
+    """
+
+    option: str
+    listed: str
+    maps_ports: bool = False
+
+
+FORWARDING: Mapping[Forwarding, ForwardingSyntax] = MappingProxyType(
+    {
+        "masquerading": ForwardingSyntax("-m", "Masq", maps_ports=True),
+        "gatewaying": ForwardingSyntax("-g", "Route"),
+        "tunneling": ForwardingSyntax("-i", "Tunnel"),
+        # A real server that is the director itself: ``-S`` saves it as -g.
+        "local": ForwardingSyntax("-g", "Local"),
+    }
+)
+"""``process_options`` and ``fwd_name`` of ipvsadm.c (1.29)."""
 
 DEFAULT_SCHEDULER = "wlc"
 """What ``-A`` without ``-s`` means (``DEF_SCHED``, ipvsadm.c 1.29)."""
@@ -107,12 +132,6 @@ def scan_order(service: Service) -> tuple[Destination, ...]:
 
 
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-_SWITCH: Mapping[Forwarding, str] = {
-    "masquerading": "-m",
-    "gatewaying": "-g",
-    "tunneling": "-i",
-    "local": "-g",
-}
 
 
 def compare(expected: Sequence[Service], observed: Sequence[Service]) -> list[str]:
@@ -177,11 +196,11 @@ def _destination_differences(service: Service, expected: Destination, observed: 
             f"{service} gives {expected} the weight {observed.weight}, not {expected.weight}: "
             f"what does the `-w` of its `ipvsadm -a` say?"
         )
-    # A real server that is the director itself is listed as "Local" and saved as -g.
-    if _SWITCH[expected.forwarding] != _SWITCH[observed.forwarding]:
+    option = FORWARDING[expected.forwarding].option
+    if option != FORWARDING[observed.forwarding].option:
         differences.append(
             f"{service} reaches {expected} by {observed.forwarding}, not by {expected.forwarding}: "
-            f"its `ipvsadm -a` needs {_SWITCH[expected.forwarding]}"
+            f"its `ipvsadm -a` needs {option}"
         )
     wanted, found = ((server.upper_threshold, server.lower_threshold) for server in (expected, observed))
     if wanted != found:

@@ -8,11 +8,11 @@ import pytest
 
 from lvslab.boot.services import ftp
 from lvslab.check import ftp_rounds, ftp_verdict, schedulers
+from lvslab.check.forwarding.facts import ClusterFacts, ServerFacts
 from lvslab.check.ftp_verdict import FtpFacts, Visit
 from lvslab.check.ipvs.listing import Entry, parse_entries
 from lvslab.check.schedulers import Server, model_for
 from lvslab.check.traffic.ftp import DataConnection, FtpFailed, Method, Transfer
-from lvslab.check.verdict import ClusterFacts, ServerFacts
 from lvslab.errors import CheckFailed
 
 VIP, CLIENT = "66.199.240.50", "66.199.240.10"
@@ -28,7 +28,12 @@ TCP 01:58  TIME_WAIT   {CLIENT}:40004 {VIP}:20 10.0.0.101:20
 APPS = "prot port    usecnt name\nTCP  21      2       ftp\n"
 
 FACTS = FtpFacts(
-    VIP, 21, (21,), parse_entries(ENTRIES), {"10.0.0.100": "rs1", "10.0.0.101": "rs2", "10.0.0.102": "rs3"}
+    VIP,
+    21,
+    "masquerading",
+    (21,),
+    parse_entries(ENTRIES),
+    {"10.0.0.100": "rs1", "10.0.0.101": "rs2", "10.0.0.102": "rs3"},
 )
 PASSIVE = DataConnection("PASV", f"{VIP}:50001", f"{CLIENT}:40002", f"{VIP}:50001")
 ACTIVE = DataConnection("PORT", f"{CLIENT}:40004", f"{CLIENT}:40004", f"{VIP}:20")
@@ -131,6 +136,11 @@ def failure(method: Method, announced: str = f"{VIP}:50009") -> FtpFailed:
         (replace(FACTS, helper_ports=()), "PASV", "the FTP helper is not loaded on the director"),
         (replace(FACTS, helper_ports=(2121,)), "PORT", r"works on port 2121.*\n?.*ports=21`"),
         (replace(FACTS, lacking="kernel 4.9 has no EPSV"), "EPSV", "kernel 4.9 has no EPSV; use PASV"),
+        (
+            replace(FACTS, forwarding="tunneling", helper_ports=()),
+            "PASV",
+            "^no data\n  lvslab has no model of tunneling yet; [^\n]*$",
+        ),
     ],
 )
 def test_why_there_is_no_data_connection(facts: FtpFacts, method: Method, cause: str) -> None:
@@ -163,7 +173,9 @@ def test_a_data_connection_that_was_given_to_another_server() -> None:
 
 
 def test_without_a_control_connection_it_is_as_for_any_service() -> None:
-    down = replace(FINE, servers=(ServerFacts("rs2", "10.0.0.101", 21, "refused", "10.0.0.1"),))
+    down = replace(
+        FINE, servers=(ServerFacts("rs2", "10.0.0.101", 21, "masquerading", "refused", "10.0.0.1"),)
+    )
     refused = FtpFailed("refused", "the connection was refused", "nothing listens there")
     said = ftp_verdict.explained(refused, FACTS, replace(down, expected=(), observed=()))
     assert "nothing listens on 10.0.0.101:21 (connection refused); start the server on rs2" in str(said)

@@ -178,6 +178,20 @@ def test_before_it_is_made() -> None:
     assert director.typed == []
 
 
+def test_a_forwarding_method_without_a_model() -> None:
+    director = Director()
+    with pytest.raises(CheckFailed, match="lvslab has no model of tunneling yet"):
+        LiveService(
+            cast(Cluster, director),
+            cast(NodeUnderTest, director),
+            Place("66.199.240.50", 9001),
+            SERVERS,
+            cast(HeldConnections, Held()),
+            kernel="6.1.176",
+            forwarding="tunneling",
+        )
+
+
 # --- a scheduler that draws -------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Executed
 from lvslab.check import rounds, verdict
 from lvslab.check.ipvs import director
+from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.probes import SeenHere
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.http import Here
@@ -291,6 +292,12 @@ def test_a_scheduler_that_looks_at_ports(cluster: Miniature) -> None:
     cluster.commands[0] = "ipvsadm -A -t 127.0.0.1:PORT -s sh -b sh-port"
     with pytest.raises(CheckFailed, match=r"sh-port chooses them by the client's port"):
         take(cluster)
+
+
+def test_a_forwarding_method_without_a_model(cluster: Miniature) -> None:
+    (service,) = parse_rules("-A -t 127.0.0.1:80 -s rr\n-a -t 127.0.0.1:80 -r 10.0.0.100 -i\n")
+    with pytest.raises(CheckFailed, match="cannot be foreseen: lvslab has no model of tunneling yet"):
+        rounds.refuse_unforeseen(cast(Cluster, cluster), service)
 
 
 def test_a_persistent_service_stays_with_the_server_that_it_chose(cluster: Miniature) -> None:

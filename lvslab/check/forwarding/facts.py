@@ -1,0 +1,62 @@
+"""Facts about a cluster that does not answer, and causes found in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lvslab.check.ipvs.listing import Counters
+from lvslab.check.ipvs.table import Forwarding, Service
+
+Probe = Literal["answers", "refused", "no-answer"]
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """Facts about a real server, which is reached by ``forwarding``.
+
+    ``probe`` is its response to a request for ``address`` and ``port`` made on the server itself, None where
+    none was made. ``gateway`` is its default gateway, "" where it has none, None when unknown.
+    """
+
+    name: str
+    address: str
+    port: int
+    forwarding: Forwarding
+    probe: Probe | None = None
+    gateway: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """Facts about a cluster whose ``virtual_service`` does not answer.
+
+    ``ip_forward`` is /proc/sys/net/ipv4/ip_forward on the director, None when unknown; ``director_address``
+    its address on the real servers' network. ``expected`` is the table that the steps make, ``observed`` the
+    kernel's. ``counters`` are what the virtual service's counters gained during the requests, None when
+    unknown.
+    """
+
+    virtual_service: str
+    director_address: str
+    expected: tuple[Service, ...]
+    observed: tuple[Service, ...]
+    servers: tuple[ServerFacts, ...]
+    ip_forward: int | None = None
+    counters: Counters | None = None
+
+    @property
+    def service(self) -> Service | None:
+        """The failing service as the steps make it, None where they do not."""
+        return next((service for service in self.expected if str(service) == self.virtual_service), None)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One cause, in a sentence, and its remedy."""
+
+    cause: str
+    remedy: str

@@ -1,0 +1,99 @@
+"""Masquerading (NAT): the director rewrites the destination of requests, and the source of replies.
+
+A request leaves the director for the address and port of the destination, and keeps the client's address as
+its source. The reply must come back through the director, which replaces its source by the virtual service.
+So the director must forward packets, and be the way from the real servers to the clients. A destination may
+have another port than the service (``ip_vs_nat_xmit`` and ``handle_response`` of net/netfilter/ipvs, 6.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lvslab.check.forwarding.facts import ClusterFacts, Finding, ServerFacts
+from lvslab.check.forwarding.method import Method
+from lvslab.check.ipvs.table import Service
+from lvslab.check.probes import Seen, default_gateway
+
+
+class Masquerading(Method):
+    """The model of masquerading."""
+
+    @property
+    def unforeseen(self) -> str:
+        return ""
+
+    def examine(self, seen: Seen, name: str, address: str, port: int, service: Service) -> ServerFacts:
+        """Ask the server on its own address, and look up its default gateway."""
+        probe, gateway = seen.probe(address, port), default_gateway(seen.routes())
+        return ServerFacts(name, address, port, self.name, probe, gateway)
+
+    def causes(self, facts: ClusterFacts, servers: Sequence[ServerFacts]) -> list[Finding]:
+        """Find a director that does not forward, silent servers, and routes around the director."""
+        found = [] if facts.ip_forward != 0 else [_NOT_FORWARDED]
+        for server in servers:
+            found += [*_not_answering(server), *_bypassing(server, facts.director_address)]
+        return found
+
+    def suspicions(self, facts: ClusterFacts) -> list[Finding]:
+        """Find replies that the counters do not show."""
+        if facts.counters is None or not facts.counters.connections or facts.counters.packets_out:
+            return []
+        return [
+            Finding(
+                f"{facts.counters.connections} connections came in at {facts.virtual_service} and no packet "
+                "went out: the replies do not pass through the director",
+                "does the director's FORWARD chain drop them, or its rp_filter, or does a real server that "
+                "is on the client's own network answer it directly?",
+            )
+        ]
+
+
+METHOD = Masquerading("masquerading")
+
+# A request is taken at LOCAL_IN (ip_vs_in) and sent on like a packet of the director's own, which needs
+# no forwarding (ip_vs_nat_xmit). The reply is addressed to the client: with ip_forward 0 it has no input
+# route (ip_route_input_slow, net/ipv4/route.c of 2.4.37.11, 2.6.39 and 6.1), is dropped without an ICMP
+# message, and never reaches FORWARD, where IPVS would rewrite it.
+_NOT_FORWARDED = Finding(
+    "ip_forward is 0 on the director: packets are not forwarded, so requests reach the "
+    "real servers, but their replies are dropped on the way back",
+    "set net.ipv4.ip_forward = 1 in /etc/sysctl.conf and run `sysctl -p` on the director",
+)
+
+
+def _not_answering(server: ServerFacts) -> list[Finding]:
+    if server.probe == "refused":
+        return [
+            Finding(
+                f"nothing listens on {server} (connection refused)",
+                f"start the server on {server.name}, or take it out with `ipvsadm -d`",
+            )
+        ]
+    if server.probe == "no-answer":
+        return [
+            Finding(
+                f"{server.name} does not answer on {server}, not even from its own network",
+                "is it up, is its address right, and does it filter the port?",
+            )
+        ]
+    return []
+
+
+def _bypassing(server: ServerFacts, director: str) -> list[Finding]:
+    if server.gateway == "":
+        return [
+            Finding(
+                f"{server.name} has no default route, so its replies go nowhere",
+                f"run `ip route add default via {director}` on {server.name}",
+            )
+        ]
+    if server.gateway is not None and server.gateway != director:
+        return [
+            Finding(
+                f"{server.name}'s default route goes to {server.gateway} and not to the director "
+                f"{director}, so its replies bypass the director",
+                f"run `ip route replace default via {director}` on {server.name}",
+            )
+        ]
+    return []
