@@ -19,6 +19,7 @@ from lvslab.check.schedulers import (
     model_for,
     sequence,
 )
+from lvslab.kernel import catalogue
 
 settings.register_profile("lvslab", database=None, deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("lvslab")
@@ -27,7 +28,8 @@ KERNELS = ("2.4.37.11", "2.6.11.12", "2.6.18.8", "2.6.32.71", "2.6.39.4", "4.19.
 MODELS = [
     (scheduler, kernel)
     for kernel in KERNELS
-    for scheduler in (*TUTORIAL, *(later() if kernel > "4" else ()))
+    for scheduler in (*TUTORIAL, *later())
+    if scheduler in TUTORIAL or catalogue.lacking(kernel, scheduler) is None
 ]
 
 models = st.sampled_from(MODELS)
