@@ -17,7 +17,7 @@ def steps(tmp_path: Path) -> Iterator[Build]:
 
 
 def test_all_that_is_said_is_kept(steps: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "lvslab")
     steps.take("compiling", ["make", "bzImage"], ["sh", "-c", "echo '  CC      init/main.o'; echo note >&2"])
     steps.take("reading", ["cat"], input=b"what is typed\n")
     steps.done()
