@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lvslab.lab.directors import USUAL, DirectorSpec
+
 if TYPE_CHECKING:
     from lvslab.lab import model
     from lvslab.lab.directors import DirectorKind
@@ -116,7 +118,9 @@ class Plan:
     ``servers`` are archives of the programs that the hosts' services need, by kind; ``resolvers`` are the
     addresses of name servers that all hosts ask.
     ``copyable``: its guests can be copied while they run. ``copies`` are descriptors of the memory and the
-    state from which its guests (by name) are to begin, in place of their set-up.
+    state from which its guests (by name) are to begin, in place of their set-up. ``versions`` are those of
+    the directors' programs and kernel, ``spec`` is what they were asked to be, ``record`` is for whoever
+    attaches to the lab (see ``lvslab.cluster.record``).
     """
 
     name: str
@@ -134,6 +138,9 @@ class Plan:
     resolvers: tuple[str, ...] = ()
     copyable: bool = False
     copies: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    spec: DirectorSpec = USUAL
+    record: bytes = b""
 
     @property
     def messages(self) -> Path:

@@ -8,6 +8,7 @@ end of the lab too.
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import pickle
@@ -108,7 +109,8 @@ class Supervisor(control.Answer):
         )
         self._hosts: dict[str, Namespaces] = {}
         self._servers: dict[str, Any] = {}
-        self._notes: dict[str, Any] = {"accelerator": "none"}
+        self._notes: dict[str, Any] = {}
+        self._accelerator_name = "none"
         self._ready = False
         self._asked_to_end = False
         self._ended = threading.Event()
@@ -155,6 +157,8 @@ class Supervisor(control.Answer):
                 return None
             case {"ask": "status"}:
                 return self._status()
+            case {"ask": "record"}:
+                return base64.b64encode(self._plan.record).decode()
             case {"ask": "note", "notes": dict(notes)}:
                 self._notes.update(notes)
                 return None
@@ -213,7 +217,7 @@ class Supervisor(control.Answer):
         if choice is None:
             with self._phase("KVM tried"):
                 choice = accelerator.probe(guests[0])
-        self._notes["accelerator"] = choice.accelerator
+        self._accelerator_name = choice.accelerator
         self._lifeline.tell(AcceleratorChosen(choice.accelerator, choice.reason, choice.expectation))
         return choice
 
@@ -251,6 +255,9 @@ class Supervisor(control.Answer):
             "started": self._started,
             "ready": self._ready,
             "nodes": {name: {**nodes[name], **about} for name, about in self._plan.nodes.items()},
+            "accelerator": self._accelerator_name,
+            "versions": dict(self._plan.versions),
+            **self._plan.spec.notes,
             **self._notes,
         }
 

@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from lvslab.boot.net import packets
 from lvslab.boot.net.namespaces import Namespaces
 from lvslab.cluster import folder as lab_folder
 from lvslab.cluster import registry
+from lvslab.cluster.record import Record, held
 from lvslab.errors import StateError
 from lvslab.guest import keys
 from lvslab.lab.directors import USUAL, DirectorSpec
@@ -52,8 +53,7 @@ _NO_LOGIN = (
 class Cluster:
     """A running lab, spoken to through its supervisor. Connections are made when needed and kept.
 
-    ``versions`` are those of the director's programs and kernel; ``spec`` is what they were
-    asked to be.
+    ``lab``, ``steps``, ``evidence``, ``versions`` and ``spec`` are those of the ``record`` of its boot.
     ``applied`` is what its directors began with, None where the how-to was not typed on them then;
     ``copyable`` are the guests that ``copy`` can copy.
     """
@@ -61,22 +61,14 @@ class Cluster:
     applied: Applied | None = None
     copyable: tuple[Guest, ...] = ()
 
-    def __init__(
-        self,
-        name: str,
-        lab: Lab,
-        steps: tuple[Step, ...],
-        evidence: Path,
-        versions: Mapping[str, str],
-        spec: DirectorSpec,
-        launch: Launch | None = None,
-    ) -> None:
+    def __init__(self, name: str, record: Record, launch: Launch | None = None) -> None:
         self.name = name
-        self.lab = lab
-        self.steps = steps
-        self.evidence = evidence
-        self.versions = versions
-        self.spec = spec
+        self.record = record
+        self.lab = record.lab
+        self.steps = record.steps
+        self.evidence = record.evidence
+        self.versions = record.versions
+        self.spec = record.spec
         self._control = control.Control(name)
         self._workers = ThreadPoolExecutor(thread_name_prefix=f"logins of {name}")
         self._connecting = threading.Lock()
@@ -254,6 +246,7 @@ def booted(
     report: Listener = ignore,
     copyable: bool = False,
     begin_with: Applied | None = None,
+    lab: Lab | None = None,
     steps: tuple[Step, ...] | None = None,
     evidence: Path | None = None,
 ) -> Iterator[Cluster]:
@@ -263,13 +256,13 @@ def booted(
     ``spec`` says what its directors are where that is not what lab.yaml says. ``cold`` boots virtual
     machines even where a memory snapshot could be resumed. With ``copyable`` they can be copied where the
     how-to is typed on nothing else, and a lab that is ``begin_with`` such copies has its how-to applied from
-    the beginning; where they are of another kernel or how-to it is booted without. ``steps`` take the place
-    of those of the folder's howto.md. ``evidence`` is a folder for its evidence, None for a new one.
-    ``report`` is called for each event.
+    the beginning; where they are of another kernel or how-to it is booted without. ``lab`` and ``steps``
+    take the place of what the folder's lab.yaml and howto.md say now. ``evidence`` is a folder for its
+    evidence, None for a new one. ``report`` is called for each event.
 
     Raises LabFileError, UsageError, StateError, MachineError, BuildError, BootError.
     """
-    lab = lab_folder.lab(folder)
+    lab = lab or lab_folder.lab(folder)
     if steps is None:
         steps = lab_folder.steps(folder, lab)
     registry.check_name(name)
@@ -281,7 +274,9 @@ def booted(
         # Not before the supervisor has been started, which imports things of its own meanwhile.
         from lvslab.cluster import prepare
 
-        planned, versions = prepare.plan_of(lab, name, spec, cold=cold, evidence=evidence)
+        planned = prepare.plan_of(lab, name, spec, cold=cold, evidence=evidence)
+        record = Record(lab, steps, planned.evidence, planned.versions, spec)
+        planned = replace(planned, record=record.packed())
         report(PhaseEnded("prepare", time.monotonic() - begun))
         typed_on = {step.node for step in steps}
         if begin_with is not None and begin_with.fits(planned.guests, steps):
@@ -292,7 +287,7 @@ def booted(
         events = launch.events()
         report(next(events))  # a supervisor that tells of events takes requests too
         try:
-            made = Cluster(name, lab, steps, planned.evidence, versions, spec, launch)
+            made = Cluster(name, record, launch)
         except StateError:
             for event in events:  # the lab has ended already; this says why
                 report(event)
@@ -302,7 +297,6 @@ def booted(
                 report(event)
                 if isinstance(event, GuestUp) and event.node in typed_on:
                     cluster.expect(event.node)  # while the rest of the lab is on its way
-            cluster.note(versions=dict(versions), **spec.notes)
             if planned.copyable:
                 cluster.copyable = planned.guests
             elif planned.copies and begin_with is not None:
@@ -313,10 +307,9 @@ def booted(
 
 
 def attach(name: str) -> Cluster:
-    """The lab that is up as ``name``. Raises StateError where none is."""
-    status = registry.status(name)
-    folder = Path(status["folder"])
-    lab = lab_folder.lab(folder)
-    steps = lab_folder.steps(folder, lab)
-    evidence, versions = Path(status["evidence"]), status.get("versions", {})
-    return Cluster(name, lab, steps, evidence, versions, DirectorSpec.noted(status))
+    """Return the lab that is up as ``name``, as it was booted.
+
+    Raises MachineError, UsageError, StateError.
+    """
+    with registry.talk_to(name) as conversation:
+        return Cluster(name, held(conversation))

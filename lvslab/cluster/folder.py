@@ -52,12 +52,12 @@ def _read(folder: Path, file: str, kind: type, context: str, read: Callable[[], 
     except OSError:
         return read()  # and hear what is wrong with it
     place = str(folder.resolve()).encode()
-    rules = f"{_FORMAT} {_shape(kind)} {sys.version}"
+    rules = f"{_FORMAT} {shape_of(kind)} {sys.version}"
     sources = [content, place, context.encode(), rules.encode()]
     return store.remembered(f"{file}-{sha256(place).hexdigest()[:16]}", sources, read)
 
 
-def _shape(kind: type) -> str:
+def shape_of(kind: type) -> str:
     """The names of the fields of all dataclasses of the module of ``kind``: a pickle holds their values."""
     found = [each for each in vars(sys.modules[kind.__module__]).values() if isinstance(each, type)]
     return str(

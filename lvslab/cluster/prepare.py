@@ -38,9 +38,11 @@ def plan_of(
     *,
     cold: bool,
     evidence: Path | None = None,
-) -> tuple[plan.Plan, Mapping[str, str]]:
-    """Fetch and make all that the lab needs, and say how to boot it. ``evidence`` is a folder that is there,
-    None for a new one among those of runs."""
+) -> plan.Plan:
+    """Fetch and make all that the lab needs, and plan its boot.
+
+    ``evidence`` is a folder that exists, None for a new one among those of runs.
+    """
     found, versions = bootables(lab, spec)
     if spec.kind == "mininet":
         versions = host_kernel.versions()
@@ -59,6 +61,8 @@ def plan_of(
         cold=cold,
         nodes=plan.nodes_of(lab),
         resolvers=plan.resolvers_of(lab),
+        versions=versions,
+        spec=spec,
     )
     about = {"lab": lab.name, "name": name, **{f"{who}-version": what for who, what in versions.items()}}
     files = {
@@ -69,7 +73,7 @@ def plan_of(
     (planned.evidence / "versions.json").write_text(
         json.dumps({**about, "directors": files}, indent=1) + "\n"
     )
-    return planned, versions
+    return planned
 
 
 def bootables(lab: Lab, spec: DirectorSpec) -> tuple[dict[str, plan.Bootable], Mapping[str, str]]:

@@ -74,32 +74,31 @@ def status(name: str) -> dict[str, Any]:
 def listed() -> list[dict[str, Any]]:
     """Every lab there is: its name, title, number of nodes, and the names under which it is up."""
     from lvslab.cluster import folder as lab_folder
+    from lvslab.cluster.record import held
     from lvslab.lab import model
 
-    up: dict[str, list[dict[str, Any]]] = {}
-    if os.geteuid() == 0:
-        for name in control.running():
-            # One that does not answer now is not to keep the others from being shown.
-            with suppress(LvsLabError), control.Control(name, patience=5.0) as conversation:
-                found, _ = conversation.ask("status")
-                up.setdefault(found["folder"], []).append(found)
+    # A lab that is up is shown as it was booted, whatever has become of its folder.
+    up: dict[str, dict[str, Any]] = {}
+    for name in control.running() if os.geteuid() == 0 else ():
+        # One that does not answer now is not to keep the others from being shown.
+        with suppress(LvsLabError), control.Control(name, patience=5.0) as conversation:
+            found, _ = conversation.ask("status")
+            folder = found["folder"]
+            row = up.setdefault(folder, _row(found["lab"], f"in {folder}", len(found["nodes"]), folder))
+            row["up"].append(name)
+            row["title"] = held(conversation).lab.title
     rows = []
-    for folder in map(str, (paths.labs() / name for name in model.list_labs(paths.labs()))):
-        lab = lab_folder.lab(Path(folder))
-        names = [found["name"] for found in up.pop(str(lab.folder), [])]
-        rows.append(_row(lab.name, lab.title, len(lab.nodes), names, str(lab.folder)))
-    for folder, labs in up.items():
-        # A lab of somebody's own. It runs on, whatever has become of its folder.
-        title = f"in {folder}"
-        with suppress(LvsLabError):
-            title = lab_folder.lab(Path(folder)).title
-        names = [found["name"] for found in labs]
-        rows.append(_row(labs[0]["lab"], title, len(labs[0]["nodes"]), names, folder))
-    return rows
+    for folder in (str((paths.labs() / name).resolve()) for name in model.list_labs(paths.labs())):
+        if folder in up:
+            rows.append(up.pop(folder))
+        else:
+            lab = lab_folder.lab(Path(folder))
+            rows.append(_row(lab.name, lab.title, len(lab.nodes), folder))
+    return [*rows, *up.values()]
 
 
-def _row(lab: str, title: str, nodes: int, names: list[str], folder: str) -> dict[str, Any]:
-    return {"lab": lab, "title": title, "nodes": nodes, "up": names, "folder": folder}
+def _row(lab: str, title: str, nodes: int, folder: str) -> dict[str, Any]:
+    return {"lab": lab, "title": title, "nodes": nodes, "up": list[str](), "folder": folder}
 
 
 def down(names: list[str]) -> list[str]:

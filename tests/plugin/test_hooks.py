@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from lvslab.apply.clones import Applied
+from lvslab.apply.howto import Step
 from lvslab.boot.net import packets
 from lvslab.boot.net.namespaces import Namespaces
 from lvslab.boot.net.packets import Interface
@@ -21,6 +22,7 @@ from lvslab.check import pytest_run
 from lvslab.check.pytest_plugin import pool
 from lvslab.cluster import cluster
 from lvslab.cluster import registry as running
+from lvslab.cluster.record import Record
 from lvslab.errors import MachineError, StateError
 from lvslab.kernel import catalogue
 from lvslab.kernel.catalogue import Bug
@@ -49,6 +51,8 @@ nodes:
     interfaces: {eth0: {network: lan, address: 10.0.0.9}}
 """
 
+STEPS = (Step(1, "director", "ipvsadm -C", 3),)
+
 
 class Running:
     """A lab that is up, and notes what is done with it."""
@@ -62,6 +66,7 @@ class Running:
         self.evidence = folder / "evidence"
         self.lab = loader.load(folder)
         self.versions = {"kernel": "6.1.0", "ipvsadm": "1.31"}
+        self.record = Record(self.lab, STEPS, self.evidence, self.versions, self.spec)
         self.log = log
 
     def apply(self, *, without: tuple[str, ...] = ()) -> SimpleNamespace:
@@ -99,11 +104,14 @@ def log(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> list[str]
         *,
         name: str,
         spec: DirectorSpec = USUAL,
+        steps: tuple[Step, ...] | None = None,
         **begins: Any,
     ) -> Iterator[Running]:
         log.append(f"boot {folder.name} with {spec.kernel or None}")
         if spec.kind != "qemu":
             log.append(f"director {spec.kind}")
+        if steps is not None:
+            log.append(f"steps {[step.command for step in steps]}")
         log.append(name)
         with Running(name, folder, log) as running:
             yield running
@@ -344,6 +352,16 @@ def test_a_lab_that_is_up_says_what_it_can(pytester: pytest.Pytester, log: list[
     test = '@pytest.mark.needs("ipv6")\ndef test_can(bare_lab):\n    pass\n'
     run(pytester, test, "--lab=mine").assert_outcomes(passed=1)
     assert log[0] == "attach mine"
+
+
+def test_a_tests_own_lab_is_like_the_one_that_is_up(pytester: pytest.Pytester, log: list[str]) -> None:
+    """Its folder may have been edited since that one was booted."""
+    test = "def test_own(bare_lab): pass\n"
+    run(pytester, test, "--lab=mine").assert_outcomes(passed=1)
+    assert "steps ['ipvsadm -C']" in log
+    log.clear()
+    run(pytester, test).assert_outcomes(passed=1)
+    assert not [line for line in log if line.startswith("steps")]
 
 
 def test_who_needs_something_needs_a_lab(pytester: pytest.Pytester, log: list[str]) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lvslab.check.pytest_plugin.pool import Spares
     from lvslab.check.pytest_plugin.recording import Recording
     from lvslab.check.testbed import NodeUnderTest, Testbed
+    from lvslab.cluster.record import Record
     from lvslab.lab.directors import DirectorSpec
 
 pytest_plugins = ["lvslab.check.pytest_plugin.kernels"]
@@ -255,15 +256,18 @@ def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
     """A lab of the test's own, and those of the next tests begun with."""
     from lvslab.check.pytest_plugin.pool import Spares, Wanted
     from lvslab.errors import MachineError
+    from lvslab.lab.directors import DirectorSpec
 
     config = request.config
     if _SPARES not in config.stash:
         config.stash[_SPARES] = Spares()
-    spares, spec = config.stash[_SPARES], _directors(config)
+    spares, record = config.stash[_SPARES], _running(config)
+    spec = record.spec if record else DirectorSpec.chosen(ipvsadm=config.getoption("lvs_ipvsadm") or "")
 
     def wanted(item: pytest.Function, applied: bool) -> Wanted:
-        own = replace(spec, kernel=kernel_of(item) or spec.kernel)
-        return Wanted(item.path.parent, own, applied)
+        own, folder = replace(spec, kernel=kernel_of(item) or spec.kernel), item.path.parent
+        here = record is not None and record.lab.folder == folder.resolve()
+        return Wanted(folder, own, applied, record if here else None)
 
     coming = [
         wanted(item, fixture == "fresh_lab")
@@ -294,15 +298,14 @@ def _after(node: pytest.Function) -> Iterator[pytest.Function]:
     return (item for item in later if (item.path, kernel_of(item)) == (node.path, kernel_of(node)))
 
 
-def _directors(config: pytest.Config) -> DirectorSpec:
-    """Return what the directors of tests' own labs are: as in the lab that ``--lab`` names."""
+def _running(config: pytest.Config) -> Record | None:
+    """Return the record of the lab that ``--lab`` names: tests' own labs are to be like it."""
     from lvslab.cluster.cluster import attach
-    from lvslab.lab.directors import DirectorSpec
 
     if not (name := config.getoption("--lab")):
-        return DirectorSpec.chosen(ipvsadm=config.getoption("lvs_ipvsadm") or "")
+        return None
     with attach(name) as running:
-        return running.spec
+        return running.record
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -16,12 +16,13 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lvslab.apply.clones import Applied
 from lvslab.check.testbed import Testbed
 from lvslab.cluster.cluster import booted
+from lvslab.cluster.record import Record
 from lvslab.errors import BootError, MachineError
 from lvslab.lab.directors import DirectorSpec
 
@@ -33,11 +34,15 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Wanted:
-    """What kind of lab a test asks for; ``applied`` says whether with the how-to's steps taken."""
+    """The kind of lab that a test asks for; ``applied`` says whether with the how-to's steps taken.
+
+    ``record`` is of the lab that it is to be like, None for one as its folder is now.
+    """
 
     folder: Path
     spec: DirectorSpec
     applied: bool
+    record: Record | None = field(default=None, compare=False)
 
 
 class Typed:
@@ -112,6 +117,8 @@ class OwnLab:
                     spec=wanted.spec,
                     copyable=copyable,
                     begin_with=begin_with,
+                    lab=wanted.record.lab if wanted.record else None,
+                    steps=wanted.record.steps if wanted.record else None,
                 )
             )
             testbed = opening.enter_context(Testbed(running))

@@ -16,6 +16,7 @@ import pytest
 
 from lvslab.boot import control, plan
 from lvslab.cluster import cluster, prepare
+from lvslab.cluster.record import Record
 from lvslab.errors import BootError, CheckFailed, LabFileError, MachineError, StateError, UsageError
 from lvslab.lab import loader
 from lvslab.lab.directors import USUAL, DirectorSpec
@@ -118,7 +119,7 @@ def test_a_supervisor_that_ends_at_once_says_why(
     """That the lab "is not up" would be true, and no help."""
     program("unshare", "#!/bin/sh\necho no room for a namespace >&2\nexit 1\n")
     planned = plan.Plan(name, "my-lab", folder, (), (), (), {}, b"", "", tmp_path, cold=False)
-    monkeypatch.setattr(prepare, "plan_of", lambda *_, **_named: (planned, {}))
+    monkeypatch.setattr(prepare, "plan_of", lambda *_, **_named: planned)
     with pytest.raises(BootError, match="ended before the lab was up: unshare ended with") as caught:
         boot(folder, name)
     assert caught.value.hint == "no room for a namespace"
@@ -184,7 +185,7 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
 @pytest.fixture
 def running(supervisor: Supervisor, folder: Path) -> Iterator[cluster.Cluster]:
     """A lab that is up, as far as anybody can tell."""
-    with cluster.Cluster("a", loader.load(folder), (), folder, {}, USUAL) as found:
+    with cluster.Cluster("a", Record(loader.load(folder), (), folder, {}, USUAL)) as found:
         yield found
     assert supervisor.closed
 

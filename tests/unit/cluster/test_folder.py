@@ -127,7 +127,7 @@ def test_other_rules_or_another_python_read_for_themselves(
 
 
 def test_a_field_more_is_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = lab_folder._shape(Lab)
+    before = lab_folder.shape_of(Lab)
     assert "real_servers" not in before and "subnet" in before
     monkeypatch.setattr(model, "Extra", make_dataclass("Extra", ["more"]), raising=False)
-    assert lab_folder._shape(Lab) != before
+    assert lab_folder.shape_of(Lab) != before

@@ -44,6 +44,7 @@ class Labs:
         spec: DirectorSpec,
         copyable: bool,
         begin_with: Any,
+        **_: Any,
     ) -> Iterator[SimpleNamespace]:
         self("begin" if begin_with else "boot copyable" if copyable else "boot")
 

@@ -1,0 +1,58 @@
+"""A lab as it was booted, held by its supervisor: whoever attaches to the lab is not to read its folder.
+
+Files in the folder may have been edited since, and steps that were never typed are not the lab's.
+"""
+
+from __future__ import annotations
+
+import base64
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvslab.apply.howto import Step
+from lvslab.boot.control import Control
+from lvslab.cluster import folder
+from lvslab.errors import StateError
+from lvslab.lab.directors import DirectorSpec
+from lvslab.lab.model import Lab
+
+
+@dataclass(frozen=True)
+class Record:
+    """The lab and the steps of its how-to, as they were read; ``evidence`` is the folder of its evidence.
+
+    ``versions`` are those of the directors' programs and kernel, ``spec`` is what they were asked to be.
+    """
+
+    lab: Lab
+    steps: tuple[Step, ...]
+    evidence: Path
+    versions: Mapping[str, str]
+    spec: DirectorSpec
+
+    def packed(self) -> bytes:
+        """Return the record as ``held`` reads it, with the names of all fields of what it is made of."""
+        return _shape() + pickle.dumps(self)
+
+
+def held(conversation: Control) -> Record:
+    """Return the record that a lab's supervisor holds.
+
+    Raises StateError where a version of lvslab booted the lab whose records have other fields.
+    """
+    answer, _ = conversation.ask("record")
+    packed = base64.b64decode(answer)
+    # Read only where it is a record of ours: the supervisor is root's, and so is the socket.
+    if packed.startswith(shape := _shape()):
+        record: Record = pickle.loads(packed[len(shape) :])
+        return record
+    raise StateError(
+        f"the lab '{conversation.name}' was booted by another version of lvslab",
+        f"use that one, or end the lab with ./run lab.down --name {conversation.name}",
+    )
+
+
+def _shape() -> bytes:
+    return "".join(f"{folder.shape_of(kind)}\n" for kind in (Record, Lab, Step, DirectorSpec)).encode()

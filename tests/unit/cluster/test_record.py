@@ -1,0 +1,114 @@
+"""A lab as its supervisor holds it, asked for over a real socket; its folder has been edited meanwhile."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lvslab.apply import howto
+from lvslab.boot import control, plan
+from lvslab.boot.supervisor import Lifeline, Supervisor
+from lvslab.cluster import cluster, record, registry
+from lvslab.cluster.record import Record
+from lvslab.errors import LabFileError, StateError
+from lvslab.lab import loader
+from lvslab.lab.directors import DirectorSpec
+
+
+@pytest.fixture
+def booted(labs: Path) -> Record:
+    """The record of web-nat, whose files then are wrong."""
+    folder = labs / "web-nat"
+    lab = loader.load(folder)
+    steps = howto.load(folder / "howto.md", lab.nodes)
+    versions, spec = {"kernel": "6.1.0"}, DirectorSpec("debian", "qemu", "1.31")
+    (folder / "howto.md").write_text("```sh node=direktor\ntrue\n```\n")
+    with pytest.raises(LabFileError):
+        howto.load(folder / "howto.md", lab.nodes)
+    (folder / "lab.yaml").write_text("title: another\n")
+    with pytest.raises(LabFileError):
+        loader.load(folder)
+    return Record(lab, steps, folder / "evidence", versions, spec)
+
+
+@pytest.fixture
+def name(labs: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a lab that root has up."""
+    name = f"unit-{secrets.token_hex(6)}"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(control, "_user", lambda _: 0)
+    monkeypatch.setattr(control, "running", lambda: [name])
+    return name
+
+
+@pytest.fixture
+def serve(name: str, tmp_path: Path) -> Iterator[Callable[[Record, bytes], None]]:
+    """Has a supervisor hold a record of a lab."""
+    ours, theirs = socket.socketpair()
+    with control.reserve(name) as listener, ours, theirs, ExitStack() as ended:
+
+        def begin(booted: Record, packed: bytes) -> None:
+            lab = booted.lab
+            hosts = (plan.Host("director", (), ()),)
+            planned = plan.Plan(name, lab.name, lab.folder, (), hosts, (), {}, b"", "", tmp_path, cold=False)
+            planned = replace(planned, nodes={"director": {}}, record=packed)
+            lifeline = Lifeline(theirs)
+            ended.callback(lifeline._lines.close)
+            supervisor = Supervisor(planned, lifeline)
+            ended.callback(supervisor._keeps_time.close)
+            listener.listen()
+            accepting = threading.Thread(target=accept, args=(supervisor,))
+            accepting.start()
+            ended.callback(accepting.join, 10)
+
+        def accept(supervisor: Supervisor) -> None:
+            with suppress(OSError):
+                while True:
+                    control.serve(listener.accept()[0], supervisor)
+
+        yield begin
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_lab_is_as_it_was_booted(
+    name: str, booted: Record, serve: Callable[[Record, bytes], None]
+) -> None:
+    serve(booted, booted.packed())
+    with cluster.attach(name) as found:
+        assert found.record == booted
+        assert (found.lab, found.steps) == (booted.lab, booted.steps)
+        assert (found.evidence, found.versions, found.spec) == (
+            booted.evidence, booted.versions, booted.spec,
+        )  # fmt: skip
+
+
+def test_it_is_listed_as_it_was_booted(
+    name: str, booted: Record, serve: Callable[[Record, bytes], None]
+) -> None:
+    serve(booted, booted.packed())
+    folder = str(booted.lab.folder)
+    assert registry.listed() == [
+        {"lab": "web-nat", "title": "for a test", "nodes": 1, "up": [name], "folder": folder}
+    ]
+
+
+def test_a_record_with_other_fields(
+    name: str, booted: Record, serve: Callable[[Record, bytes], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as other:
+        other.setattr(record, "_shape", lambda: b"fields of another version\n")
+        packed = booted.packed()
+    serve(booted, packed)
+    with pytest.raises(StateError, match="was booted by another version of lvslab") as caught:
+        cluster.attach(name)
+    assert caught.value.hint is not None and f"lab.down --name {name}" in caught.value.hint
+    (row,) = registry.listed()
+    assert (row["up"], row["title"]) == ([name], f"in {booted.lab.folder}")
