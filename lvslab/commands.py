@@ -18,6 +18,7 @@ from lvslab.apply.login import ssh_command
 from lvslab.apply.shell import ConnectionLost
 from lvslab.apply.transcript import Entry
 from lvslab.boot.events import Event, Listener, PhaseBegun, PhaseEnded, ignore
+from lvslab.boot.status import Notes, Summary
 from lvslab.check import pytest_run as checked
 from lvslab.check.pytest_run import Checked
 from lvslab.cluster import cluster
@@ -154,10 +155,10 @@ def _up(
             if _first_service(running) is not None:
                 with _phase("first round", report):
                     taken = first_round(running)
-            running.note(distribution=distribution(taken))
+            running.note(Notes(distribution=distribution(taken)))
     except (StepFailed, CheckFailed) as why:
         raise _Stopped(running, why) from why
-    running.note(phases=phases)
+    running.note(Notes(phases=phases))
     return running, _result(running, phases, taken)
 
 
@@ -219,18 +220,18 @@ def distribution(taken: Round | Turns | None) -> dict[str, dict[str, int]]:
 def apply(name: str, listeners: Listeners) -> Up:
     """Apply the how-to to a lab that is up without it, and take a first round of requests."""
     with cluster.attach(name) as running:
-        found = running.status()
-        if "steps" in found:
+        noted = running.status().notes
+        if noted.steps is not None:
             raise StateError(
                 f"the how-to has been applied to the lab '{name}' already",
                 "a second time would not be what howto.md says: lab.down, and then lab.up, make a new one",
             )
-        phases = dict(found.get("phases", {}))
+        phases = dict(noted.phases or {})
         begun = time.monotonic()
         running.apply(listeners.step)
         phases["steps"] = round(time.monotonic() - begun, 3)
         taken = first_round(running)
-        running.note(distribution=distribution(taken), phases=phases)
+        running.note(Notes(distribution=distribution(taken), phases=phases))
         return _result(running, phases, taken)
 
 
@@ -255,7 +256,7 @@ def check(name: str, junit: Path | None, *, quiet: bool) -> Checked:
     check_place(junit)
     with cluster.attach(name) as running:
         folder, evidence = running.lab.folder, running.evidence
-        if "steps" not in running.status():
+        if running.status().notes.steps is None:
             raise StateError(
                 f"the how-to has not been applied to the lab '{name}'", "./run lab.apply does it"
             )
@@ -315,11 +316,9 @@ def _result(running: Cluster, phases: dict[str, float], taken: Round | Turns | N
         lab=running.lab.name,
         name=running.name,
         kernel=str(running.versions.get("kernel", "")),
-        accelerator=described["accelerator"],
-        nodes=described["nodes"],
-        steps=described.get(
-            "steps", {"total": len(running.steps), "taken": 0, "failed": 0, "expected_failures": 0}
-        ),
+        accelerator=described.accelerator,
+        nodes={name: node.as_json() for name, node in described.nodes.items()},
+        steps=asdict(described.notes.steps or Summary(len(running.steps), 0, 0, 0)),
         distribution=distribution(taken),
         phases=phases,
         table=taken.table if taken else "",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from pathlib import Path
 
-from lvslab.boot.plan import Guest, Host, Plan
 from lvslab.run import run
 
 HEADER = b"\xff" * 6 + bytes.fromhex("024c56000009")
@@ -34,8 +32,3 @@ def sender(name: str) -> socket.socket:
     opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     opened.bind((name, 0))
     return opened
-
-
-def plan(tmp_path: Path, *, guests: tuple[Guest, ...], hosts: tuple[Host, ...] = ()) -> Plan:
-    """Plan a lab of ``guests`` and ``hosts`` whose cables are all that it has."""
-    return Plan("a", "web", tmp_path, ("internet",), hosts, guests, {}, b"", "", tmp_path, False)

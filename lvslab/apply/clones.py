@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lvslab.apply.howto import Step
-from lvslab.apply.runner import Summary
 from lvslab.boot.plan import Guest
+from lvslab.boot.status import Notes, Summary
 
 TYPED_IN = "typed-in.json"
 
@@ -35,21 +34,21 @@ class Applied:
     summary: Summary
 
     def fits(self, guests: Sequence[Guest], steps: Sequence[Step]) -> bool:
-        """Whether a lab of these guests with these steps can begin here: only with the very same ones."""
+        """Return whether a lab can begin here: only one of the very same guests and steps."""
         return (self.guests, self.steps) == (tuple(guests), tuple(steps))
 
     @property
-    def notes(self) -> dict[str, Any]:
-        """What the status of a lab says that began here."""
-        return {"steps": asdict(self.summary), "typed_in": str(self.evidence)}
+    def notes(self) -> Notes:
+        """The notes of a lab that began with these copies."""
+        return Notes(steps=self.summary, typed_in=str(self.evidence))
 
-    def tell(self, transcript: Path) -> None:
-        """Put into a lab's evidence what was typed, and where it was."""
+    def record(self, transcript: Path) -> None:
+        """Write the transcript and where it was typed into the evidence of a lab that began here."""
         transcript.write_bytes(self.transcript)
-        transcript.with_name(TYPED_IN).write_text(json.dumps(self.notes, indent=1) + "\n")
+        transcript.with_name(TYPED_IN).write_text(json.dumps(self.notes.as_json(), indent=1) + "\n")
 
     def close(self) -> None:
-        """Let go of the copies; labs that began with them keep them until they end."""
+        """Close the descriptors; labs that began with the copies keep them until they end."""
         close(self.copies)
 
 

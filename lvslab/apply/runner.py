@@ -6,12 +6,12 @@ import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NoReturn, Protocol
 
 from lvslab.apply.shell import CommandTimeout, ConnectionLost, ShellResult
 from lvslab.apply.transcript import Entry, Outcome, Transcript, printable
+from lvslab.boot.status import Summary
 from lvslab.errors import LvsLabError, StepFailed
 
 # How much of a long output an error message repeats; the transcript has all of it.
@@ -41,17 +41,6 @@ class NodeShell(Protocol):
     """What a step is run in; ``lvslab.apply.shell.Shell`` is one."""
 
     def run(self, command: str, timeout: float) -> ShellResult: ...
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How many steps there are, how many were taken, and how many of these failed, by surprise and as
-    expected."""
-
-    total: int
-    taken: int
-    failed: int
-    expected_failures: int
 
 
 class UnexpectedEnd(StepFailed):

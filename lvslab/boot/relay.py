@@ -1,4 +1,4 @@
-"""A connection of the lab's, handed out at arm's length: who holds the other end holds nothing of the lab.
+"""Relays for the lab's connections: a process that holds a relay's other end holds nothing of the lab.
 
 A socket keeps its network namespace alive, and a TCP connection into a guest that is gone stays open
 without a word. What is handed out is one end of a socketpair instead, which closes when the lab ends, or
@@ -12,9 +12,10 @@ import socket
 import threading
 
 
-def at_arms_length(far: socket.socket, patience: float) -> socket.socket:
-    """A stream socket that is connected with ``far``, a TCP connection, for as long as this process lives.
-    ``far`` is taken over. If the kernel on its other side is silent for ``patience`` seconds, it breaks.
+def relayed(far: socket.socket, patience: float) -> socket.socket:
+    """Return a stream socket that is connected with ``far``, a TCP connection, while this process lives.
+
+    ``far`` is taken over. It breaks when the kernel on its other side is silent for ``patience`` seconds.
     """
     far.settimeout(None)
     for option, value in (

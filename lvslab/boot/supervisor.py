@@ -18,20 +18,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from lvslab.boot import control, events
 from lvslab.boot.events import AcceleratorChosen, Failed, Logged, PhaseBegun, PhaseEnded, Ready
 from lvslab.boot.net import packets
-from lvslab.boot.net.namespaces import Namespaces
+from lvslab.boot.net.node import MininetHost
+from lvslab.boot.node import CONSOLE, COPY, NAMESPACES, SERVICE, Node, Servers
 from lvslab.boot.plan import Guest, Plan
-from lvslab.boot.relay import at_arms_length
-from lvslab.boot.vm import accelerator, clone, start
+from lvslab.boot.status import LabStatus, Notes
+from lvslab.boot.vm import accelerator
 from lvslab.boot.vm.guests import Guests
-from lvslab.boot.vm.qemu import PULSE, Machine
-from lvslab.errors import BootError, LvsLabError, MachineError, StateError, UsageError
-from lvslab.run import STDOUT, run, spawn
+from lvslab.errors import LvsLabError, MachineError, UsageError
+from lvslab.run import run
 
 _RUN = Path("/run/lvslab")
 
@@ -107,8 +108,8 @@ class Supervisor(control.Answer):
             copyable=plan.copyable,
             copies=plan.copies,
         )
-        self._hosts: dict[str, Namespaces] = {}
-        self._servers: dict[str, Any] = {}
+        self._hosts = {host.name: MininetHost(host, plan.evidence) for host in plan.hosts}
+        self._nodes: dict[str, Node] = {**self._guests.nodes, **self._hosts}
         self._notes: dict[str, Any] = {}
         self._accelerator_name = "none"
         self._ready = False
@@ -131,7 +132,8 @@ class Supervisor(control.Answer):
 
             network.keep_quiet()
             built = network.build(plan)
-            self._hosts = {host.name: built[host.name].namespaces for host in plan.hosts}
+            for name, host in self._hosts.items():
+                host.place = built[name].namespaces
         with self._phase("services"):
             self._start_servers()
         if plan.guests:
@@ -156,48 +158,43 @@ class Supervisor(control.Answer):
                 self._asked_to_end = True
                 return None
             case {"ask": "status"}:
-                return self._status()
+                return asdict(self._status())
             case {"ask": "record"}:
                 return base64.b64encode(self._plan.record).decode()
             case {"ask": "note", "notes": dict(notes)}:
                 self._notes.update(notes)
                 return None
             case {"ask": "console", "node": str(node)}:
-                descriptors.append(self._machine(node).console.attach().detach())
+                descriptors.append(self._node(node, CONSOLE).console().detach())
                 return None
-            case {"ask": "copy", "node": str(node)} if self._plan.copyable:
-                machine = self._machine(node)
-                descriptors += clone.take(machine, start.memory_of(machine.guest))
+            case {"ask": "copy", "node": str(node)}:
+                descriptors += self._node(node, COPY).copy()
                 return None
             case {"ask": "connect", "node": str(node)}:
-                descriptors.append(self._connect(node).detach())
+                descriptors.append(self._node(node).connect().detach())
                 return None
             case {"ask": "observe", "node": str(node), "command": str(command), "seconds": seconds}:
-                return self._observe(node, command, seconds)
+                return asdict(self._node(node).observe(command, seconds))
             case {"ask": "namespace", "node": str(node)}:
-                descriptors.append(os.dup(self._host(node).network))
+                descriptors.append(os.dup(self._node(node, NAMESPACES).namespaces().network))
                 return None
             case {"ask": "namespaces", "node": str(node)}:
-                host = self._host(node)
-                descriptors += [os.dup(host.network), os.dup(host.mounts)]
+                place = self._node(node, NAMESPACES).namespaces()
+                descriptors += [os.dup(place.network), os.dup(place.mounts)]
                 return None
             case {"ask": "capture", "node": str(node), **how}:
-                if node not in self._guests.names:
-                    self._host(node)  # or there is no such node, or not yet
-                about, opened = packets.open_all(
-                    self._plan, self._hosts, node, how["interface"], how["filter"], how["room"]
-                )
+                about, opened = self._node(node).capture(how["interface"], how["filter"], how["room"])
                 descriptors += opened
                 return about
             case {"ask": "stop node", "node": str(node)}:
-                return self._stop_node(node)
+                return self._node(node).stop()
             case {"ask": "access log", "node": str(node), "kind": str(kind)}:
-                descriptors.append(self._server(node).access_log(kind))
+                descriptors.append(self._servers(node).access_log(kind))
                 return None
             case {"ask": "service", "node": str(node), "action": "start"}:
-                return self._server(node).start()
+                return self._servers(node).start()
             case {"ask": "service", "node": str(node), "action": "stop"}:
-                return self._server(node).stop()
+                return self._servers(node).stop()
         raise UsageError(f"the supervisor does not know what to do with {request}")
 
     def answered(self) -> None:
@@ -225,111 +222,55 @@ class Supervisor(control.Answer):
         from lvslab.boot.services import programs, servers
 
         programs.unpack(self._plan.servers)
-        self._servers = {
-            host.name: servers.of(host, self._hosts[host.name]) for host in self._plan.hosts if host.services
+        made = {
+            host.name: servers.of(host, self._hosts[host.name].namespaces())
+            for host in self._plan.hosts
+            if host.services
         }
-        servers.start(self._servers.values())
+        for name, of_host in made.items():
+            self._hosts[name].servers = of_host
+        servers.start(made.values())
 
     def _start_guests_servers(self) -> None:
         from lvslab.boot.services.http_in_guest import GuestWebServer
 
         for guest in self._plan.guests:
             if guest.services:
-                self._servers[guest.name] = GuestWebServer(self._machine(guest.name), guest.services)
-                self._servers[guest.name].start()
+                node = self._guests.nodes[guest.name]
+                node.servers = GuestWebServer(node.running(), guest.services)
+                node.servers.start()
 
-    def _status(self) -> dict[str, Any]:
-        nodes = {name: {"kind": "guest", **found} for name, found in self._guests.status().items()}
-        for name in (host.name for host in self._plan.hosts):
-            nodes[name] = {"kind": "host", "state": "up" if name in self._hosts else "booting"}
-        for name, server in list(self._servers.items()):
-            try:
-                nodes[name]["service"] = "up" if server.running else "stopped"
-            except BootError:
-                nodes[name]["service"] = "unknown"  # of a guest that does not answer
-        return {
-            "lab": self._plan.lab,
-            "name": self._plan.name,
-            "folder": str(self._plan.folder),
-            "evidence": str(self._plan.evidence),
-            "started": self._started,
-            "ready": self._ready,
-            "nodes": {name: {**nodes[name], **about} for name, about in self._plan.nodes.items()},
-            "accelerator": self._accelerator_name,
-            "versions": dict(self._plan.versions),
-            **self._plan.spec.notes,
-            **self._notes,
-        }
-
-    def _connect(self, node: str) -> socket.socket:
-        """A stream on which the node's SSH server speaks, over none of the lab's networks."""
-        if node in self._guests.names:
-            machine = self._machine(node)
-            if (what := machine.trouble) is not None:
-                raise machine.failure("running", what)
-            try:
-                far = socket.create_connection(machine.guest.management.server, timeout=10)
-            except OSError as refused:
-                if (what := machine.trouble) is not None:  # it began to hang just now
-                    raise machine.failure("running", what) from None
-                raise BootError(f"{node} does not accept SSH connections: {refused}") from None
-            return at_arms_length(far, PULSE)
-        server = _shell_server(node, self._host(node).entrance)
-        ours, theirs = socket.socketpair()
-        with ours, (self._plan.evidence / f"ssh-{node}.log").open("ab") as messages:
-            end = ours.fileno()
-            with spawn(server, stdin=end, stdout=end, stderr=messages, outlives=True):
-                pass
-        return theirs
-
-    def _observe(self, node: str, command: str, seconds: float | None) -> dict[str, Any]:
-        """What a command prints on a node, and its status, without a login: see ``Control.observe``."""
-        if node in self._guests.names:
-            machine = self._machine(node)
-            done = machine.observe(command) if seconds is None else machine.glance(command, seconds)
-            return {"status": done.status, "output": "".join(f"{line}\n" for line in done.lines)}
-        entered = [*self._host(node).entrance, "sh", "-c", command]
-        ended = run(entered, stderr=STDOUT, check=False)
-        return {"status": ended.returncode, "output": ended.stdout.decode(errors="replace")}
-
-    def _stop_node(self, node: str) -> None:
-        """End a virtual machine, or take all cards of a Mininet host down."""
-        if node in self._guests.names:
-            self._machine(node).power_off()
-            return
-        from lvslab.boot.net.taps import ip_batch
-
-        there = self._host(node)
-        cards = next(host.cards for host in self._plan.hosts if host.name == node)
-        there.call(ip_batch, [f"link set {card.name} down" for card in cards])
-
-    def _machine(self, node: str) -> Machine:
-        if node not in self._guests.names:
-            raise self._no_such("virtual machine with a serial console", node, self._guests.names)
-        machine = self._guests.get(node)
-        if machine is None:
-            raise StateError(f"{node} is just coming up", "wait for lab.up to end")
-        if (how := machine.ended) is not None:
-            raise machine.failure("running", how)
-        return machine
-
-    def _host(self, node: str) -> Namespaces:
-        if node not in self._hosts:
-            raise self._no_such("Mininet host", node, list(self._hosts))
-        return self._hosts[node]
-
-    def _server(self, node: str) -> Any:
-        if node not in self._servers:
-            raise self._no_such("node with a service", node, list(self._servers))
-        return self._servers[node]
-
-    def _no_such(self, what: str, node: str, known: list[str]) -> LvsLabError:
-        everything = [*self._guests.names, *(host.name for host in self._plan.hosts)]
-        if node in everything:
-            return UsageError(f"{node} is no {what}", f"those of this lab: {', '.join(known) or 'none'}")
-        return UsageError(
-            f"the lab '{self._plan.name}' has no node '{node}'", f"its nodes: {', '.join(everything)}"
+    def _status(self) -> LabStatus:
+        plan = self._plan
+        return LabStatus(
+            lab=plan.lab,
+            name=plan.name,
+            folder=str(plan.folder),
+            evidence=str(plan.evidence),
+            started=self._started,
+            ready=self._ready,
+            nodes={name: self._nodes[name].status(about) for name, about in plan.nodes.items()},
+            accelerator=self._accelerator_name,
+            versions=plan.versions,
+            spec=plan.spec,
+            notes=Notes.read(self._notes),
         )
+
+    def _node(self, name: str, feature: str = "") -> Node:
+        """Return a node, which has to have ``feature`` where one is given. Raises UsageError."""
+        node = self._nodes.get(name)
+        if node is None:
+            known = f"its nodes: {', '.join(self._nodes)}"
+            raise UsageError(f"the lab '{self._plan.name}' has no node '{name}'", known)
+        if feature and not node.has(feature):
+            able = ", ".join(each.name for each in self._nodes.values() if each.has(feature)) or "none"
+            raise UsageError(f"{name} has no {feature}", f"nodes of this lab that have: {able}")
+        return node
+
+    def _servers(self, node: str) -> Servers:
+        servers = self._node(node, SERVICE).servers
+        assert servers is not None
+        return servers
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -337,12 +278,6 @@ class Supervisor(control.Answer):
         self._lifeline.tell(PhaseBegun(name))
         yield
         self._lifeline.tell(PhaseEnded(name, time.monotonic() - begun))
-
-
-def _shell_server(node: str, entrance: list[str]) -> list[str]:
-    """The SSH server for one connection to a Mininet host, inside its namespaces and under its name."""
-    begin = 'hostname "$1"; export HOME=/root; cd /root; exec dropbear -i -s -j -k -r /run/lvslab/host_key'
-    return [*entrance, "unshare", "--uts", "--", "sh", "-c", begin, "sh", node]
 
 
 def _mounts() -> None:

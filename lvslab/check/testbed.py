@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
 
-from lvslab.apply.runner import Summary
 from lvslab.apply.ssh import Executed
 from lvslab.boot.net.namespaces import Namespaces
+from lvslab.boot.status import Summary
 from lvslab.check import rounds
 from lvslab.check.ipvs import director
 from lvslab.check.ipvs.table import Service

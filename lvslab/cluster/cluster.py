@@ -13,10 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lvslab.apply import clones as applied
 from lvslab.apply import runner
@@ -29,6 +29,7 @@ from lvslab.boot.events import GuestUp, Listener, PhaseBegun, PhaseEnded, ignore
 from lvslab.boot.launch import Launch
 from lvslab.boot.net import packets
 from lvslab.boot.net.namespaces import Namespaces
+from lvslab.boot.status import LabStatus, Notes, Summary
 from lvslab.cluster import folder as lab_folder
 from lvslab.cluster import registry
 from lvslab.cluster.record import Record, held
@@ -108,14 +109,13 @@ class Cluster:
         """End the lab, and return when nothing of it is left."""
         self._control.end()
 
-    def status(self) -> dict[str, Any]:
-        """What the supervisor knows: nodes and their states, and what was noted with ``note``."""
-        answer, _ = self._control.ask("status")
-        return dict(answer)
+    def status(self) -> LabStatus:
+        """Return what the supervisor knows: nodes and their states, and what was noted with ``note``."""
+        return registry.status_of(self._control)
 
-    def note(self, **notes: Any) -> None:
-        """Have the supervisor remember ``notes`` (JSON), for ``status``."""
-        self._control.ask("note", notes=notes)
+    def note(self, notes: Notes) -> None:
+        """Have the supervisor remember ``notes`` for ``status``; those that are None stay as they were."""
+        self._control.ask("note", notes=notes.as_json())
 
     def connect(self, node: str) -> Connection:
         """An SSH connection to ``node`` over none of the lab's networks, the same one every time."""
@@ -191,9 +191,7 @@ class Cluster:
         """Start the servers on ``node``, and return when they listen."""
         self._control.ask("service", node=node, action="start")
 
-    def apply(
-        self, report: Callable[[Entry], None] = ignore, *, without: Sequence[str] = ()
-    ) -> runner.Summary:
+    def apply(self, report: Callable[[Entry], None] = ignore, *, without: Sequence[str] = ()) -> Summary:
         """Type the how-to's steps, each on its node; leave out those whose command holds a text of
         ``without``.
 
@@ -211,12 +209,12 @@ class Cluster:
                     "" if self.name == self.lab.name else f" --name {self.name}",
                 )
             except runner.UnexpectedEnd as stopped:
-                self.note(steps=asdict(stopped.summary))
+                self.note(Notes(steps=stopped.summary))
                 raise
-        self.note(steps=asdict(summary))
+        self.note(Notes(steps=summary))
         return summary
 
-    def copy(self, summary: runner.Summary) -> Applied:
+    def copy(self, summary: Summary) -> Applied:
         """Copy the directors as they are now, with no login on them; ``summary`` is of the steps that were
         typed.
 
@@ -301,8 +299,8 @@ def booted(
                 cluster.copyable = planned.guests
             elif planned.copies and begin_with is not None:
                 cluster.applied = begin_with
-                begin_with.tell(planned.evidence / TRANSCRIPT)
-                cluster.note(**begin_with.notes)
+                begin_with.record(planned.evidence / TRANSCRIPT)
+                cluster.note(begin_with.notes)
             yield cluster
 
 

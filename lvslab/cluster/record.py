@@ -13,8 +13,7 @@ from pathlib import Path
 
 from lvslab.apply.howto import Step
 from lvslab.boot.control import Control
-from lvslab.cluster import folder
-from lvslab.errors import StateError
+from lvslab.cluster import folder, registry
 from lvslab.lab.directors import DirectorSpec
 from lvslab.lab.model import Lab
 
@@ -48,10 +47,7 @@ def held(conversation: Control) -> Record:
     if packed.startswith(shape := _shape()):
         record: Record = pickle.loads(packed[len(shape) :])
         return record
-    raise StateError(
-        f"the lab '{conversation.name}' was booted by another version of lvslab",
-        f"use that one, or end the lab with ./run lab.down --name {conversation.name}",
-    )
+    raise registry.other_version(conversation.name)
 
 
 def _shape() -> bytes:

@@ -14,6 +14,7 @@ from typing import Any
 
 from lvslab import paths
 from lvslab.boot import control
+from lvslab.boot.status import LabStatus
 from lvslab.errors import LvsLabError, MachineError, StateError, UsageError
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -64,11 +65,27 @@ def talk_to(name: str) -> control.Control:
     return control.Control(check_name(name))
 
 
-def status(name: str) -> dict[str, Any]:
-    """What a running lab is doing, as ``lab.status --json`` prints it."""
+def status(name: str) -> LabStatus:
+    """Return what a running lab is doing. Raises MachineError, UsageError, StateError."""
     with talk_to(name) as conversation:
-        found, _ = conversation.ask("status")
-    return dict(found)
+        return status_of(conversation)
+
+
+def status_of(conversation: control.Control) -> LabStatus:
+    """Return what a lab's supervisor says of the lab. Raises StateError where that is another version's."""
+    found, _ = conversation.ask("status")
+    try:
+        return LabStatus.read(found)
+    except (KeyError, TypeError, ValueError):
+        raise other_version(conversation.name) from None
+
+
+def other_version(name: str) -> StateError:
+    """Make the error for a lab whose supervisor is of a version of lvslab with other records."""
+    return StateError(
+        f"the lab '{name}' was booted by another version of lvslab",
+        f"use that one, or end the lab with ./run lab.down --name {name}",
+    )
 
 
 def listed() -> list[dict[str, Any]]:
@@ -82,6 +99,7 @@ def listed() -> list[dict[str, Any]]:
     for name in control.running() if os.geteuid() == 0 else ():
         # One that does not answer now is not to keep the others from being shown.
         with suppress(LvsLabError), control.Control(name, patience=5.0) as conversation:
+            # Not as a LabStatus: another version of lvslab may have booted it.
             found, _ = conversation.ask("status")
             folder = found["folder"]
             row = up.setdefault(folder, _row(found["lab"], f"in {folder}", len(found["nodes"]), folder))

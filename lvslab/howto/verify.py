@@ -124,7 +124,7 @@ def _on_kernel(found: Read, kernel: str, ipvsadm: str, listeners: Listeners) -> 
                     report=listeners.event,
                 )
             )
-            accelerator = str(booted.status()["accelerator"])
+            accelerator = booted.status().accelerator
         except UsageError:
             raise  # it would be the same on every kernel
         except LvsLabError as error:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lvslab.errors import UsageError
 from lvslab.lab.model import suggest
@@ -54,12 +53,6 @@ class DirectorSpec:
             "director_kind": self.kind,
             "ipvsadm": self.ipvsadm or None,
         }
-
-    @classmethod
-    def noted(cls, status: Mapping[str, Any]) -> DirectorSpec:
-        """Make the spec of a status that has its notes, or has none yet."""
-        kernel, kind = status.get("kernel_name"), status.get("director_kind", "qemu")
-        return cls(kernel or "", kind, status.get("ipvsadm") or "")
 
 
 USUAL = DirectorSpec()

@@ -31,7 +31,6 @@ from lvslab.errors import (
 from lvslab.lab import model
 from lvslab.lab.model import Lab
 from lvslab.matrix.results import Case, Cell, Result, Verdict, verdict_of
-from lvslab.run import ended_by_signal
 
 HOWTO_CASE = "howto.md"
 """What the case is called that says whether every step of the how-to ended as it must."""
@@ -164,7 +163,7 @@ def _try(cell: Cell, place: Path, folder: Path, own_seed: int, report: Listener,
                 )
             )
             versions = dict(booted.versions)
-            found = replace(found, versions=versions, accelerator=str(booted.status()["accelerator"]))
+            found = replace(found, versions=versions, accelerator=booted.status().accelerator)
             howto = _apply(booted)
             found = replace(found, cases=(howto,))
             if howto.verdict != "failed":
@@ -232,11 +231,10 @@ _OF_THE_LAB = (MachineError, StateError, BuildError, GuestKilled)
 
 
 def _broken(booted: Cluster) -> str:
-    """What is wrong with the lab that is not its kernel's doing, "" for nothing."""
-    for name, node in booted.status()["nodes"].items():
-        state = str(node["state"])
-        if ended_by_signal(state) or state.startswith("it hangs"):
-            return f"{name}: {state}"
+    """Describe what is wrong with the lab that its kernel has not caused; "" for nothing."""
+    for name, node in booted.status().nodes.items():
+        if node.state.is_fault_of_lab:
+            return f"{name}: {node.text}"
     return ""
 
 

@@ -162,7 +162,7 @@ def test_console_in_a_terminal_until_the_escape(run: Runner, name: str) -> None:
 
 def test_only_directors_have_a_console(run: Runner, name: str) -> None:
     said = error_of(run("lab.console", "client", "--name", name, status=2))
-    assert "client is no virtual machine" in said
+    assert "client has no serial console" in said
     assert "director" in said
 
 

@@ -40,7 +40,7 @@ def seen(fresh_lab, request):
         "uuid": said[0], "late": time.time() - int(said[1]), "rest": said[2:],
         "as typed": lab.reading().rules == lab.table_of_steps(),
         "transcript": (lab.cluster.evidence / "transcript.jsonl").read_text(),
-        "status": lab.cluster.status(),
+        "status": lab.cluster.status().as_json(),
     }
     with Path(__file__).with_name("seen.jsonl").open("a") as file:
         file.write(json.dumps(found) + "\\n")

@@ -433,7 +433,7 @@ def test_the_directors_table_and_settings_are_its_own(result: Result) -> None:
 
 def test_a_mininet_director_has_no_console(result: Result) -> None:
     assert result.files["status"] == "2\n"
-    assert "error: director is no virtual machine with a serial console" in result.files["stderr"]
+    assert "error: director has no serial console" in result.files["stderr"]
 
 
 # --- where it has none -------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from lvslab.boot import plan
 from lvslab.boot.events import Event, GuestUp
 from lvslab.boot.vm import accelerator, snapshot
 from lvslab.boot.vm.guests import HEARTBEAT
-from lvslab.boot.vm.qemu import PULSE, Machine, Memory
+from lvslab.boot.vm.qemu import PATIENCE, Machine, Memory
 from lvslab.cluster.cluster import Cluster, booted
 from lvslab.guest import image
 from lvslab.kernel import find
@@ -339,7 +339,7 @@ def test_director_that_hangs_is_reported_until_it_comes_to_itself(warm: Place) -
         name, run = running.name, warm.run
 
         def state() -> str:
-            return str(running.status()["nodes"]["director-1"]["state"])
+            return running.status().nodes["director-1"].text
 
         running.execute("director-1", "echo nf_conntrack: table full > /dev/ttyS0")
         qemu = qemu_of("director-1", run, os.getpid())
@@ -349,8 +349,8 @@ def test_director_that_hangs_is_reported_until_it_comes_to_itself(warm: Place) -
             early.expect("begun")
             os.kill(qemu, signal.SIGSTOP)
             ends.callback(os.kill, qemu, signal.SIGCONT)
-            run.wait_until(lambda: state() != "up", HEARTBEAT + PULSE + 5, "it is seen to hang")
-            hangs = f"it hangs: no sign of life from its agent within {PULSE:g} s"
+            run.wait_until(lambda: state() != "up", HEARTBEAT + PATIENCE + 5, "it is seen to hang")
+            hangs = f"it hangs: no sign of life from its agent within {PATIENCE:g} s"
             assert state() == hangs
             assert hangs in run("lab.status", "--name", name).stdout
             failed = run("lab.exec", "director-1", "--name", name, "--command", "true", status=4)
@@ -362,10 +362,10 @@ def test_director_that_hangs_is_reported_until_it_comes_to_itself(warm: Place) -
             console = run("lab.console", "director-1", "--name", name, input="echo typed > /run/typed\n")
             assert "nf_conntrack: table full" in console.stdout
             # A command that had begun before hears of it too.
-            early.expect("error: director-1 is not up", PULSE + 10)
+            early.expect("error: director-1 is not up", PATIENCE + 10)
             early.expect("nf_conntrack: table full")
             assert early.status() == 4
-        run.wait_until(lambda: state() == "up", HEARTBEAT + PULSE, "it is up again")
+        run.wait_until(lambda: state() == "up", HEARTBEAT + PATIENCE, "it is up again")
         typed = "until grep typed /run/typed; do :; done"
         assert run.execute(name, "director-1", f"timeout 20 sh -c '{typed}'") == "typed"
 

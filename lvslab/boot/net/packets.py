@@ -15,18 +15,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import os
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from lvslab.boot.net import pcapng
-from lvslab.boot.net.namespaces import Namespaces
 from lvslab.boot.net.pcapng import Count, Packet
-from lvslab.boot.plan import Card, Plan
-from lvslab.errors import BootError, UsageError
 
 if TYPE_CHECKING:
     from lvslab.boot.control import Control
@@ -91,50 +87,6 @@ def open_at(interface: str, program: Program = (), room: int = ROOM) -> socket.s
         opened.close()
         raise
     return opened
-
-
-def open_all(
-    plan: Plan,
-    hosts: Mapping[str, Namespaces],
-    node: str,
-    interface: str,
-    program: Program,
-    room: int,
-) -> tuple[list[dict[str, Any]], list[int]]:
-    """What the supervisor does: sockets for the cards of ``node``, or the one that is called ``interface``.
-
-    Returns what ``listen`` wants to know of each, and their descriptors. Raises UsageError where the node
-    has no such card, BootError where one cannot be captured at.
-    """
-    guest = next((each for each in plan.guests if each.name == node), None)
-    cards = guest.cards if guest else next(each.cards for each in plan.hosts if each.name == node)
-    chosen = [card for card in cards if interface in ("", card.name)]
-    if not chosen:
-        raise UsageError(
-            f"{node} has no interface '{interface}'", f"it has {', '.join(card.name for card in cards)}"
-        )
-    about, descriptors = [], list[int]()
-    try:
-        for card in chosen:
-            try:
-                if guest:
-                    opened = open_at(card.port, program, room)
-                else:
-                    opened = hosts[node].call(open_at, card.name, program, room)
-            except OSError as refused:  # while the lab comes up its taps may not be there yet
-                what = f"cannot capture at {card.name} of {node}: {refused.strerror}"
-                raise BootError(what, "wait for lab.up to end, if it has not") from None
-            descriptors.append(opened.detach())
-            about.append({"name": card.name, "description": _description(card), "far": guest is not None})
-    except BaseException:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        raise
-    return about, descriptors
-
-
-def _description(card: Card) -> str:
-    return f"{card.address} in the network {card.network}"
 
 
 class Interface:

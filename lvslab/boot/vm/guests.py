@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 from lvslab.boot.events import GuestUp
 from lvslab.boot.net import taps
@@ -15,10 +14,11 @@ from lvslab.boot.plan import Guest
 from lvslab.boot.vm import snapshot
 from lvslab.boot.vm import start as warm
 from lvslab.boot.vm.clone import inherited
+from lvslab.boot.vm.node import VirtualMachine
 from lvslab.boot.vm.qemu import Accelerator, Machine
 
 HEARTBEAT = 2.0
-"""Seconds between two questions to a guest's agent whether it is still there."""
+"""Seconds between two heartbeats that a guest's agent is asked for."""
 
 
 class Guests:
@@ -37,22 +37,16 @@ class Guests:
         copyable: bool = False,
         copies: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
+        self.nodes = {guest.name: VirtualMachine(guest, copyable=copyable) for guest in guests}
         self._guests = guests
         self._evidence = evidence
         self._cold = cold
         self._copyable = copyable
         self._copies = {name: inherited(pair) for name, pair in (copies or {}).items()}
         self._tell = tell
-        self._machines: dict[str, Machine] = {}
-        self._came_up: dict[str, dict[str, Any]] = {}
         # One more for the thread that starts them all.
         self._pool = ThreadPoolExecutor(len(guests) + 1, thread_name_prefix="guest")
         self._coming: Future[list[Future[None]]] | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """The names of all of them, up or not."""
-        return [guest.name for guest in self._guests]
 
     def start(self, accelerator: Accelerator) -> None:
         """Begin to bring all of them up: their taps are there when this returns, they are up when
@@ -68,21 +62,6 @@ class Guests:
         ups = self._coming.result()
         for up in wait(ups, return_when=FIRST_EXCEPTION).done:
             up.result()
-
-    def get(self, name: str) -> Machine | None:
-        """The guest ``name`` once it is up, None before that."""
-        return self._machines.get(name)
-
-    def status(self) -> dict[str, dict[str, Any]]:
-        """How each guest is: its ``state`` ("booting", "up", or what is the matter with it), and once it is
-        up the ``way`` it came up and after how many seconds it answered and was set up.
-        """
-        found = {}
-        for name in self.names:
-            machine = self._machines.get(name)
-            state = "booting" if machine is None else machine.trouble or "up"
-            found[name] = {"state": state, **self._came_up.get(name, {})}
-        return found
 
     def _start_all(self, accelerator: Accelerator) -> list[Future[None]]:
         making, ups = set[str](), []
@@ -109,17 +88,14 @@ class Guests:
         else:
             machine.set_up()
         seconds = time.monotonic() - starter.began
-        self._came_up[name] = {
-            "way": starter.way, "answered": round(answered, 3), "set_up": round(seconds, 3),
-        }  # fmt: skip
-        self._machines[name] = machine
+        self.nodes[name].came_up(machine, starter.way, answered, seconds)
         threading.Thread(target=_watch, args=(machine,), name="heartbeat", daemon=True).start()
         self._tell(GuestUp(name, starter.way, seconds))
 
 
 def _watch(machine: Machine) -> None:
-    """Feel a guest's pulse until it has ended."""
+    """Ask a guest for a heartbeat every HEARTBEAT seconds, until it has ended."""
     never = threading.Event()
     while machine.ended is None:
         never.wait(HEARTBEAT)
-        machine.feel_pulse()
+        machine.heartbeat()

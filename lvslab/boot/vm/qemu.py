@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lvslab.boot.plan import Guest, guest_renewal, guest_setup
+from lvslab.boot.states import Condition, State, exited, hanging
 from lvslab.boot.vm.agent import Agent, AgentSilent, Done
 from lvslab.boot.vm.console import Console
 from lvslab.boot.vm.qmp import Qmp, QmpError
 from lvslab.errors import BootError, GuestKilled
 from lvslab.kernel.catalogue import numbers
-from lvslab.run import TimeoutExpired, ended, last_lines, missing_program, run, spawn
+from lvslab.run import TimeoutExpired, last_lines, missing_program, run, spawn
 
 log = logging.getLogger("lvslab.qemu")
 
@@ -32,8 +33,8 @@ Accelerator = Literal["kvm", "tcg"]
 DEADLINE: dict[Accelerator, float] = {"kvm": 20.0, "tcg": 60.0}
 
 
-PULSE = 10.0
-"""Seconds in which the agent of a guest must give a sign of life. On a loaded machine that takes 1 s."""
+PATIENCE = 10.0
+"""Seconds in which a guest's agent must answer a heartbeat. On a loaded machine it takes 1 s."""
 
 
 @dataclass(frozen=True)
@@ -226,8 +227,8 @@ class Machine:
             self._monitor.execute("cont")
         except QmpError as refused:
             what = f"{self.guest.name} does not run on after it was stopped for a snapshot: {refused}"
-            kind = GuestKilled if self.killed else BootError
-            raise kind(what, self.ended or last_lines(self._messages.read_bytes())) from None
+            hint = str(self.ended or "") or last_lines(self._messages.read_bytes())
+            raise self._error()(what, hint) from None
 
     def resume(self, state: Path) -> None:
         """Give a guest that was started with a snapshot's memory the state that belongs to it, and let
@@ -296,8 +297,8 @@ class Machine:
         with self._explained("reading", seconds):
             return self.agent.run(command, seconds, turn=seconds)
 
-    def feel_pulse(self, seconds: float = PULSE) -> None:
-        """Ask the agent for a sign of life; ``trouble`` tells from now on whether there was one."""
+    def heartbeat(self, seconds: float = PATIENCE) -> None:
+        """Ask the agent for a sign of life; ``trouble`` says from now on if there was none in time."""
         try:
             self.agent.run(":", seconds)
         except AgentSilent:
@@ -306,23 +307,21 @@ class Machine:
             self._silent = 0.0
 
     @property
-    def trouble(self) -> str | None:
-        """What is the matter with the guest, in words; None where it runs, as far as is known."""
+    def trouble(self) -> Condition | None:
+        """The guest's condition where it has ended or hangs; None where it runs, as far as is known."""
         if (how := self.ended) is not None:
             return how
-        silent = f"it hangs: no sign of life from its agent within {self._silent:g} s"
-        return silent if self._silent else None
+        return hanging(self._silent) if self._silent else None
 
     @property
-    def ended(self) -> str | None:
-        """How QEMU ended, in words; None while it runs."""
+    def ended(self) -> Condition | None:
+        """The guest's condition after QEMU has ended; None while it runs."""
         status = self._process.poll()
-        return None if status is None else ended(QEMU, status)
+        return None if status is None else exited(QEMU, status)
 
-    @property
-    def killed(self) -> bool:
-        """True if a signal has ended QEMU."""
-        return (self._process.poll() or 0) < 0
+    def _error(self) -> type[BootError]:
+        ended = self.ended
+        return GuestKilled if ended and ended.state is State.KILLED else BootError
 
     @property
     def said(self) -> str:
@@ -351,12 +350,16 @@ class Machine:
                 with contextlib.suppress(TimeoutExpired):
                     self._process.wait(5)
                 self.console.ended(5)
-            what = self.ended or ("QEMU closed its console" if silent.closed else None)
-            raise self.failure(phase, what or f"nothing came from it within {seconds:g} s") from None
+            late = (
+                "QEMU closed its console" if silent.closed else f"nothing came from it within {seconds:g} s"
+            )
+            raise self.failure(phase, self.ended or late) from None
 
-    def failure(self, phase: str, what: str) -> BootError:
-        """An error that says what there is to say of a guest that does not run: ``what``, unless its kernel
-        says itself why it gave up, the console's last lines, and where to look further.
+    def failure(self, phase: str, what: Condition | str) -> BootError:
+        """Make the error for a guest that does not run.
+
+        It says ``what`` happened, or why the kernel gave up where the console says that, the last lines of
+        the console, and where to look further.
         """
         guest = self.guest
         panic = self.console.panic()
@@ -377,5 +380,5 @@ class Machine:
             said.append("its console is empty: is this kernel one with a serial console (8250) built in?")
         else:
             said.append("its console is empty")  # as it is after a snapshot was resumed
-        kind = GuestKilled if self.killed and not panic else BootError
+        kind = BootError if panic else self._error()
         return kind(f"{guest.name} is not up ({phase}): {what}", "\n  ".join(said))

@@ -198,10 +198,10 @@ class Places:
 
 def places(name: str) -> Places:
     """Who is who in the lab ``name``. Raises StateError where it is not up."""
-    nodes = registry.status(name)["nodes"]
+    nodes = registry.status(name).nodes
     return Places(
-        tuple(node for node, about in nodes.items() if about["role"] == "director"),
-        {address: node for node, about in nodes.items() for address in about["addresses"].values()},
+        tuple(node for node, about in nodes.items() if about.role == "director"),
+        {address: node for node, about in nodes.items() for address in about.addresses.values()},
     )
 
 

@@ -178,7 +178,7 @@ def status(c: Context, name: str = "", json: bool = False) -> None:
     """Show the state of a running lab."""
     from lvslab.cluster import registry
 
-    say(registry.status(registry.only(name)), json, text.status)
+    say(registry.status(registry.only(name)).as_json(), json, text.status)
 
 
 @group.task(

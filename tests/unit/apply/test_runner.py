@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.apply.runner import NodeShell, Summary, UnexpectedEnd, apply_steps
+from lvslab.apply.runner import NodeShell, UnexpectedEnd, apply_steps
 from lvslab.apply.shell import CommandTimeout, ConnectionLost, ShellResult
 from lvslab.apply.transcript import Entry, Transcript, read
+from lvslab.boot.status import Summary
 from lvslab.errors import BootError, LvsLabError, StepFailed
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lvslab.boot.relay import at_arms_length
+from lvslab.boot.relay import relayed
 
 DEADLINE = 10.0
 
@@ -18,7 +18,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket, socket.socket]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         far = socket.create_connection(listener.getsockname(), timeout=DEADLINE)
         server, _ = listener.accept()
-    near = at_arms_length(far, 10.0)
+    near = relayed(far, 10.0)
     for end in (near, server):
         end.settimeout(DEADLINE)
     with near, server:

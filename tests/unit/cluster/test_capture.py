@@ -19,13 +19,14 @@ from typing import Any
 import pytest
 
 from lvslab.boot import control
-from lvslab.boot.net import packets
 from lvslab.boot.net.namespaces import Namespaces
+from lvslab.boot.node import Node
 from lvslab.boot.plan import Guest
+from lvslab.boot.vm.node import VirtualMachine
 from lvslab.cluster import capture as captures
 from lvslab.cluster.capture import Captured, capture, compiled
 from lvslab.errors import LvsLabError, UsageError
-from tests.cables import HEADER, IPV4, cable, plan, sender
+from tests.cables import HEADER, IPV4, cable, sender
 from tests.unit.conftest import CARDS
 
 pytestmark = [
@@ -42,12 +43,12 @@ class Lab(control.Answer):
 
     name: str
     host: Namespaces
-    plan: Any
+    node: Node
     connections: list[socket.socket] = field(default_factory=list)
 
     def __call__(self, request: dict[str, Any], descriptors: list[int]) -> Any:
-        words = (request["node"], request["interface"], request["filter"], request["room"])
-        about, opened = self.host.call(packets.open_all, self.plan, {}, *words)
+        words = (request["interface"], request["filter"], request["room"])
+        about, opened = self.host.call(self.node.capture, *words)
         descriptors += opened
         return about
 
@@ -66,10 +67,10 @@ class Lab(control.Answer):
 
 
 @pytest.fixture
-def lab(host: Namespaces, guest: Guest, tmp_path: Path) -> Iterator[Lab]:
+def lab(host: Namespaces, guest: Guest) -> Iterator[Lab]:
     host.call(cable, CARDS[0].port, CARDS[1].port)
     name = f"unit-{secrets.token_hex(6)}"
-    found = Lab(name, host, plan(tmp_path, guests=(guest,)))
+    found = Lab(name, host, VirtualMachine(guest, copyable=False))
     listener = control.reserve(name)
     listener.listen()
     thread = threading.Thread(target=found.serve, args=(listener,), daemon=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -59,3 +61,9 @@ def test_a_lab_that_is_not_up(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(StateError, match=f"the lab '{name}' is not up"):
             attempt()
     assert registry.down([]) == []
+
+
+def test_a_status_of_another_version() -> None:
+    conversation: Any = SimpleNamespace(name="a", ask=lambda _: ({"lab": "web-nat", "nodes": {}}, []))
+    with pytest.raises(StateError, match="the lab 'a' was booted by another version of lvslab"):
+        registry.status_of(conversation)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -69,8 +70,8 @@ class Booted:
     evidence: Path
     versions: Mapping[str, str]
 
-    def status(self) -> dict[str, Any]:
-        return {"accelerator": "tcg"}
+    def status(self) -> SimpleNamespace:
+        return SimpleNamespace(accelerator="tcg")
 
     def connect(self, node: str) -> Booted:
         return self

@@ -51,8 +51,12 @@ def test_what_cannot_be(options: tuple[str, ...], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [USUAL, DirectorSpec("2.6.18", ipvsadm="1.29"), DirectorSpec(kind="mininet")]
+    ("spec", "notes"),
+    [
+        (USUAL, (None, "qemu", None)),
+        (DirectorSpec("2.6.18", ipvsadm="1.29"), ("2.6.18", "qemu", "1.29")),
+        (DirectorSpec(kind="mininet"), (None, "mininet", None)),
+    ],
 )
-def test_a_status_holds_the_spec(spec: DirectorSpec) -> None:
-    assert DirectorSpec.noted(spec.notes) == spec
-    assert DirectorSpec.noted({}) == USUAL
+def test_the_spec_in_a_status(spec: DirectorSpec, notes: tuple[str | None, ...]) -> None:
+    assert spec.notes == dict(zip(("kernel_name", "director_kind", "ipvsadm"), notes, strict=True))

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from lvslab import paths
+from lvslab.boot.states import State
+from lvslab.boot.status import NodeStatus
 from lvslab.check.pytest_run import Case
 from lvslab.cluster import cluster
 from lvslab.errors import (
@@ -90,7 +92,8 @@ def test_a_fixture_that_fails_is_judged_by_the_family_of_its_error(
 
     @contextmanager
     def booted(*_: object, **__: object) -> Iterator[SimpleNamespace]:
-        status = {"accelerator": "tcg", "nodes": {"director": {"state": "up"}}}
+        nodes = {"director": NodeStatus("guest", State.UP, "up")}
+        status = SimpleNamespace(accelerator="tcg", nodes=nodes)
         yield SimpleNamespace(versions={}, status=lambda: status, apply=lambda: None)
 
     monkeypatch.setattr(cluster, "booted", booted)

@@ -14,11 +14,14 @@ import pytest
 
 from lvslab.boot.net import packets, pcapng
 from lvslab.boot.net.namespaces import Namespaces
+from lvslab.boot.net.node import MininetHost
 from lvslab.boot.net.packets import Interface
-from lvslab.boot.plan import Card, Guest, Host, Plan
+from lvslab.boot.node import Node
+from lvslab.boot.plan import Card, Guest, Host
+from lvslab.boot.vm.node import VirtualMachine
 from lvslab.errors import BootError, UsageError
 from lvslab.run import run
-from tests.cables import ARP, HEADER, IPV4, await_carrier, cable, plan, sender
+from tests.cables import ARP, HEADER, IPV4, await_carrier, cable, sender
 from tests.unit.conftest import CARDS
 
 pytestmark = pytest.mark.usefixtures("stamps")
@@ -137,20 +140,19 @@ def test_an_interface_that_goes_down_and_up_again(
 
 
 class Lab:
-    """A conversation with a supervisor that opens sockets in ``host``."""
+    """A conversation with a supervisor of one node, which opens sockets in ``host``."""
 
-    def __init__(self, host: Namespaces, plan: Plan, hosts: dict[str, Namespaces]) -> None:
-        self.host, self.plan, self.hosts = host, plan, hosts
+    def __init__(self, host: Namespaces, node: Node) -> None:
+        self.host, self.node = host, node
 
     def ask(self, what: str, **how: Any) -> tuple[Any, list[int]]:
-        assert what == "capture"
-        words = (how["node"], how["interface"], how["filter"], how["room"])
-        return self.host.call(packets.open_all, self.plan, self.hosts, *words)
+        assert (what, how["node"]) == ("capture", self.node.name)
+        return self.host.call(self.node.capture, how["interface"], how["filter"], how["room"])
 
 
-def test_a_virtual_machines_cards_are_its_taps(host: Namespaces, guest: Guest, tmp_path: Path) -> None:
+def test_a_virtual_machines_cards_are_its_taps(host: Namespaces, guest: Guest) -> None:
     host.call(cable, CARDS[0].port, CARDS[1].port)
-    lab = Lab(host, plan(tmp_path, guests=(guest,)), {})
+    lab = Lab(host, VirtualMachine(guest, copyable=False))
     interfaces = packets.listen(lab, "director", first=2)  # type: ignore[arg-type]
     with host.call(sender, CARDS[1].port) as outside:
         outside.send(HEADER + IPV4)
@@ -168,7 +170,9 @@ def test_a_virtual_machines_cards_are_its_taps(host: Namespaces, guest: Guest, t
 def test_a_hosts_card_is_in_its_namespace(host: Namespaces, tmp_path: Path) -> None:
     card = Card("eth0", "internet", "internet-1.0", "02:4c:56:00:00:05", "192.0.2.9/24", None)
     host.call(cable, "eth0", "other")
-    lab = Lab(host, plan(tmp_path, guests=(), hosts=(Host("client", (card,), ()),)), {"client": host})
+    node = MininetHost(Host("client", (card,), ()), tmp_path)
+    node.place = host
+    lab = Lab(host, node)
     (at,) = packets.listen(lab, "client", "eth0")  # type: ignore[arg-type]
     with host.call(sender, "eth0") as inside:
         inside.send(HEADER + IPV4)
@@ -177,14 +181,15 @@ def test_a_hosts_card_is_in_its_namespace(host: Namespaces, tmp_path: Path) -> N
     assert found == [pcapng.OUTBOUND]
 
 
-def test_an_interface_that_there_is_not(host: Namespaces, guest: Guest, tmp_path: Path) -> None:
+def test_an_interface_that_there_is_not(host: Namespaces, guest: Guest) -> None:
+    node = VirtualMachine(guest, copyable=False)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(UsageError, match="director has no interface 'eth7'\n  it has eth0, eth1"):
-        packets.open_all(plan(tmp_path, guests=(guest,)), {}, "director", "eth7", (), 1 << 20)
+        node.capture("eth7", (), 1 << 20)
     # The second card's tap is not there, and the first one's socket is not left open.
     host.call(cable, CARDS[0].port, "other")
     with pytest.raises(BootError, match="cannot capture at eth1 of director: No such device"):
-        host.call(packets.open_all, plan(tmp_path, guests=(guest,)), {}, "director", "", (), 1 << 20)
+        host.call(node.capture, "", (), 1 << 20)
     assert len(os.listdir("/proc/self/fd")) == before
 
 

@@ -16,6 +16,7 @@ import pytest
 from lvslab.boot.plan import Web
 from lvslab.boot.services import http_in_guest
 from lvslab.boot.services.http_in_guest import GuestWebServer
+from lvslab.boot.states import Condition, hanging
 from lvslab.boot.vm.agent import Done
 from lvslab.check.traffic.access_log import parse_access_log
 from lvslab.errors import BootError
@@ -26,7 +27,7 @@ class Guest:
     """This machine in the place of a guest, with a folder of its own for ``/run`` and ``/var``."""
 
     root: Path
-    trouble: str | None = None
+    trouble: Condition | None = None
     asked: list[str] = field(default_factory=list)
     guest: Any = field(default_factory=lambda: SimpleNamespace(name="rs1"))
 
@@ -88,7 +89,7 @@ def test_a_server_that_does_not_start(guest: Guest, program: Callable[[str, str]
 
 
 def test_a_guest_that_hangs_is_not_asked(guest: Guest) -> None:
-    guest.trouble = "it hangs"
+    guest.trouble = hanging(10)
     assert not server(guest, 80).running
     assert guest.asked == []
 

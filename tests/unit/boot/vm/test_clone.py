@@ -15,8 +15,8 @@ import pytest
 
 from lvslab.apply import clones
 from lvslab.apply.clones import Applied
-from lvslab.apply.runner import Summary
 from lvslab.boot import plan
+from lvslab.boot.status import Summary
 from lvslab.boot.vm import clone
 from lvslab.boot.vm.agent import Agent
 from lvslab.boot.vm.qemu import Memory
@@ -103,10 +103,10 @@ def test_a_lab_can_begin_with_the_very_same_guests_and_steps_only(tmp_path: Path
 
 def test_the_evidence_says_where_the_steps_were_typed(tmp_path: Path) -> None:
     found = Applied((), (), {}, tmp_path / "run", b"typed\n", Summary(2, 2, 0, 1))
-    found.tell(tmp_path / "transcript.jsonl")
+    found.record(tmp_path / "transcript.jsonl")
     assert (tmp_path / "transcript.jsonl").read_bytes() == b"typed\n"
     assert f'"typed_in": "{tmp_path}/run"' in (tmp_path / "typed-in.json").read_text()
-    assert found.notes["steps"] == {"total": 2, "taken": 2, "failed": 0, "expected_failures": 1}
+    assert found.notes.as_json()["steps"] == {"total": 2, "taken": 2, "failed": 0, "expected_failures": 1}
 
 
 def test_an_order_waits_until_the_copy_is_made() -> None:

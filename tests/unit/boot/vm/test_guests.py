@@ -15,6 +15,7 @@ import pytest
 from lvslab.boot import plan
 from lvslab.boot.events import GuestUp
 from lvslab.boot.plan import Guest
+from lvslab.boot.states import Condition, State
 from lvslab.boot.vm import guests, snapshot
 from lvslab.boot.vm.guests import Guests
 from lvslab.boot.vm.qemu import Machine
@@ -29,7 +30,7 @@ COMES_UP = ("agent lvslab-agent 1\n", "serve")
 
 def states(found: Guests) -> dict[str, str]:
     """The state of each guest."""
-    return {name: about["state"] for name, about in found.status().items()}
+    return {name: str(node.condition) for name, node in found.nodes.items()}
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_without_guests_there_is_nothing_to_wait_for(make: Maker) -> None:
     found = make()
     found.start("tcg")
     found.await_up()
-    assert (found.names, states(found)) == ([], {})
+    assert states(found) == {}
     make().await_up()
 
 
@@ -99,20 +100,18 @@ def test_guests_come_up_and_are_announced(
         stand_in.script(guest.name, *COMES_UP)
     found = make(*three)
     assert states(found) == dict.fromkeys(("d0", "d1", "d2"), "booting")
-    assert found.get("d1") is None
+    assert found.nodes["d1"].machine is None
     found.start("tcg")
     found.await_up()
-    assert found.names == ["d0", "d1", "d2"]
+    assert list(found.nodes) == ["d0", "d1", "d2"]
     assert states(found) == dict.fromkeys(("d0", "d1", "d2"), "up")
-    assert {found.get(guest.name) for guest in three} == set(machines)
+    assert {found.nodes[guest.name].machine for guest in three} == set(machines)
     events = [heard.get_nowait() for _ in three]
     assert heard.empty()
-    assert sorted(event.node for event in events) == found.names
+    assert sorted(event.node for event in events) == list(found.nodes)
     for event in events:
         assert event.way == "booted cold"
         assert 0 < event.seconds < 60
-    # A name that is nobody's is no guest that is coming up.
-    assert found.get("d3") is None
 
 
 def test_a_guest_is_up_only_when_it_has_been_set_up(
@@ -129,7 +128,7 @@ def test_a_guest_is_up_only_when_it_has_been_set_up(
 
     def look(machine: Machine) -> None:
         set_up(machine)
-        seen.append((states(found), found.get("director"), heard.empty()))
+        seen.append((states(found), found.nodes["director"].machine, heard.empty()))
 
     monkeypatch.setattr(Machine, "set_up", look)
     found.start("tcg")
@@ -207,7 +206,7 @@ def test_a_guest_that_cannot_be_set_up(
     found.start("tcg")
     with pytest.raises(BootError, match="could not be set up: no such device"):
         found.await_up()
-    assert found.get("director") is None
+    assert found.nodes["director"].machine is None
     assert heard.empty()
 
 
@@ -229,22 +228,22 @@ def test_what_keeps_a_guest_from_being_started_is_raised(
 
 
 @pytest.fixture
-def beats(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[str | None]:
+def beats(monkeypatch: pytest.MonkeyPatch) -> queue.Queue[Condition | None]:
     """What is the matter with a guest after each time that its pulse was felt, None where nothing is. It has
     little time for a sign of life.
     """
-    felt: queue.Queue[str | None] = queue.Queue()
-    feel = Machine.feel_pulse
+    felt: queue.Queue[Condition | None] = queue.Queue()
+    feel = Machine.heartbeat
 
     def note(machine: Machine) -> None:
         feel(machine, 0.05)
         felt.put(machine.trouble)
 
-    monkeypatch.setattr(Machine, "feel_pulse", note)
+    monkeypatch.setattr(Machine, "heartbeat", note)
     return felt
 
 
-def await_beat(beats: queue.Queue[str | None], wanted: str | None) -> None:
+def await_beat(beats: queue.Queue[Condition | None], wanted: Condition | None) -> None:
     """Return when ``wanted`` is the matter; some beats may say otherwise before, on a loaded machine."""
     for _ in range(200):
         if beats.get(timeout=DEADLINE) == wanted:
@@ -252,11 +251,11 @@ def await_beat(beats: queue.Queue[str | None], wanted: str | None) -> None:
     pytest.fail(f"200 beats, and none of them {wanted!r}")
 
 
-HANGS = "it hangs: no sign of life from its agent within 0.05 s"
+HANGS = Condition(State.HANGS, "it hangs: no sign of life from its agent within 0.05 s")
 
 
 def test_a_silent_guest_is_marked_and_taken_back_when_it_speaks_again(
-    make: Maker, guest: Guest, beats: queue.Queue[str | None], stand_in: StandIn
+    make: Maker, guest: Guest, beats: queue.Queue[Condition | None], stand_in: StandIn
 ) -> None:
     stand_in.gate("wakes up")
     well = ("order", "answer  = 0")
@@ -265,9 +264,9 @@ def test_a_silent_guest_is_marked_and_taken_back_when_it_speaks_again(
     found.start("tcg")
     found.await_up()
     await_beat(beats, HANGS)
-    assert states(found) == {"director": HANGS}
+    assert states(found) == {"director": HANGS.text}
     # It is not given up: whoever wants its console gets it.
-    assert found.get("director") is not None
+    assert found.nodes["director"].machine is not None
     stand_in.open("wakes up")
     await_beat(beats, None)
     await_beat(beats, None)
@@ -281,13 +280,13 @@ def test_one_guest_that_hangs_does_not_keep_another_from_being_felt(
     stand_in.script("d0", "agent lvslab-agent 1\n", "order", "answer  = 0", "await never")
     stand_in.script("d1", *COMES_UP)
     felt: queue.Queue[str] = queue.Queue()
-    feel = Machine.feel_pulse
+    feel = Machine.heartbeat
 
     def note(machine: Machine) -> None:
         feel(machine, 1000.0)  # for ever, as far as this test goes
         felt.put(machine.guest.name)
 
-    monkeypatch.setattr(Machine, "feel_pulse", note)
+    monkeypatch.setattr(Machine, "heartbeat", note)
     found = make(*three[:2])
     found.start("tcg")
     found.await_up()
@@ -295,7 +294,11 @@ def test_one_guest_that_hangs_does_not_keep_another_from_being_felt(
 
 
 def test_a_guest_that_ends_is_said_to_have_ended(
-    make: Maker, guest: Guest, beats: queue.Queue[str | None], stand_in: StandIn, machines: list[Machine]
+    make: Maker,
+    guest: Guest,
+    beats: queue.Queue[Condition | None],
+    stand_in: StandIn,
+    machines: list[Machine],
 ) -> None:
     stand_in.gate("dies")
     stand_in.script("director", "agent lvslab-agent 1\n", "order", "answer  = 0", "await dies", "status 3")

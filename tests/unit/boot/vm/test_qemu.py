@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lvslab.boot.plan import Guest
+from lvslab.boot.states import Condition, State, hanging
 from lvslab.boot.vm import qemu
 from lvslab.boot.vm.agent import Done
 from lvslab.boot.vm.qemu import Machine, Memory, Ports
@@ -172,7 +173,7 @@ def test_a_guest_that_comes_up(start: Starter, tmp_path: Path) -> None:
     assert machine.trouble is None
     machine.set_up()
     machine.end()
-    assert machine.ended == "qemu-system-x86_64 was ended by SIGKILL"
+    assert machine.ended == Condition(State.KILLED, "qemu-system-x86_64 was ended by SIGKILL")
     assert machine.console.ended(10)
     assert (tmp_path / "console-director.log").read_text() == "booting\n"
 
@@ -219,8 +220,8 @@ def test_a_guest_whose_power_is_cut_says_so_to_whoever_asks(start: Starter) -> N
     machine = start("agent lvslab-agent 1\n", "order", "answer  = 0", "stay")
     machine.await_ready(10)
     machine.power_off()
-    assert machine.trouble == "qemu-system-x86_64 was ended by SIGKILL"
-    machine.feel_pulse(0.1)
+    assert machine.trouble == Condition(State.KILLED, "qemu-system-x86_64 was ended by SIGKILL")
+    machine.heartbeat(0.1)
     with pytest.raises(GuestKilled, match="was ended by SIGKILL"):
         machine.observe("true", 0.1)
 
@@ -268,24 +269,24 @@ def test_a_guest_that_ends_while_it_is_asked(start: Starter) -> None:
     machine = start("order", "console BUG: kernel NULL pointer dereference\n", "status 0")
     with pytest.raises(BootError, match=r"\(reading\): its kernel gave up: BUG: kernel NULL pointer"):
         machine.observe("ipvsadm -Ln", 10)
-    assert machine.trouble == "qemu-system-x86_64 ended with status 0"
+    assert machine.trouble == Condition(State.EXITED, "qemu-system-x86_64 ended with status 0")
 
 
 def test_a_guest_that_gives_no_sign_of_life_hangs_until_it_gives_one(start: Starter) -> None:
     machine = start("order", "answer  = 0", "order", "serve")
-    machine.feel_pulse(10)
+    machine.heartbeat(10)
     assert machine.trouble is None
-    machine.feel_pulse(0.01)
-    assert machine.trouble == "it hangs: no sign of life from its agent within 0.01 s"
+    machine.heartbeat(0.01)
+    assert machine.trouble == hanging(0.01)
     assert machine.ended is None
-    machine.feel_pulse(10)
+    machine.heartbeat(10)
     assert machine.trouble is None
 
 
 def test_a_guest_that_hangs_is_not_glanced_at(start: Starter) -> None:
     machine = start("order", "answer : seen", "answer  = 0", "order", "order", "answer  = 0", "stay")
     assert machine.glance("first", 10) == Done(0, ("seen",))
-    machine.feel_pulse(0.01)
+    machine.heartbeat(0.01)
     with pytest.raises(BootError, match=r"\(running\): it hangs: no sign of life from its agent"):
         machine.glance("second", 10)
     # That order has never been given: the next one that the guest reads is this.
@@ -294,9 +295,9 @@ def test_a_guest_that_hangs_is_not_glanced_at(start: Starter) -> None:
 
 def test_that_a_guest_has_ended_says_more_than_that_it_is_silent(start: Starter) -> None:
     machine = start("order", "signal 9")
-    machine.feel_pulse(10)
+    machine.heartbeat(10)
     machine._process.wait(10)
-    assert machine.trouble == "qemu-system-x86_64 was ended by SIGKILL"
+    assert machine.trouble == Condition(State.KILLED, "qemu-system-x86_64 was ended by SIGKILL")
 
 
 def test_what_is_the_matter_with_a_guest_that_hangs(start: Starter, guest: Guest, tmp_path: Path) -> None:

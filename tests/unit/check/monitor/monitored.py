@@ -75,6 +75,12 @@ def five(connections: int) -> tuple[int, int, int, int, int]:
     return connections, 5 * connections, 4 * connections, 500 * connections, 4000 * connections
 
 
+def node(kind: str, role: str, *addresses: str) -> dict[str, Any]:
+    """A node that is up, as a supervisor answers."""
+    cards = {f"eth{number}": address for number, address in enumerate(addresses)}
+    return {"kind": kind, "state": "up", "text": "up", "role": role, "addresses": cards}
+
+
 @dataclass
 class Lab(Answer):
     """The supervisor's answers. ``asked`` are the directors that were read, with the time they had."""
@@ -85,18 +91,15 @@ class Lab(Answer):
     def __call__(self, request: dict[str, Any], descriptors: list[int]) -> Any:
         match request:
             case {"ask": "status"}:
-                nodes = {name: {"role": "director", "addresses": {}} for name in self.directors}
-                servers = {
-                    f"real-server-{place + 1}": {
-                        "role": "real-server",
-                        "addresses": {"eth0": f"10.0.0.10{place}"},
-                    }
-                    for place in range(2)
-                }
-                return {"nodes": nodes | servers}
-            case {"ask": "observe", "node": node, "command": command, "seconds": seconds}:
-                self.asked.append((node, seconds))
-                return {"status": 0, "output": self.directors[node].says(command)}
+                nodes = {name: node("guest", "director") for name in self.directors}
+                for place in range(2):
+                    nodes[f"real-server-{place + 1}"] = node("host", "real-server", f"10.0.0.10{place}")
+                folders = {"folder": "/", "evidence": "/", "lab": "web-nat", "name": "a"}
+                empty = {"versions": {}, "spec": {}, "notes": {}, "accelerator": "none"}
+                return {"nodes": nodes, "started": 0.0, "ready": True, **folders, **empty}
+            case {"ask": "observe", "node": director, "command": command, "seconds": seconds}:
+                self.asked.append((director, seconds))
+                return {"status": 0, "output": self.directors[director].says(command)}
         raise AssertionError(request)
 
 

@@ -1,0 +1,113 @@
+"""What a lab's supervisor knows of the lab, as one record: it answers with it, and commands read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lvslab.boot.states import State
+from lvslab.lab.directors import DirectorSpec
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many steps a how-to has, how many were taken, and how many of these failed.
+
+    ``failed`` counts those that failed by surprise, ``expected_failures`` those that failed as expected.
+    """
+
+    total: int
+    taken: int
+    failed: int
+    expected_failures: int
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What commands have a supervisor remember; None for what has not happened yet.
+
+    ``steps`` is the summary of the how-to's steps, and ``typed_in`` the evidence folder of the lab in which
+    they were typed, where the directors are copies of that lab's. ``distribution`` has the expected and
+    observed requests of the first round by server, ``phases`` the seconds of each phase of the boot.
+    """
+
+    steps: Summary | None = None
+    typed_in: str | None = None
+    distribution: Mapping[str, Mapping[str, int]] | None = None
+    phases: Mapping[str, float] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the notes that there are, as ``lab.status --json`` has them."""
+        return _without_none(asdict(self))
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any]) -> Notes:
+        """Return the notes that ``as_json`` made ``found`` of."""
+        steps = found.get("steps")
+        return cls(**{**found, "steps": None if steps is None else Summary(**steps)})
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """A node: its ``state`` with the ``text`` of it, and the state of its ``service`` if it has one.
+
+    ``kind`` is that of its class (see ``lvslab.boot.node``). ``way``, ``answered`` and ``set_up`` (seconds)
+    are of a guest that came up: how it did, and when it first answered and had become the node of its plan.
+    """
+
+    kind: str
+    state: State
+    text: str
+    way: str | None = None
+    answered: float | None = None
+    set_up: float | None = None
+    service: str | None = None
+    role: str = ""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the node as ``lab.status --json`` has it: its state is the text."""
+        found = _without_none(asdict(self))
+        found["state"] = found.pop("text")
+        return found
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any]) -> NodeStatus:
+        """Return the status that ``dataclasses.asdict`` and JSON made ``found`` of."""
+        return cls(**{**found, "state": State(found["state"])})
+
+
+@dataclass(frozen=True)
+class LabStatus:
+    """A lab that is up, or on its way. ``started`` is in seconds since 1970, folders are absolute paths."""
+
+    lab: str
+    name: str
+    folder: str
+    evidence: str
+    started: float
+    ready: bool
+    nodes: Mapping[str, NodeStatus]
+    accelerator: str
+    versions: Mapping[str, str]
+    spec: DirectorSpec
+    notes: Notes
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the document of ``lab.status --json``."""
+        found = asdict(self)
+        del found["spec"], found["notes"]
+        found["nodes"] = {name: node.as_json() for name, node in self.nodes.items()}
+        return {**found, **self.spec.notes, **self.notes.as_json()}
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any]) -> LabStatus:
+        """Return the status that ``dataclasses.asdict`` and JSON made ``found`` of."""
+        nodes = {name: NodeStatus.read(node) for name, node in found["nodes"].items()}
+        spec, notes = DirectorSpec(**found["spec"]), Notes.read(found["notes"])
+        return cls(**{**found, "nodes": nodes, "spec": spec, "notes": notes})
+
+
+def _without_none(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if value is not None}
