@@ -1,6 +1,6 @@
-"""A lab's directors as they were right after the how-to was typed on them, for further labs to begin with.
+"""Copies of a lab's directors after the how-to's last step, for labs to begin with.
 
-All of it lives in the process that has it, and in labs that begin with it: nothing of it is in a file.
+They live in the process that made them, and in labs that begin with them: nothing of them is in a file.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ TYPED_IN = "typed-in.json"
 class Applied:
     """Copies of the directors ``guests`` after ``steps``: descriptors of memory and state, by name.
 
-    ``evidence`` is the folder of the lab in which the steps were typed, ``transcript`` what was written
-    down of them.
+    ``evidence`` is the folder of the lab in which the steps were typed, ``transcript`` that lab's
+    transcript.
     """
 
     guests: tuple[Guest, ...]
@@ -34,7 +34,7 @@ class Applied:
     summary: Summary
 
     def fits(self, guests: Sequence[Guest], steps: Sequence[Step]) -> bool:
-        """Return whether a lab can begin here: only one of the very same guests and steps."""
+        """Return whether a lab of ``guests`` and ``steps`` can begin here. They must be the very same."""
         return (self.guests, self.steps) == (tuple(guests), tuple(steps))
 
     @property
@@ -43,7 +43,7 @@ class Applied:
         return Notes(steps=self.summary, typed_in=str(self.evidence))
 
     def record(self, transcript: Path) -> None:
-        """Write the transcript and where it was typed into the evidence of a lab that began here."""
+        """Write the transcript, and where it was typed, into the evidence of another lab."""
         transcript.write_bytes(self.transcript)
         transcript.with_name(TYPED_IN).write_text(json.dumps(self.notes.as_json(), indent=1) + "\n")
 

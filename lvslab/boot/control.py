@@ -1,9 +1,9 @@
-"""How commands find and talk to a running lab: one abstract Unix socket for each, in the machine's
-namespace.
+"""Requests to running labs, over one abstract Unix socket for each lab.
 
 An abstract socket has no file, and is gone with the last process that holds it, so a lab that was killed
-leaves no name behind and two labs cannot take one name. A request and its answer are one line of JSON
-each; descriptors (a connection to a node, a console, a namespace) travel with the answer.
+leaves no name behind and two labs cannot take one name. It belongs to the machine's network namespace. A
+request and its answer are one line of JSON each; descriptors (a connection to a node, a console, a
+namespace) travel with the answer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PATIENCE = 60.0
 
 
 def reserve(name: str) -> socket.socket:
-    """Take the lab name ``name`` for as long as the socket is held. Raises StateError where a lab has it."""
+    """Take the lab name ``name`` for as long as the socket is held. Raises StateError if it is taken."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(f"\0{_PREFIX}{name}")
@@ -45,7 +45,7 @@ def reserve(name: str) -> socket.socket:
 
 
 def running() -> list[str]:
-    """The names of the labs that are up on this machine, sorted."""
+    """Return the names of the labs that are up on this machine, sorted."""
     mark = f"@{_PREFIX}"
     fields = (line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:])
     # State 01 (SS_UNCONNECTED) tells the socket that holds the name from the connections to it, which have
@@ -55,8 +55,9 @@ def running() -> list[str]:
 
 
 class Control:
-    """A conversation with the supervisor of the lab ``name``, one question at a time, each of which it has
-    ``patience`` seconds to answer. Raises StateError where it is not up.
+    """A connection to the supervisor of the lab ``name``, for one request at a time.
+
+    The supervisor has ``patience`` seconds to answer. Raises StateError where the lab is not up.
     """
 
     def __init__(self, name: str, patience: float = _PATIENCE) -> None:
@@ -69,7 +70,7 @@ class Control:
         except OSError as refused:
             self._socket.close()
             raise _not_up(name, refused) from None
-        if _user(self._socket) != 0:
+        if _peer_user(self._socket) != 0:
             self._socket.close()
             raise UsageError(f"the name '{name}' is taken by a process that is not root's, and so is no lab")
 
@@ -82,13 +83,13 @@ class Control:
         self._socket.close()
 
     def fileno(self) -> int:
-        """A descriptor that is readable when the lab has ended, as long as no question is open."""
+        """Return a descriptor that is readable when the lab has ended, while no request is open."""
         return self._socket.fileno()
 
     def ask(self, what: str, **details: Any) -> tuple[Any, list[int]]:
-        """Ask the supervisor for something; its answer, and the descriptors that came with it.
+        """Send a request; return its answer, and the descriptors that came with it.
 
-        Raises what the supervisor says went wrong, or BootError where it died meanwhile.
+        Raises the error that the supervisor answers with, or BootError where it died meanwhile.
         """
         try:
             with self._turn:
@@ -100,16 +101,16 @@ class Control:
             raise BootError(f"the lab '{self.name}' ended while it was asked for {what}")
         answer = json.loads(line)
         if "error" in answer:
-            raise revived(answer["error"])
+            raise error_from_json(answer["error"])
         return answer["ok"], descriptors
 
     def observe(self, node: str, command: str, seconds: float | None = None) -> str:
-        """What ``command`` (one whole line of shell) prints on ``node``, as lvslab itself looks at it.
+        """Return what ``command`` (one whole line of shell) prints on ``node``, without a login.
 
-        No login: for a virtual machine its agent is asked, which costs a tenth of a command over SSH and
-        works whatever the lab's steps have done to the node's network. With ``seconds`` one that does not
-        answer within that time, or is known to hang, is an error then, and else after half a minute.
-        Raises BootError, and CheckFailed where the command does not end with status 0.
+        A virtual machine's agent runs it, which costs a tenth of a command over SSH and works whatever the
+        lab's steps have done to the node's network. With ``seconds`` a node that does not answer within that
+        time, or is known to hang, is an error then; without, after half a minute. Raises BootError, and
+        CheckFailed where the command does not end with status 0.
         """
         answer, _ = self.ask("observe", node=node, command=command, seconds=seconds)
         output = str(answer["output"])
@@ -118,8 +119,8 @@ class Control:
             raise CheckFailed(f"on {node}, `{command}` ended with status {answer['status']}", said)
         return output
 
-    def ends_within(self, seconds: float) -> bool:
-        """Wait for ``seconds``, or until the lab or this conversation ends; whether that came first."""
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait for at most ``seconds``; return whether the lab or this connection has ended."""
         if self._socket.fileno() < 0:
             return True
         waiting = select.poll()
@@ -128,13 +129,13 @@ class Control:
         return bool(waiting.poll(max(0.0, seconds) * 1000))
 
     def hang_up(self) -> None:
-        """End the conversation, for those too who wait in ``ends_within``."""
+        """End the connection, also for a thread that waits in ``wait_for_end``."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def end(self) -> None:
-        """End the lab, and return when the last of its processes is gone."""
+        """End the lab, and return when the last of its processes is gone. Raises BootError after 10 s."""
         _, (process,) = self.ask("end")
         try:
             waiting = select.poll()
@@ -150,8 +151,10 @@ class Control:
 
 @contextlib.contextmanager
 def process(pid: int) -> Iterator[int]:
-    """A descriptor of the process ``pid``: it is readable when the process is gone. Raises
-    ProcessLookupError."""
+    """Open a descriptor of the process ``pid``, which is readable when the process has ended.
+
+    Raises ProcessLookupError.
+    """
     descriptor = os.pidfd_open(pid)
     try:
         yield descriptor
@@ -159,18 +162,18 @@ def process(pid: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def serve(connection: socket.socket, answer: Answer) -> None:
-    """Answer the requests of one connection until the other side closes it. Only root is answered."""
-    if _user(connection) != 0:
+def serve(connection: socket.socket, handler: Handler) -> None:
+    """Answer the requests of one connection until its other side closes it. Others than root are refused."""
+    if _peer_user(connection) != 0:
         connection.close()
         return
     with connection, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         for line in connection.makefile("rb"):
             descriptors: list[int] = []
             try:
-                reply: dict[str, Any] = {"ok": answer(json.loads(line), descriptors)}
+                reply: dict[str, Any] = {"ok": handler(json.loads(line), descriptors)}
             except LvsLabError as error:
-                reply = {"error": told(error)}
+                reply = {"error": error_to_json(error)}
             except Exception as error:  # a fault of ours must reach whoever asked, not end the lab
                 reply = {"error": {"kind": "LvsLabError", "message": f"fault in the supervisor: {error!r}"}}
             try:
@@ -178,30 +181,30 @@ def serve(connection: socket.socket, answer: Answer) -> None:
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
-                answer.answered()
+                handler.answered()
 
 
-class Answer:
-    """The supervisor's side: takes a request, adds descriptors to send along, returns the answer."""
+class Handler:
+    """The supervisor's side of a connection: takes a request, appends descriptors, returns the answer."""
 
     def __call__(self, request: dict[str, Any], descriptors: list[int]) -> Any:
         raise NotImplementedError
 
     def answered(self) -> None:
-        """An answer has been sent."""
+        """Called when an answer has been sent."""
 
 
-def told(error: LvsLabError) -> dict[str, Any]:
-    """An error as it travels between processes."""
+def error_to_json(error: LvsLabError) -> dict[str, Any]:
+    """Return an error as it travels between processes."""
     return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
 
 
-def revived(told_error: Mapping[str, Any]) -> LvsLabError:
-    """The error that ``told`` was given, on the other side."""
+def error_from_json(found: Mapping[str, Any]) -> LvsLabError:
+    """Return the error that ``error_to_json`` was given."""
     kinds = {kind.__name__: kind for kind in _subclasses(LvsLabError)}
-    error = LvsLabError(told_error["message"], told_error.get("hint"))
+    error = LvsLabError(found["message"], found.get("hint"))
     # By class alone: a subclass may want more to be made from than travels between processes.
-    error.__class__ = kinds.get(told_error["kind"], LvsLabError)
+    error.__class__ = kinds.get(found["kind"], LvsLabError)
     return error
 
 
@@ -211,8 +214,8 @@ def _subclasses(kind: type[LvsLabError]) -> Iterator[type[LvsLabError]]:
         yield from _subclasses(subclass)
 
 
-def _user(connection: socket.socket) -> int:
-    """The user id of the other side (struct ucred: pid, uid, gid)."""
+def _peer_user(connection: socket.socket) -> int:
+    """Return the user id of the other side (struct ucred: pid, uid, gid)."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, user, _ = struct.unpack("3i", credentials)
     return int(user)

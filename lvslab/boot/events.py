@@ -1,7 +1,7 @@
-"""Events of a lab on its way up, as the command that started it hears of them.
+"""Events of a lab's boot, as the command that started it hears of them.
 
 Most come from the lab's supervisor, a line of JSON each; those of the phases before and after its own come
-from whoever boots the lab.
+from the command itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PhaseEnded:
 
 @dataclass(frozen=True)
 class GuestUp:
-    """A virtual machine that is up: the ``way`` it came up (see ``Starter``), and the seconds it took."""
+    """A virtual machine that is up, the ``way`` it came up (see ``Starter``), and the seconds."""
 
     kind: ClassVar[str] = "guest"
     node: str
@@ -41,7 +41,7 @@ class GuestUp:
 
 @dataclass(frozen=True)
 class AcceleratorChosen:
-    """The accelerator of all virtual machines, the reason for it, and what it ``means`` for speed."""
+    """The accelerator of all virtual machines, the reason, and what it ``means`` for speed."""
 
     kind: ClassVar[str] = "accelerator"
     name: str
@@ -59,7 +59,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Failed:
-    """The error that ended the boot, as ``control.told`` has it."""
+    """The error that ended the boot, as ``control.error_to_json`` has it."""
 
     kind: ClassVar[str] = "error"
     error: Mapping[str, Any]

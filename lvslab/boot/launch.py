@@ -1,4 +1,4 @@
-"""Starting a lab's supervisor in namespaces of its own, and hearing from it until the lab is up."""
+"""The start of a lab's supervisor in namespaces of its own, and its events."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _UNSHARE = (
 
 
 class Launch:
-    """A supervisor on its way up, which waits for ``boot``: it takes a moment to start, and so does a plan.
+    """A supervisor that was started and waits for its plan, since both take a moment.
 
     Unless ``keep`` is called, the lab ends with this object's context, or process. ``listener`` holds the
     lab's name and is handed over by ``boot``; the descriptors of ``copies`` are those that a plan may name.
@@ -82,7 +82,7 @@ class Launch:
         os.close(self._messages)
 
     def boot(self, plan: Plan) -> None:
-        """Say what to boot."""
+        """Send the supervisor its plan."""
         self._plan = plan
         # Only the supervisor holds the lab's name from now on, so that the name goes when the lab does; what
         # unshare inherits it would hold for a moment longer. And from now on whoever asks for the lab is
@@ -101,7 +101,7 @@ class Launch:
                     break
                 match events.from_line(line):
                     case events.Failed(error):
-                        raise control.revived(error)
+                        raise control.error_from_json(error)
                     case events.Logged(logger, message):
                         logging.getLogger(logger).debug("%s", message)
                     case event:
@@ -115,7 +115,7 @@ class Launch:
         )
 
     def keep(self) -> None:
-        """Let the lab live on when this process ends. Raises BootError where it has ended meanwhile."""
+        """Let the lab outlive this process. Raises BootError where it has ended meanwhile."""
         try:
             self._stream.sendall(b"keep\n")
         except OSError:
@@ -140,7 +140,7 @@ class Launch:
         self._process.wait()
 
     def _said(self) -> bytes:
-        """What the supervisor printed, before it had its plan and after that."""
+        """Return what the supervisor printed, before it had its plan and after that."""
         early, late = os.pread(self._messages, 1 << 20, 0), self._plan and self._plan.messages
         return early + (late.read_bytes() if late and late.exists() else b"")
 

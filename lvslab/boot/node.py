@@ -27,7 +27,7 @@ CONSOLE, COPY, NAMESPACES, SERVICE = "serial console", "memory to copy", "namesp
 
 @dataclass(frozen=True)
 class Observed:
-    """Exit status and output (stdout and stderr) of a command that lvslab ran to look at a node."""
+    """Exit status and output (stdout and stderr) of a command that looks at a node."""
 
     status: int
     output: str
@@ -69,7 +69,7 @@ class Node(ABC):
 
     @abstractmethod
     def connect(self) -> socket.socket:
-        """Open a stream on which the node's SSH server speaks, over none of the lab's networks."""
+        """Open a stream on which the node's SSH server speaks. It uses none of the lab's networks."""
 
     @abstractmethod
     def observe(self, command: str, seconds: float | None) -> Observed:
@@ -88,7 +88,7 @@ class Node(ABC):
         raise NotImplementedError
 
     def copy(self) -> tuple[int, int]:
-        """Copy the node as it is now: descriptors of its memory and of its devices' state."""
+        """Copy the node. Returns descriptors of its memory and of its devices' state."""
         raise NotImplementedError
 
     def namespaces(self) -> Namespaces:

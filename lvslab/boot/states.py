@@ -9,7 +9,7 @@ from lvslab.run import ended
 
 
 class State(StrEnum):
-    """What a node is doing. A Mininet host is booting or up."""
+    """State of a node. A Mininet host is booting or up."""
 
     BOOTING = "booting"
     UP = "up"

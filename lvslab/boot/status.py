@@ -1,4 +1,4 @@
-"""What a lab's supervisor knows of the lab, as one record: it answers with it, and commands read it."""
+"""The status of a lab as one record, which its supervisor sends and commands read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lvslab.lab.directors import DirectorSpec
 
 @dataclass(frozen=True)
 class Summary:
-    """How many steps a how-to has, how many were taken, and how many of these failed.
+    """Counts of a how-to's steps: all, those that were taken, and those of them that failed.
 
     ``failed`` counts those that failed by surprise, ``expected_failures`` those that failed as expected.
     """
@@ -25,7 +25,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Notes:
-    """What commands have a supervisor remember; None for what has not happened yet.
+    """Results that commands have a supervisor remember; None for those that do not exist yet.
 
     ``steps`` is the summary of the how-to's steps, and ``typed_in`` the evidence folder of the lab in which
     they were typed, where the directors are copies of that lab's. ``distribution`` has the expected and
@@ -50,7 +50,7 @@ class Notes:
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """A node: its ``state`` with the ``text`` of it, and the state of its ``service`` if it has one.
+    """Status of a node: its ``state`` with a ``text``, and the state of its ``service``.
 
     ``kind`` is that of its class (see ``lvslab.boot.node``). ``way``, ``answered`` and ``set_up`` (seconds)
     are of a guest that came up: how it did, and when it first answered and had become the node of its plan.

@@ -1,9 +1,9 @@
 """The process that a lab lives in and dies with.
 
-``lab.up`` starts it as process 1 of new PID, network and mount namespaces. Process 1 only reaps orphans
-and waits for its one child, the supervisor proper; when either ends, however it ends, the kernel ends
-every process, interface and mount of the lab. Until ``lab.up`` says "keep", the end of ``lab.up`` is the
-end of the lab too.
+``lab.up`` starts it as process 1 of new PID, network and mount namespaces. Process 1 only reaps orphans and
+waits for its one child, the supervisor proper; when either ends, however it ends, the kernel ends every
+process, interface and mount of the lab. Until ``lab.up`` says "keep", the end of ``lab.up`` is the end of
+the lab too.
 """
 
 from __future__ import annotations
@@ -38,16 +38,21 @@ _RUN = Path("/run/lvslab")
 
 
 class Lifeline:
-    """The stream to the command that started the lab: events go up, and its end ends the lab unless kept."""
+    """The stream to the command that started the lab.
+
+    Messages go up it, and its end ends the lab unless that is kept.
+    """
 
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
         self._lines = stream.makefile("rb")
-        self._telling = threading.Lock()
+        self._sending = threading.Lock()
 
-    def orders(self) -> tuple[socket.socket, Plan]:
-        """The socket that is the lab's name, and what to boot: what comes down first. Where nothing does,
-        raises EOFError, ConnectionError or UnpicklingError."""
+    def receive_plan(self) -> tuple[socket.socket, Plan]:
+        """Receive the socket that is the lab's name, and the plan.
+
+        Raises EOFError, ConnectionError or UnpicklingError where the stream ends before both have come.
+        """
         _, descriptors, _, _ = socket.recv_fds(self._stream, 1, 1)
         if not descriptors:
             raise EOFError
@@ -62,16 +67,16 @@ class Lifeline:
 
     def tell(self, message: events.Message) -> None:
         """Send a message up. Where its reader has gone, ``watch`` ends the lab."""
-        with suppress(OSError), self._telling:
+        with suppress(OSError), self._sending:
             self._stream.sendall(events.to_line(message))
 
-    def tell_of(self, error: LvsLabError) -> int:
-        """Send an error up; the status to end with."""
-        self.tell(Failed(control.told(error)))
+    def fail(self, error: LvsLabError) -> int:
+        """Send an error up, and return the status to exit with."""
+        self.tell(Failed(control.error_to_json(error)))
         return error.exit_code
 
     def watch(self) -> None:
-        """End the lab when the other side goes without having said "keep"."""
+        """Start a thread that ends the lab when the stream ends before "keep" has come."""
         threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
 
     def _watch(self) -> None:
@@ -83,8 +88,8 @@ class Lifeline:
             os._exit(0)
 
 
-class _Told(logging.Handler):
-    """Sends what is logged here to the command that started the lab, where a person reads it."""
+class _LogForwarder(logging.Handler):
+    """Sends log messages to the command that started the lab, where a person reads them."""
 
     def __init__(self, lifeline: Lifeline) -> None:
         super().__init__()
@@ -94,8 +99,8 @@ class _Told(logging.Handler):
         self._lifeline.tell(Logged(record.name, record.getMessage()))
 
 
-class Supervisor(control.Answer):
-    """One lab: boots it, then answers requests until it is told to end."""
+class Supervisor(control.Handler):
+    """The supervisor of one lab. It boots the lab, then handles requests until it is told to end."""
 
     def __init__(self, plan: Plan, lifeline: Lifeline) -> None:
         self._plan = plan
@@ -119,7 +124,7 @@ class Supervisor(control.Answer):
         self._keeps_time = packets.keep_time()  # before anybody captures
 
     def boot(self) -> None:
-        """Bring the lab up, the guests beside all the rest. Raises BootError, MachineError."""
+        """Boot the lab, its guests side by side with all the rest. Raises BootError, MachineError."""
         # Mininet takes a moment to import, and so waits until the guests are on their way.
         plan, begun = self._plan, time.monotonic()
         _keys(plan)
@@ -144,11 +149,11 @@ class Supervisor(control.Answer):
         self._lifeline.tell(Ready(time.monotonic() - begun))
 
     def serve(self, listener: socket.socket) -> None:
-        """Answer requests, each connection in a thread of its own, until ``await_end`` returns."""
+        """Start to answer requests, each connection in a thread of its own."""
         threading.Thread(target=self._accept, args=(listener,), name="control", daemon=True).start()
 
     def await_end(self) -> None:
-        """Return when somebody asked for the lab's end."""
+        """Block until a request has asked for the lab's end."""
         self._ended.wait()
 
     def __call__(self, request: dict[str, Any], descriptors: list[int]) -> Any:
@@ -257,7 +262,7 @@ class Supervisor(control.Answer):
         )
 
     def _node(self, name: str, feature: str = "") -> Node:
-        """Return a node, which has to have ``feature`` where one is given. Raises UsageError."""
+        """Return a node, which must have ``feature`` where one is given. Raises UsageError."""
         node = self._nodes.get(name)
         if node is None:
             known = f"its nodes: {', '.join(self._nodes)}"
@@ -281,7 +286,7 @@ class Supervisor(control.Answer):
 
 
 def _mounts() -> None:
-    """A /run, a /proc and a /sys of the lab's own, in its mount namespace."""
+    """Mount a /run, a /proc and a /sys of the lab's own."""
     run(["mount", "-t", "tmpfs", "-o", "mode=755", "lvslab", "/run"])
     run(["mount", "-t", "proc", "proc", "/proc"])
     run(["mount", "-t", "sysfs", "sysfs", "/sys"])
@@ -290,13 +295,13 @@ def _mounts() -> None:
 
 
 def _keys(plan: Plan) -> None:
-    """What the SSH servers of Mininet hosts need: the host key, and whom to let in."""
+    """Write the keys of Mininet hosts' SSH servers: their own, and the one that may log in."""
     (_RUN / "host_key").write_bytes(plan.host_key)
     (_RUN / "authorized_keys").write_text(plan.client_key + "\n")
 
 
 def main() -> int:
-    """``python -m lvslab.boot.supervisor LIFELINE``: a descriptor that was handed down."""
+    """Run ``python -m lvslab.boot.supervisor DESCRIPTOR``; the descriptor is of the lifeline's stream."""
     stream = socket.socket(fileno=int(sys.argv[1]))
     stream.set_inheritable(False)
     if (child := os.fork()) != 0:
@@ -305,29 +310,29 @@ def main() -> int:
     lifeline = Lifeline(stream)
     try:
         _mounts()  # while the plan is on its way
-        listener, plan = lifeline.orders()
+        listener, plan = lifeline.receive_plan()
     except LvsLabError as error:
-        return lifeline.tell_of(error)
+        return lifeline.fail(error)
     except (EOFError, ConnectionError, pickle.UnpicklingError):
         return 0  # lab.up has ended without one
     if os.environ.get("LVSLAB_DEBUG"):
         logging.getLogger("lvslab").setLevel(logging.DEBUG)
-        logging.getLogger("lvslab").addHandler(_Told(lifeline))
+        logging.getLogger("lvslab").addHandler(_LogForwarder(lifeline))
     lifeline.watch()
     supervisor = Supervisor(plan, lifeline)
     try:
         supervisor.serve(listener)
         supervisor.boot()
     except LvsLabError as error:
-        return lifeline.tell_of(error)
+        return lifeline.fail(error)
     except ImportError as missing:
-        return lifeline.tell_of(MachineError(f"a Python package is missing: {missing}"))
+        return lifeline.fail(MachineError(f"a Python package is missing: {missing}"))
     supervisor.await_end()
     return 0
 
 
 def _reap(child: int) -> int:
-    """Process 1's whole life: collect whoever ends, until the supervisor does."""
+    """Reap orphans as process 1, until the supervisor ends; return its exit status."""
     while True:
         pid, status = os.wait()
         if pid == child:

@@ -1,4 +1,4 @@
-"""What `lab.capture` does: the packets at a node's interfaces, as they come, until somebody has enough."""
+"""``lab.capture``: the packets at a node's interfaces, written as they come."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Captured:
-    """What was captured: packets that were written, by interface, and how many found no room and are
-    lost."""
+    """Packets that were written, by interface, and how many were dropped for want of room."""
 
     node: str
     packets: dict[str, int]
@@ -44,12 +43,11 @@ def capture(
     seconds: int = 0,
     tell: Callable[[Sequence[Interface]], None],
 ) -> Captured:
-    """Write the packets at ``interface`` of a node of the lab ``name``, or at all of them, to the file
-    ``output``, or to stdout.
+    """Write the packets at one ``interface`` of a node, or at all, to a file or stdout.
 
-    ``expression`` is a filter (pcap-filter(7)). Ends after ``most`` packets or after ``seconds`` where these
-    are not 0, and with SIGINT, SIGTERM, the lab, and whoever reads the output. ``tell`` is called when it
-    has begun. Raises UsageError, StateError, MachineError.
+    ``name`` is the lab's. ``expression`` is a filter (pcap-filter(7)). The capture ends after ``most``
+    packets or after ``seconds`` where these are not 0, and with SIGINT, SIGTERM, the lab, and the reader of
+    the output. ``tell`` is called when it has begun. Raises UsageError, StateError, MachineError.
     """
     for option, given in (("--packets", most), ("--seconds", seconds)):
         if given < 0:
@@ -70,8 +68,7 @@ def capture(
 
 
 def compiled(expression: str) -> Program:
-    """A filter as the kernel takes it, compiled by libpcap's own compiler. Raises UsageError,
-    MachineError."""
+    """Compile a filter for the kernel, with libpcap's compiler. Raises UsageError, MachineError."""
     done = run(["tcpdump", "-y", "EN10MB", "-ddd", "--", expression], check=False)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()
@@ -115,7 +112,7 @@ def _write(
 
 @contextmanager
 def _stream(output: str) -> Iterator[BinaryIO]:
-    """Where the packets go to: nothing is kept back, so that what reads it sees them at once."""
+    """Open the output, unbuffered, so that its reader sees packets at once."""
     if not output:
         with open(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as stream:
             yield stream
@@ -130,8 +127,10 @@ def _stream(output: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _stopped() -> Iterator[int]:
-    """A descriptor that is readable when one of _SIGNALS has come. The next one takes its usual effect: the
-    program that reads the output may do so no more."""
+    """Open a descriptor that is readable when one of _SIGNALS has come.
+
+    The next signal has its usual effect: the program that reads the output may have stopped doing so.
+    """
     stop = os.eventfd(0)
     before = {number: signal.getsignal(number) for number in _SIGNALS}
 

@@ -1,7 +1,6 @@
-"""A lab that runs: booted here, or found by its name; and what can be done with it.
+"""A running lab: booted here, or found by its name.
 
-This stands below the check wing, whose fixtures use it, and above build, boot and apply, which it puts
-together.
+This stands below ``check``, whose fixtures use it, and above ``boot`` and ``apply``, which it puts together.
 """
 
 from __future__ import annotations
@@ -52,11 +51,11 @@ _NO_LOGIN = (
 
 
 class Cluster:
-    """A running lab, spoken to through its supervisor. Connections are made when needed and kept.
+    """A running lab, reached through its supervisor. Connections are made when needed and kept.
 
     ``lab``, ``steps``, ``evidence``, ``versions`` and ``spec`` are those of the ``record`` of its boot.
-    ``applied`` is what its directors began with, None where the how-to was not typed on them then;
-    ``copyable`` are the guests that ``copy`` can copy.
+    ``applied`` are the copies that its directors began with, None where they were booted; ``copyable`` are
+    the guests that ``copy`` can copy.
     """
 
     applied: Applied | None = None
@@ -89,7 +88,10 @@ class Cluster:
         return node in plan.virtual_machines(self.lab, self.spec.kind)
 
     def close(self) -> None:
-        """Let go of the lab; it runs on, unless this process booted it and has not called ``keep``."""
+        """Close all connections.
+
+        The lab runs on, unless this process booted it and has not called ``keep``.
+        """
         self._workers.shutdown(cancel_futures=True)
         self._hang_up()
         self._control.__exit__(None, None, None)
@@ -101,7 +103,7 @@ class Cluster:
         self._connections.clear()
 
     def keep(self) -> None:
-        """Let a lab that this process booted run on when the process ends."""
+        """Let a lab that this process booted outlive the process."""
         if self._launch is not None:
             self._launch.keep()
 
@@ -114,20 +116,20 @@ class Cluster:
         return registry.status_of(self._control)
 
     def note(self, notes: Notes) -> None:
-        """Have the supervisor remember ``notes`` for ``status``; those that are None stay as they were."""
+        """Make the supervisor remember ``notes`` for ``status``. Those that are None stay as they were."""
         self._control.ask("note", notes=notes.as_json())
 
     def connect(self, node: str) -> Connection:
-        """An SSH connection to ``node`` over none of the lab's networks, the same one every time."""
-        coming = self.expect(node)
+        """Return the one SSH connection to ``node``, over none of the lab's networks."""
+        coming = self.connect_later(node)
         try:
             return coming.result()
         except BaseException:
             self._connections.pop(node, None)
             raise
 
-    def expect(self, node: str) -> Future[Connection]:
-        """The connection that ``connect`` is going to return, begun with now."""
+    def connect_later(self, node: str) -> Future[Connection]:
+        """Begin to make the connection that ``connect`` returns."""
         with self._connecting:
             if node not in self._connections:
                 self._connections[node] = self._workers.submit(self._open, node)
@@ -139,29 +141,30 @@ class Cluster:
         )
 
     def stream(self, node: str) -> socket.socket:
-        """A new stream on which the SSH server of ``node`` speaks."""
+        """Open a new stream on which the SSH server of ``node`` speaks."""
         _, (descriptor,) = self._control.ask("connect", node=node)
         return socket.socket(fileno=descriptor)
 
     def console(self, node: str) -> socket.socket:
-        """A stream that is connected with the serial console of the virtual machine ``node``."""
+        """Open a stream that is connected with the serial console of the virtual machine ``node``."""
         _, (descriptor,) = self._control.ask("console", node=node)
         return socket.socket(fileno=descriptor)
 
     def namespace(self, node: str) -> int:
-        """An open descriptor of the network namespace of the Mininet host ``node``; the caller closes it."""
+        """Open a descriptor of the network namespace of the Mininet host ``node``. The caller closes it."""
         _, (descriptor,) = self._control.ask("namespace", node=node)
         return int(descriptor)
 
     def namespaces(self, node: str) -> Namespaces:
-        """The network and mount namespaces of the Mininet host ``node``; the caller closes both
-        descriptors."""
+        """Open the namespaces of the Mininet host ``node``. The caller closes both descriptors."""
         _, (network, mounts) = self._control.ask("namespaces", node=node)
         return Namespaces(network, mounts)
 
     def stop_node(self, node: str) -> None:
-        """Have ``node`` fail for good: a virtual machine as if its power had failed, a Mininet host as if
-        its cables had been pulled. It is not brought up again."""
+        """Make ``node`` fail for good.
+
+        A virtual machine fails as if its power had failed, a Mininet host as if its cables had been pulled.
+        """
         self._control.ask("stop node", node=node)
 
     def execute(self, node: str, command: str, *, timeout: float | None = 30.0) -> Executed:
@@ -169,16 +172,18 @@ class Cluster:
         return self.connect(node).execute(command, timeout=timeout)
 
     def observe(self, node: str, command: str) -> str:
-        """What ``command`` (one whole line of shell) prints on ``node``, without a login: see
-        `control.Control.observe`."""
+        """Return what ``command`` (one whole line of shell) prints on ``node``, without a login.
+
+        See `control.Control.observe`.
+        """
         return self._control.observe(node, command)
 
     def capture(self, node: str, *, room: int, first: int = 0) -> list[packets.Interface]:
-        """The interfaces of ``node``, whose packets are captured from now on; see `packets`."""
+        """Return the interfaces of ``node``, whose packets are captured from now on; see `packets`."""
         return packets.listen(self._control, node, room=room, first=first)
 
     def access_log(self, node: str, kind: str = "http") -> str:
-        """The log of requests of the server on ``node`` whose service is of ``kind``."""
+        """Return the request log of the server on ``node`` whose service is of ``kind``."""
         _, (descriptor,) = self._control.ask("access log", node=node, kind=kind)
         with os.fdopen(descriptor) as log:
             return log.read()
@@ -192,8 +197,7 @@ class Cluster:
         self._control.ask("service", node=node, action="start")
 
     def apply(self, report: Callable[[Entry], None] = ignore, *, without: Sequence[str] = ()) -> Summary:
-        """Type the how-to's steps, each on its node; leave out those whose command holds a text of
-        ``without``.
+        """Type the how-to's steps, each on its node. Leave out commands with a text of ``without`` in them.
 
         Raises StepFailed at the first step that does not end as the how-to says.
         """
@@ -215,10 +219,10 @@ class Cluster:
         return summary
 
     def copy(self, summary: Summary) -> Applied:
-        """Copy the directors as they are now, with no login on them; ``summary`` is of the steps that were
-        typed.
+        """Copy the directors as they are now, with no login on them.
 
-        Raises MachineError where QEMU or this machine does not allow it; the lab is as it was then.
+        ``summary`` is of the steps that were typed. Raises MachineError where QEMU or this machine does not
+        allow it; the lab is as it was then.
         """
         self._hang_up()
         copies: dict[str, tuple[int, int]] = {}
@@ -248,8 +252,7 @@ def booted(
     steps: tuple[Step, ...] | None = None,
     evidence: Path | None = None,
 ) -> Iterator[Cluster]:
-    """Boot the lab of ``folder`` as ``name``. It ends with the block, or with this process, unless it is
-    kept.
+    """Boot the lab of ``folder`` as ``name``. It ends with the block, or this process, unless it is kept.
 
     ``spec`` says what its directors are where that is not what lab.yaml says. ``cold`` boots virtual
     machines even where a memory snapshot could be resumed. With ``copyable`` they can be copied where the
@@ -294,7 +297,7 @@ def booted(
             for event in events:
                 report(event)
                 if isinstance(event, GuestUp) and event.node in typed_on:
-                    cluster.expect(event.node)  # while the rest of the lab is on its way
+                    cluster.connect_later(event.node)  # while the rest of the lab is on its way
             if planned.copyable:
                 cluster.copyable = planned.guests
             elif planned.copies and begin_with is not None:

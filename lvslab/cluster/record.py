@@ -1,6 +1,7 @@
-"""A lab as it was booted, held by its supervisor: whoever attaches to the lab is not to read its folder.
+"""A lab as it was booted, held by its supervisor.
 
-Files in the folder may have been edited since, and steps that were never typed are not the lab's.
+Files in the lab's folder may have been edited since, and steps that were never typed are not the lab's, so
+attaching to a lab reads none of them.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from lvslab.lab.model import Lab
 
 @dataclass(frozen=True)
 class Record:
-    """The lab and the steps of its how-to, as they were read; ``evidence`` is the folder of its evidence.
+    """The lab and the steps of its how-to, as they were read before the boot.
 
-    ``versions`` are those of the directors' programs and kernel, ``spec`` is what they were asked to be.
+    ``evidence`` is the folder of its evidence, ``versions`` are those of the directors' programs and kernel,
+    ``spec`` is what they were asked to be.
     """
 
     lab: Lab
@@ -32,15 +34,12 @@ class Record:
     spec: DirectorSpec
 
     def packed(self) -> bytes:
-        """Return the record as ``held`` reads it, with the names of all fields of what it is made of."""
+        """Return the record as bytes for ``held``, with the names of all fields in it."""
         return _shape() + pickle.dumps(self)
 
 
 def held(conversation: Control) -> Record:
-    """Return the record that a lab's supervisor holds.
-
-    Raises StateError where a version of lvslab booted the lab whose records have other fields.
-    """
+    """Ask a lab's supervisor for its record. Raises StateError where that is another version's."""
     answer, _ = conversation.ask("record")
     packed = base64.b64decode(answer)
     # Read only where it is a record of ours: the supervisor is root's, and so is the socket.

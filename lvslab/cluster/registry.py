@@ -1,6 +1,6 @@
 """Commands on labs that are up, as far as their supervisors alone can answer them.
 
-Apart from `lab`, since they are to end at once: none of this imports what reads, boots or checks a lab.
+They are to end at once, so this imports nothing that reads, boots or checks a lab.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 
 def check_name(name: str) -> str:
-    """``name`` itself, where it can be a lab's name. Raises UsageError."""
+    """Return ``name`` if it can be a lab's name. Raises UsageError."""
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"'{name}' cannot be a lab's name",
@@ -31,24 +31,24 @@ def check_name(name: str) -> str:
 
 
 def name_of_its_own(folder: str) -> str:
-    """A name for a lab that nobody is to type: from that of its ``folder``, whatever that is called."""
+    """Make a random name for a lab from that of its ``folder``."""
     stem = re.sub("[^a-z0-9]+", "-", folder.lower())[:20].strip("-") or "lab"
     return f"{stem}-{secrets.token_hex(3)}"
 
 
 def need_root() -> None:
-    """Raise MachineError where this process is not root's."""
+    """Raise MachineError if this process does not run as root."""
     if os.geteuid() != 0:
         raise MachineError("labs need root: they make namespaces, bridges and taps", "sudo ./run ...")
 
 
 def names() -> list[str]:
-    """The names of the labs that are up."""
+    """Return the names of the labs that are up."""
     return control.running()
 
 
 def only(name: str) -> str:
-    """``name``, or the one lab that is up where it is "". Raises StateError where it is not clear which."""
+    """Return ``name``, or the name of the one lab that is up if it is "". Raises StateError."""
     if name:
         return name
     up_now = control.running()
@@ -60,19 +60,19 @@ def only(name: str) -> str:
 
 
 def talk_to(name: str) -> control.Control:
-    """A conversation with the supervisor of a lab. Raises MachineError, UsageError, StateError."""
+    """Connect to the supervisor of a lab. Raises MachineError, UsageError, StateError."""
     need_root()
     return control.Control(check_name(name))
 
 
 def status(name: str) -> LabStatus:
-    """Return what a running lab is doing. Raises MachineError, UsageError, StateError."""
+    """Return the status of a running lab. Raises MachineError, UsageError, StateError."""
     with talk_to(name) as conversation:
         return status_of(conversation)
 
 
 def status_of(conversation: control.Control) -> LabStatus:
-    """Return what a lab's supervisor says of the lab. Raises StateError where that is another version's."""
+    """Ask a lab's supervisor for the status. Raises StateError where it is another version's."""
     found, _ = conversation.ask("status")
     try:
         return LabStatus.read(found)
@@ -81,7 +81,7 @@ def status_of(conversation: control.Control) -> LabStatus:
 
 
 def other_version(name: str) -> StateError:
-    """Make the error for a lab whose supervisor is of a version of lvslab with other records."""
+    """Make the error for a lab that a version of lvslab with other records booted."""
     return StateError(
         f"the lab '{name}' was booted by another version of lvslab",
         f"use that one, or end the lab with ./run lab.down --name {name}",
@@ -89,7 +89,10 @@ def other_version(name: str) -> StateError:
 
 
 def listed() -> list[dict[str, Any]]:
-    """Every lab there is: its name, title, number of nodes, and the names under which it is up."""
+    """Return a row for each lab.
+
+    A row has the lab's name, title, number of nodes, folder, and the names that it is up as.
+    """
     from lvslab.cluster import folder as lab_folder
     from lvslab.cluster.record import held
     from lvslab.lab import model
@@ -120,7 +123,7 @@ def _row(lab: str, title: str, nodes: int, folder: str) -> dict[str, Any]:
 
 
 def down(names: list[str]) -> list[str]:
-    """End the labs ``names`` and return when nothing of them is left; the names of those that were up."""
+    """End the labs ``names``, and return ``names`` when nothing of them is left."""
     need_root()
     for name in names:
         with talk_to(name) as conversation:

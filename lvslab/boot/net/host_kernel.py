@@ -1,4 +1,4 @@
-"""What a Mininet director needs of this machine: a kernel with IPVS, and the programs that set it up.
+"""The kernel and programs of this machine, as a Mininet director needs them.
 
 IPVS keeps a table for each network namespace (since Linux 2.6.39), so a host of the lab can be a director
 where the machine's own kernel has it. A module that is loaded for that stays loaded.
@@ -22,19 +22,19 @@ _INSTEAD = "--director qemu, the default, runs it in QEMU with a kernel and prog
 
 
 def has_ipvs() -> bool:
-    """Whether a new network namespace of this machine has IPVS. Loads no module."""
+    """Return whether a new network namespace of this machine has IPVS. Loads no module."""
     # A namespace gets its /proc/net/ip_vs when it is made, or when the module is loaded.
     return run(["unshare", "--net", "--", "test", "-e", "/proc/net/ip_vs"], check=False).returncode == 0
 
 
 def has_module() -> bool:
-    """Whether IPVS is a module that this machine's kernel could load."""
+    """Return whether IPVS is a module that this machine's kernel could load."""
     command = ["modprobe", "--dry-run", "--quiet", "ip_vs"]
     return shutil.which(command[0]) is not None and run(command, check=False).returncode == 0
 
 
 def versions() -> Mapping[str, str]:
-    """The versions of this machine's kernel and programs, once it is ready for a Mininet director.
+    """Return the versions of this machine's kernel and programs, made ready for a Mininet director.
 
     Loads the module ip_vs where that is what IPVS lacks. Raises MachineError.
     """
@@ -57,7 +57,7 @@ def versions() -> Mapping[str, str]:
 
 
 def _version(program: str) -> str:
-    """What follows the "v" in what a program says of itself, such as ``ipvsadm v1.31 2019/12/24 (...)``."""
+    """Return the word after "v" in a program's version, as in ``ipvsadm v1.31 2019/12/24``."""
     said = run([program, "--version"]).stdout.decode(errors="replace")
     found = re.search(r"\bv(\d\S*)", said)
     if not found:

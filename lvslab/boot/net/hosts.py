@@ -1,4 +1,4 @@
-"""Mininet hosts as the kernel sees them: a network namespace, and a mount namespace with files of their own.
+"""Mininet hosts as the kernel sees them: a network namespace and a mount namespace each.
 
 A host's processes see the machine's files. What they change goes to a layer in memory, one for each host,
 and never to the machine; what no layer covers, such as other disks, is read-only. So are the kernel's
@@ -34,9 +34,10 @@ _AT_ONCE = 2
 
 
 def make(names: Iterable[str], resolvers: Sequence[str] = ()) -> Iterator[Namespaces]:
-    """Make the hosts ``names``, in this order; each is there when it is asked for, and the next ones are on
-    their way. Programs on them ask the name servers at the addresses ``resolvers``, where there are any.
-    Raises BootError, MachineError.
+    """Make the hosts ``names`` in this order, and yield each as soon as it exists.
+
+    Programs on them ask the name servers at the addresses ``resolvers``, where there are any. Raises
+    BootError, MachineError.
     """
     with ThreadPoolExecutor(_AT_ONCE, initializer=namespaces.unshare, initargs=(CLONE_FS,)) as workers:
         template = workers.submit(_template).result()
@@ -48,9 +49,10 @@ def make(names: Iterable[str], resolvers: Sequence[str] = ()) -> Iterator[Namesp
 
 
 def _template() -> int:
-    """A mount namespace in which nothing of the machine can be written to: what all hosts have in common.
+    """Make the mount namespace that is copied for each host.
 
-    To copy it costs less than to make each host's mounts read-only, one by one.
+    Nothing of the machine is writable in it. To copy it costs less than to make each host's mounts
+    read-only, one by one.
     """
     namespaces.unshare(CLONE_NEWNS)
     namespaces.make_read_only("/")
@@ -96,7 +98,7 @@ def _made(name: str, template: int, resolvers: Sequence[str]) -> Namespaces:
 
 
 def _layer(name: str, lower: str, place: Path) -> None:
-    """Mount what is at ``lower`` at ``place``, with a layer for changes over it."""
+    """Mount the folder ``lower`` at ``place``, with a layer for changes over it."""
     base = NODES / name / ("root" if lower == "/" else lower.lstrip("/"))
     upper, work = base / "upper", base / "work"
     upper.mkdir(parents=True)
@@ -107,19 +109,19 @@ def _layer(name: str, lower: str, place: Path) -> None:
 
 
 def resolv_conf(resolvers: Sequence[str]) -> str:
-    """The file by which glibc's resolver finds its name servers."""
+    """Return the file by which glibc's resolver finds its name servers."""
     return "".join(f"nameserver {address}\n" for address in resolvers)
 
 
 def _resolve_with(resolvers: Sequence[str]) -> None:
-    """Have the host's programs ask these name servers."""
+    """Make the host's programs ask these name servers."""
     file = Path("/etc/resolv.conf")
     file.unlink(missing_ok=True)  # it may be a link to what a program of the machine writes
     file.write_text(resolv_conf(resolvers))
 
 
 def _let_in() -> None:
-    """Have the host's SSH server accept the lab's key."""
+    """Let the lab's key log in to the host's SSH server."""
     folder = Path(pwd.getpwuid(0).pw_dir) / ".ssh"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)

@@ -1,4 +1,4 @@
-"""What we use of Mininet, imported without setuptools.
+"""Those parts of Mininet that are used here, imported without setuptools.
 
 Mininet takes one class from distutils, to tell old versions of Open vSwitch from new ones. Since distutils
 left Python's standard library, it comes with setuptools, and importing that takes five times as long as
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def strict_version(text: str) -> Version:
-    """The version that ``text`` says, to be compared with others: what Mininet takes StrictVersion for."""
+    """Parse a version for comparisons, in place of distutils' StrictVersion."""
     from packaging.version import Version
 
     return Version(text)

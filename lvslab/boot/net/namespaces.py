@@ -1,4 +1,4 @@
-"""Namespaces and mounts by the kernel's own calls, for the one thread that makes them.
+"""Namespaces and mounts by the kernel's own calls, for single threads.
 
 A thread of this process that leaves its namespaces takes no other thread along. So a host needs no process
 to hold its namespaces, and no program is started to fill them: two descriptors hold a host.
@@ -49,7 +49,7 @@ class _MountAttr(ctypes.Structure):
 
 
 def unshare(flags: int) -> None:
-    """Give the calling thread new namespaces, or with CLONE_FS a root and working folder of its own."""
+    """Give the calling thread new namespaces, or a root and working folder of its own (CLONE_FS)."""
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
@@ -59,24 +59,24 @@ def setns(descriptor: int, kind: int) -> None:
 
 
 def own(kind: str) -> int:
-    """A descriptor of the calling thread's namespace: ``net`` or ``mnt``."""
+    """Open a descriptor of the calling thread's namespace: ``net`` or ``mnt``."""
     return os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def mount(source: Path | str, place: Path | str, kind: str = "", flags: int = 0, options: str = "") -> None:
-    """mount(2) in the calling thread's mount namespace."""
+    """Call mount(2) in the calling thread's mount namespace."""
     words = (os.fsencode(source), os.fsencode(place), kind.encode() or None)
     done = _libc.mount(*words, ctypes.c_ulong(flags), options.encode() or None)
     _check(done, f"mount {place}")
 
 
 def bind(source: Path | str, place: Path | str) -> None:
-    """Let what is at ``source`` be seen at ``place`` as well, without the mounts below it."""
+    """Make the content of ``source`` visible at ``place``, without the mounts below it."""
     mount(source, place, flags=MS_BIND)
 
 
 def make_read_only(place: Path | str, *, undo: bool = False) -> None:
-    """Make the mount at ``place`` and all those below it read-only, or with ``undo`` writable again.
+    """Make the mount at ``place`` and all those below it read-only, or undo that.
 
     Each mount keeps its other flags, and the file systems, which others may have mounted too, keep all of
     theirs.
@@ -106,15 +106,15 @@ def _check(done: int, what: str) -> None:
 
 @dataclass(frozen=True)
 class Namespaces:
-    """A network and a mount namespace, by open descriptors; they exist for as long as these are open."""
+    """A network and a mount namespace, which exist as long as these descriptors are open."""
 
     network: int
     mounts: int
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``function`` in these namespaces, in a thread of its own, and return what it returns.
+        """Run ``function`` in these namespaces, in a thread of its own, and return its result.
 
-        What it raises is raised here. Programs that it starts are in these namespaces as well.
+        Its exceptions are raised here. Programs that it starts are in these namespaces as well.
         """
         outcome: list[T] = []
         failure: list[BaseException] = []
@@ -137,7 +137,6 @@ class Namespaces:
 
     @property
     def entrance(self) -> list[str]:
-        """The words before a command that is to run in these namespaces, for as long as this process
-        lives."""
+        """The words before a command that runs in these namespaces, while this process lives."""
         folder = f"/proc/{os.getpid()}/fd"
         return ["nsenter", f"--net={folder}/{self.network}", f"--mount={folder}/{self.mounts}", "--"]

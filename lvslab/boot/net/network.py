@@ -1,7 +1,7 @@
 """The lab's networks and hosts: a Mininet network, made inside the supervisor's own namespaces.
 
-Mininet starts a shell for each node, and gives each order to one of these shells. Here the nodes have no
-shells until somebody wants one, and all links are made by one ``ip``.
+Mininet starts a shell for each node, and gives each order to one of these shells. Here a node's shell is
+started by its first command, and all links are made by one ``ip``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Quiet(Node):  # type: ignore[misc]
     entrance: tuple[str, ...] = ()
 
     def startShell(self, mnopts: str | None = None) -> None:
-        """Mininet's constructor asks for a shell. It gets none."""
+        """Start no shell, whatever Mininet's constructor asks for."""
 
     def sendCmd(self, *args: Any, **kwargs: Any) -> None:
         self._awaken()
@@ -85,12 +85,11 @@ class Cable(Link):  # type: ignore[misc]
 
     @classmethod
     def makeIntfPair(cls, *_args: Any, **_kwargs: Any) -> None:
-        """Mininet's constructor asks for the interfaces one by one. They come later."""
+        """Make no interfaces, whatever Mininet's constructor asks for: they are made together."""
 
 
 def keep_quiet() -> None:
-    """Keep the lab's own namespace from talking on its bridges: no IPv6 of its own, no forwarding, no
-    firewall."""
+    """Turn IPv6, forwarding and the bridges' firewall off in the lab's own namespace."""
     for setting, value in (
         ("net/ipv6/conf/default/disable_ipv6", "1"),
         ("net/ipv4/ip_forward", "0"),
@@ -104,8 +103,9 @@ def keep_quiet() -> None:
 
 
 def build(plan: Plan) -> Mininet:
-    """Make the bridges and hosts of ``plan`` and connect them, taps included. Raises BootError,
-    MachineError.
+    """Make the bridges and hosts of ``plan``, and connect them, taps included.
+
+    Raises BootError, MachineError.
     """
     network = _outline(plan)
     _allow_descriptors(2 * len(plan.hosts))
@@ -124,7 +124,7 @@ def build(plan: Plan) -> Mininet:
 
 
 def _cable(card: Card, there: Namespaces) -> str:
-    """A veth pair, as ``ip`` is asked for it: a port of a bridge, and a card in a host."""
+    """Return the line of ``ip`` that makes a veth pair between a bridge and a host."""
     # One queue each way. Without these there is one for each processor that the machine might ever have.
     queues = "numtxqueues 1 numrxqueues 1"
     host = f"/proc/{os.getpid()}/fd/{there.network}"
@@ -135,7 +135,7 @@ def _cable(card: Card, there: Namespaces) -> str:
 
 
 def _configure(host: HostPlan, there: Namespaces) -> None:
-    """Bring a host's cards up with their addresses and default routes."""
+    """Configure a host's cards with their addresses and default routes."""
     lines = ["link set lo up"]
     if Path("/proc/sys/net/ipv6").exists():
         # Each of many hosts would tell all the others of addresses that nobody has asked for.
@@ -145,7 +145,7 @@ def _configure(host: HostPlan, there: Namespaces) -> None:
 
 
 def _allow_descriptors(count: int) -> None:
-    """Let this process have ``count`` descriptors besides those that it needs otherwise."""
+    """Raise this process's limit of open files by ``count``. Raises MachineError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < (wanted := count + _OTHER_DESCRIPTORS):
         if hard != resource.RLIM_INFINITY and hard < wanted:
@@ -157,7 +157,7 @@ def _allow_descriptors(count: int) -> None:
 
 
 def _outline(plan: Plan) -> Mininet:
-    """The network as Mininet knows it, before any of it exists."""
+    """Return the network as Mininet knows it, before any of it exists."""
     # Its ``init`` sets limits of the whole machine, and nothing puts them back.
     Mininet.inited = True
     # It would start a program to count them.

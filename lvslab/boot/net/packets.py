@@ -1,10 +1,9 @@
-"""Packets at the interfaces of a lab's nodes: sockets that the supervisor opens where they are, and that
-whoever asked for them reads.
+"""Packets at the interfaces of a lab's nodes, from sockets that the supervisor opens.
 
-Sockets, and no program that captures, since they capture from the moment that they are open: the kernel
-queues what comes. dumpcap takes 0.03 to 0.3 s until it says that it captures, and 0.4 s to end; a socket is
-open in 0.1 ms, and costs nothing in user space until it is read. (Measured on one machine, in one run. A
-packet that is read costs 5 µs.)
+They are sockets, instead of a program that captures, since they capture from the moment that they are open:
+the kernel queues what comes. dumpcap takes 0.03 to 0.3 s until it says that it captures, and 0.4 s to end; a
+socket is open in 0.1 ms, and costs nothing in user space until it is read. (Measured on one machine, in one
+run. A packet that is read costs 5 µs.)
 
 A virtual machine's packets are seen at its taps, in the supervisor's own network namespace. That is the same
 for every kernel, and the guest knows nothing of it.
@@ -52,10 +51,10 @@ _ANCILLARY = socket.CMSG_SPACE(_TIME.size) + socket.CMSG_SPACE(_AUXDATA.size)
 
 
 def keep_time() -> socket.socket:
-    """Have the kernel note when packets come, as long as the socket is open.
+    """Make the kernel timestamp packets for as long as the returned socket is open.
 
     It begins with that some milliseconds after the first one on this machine asks for it (netstamp_work in
-    net/core/dev.c). A packet from before then is said to have come when it is read.
+    net/core/dev.c). A packet from before then gets the time at which it is read.
     """
     asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     asking.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
@@ -63,7 +62,7 @@ def keep_time() -> socket.socket:
 
 
 def open_at(interface: str, program: Program = (), room: int = ROOM) -> socket.socket:
-    """A socket with the packets of an interface of this thread's network namespace, from now on, both ways.
+    """Open a socket with all packets of an interface of this thread's network namespace.
 
     ``program`` lets only some through. Raises OSError.
     """
@@ -90,7 +89,7 @@ def open_at(interface: str, program: Program = (), room: int = ROOM) -> socket.s
 
 
 class Interface:
-    """An interface of a node whose packets are captured from the moment that this is made.
+    """An interface of a node whose packets are captured from now on.
 
     ``number`` is its number in the file. ``far``: the socket is at the other end of the card's cable, as for
     virtual machines, so what is sent there is what the card receives.
@@ -112,27 +111,26 @@ class Interface:
         self._buffer = bytearray(pcapng.SNAPLEN)
 
     def fileno(self) -> int:
-        """The descriptor to wait for packets with."""
+        """Return the descriptor to wait for packets with."""
         return self._stream.fileno()
 
     @property
     def title(self) -> str:
-        """What the interface is called in a file."""
+        """The interface's name in a file."""
         return f"{self.node} {self.name}"
 
     @property
     def held(self) -> bool:
-        """Whether a packet has been taken out of the kernel's queue that ``read`` has not returned yet."""
+        """True if ``read`` has taken a packet from the kernel that it has not returned yet."""
         return self._next is not None
 
     @property
     def waiting(self) -> int:
-        """The bytes of kernel memory that is taken by packets which have not been read."""
+        """The bytes of kernel memory that unread packets take."""
         return int(struct.unpack_from("=I", self._stream.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))[0])
 
     def read(self, until: int) -> Iterator[Packet]:
-        """The packets that came before ``until`` (nanoseconds since 1970) and have not been read, oldest
-        first."""
+        """Yield unread packets that came before ``until`` (nanoseconds since 1970), oldest first."""
         while (packet := self._next or self._take()) is not None:
             if packet.moment >= until:
                 self._next = packet
@@ -141,7 +139,7 @@ class Interface:
             yield packet
 
     def count(self) -> Count:
-        """What has come to the interface since this was made."""
+        """Return how many packets came to the interface since this was made."""
         # The kernel forgets them when it has told.
         told = self._stream.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
         received, dropped = struct.unpack("=II", told)
@@ -149,7 +147,7 @@ class Interface:
         return self._counted
 
     def close(self) -> None:
-        """Capture no more. The kernel takes some 10 ms for that."""
+        """Close the socket. The kernel takes some 10 ms for that."""
         self._stream.close()
 
     def _take(self) -> Packet | None:
@@ -185,8 +183,9 @@ def listen(
     room: int = ROOM,
     first: int = 0,
 ) -> list[Interface]:
-    """Capture at the cards of a node of a running lab, or at the one called ``interface``. The first one has
-    the number ``first``. Raises UsageError, BootError.
+    """Capture at all cards of a node, or at the one called ``interface``.
+
+    The first one has the number ``first``. Raises UsageError, BootError.
     """
     about, descriptors = lab.ask("capture", node=node, interface=interface, filter=program, room=room)
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
@@ -197,8 +196,7 @@ def listen(
 
 
 def read(interfaces: Iterable[Interface]) -> list[Packet]:
-    """The packets that have come to ``interfaces`` until now and have not been read, in the order of
-    time."""
+    """Return the unread packets that have come to ``interfaces`` until now, oldest first."""
     now = time.time_ns()
     found = (packet for each in interfaces for packet in each.read(now))
     return sorted(found, key=lambda packet: packet.moment)

@@ -1,4 +1,4 @@
-"""Packets as a file that Wireshark and its like read: pcapng, as far as a capture needs it.
+"""Packets as a pcapng file, which Wireshark and its like read.
 
 The format is that of draft-ietf-opsawg-pcapng: blocks, each with its length at both ends, and options in
 them. All packets here begin with an Ethernet header. Moments are nanoseconds since 1970.
@@ -33,7 +33,7 @@ _EXPRESSION = b"\0"  # before the text of a filter
 
 @dataclass(frozen=True)
 class Interface:
-    """Where packets were captured; ``filter`` is which of them were, in the words of pcap-filter(7)."""
+    """An interface in a file; ``filter`` tells which packets were captured, as pcap-filter(7) has it."""
 
     name: str
     description: str = ""
@@ -52,15 +52,17 @@ class Packet:
 
 @dataclass(frozen=True)
 class Count:
-    """How many packets came to an interface, and how many of those found no room and are lost."""
+    """How many packets came to an interface, and how many were dropped for want of room."""
 
     received: int
     dropped: int
 
 
 class Writer:
-    """Writes one capture to ``stream``, which is to be unbuffered: what is written is whole blocks, so the
-    file can be read at any time. Raises OSError, as all of this does."""
+    """Writes one capture to an unbuffered ``stream``. Raises OSError, as all of its methods do.
+
+    Only whole blocks are written, so the file can be read at any time.
+    """
 
     def __init__(self, stream: BinaryIO, interfaces: Sequence[Interface], program: str = "lvslab") -> None:
         self._stream = stream
@@ -69,11 +71,11 @@ class Writer:
         self._put(begin + b"".join(map(_interface, interfaces)))
 
     def write(self, packets: Iterable[Packet]) -> None:
-        """Add ``packets``, in the order they are to stand in."""
+        """Add ``packets``, in their order."""
         self._put(b"".join(map(_packet, packets)))
 
     def end(self, counts: Sequence[Count], begun: int, ended: int) -> None:
-        """Add what is known of each interface when the capture, which had ``begun`` then, has ``ended``."""
+        """Add the counts of each interface; the capture had ``begun`` then, and has ``ended``."""
         self._put(b"".join(_statistics(number, each, begun, ended) for number, each in enumerate(counts)))
 
     def _put(self, blocks: bytes) -> None:
@@ -110,12 +112,12 @@ def _statistics(number: int, count: Count, begun: int, ended: int) -> bytes:
 
 
 def _moment(nanoseconds: int) -> bytes:
-    """A moment, as blocks have it: the upper half first, whatever the order of bytes."""
+    """Return a moment as blocks have it: the upper half first."""
     return struct.pack("=II", nanoseconds >> 32, nanoseconds & 0xFFFFFFFF)
 
 
 def _options(*options: tuple[int, bytes]) -> bytes:
-    """Options by code, without those that are empty, and the end of them."""
+    """Return options by code, without those that are empty, and the end of them."""
     return b"".join(_option(code, value) for code, value in options if value) + struct.pack("=HH", 0, 0)
 
 

@@ -1,4 +1,4 @@
-"""The taps that guests plug their network cards into. Apart from the network, because guests start first."""
+"""The taps of guests' network cards. They are apart from the network, because guests start first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lvslab.run import run
 
 
 def make(guests: Iterable[Guest]) -> None:
-    """Make the taps of ``guests``, and bring up the management ends of the lab's own namespace."""
+    """Make the taps of ``guests``, and configure the management ends in the lab's own namespace."""
     lines = []
     for guest in guests:
         lines += [f"tuntap add dev {card.port} mode tap" for card in guest.cards]

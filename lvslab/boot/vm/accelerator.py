@@ -1,6 +1,7 @@
-"""KVM is believed only when it has booted something: /dev/kvm can be there and hang every guest.
+"""The choice of an accelerator.
 
-The answer is kept in the cache until the machine restarts or gets another QEMU.
+/dev/kvm can be there and hang every guest, so KVM is used only where a guest has booted with it. The answer
+is kept in the cache until the machine restarts or gets another QEMU.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PROBE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Choice:
-    """The accelerator to use and why, in words; ``detail`` is what QEMU said, if anything."""
+    """The accelerator to use and the reason; ``detail`` is what QEMU said, if anything."""
 
     accelerator: Accelerator
     reason: str
@@ -34,15 +35,14 @@ class Choice:
 
     @property
     def expectation(self) -> str:
-        """Roughly what it means for speed."""
+        """Describe what it means for speed."""
         if self.accelerator == "kvm":
             return "guests run at the speed of this machine; a director boots in about a second"
         return "guests are emulated, some ten times slower than this machine; a director boots in 3 to 5 s"
 
 
 def known() -> Choice | None:
-    """The answer without a probe: it is forced, cached, or there is no KVM to try. None where a probe is
-    due."""
+    """Return the choice that needs no probe: forced, cached, or without KVM. None where a probe is due."""
     forced = os.environ.get("LVSLAB_ACCELERATOR")
     if forced in ("kvm", "tcg"):
         return Choice("kvm" if forced == "kvm" else "tcg", "chosen by LVSLAB_ACCELERATOR")
@@ -60,8 +60,7 @@ def known() -> Choice | None:
 
 
 def probe(guest: Guest) -> Choice:
-    """Boot ``guest`` with KVM, without network cards, and see whether it answers in time. Keeps the
-    answer."""
+    """Boot ``guest`` with KVM, without network cards. Keep in the cache whether it answers in time."""
     # In the lab's own /run, which goes with the lab.
     with tempfile.TemporaryDirectory(dir="/run") as folder:
         machine = Machine(guest, "kvm", Path(folder), cards=False)

@@ -1,5 +1,7 @@
-"""The host's side of the guest agent: orders over the second serial port, one line each, or, where they are
-long, in parts (see build/guest/agent)."""
+"""The host's side of the guest agent, which takes orders over the second serial port.
+
+An order is one line or, where it is long, several parts (see ``guest/root/agent``).
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,7 @@ where nobody takes them in time it throws away what comes then (``receive_chars`
 
 
 class AgentSilent(Exception):
-    """The agent did not say what was waited for in time; ``closed`` where it never will, since the guest
-    ended."""
+    """The agent did not answer in time, or never will if ``closed``, since the guest ended."""
 
     def __init__(self, closed: bool) -> None:
         super().__init__("the guest ended" if closed else "the guest is silent")
@@ -29,14 +30,14 @@ class AgentSilent(Exception):
 
 @dataclass(frozen=True)
 class Done:
-    """How an order ended: its exit status, and the lines it printed (stdout and stderr as they came)."""
+    """Exit status of an order, and the lines it printed (stdout and stderr as they came)."""
 
     status: int
     lines: tuple[str, ...]
 
 
 class Agent:
-    """One guest's agent. It takes one order at a time; ``run`` waits for its turn."""
+    """The agent of one guest. It takes one order at a time; ``run`` waits for its turn."""
 
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
@@ -45,16 +46,16 @@ class Agent:
         self._turn = threading.Lock()
 
     def await_greeting(self, seconds: float) -> None:
-        """Return when the agent says that it is ready. Raises AgentSilent."""
+        """Block until the agent says that it is ready. Raises AgentSilent."""
         deadline = time.monotonic() + seconds
         while self._line(deadline) != _GREETING:
             pass
 
     def run(self, command: str, seconds: float = 10.0, *, turn: float | None = None) -> Done:
-        """Run a shell command in the guest, in the shell that all orders share. Raises AgentSilent, also
-        where the orders before it take longer than ``turn`` seconds.
+        """Run a shell command in the guest, in the shell that all orders share.
 
-        The command must be whole: the shell would not survive a syntax error.
+        The command must be whole: the shell would not survive a syntax error. Raises AgentSilent, also where
+        the orders before it take longer than ``turn`` seconds.
         """
         if not self._turn.acquire(timeout=-1 if turn is None else turn):
             raise AgentSilent(closed=False)
@@ -88,12 +89,12 @@ class Agent:
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """Have no order under way; whoever has one waits until the block ends."""
+        """Keep orders waiting until the block ends; begin when none is under way."""
         with self._turn:
             yield
 
     def close(self) -> None:
-        """Let go of the serial port."""
+        """Close the serial port."""
         self._stream.close()
 
     def _line(self, deadline: float) -> bytes:

@@ -1,4 +1,4 @@
-"""Copies of running guests, for labs that are to begin where this one is now.
+"""Copies of running guests, for labs that begin where this one is.
 
 A copy is two files in memory that have no name (memfd): they go with the last process that holds them,
 however that ends. They are sealed, so no guest that runs from them can change what the next one gets.
@@ -19,10 +19,10 @@ _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_
 
 
 def take(machine: Machine, memory: Path) -> tuple[int, int]:
-    """Copy a guest whose memory is the file ``memory``, shared, while it stands still for a moment.
+    """Copy a guest while it is stopped for a moment. Its memory must be the shared file ``memory``.
 
-    Returns descriptors of its memory and of its devices' state. Raises MachineError where QEMU or the
-    memory of this machine does not allow it, BootError where the guest does not run on.
+    Returns descriptors of its memory and of its devices' state. Raises MachineError where QEMU or the memory
+    of this machine does not allow it, BootError where the guest does not run on.
     """
     state = memory.with_name(f"{memory.name}.state")
     # An order that is under way would be answered in the copy, too.
@@ -38,7 +38,7 @@ def take(machine: Machine, memory: Path) -> tuple[int, int]:
 
 
 def inherited(descriptors: tuple[int, int]) -> snapshot.Files:
-    """A copy whose descriptors this process holds, as files for QEMU to open. No other child gets them."""
+    """Return a copy with inherited descriptors as files for QEMU. Other children do not get them."""
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
     memory, state = (Path(f"/proc/{os.getpid()}/fd/{descriptor}") for descriptor in descriptors)

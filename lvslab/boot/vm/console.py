@@ -1,5 +1,4 @@
-"""A guest's serial console: written to the evidence, the last of it remembered, and open to whoever
-attaches."""
+"""A guest's serial console, which is written to the evidence and can be attached to."""
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ _PANIC = ("Kernel panic", "BUG:", "Oops:", "general protection fault", "Unable t
 
 
 class Console:
-    """Everything that comes over ``stream`` from now on, read by a thread of its own until the guest
-    ends."""
+    """Reads all that comes over ``stream``, in a thread, until the guest ends."""
 
     def __init__(self, stream: socket.socket, log: Path) -> None:
         self._stream = stream
@@ -27,8 +25,7 @@ class Console:
         self._thread.start()
 
     def attach(self) -> socket.socket:
-        """A stream socket that shows what was last on the console and then is connected with it, both
-        ways."""
+        """Open a stream that shows the last of the console, and then is connected with it."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with self._lock:
@@ -39,18 +36,18 @@ class Console:
         return theirs
 
     def ended(self, seconds: float) -> bool:
-        """Wait until the guest has closed its console; whether it has."""
+        """Wait at most ``seconds`` for the guest to close its console; return whether it has."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def last_lines(self, count: int = 12) -> list[str]:
-        """What was last on the console, without empty lines."""
+        """Return the last lines of the console that are not empty."""
         with self._lock:
             text = self._tail.decode(errors="replace")
         return [line.rstrip() for line in text.replace("\r", "").split("\n") if line.strip()][-count:]
 
     def panic(self) -> str | None:
-        """The line that says why the kernel gave up, if there is one."""
+        """Return the line that says why the kernel gave up, if there is one."""
         lines = self.last_lines(count=500)
         return next((line for line in lines if any(mark in line for mark in _PANIC)), None)
 

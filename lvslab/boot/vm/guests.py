@@ -1,4 +1,4 @@
-"""The virtual machines of a lab: brought up side by side while the network is built, and then watched."""
+"""The virtual machines of a lab, booted side by side while the network is built, and then watched."""
 
 from __future__ import annotations
 
@@ -49,14 +49,12 @@ class Guests:
         self._coming: Future[list[Future[None]]] | None = None
 
     def start(self, accelerator: Accelerator) -> None:
-        """Begin to bring all of them up: their taps are there when this returns, they are up when
-        ``await_up`` does. Raises MachineError.
-        """
+        """Make the taps, and begin to boot all guests; ``await_up`` waits for them. Raises MachineError."""
         taps.make(self._guests)
         self._coming = self._pool.submit(self._start_all, accelerator)
 
     def await_up(self) -> None:
-        """Return when each guest is the node of its plan. Raises what the first to fail raised."""
+        """Block until each guest is the node of its plan. Raises the error of the first that fails."""
         if self._coming is None:
             return
         ups = self._coming.result()

@@ -60,9 +60,9 @@ class VirtualMachine(Node):
         return relayed(far, PATIENCE)
 
     def observe(self, command: str, seconds: float | None) -> Observed:
-        """Have the guest's agent run a command."""
+        """Run a command through the guest's agent."""
         machine = self.running()
-        done = machine.observe(command) if seconds is None else machine.glance(command, seconds)
+        done = machine.observe(command) if seconds is None else machine.observe_promptly(command, seconds)
         return Observed(done.status, "".join(f"{line}\n" for line in done.lines))
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Guests in QEMU: the command line as a pure function, and a process that is watched while it comes up."""
+"""Guests in QEMU: their command line as a pure function, and their process."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class Ports:
-    """The descriptors that QEMU inherits: the guest's serial ports (console and agent), and QEMU's
-    monitor.
-    """
+    """Descriptors that QEMU inherits: the guest's console and agent (serial ports), and QEMU's monitor."""
 
     console: int
     agent: int
@@ -50,9 +48,11 @@ class Ports:
 
 @dataclass(frozen=True)
 class Memory:
-    """A file that is the guest's memory. ``shared``: what the guest writes goes to the file, for a
-    snapshot to be made of it; else the file is a snapshot's, to be resumed, and what the guest writes is
-    the guest's alone. ``filled``: a shared file that has the memory of a snapshot to be resumed already.
+    """A file that is the guest's memory.
+
+    ``shared``: what the guest writes goes to the file, for a snapshot to be made of it; else the file is a
+    snapshot's, to be resumed, and what the guest writes is the guest's alone. ``filled``: a shared file that
+    has the memory of a snapshot to be resumed already.
     """
 
     file: Path
@@ -61,20 +61,18 @@ class Memory:
 
     @property
     def incoming(self) -> bool:
-        """Whether the guest waits for the state that belongs to this memory."""
+        """True if the guest waits for the state that belongs to this memory."""
         return self.filled or not self.shared
 
 
 def version() -> str:
-    """The version that QEMU says it has. Raises MachineError where there is none."""
+    """Return QEMU's version. Raises MachineError where there is no QEMU."""
     said = run([QEMU, "--version"]).stdout.decode(errors="replace")
     return said.partition("\n")[0].removeprefix("QEMU emulator version ")
 
 
 def which() -> list[Any]:
-    """Which QEMU this machine has: its path, size and time of change (JSON). Raises MachineError where
-    none.
-    """
+    """Return the path, size and time of change (JSON) of this machine's QEMU. Raises MachineError."""
     place = shutil.which(QEMU)
     if place is None:
         missing_program(QEMU)
@@ -90,9 +88,10 @@ def command(
     cards: bool = True,
     memory: Memory | None = None,
 ) -> list[str]:
-    """The QEMU command line for ``guest``, as for `run.spawn`; without ``cards`` it needs no taps.
+    """Return the QEMU command line for ``guest``, as for `run.spawn`.
 
-    With ``memory`` of a snapshot the guest waits for the state that belongs to that memory.
+    Without ``cards`` it needs no taps. With ``memory`` of a snapshot the guest waits for the state that
+    belongs to that memory.
     """
     plugged = [(card.port, card.mac) for card in guest.cards]
     plugged.append((guest.management.tap, guest.management.mac))
@@ -127,7 +126,7 @@ def command(
 
 
 def parameters(guest: Guest, accelerator: Accelerator) -> str:
-    """The command line of the guest's kernel, as short as the oldest of them want it."""
+    """Return the command line of the guest's kernel, as short as the oldest kernels want it."""
     version = numbers(guest.release)
     # Kernels restart after a panic, and -no-reboot turns that into QEMU's end, which is noticed at once.
     # Since 3.2 they can do so without waiting for a second first.
@@ -158,7 +157,7 @@ def _card(number: int, model: str, tap: str, mac: str) -> list[str]:
 
 
 class Machine:
-    """One running guest. It ends with the supervisor's namespaces, or when ``end`` is called."""
+    """A guest that runs until ``end`` is called, or the supervisor's namespaces end."""
 
     def __init__(
         self,
@@ -172,9 +171,8 @@ class Machine:
     ) -> None:
         """Start QEMU, behind the words of ``wrapper``. Its taps must exist unless it has no ``cards``.
 
-        With ``memory`` of a snapshot it stands still until ``resume``.
-
-        Raises MachineError where there is no QEMU.
+        With ``memory`` of a snapshot it stands still until ``resume``. Raises MachineError where there is no
+        QEMU.
         """
         self.guest = guest
         self.accelerator: Accelerator = accelerator
@@ -197,10 +195,9 @@ class Machine:
         self._silent = 0.0
 
     def save(self, state: Path) -> None:
-        """Stop the guest for a moment and write the state of its devices to ``state``; its memory is in
-        the file.
+        """Stop the guest for a moment and write the state of its devices to ``state``.
 
-        Raises QmpError, OSError.
+        Its memory is in the file that it was started with. Raises QmpError, OSError.
         """
         self._monitor.execute("stop")
         place = state.with_suffix(".socket")
@@ -231,11 +228,7 @@ class Machine:
             raise self._error()(what, hint) from None
 
     def resume(self, state: Path) -> None:
-        """Give a guest that was started with a snapshot's memory the state that belongs to it, and let
-        it run.
-
-        Raises QmpError.
-        """
+        """Load the state that belongs to a snapshot's memory, and let the guest run. Raises QmpError."""
         self._migrate("migrate-incoming", f"exec:cat {shlex.quote(str(state))}")
         self._await_migrated("migrate-incoming")
         self._monitor.execute("cont")
@@ -252,13 +245,13 @@ class Machine:
                 raise QmpError(f"{command} {status}")
 
     def await_ready(self, seconds: float | None = None) -> None:
-        """Return when the guest's agent answers. Raises BootError with the console's last words."""
+        """Block until the guest's agent answers. Raises BootError with the console's last lines."""
         seconds = DEADLINE[self.accelerator] if seconds is None else seconds
         with self._explained("boot", seconds):
             self.agent.await_greeting(seconds - (time.monotonic() - self.started))
 
     def await_answer(self, seconds: float = 10.0) -> None:
-        """Return when the agent of a resumed guest answers. Raises BootError."""
+        """Block until the agent of a resumed guest answers. Raises BootError."""
         with self._explained("resume", seconds):
             self.agent.run("true", seconds)
 
@@ -274,7 +267,7 @@ class Machine:
             )
 
     def renew(self) -> None:
-        """Give a guest that is a copy of this node what must differ from the other's. Raises BootError."""
+        """Give a copied guest its own clock and random numbers. Raises BootError."""
         order = guest_renewal(seconds=int(time.time()), seed=secrets.token_hex(32))
         done = self.observe(order, 30.0, "renewal")
         if done.status != 0:
@@ -282,23 +275,25 @@ class Machine:
             raise BootError(f"{self.guest.name} was copied, but its clock and seed could not be set: {said}")
 
     def observe(self, command: str, seconds: float = 30.0, doing: str = "reading") -> Done:
-        """Run a shell command through the agent, which no network of the guest's is needed for.
+        """Run a shell command through the agent, which needs no network of the guest.
 
         Raises BootError where the guest does not answer within ``seconds``.
         """
         with self._explained(doing, seconds):
             return self.agent.run(command, seconds)
 
-    def glance(self, command: str, seconds: float) -> Done:
-        """The same for whoever must not wait: ``seconds`` hold for the orders before this one too, and a
-        guest that is known to hang is not asked."""
+    def observe_promptly(self, command: str, seconds: float) -> Done:
+        """Run a shell command within ``seconds``, orders before it included. Raises BootError.
+
+        A guest that is known to hang is not asked.
+        """
         if (what := self.trouble) is not None:
             raise self.failure("running", what)
         with self._explained("reading", seconds):
             return self.agent.run(command, seconds, turn=seconds)
 
     def heartbeat(self, seconds: float = PATIENCE) -> None:
-        """Ask the agent for a sign of life; ``trouble`` says from now on if there was none in time."""
+        """Ask the agent for a sign of life. Without one in time, ``trouble`` says that the guest hangs."""
         try:
             self.agent.run(":", seconds)
         except AgentSilent:
@@ -308,7 +303,7 @@ class Machine:
 
     @property
     def trouble(self) -> Condition | None:
-        """The guest's condition where it has ended or hangs; None where it runs, as far as is known."""
+        """The guest's condition where it has ended or hangs, else None."""
         if (how := self.ended) is not None:
             return how
         return hanging(self._silent) if self._silent else None
@@ -329,13 +324,13 @@ class Machine:
         return last_lines(self._messages.read_bytes(), 1) or ""
 
     def power_off(self) -> None:
-        """Stop the guest at once, as if the power had failed. Whoever asks for it hears so from now on."""
+        """Stop the guest at once, as if its power had failed. ``trouble`` says so from now on."""
         self._process.kill()
         self._process.wait()
         self.console.ended(5)
 
     def end(self) -> None:
-        """The same for a guest that nobody will ask for any more."""
+        """Stop the guest at once, and close its agent and monitor."""
         self.power_off()
         self.agent.close()
         self._monitor.close()

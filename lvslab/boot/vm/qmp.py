@@ -1,4 +1,4 @@
-"""QEMU's machine protocol over a connected socket: commands, their answers, and events that are waited for.
+"""A client of QEMU's machine protocol over a connected socket.
 
 Source: QEMU's docs/interop/qmp-spec.rst. One JSON document a line; answers come in the order of the
 commands.
@@ -16,11 +16,11 @@ from typing import Any
 
 
 class QmpError(Exception):
-    """QEMU refused a command, or does not answer any more."""
+    """QEMU refused a command, or does not answer."""
 
 
 class Qmp:
-    """One QEMU's monitor. Not for several threads at once."""
+    """A connection to one QEMU's monitor. Not for several threads at once."""
 
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
@@ -55,7 +55,7 @@ class Qmp:
                 return message["return"]
 
     def await_event(self, name: str, seconds: float) -> dict[str, Any]:
-        """The data of the next event ``name``; others are forgotten. Raises QmpError."""
+        """Return the data of the next event ``name``, and drop others. Raises QmpError."""
         deadline = time.monotonic() + seconds
         while True:
             message = self._events.popleft() if self._events else self._message(deadline)
@@ -63,7 +63,7 @@ class Qmp:
                 return dict(message.get("data", {}))
 
     def close(self) -> None:
-        """Let go of the monitor."""
+        """Close the connection."""
         self._stream.close()
 
     def _message(self, deadline: float) -> dict[str, Any]:

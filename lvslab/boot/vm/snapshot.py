@@ -1,10 +1,9 @@
-"""Memory snapshots of booted guests: made by the first boot of a combination, resumed by every later start.
+"""Memory snapshots of booted guests, made by the first boot of a combination.
 
-A snapshot is a guest's memory, which QEMU maps privately (several guests share its pages until they
-write to them), and the state of its devices. It is kept under a key of everything that matters, and
-believed only while both files are the very ones that were written: same inode, size and times. A write
-to a file changes its ctime, which no program can set back, so whatever altered a snapshot is noticed
-without reading it.
+A snapshot is a guest's memory, which QEMU maps privately (several guests share its pages until they write to
+them), and the state of its devices. It is kept under a key of everything that matters, and believed only
+while both files are the very ones that were written: same inode, size and times. A write to a file changes
+its ctime, which no program can set back, so whatever altered a snapshot is noticed without reading it.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Files:
-    """What a guest is resumed from: its memory and the state of its devices, as in ``Snapshot``."""
+    """The files that a guest is resumed from, as in ``Snapshot``: memory and state of devices."""
 
     memory: Path
     state: Path
@@ -45,34 +44,32 @@ class Files:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A whole snapshot in the cache; ``folder`` is named by its key. ``stamps`` tell its files from any
-    others.
-    """
+    """A whole snapshot in the cache. ``folder`` is named by its key, ``stamps`` identify its files."""
 
     folder: Path
     stamps: tuple[Any, ...] = ()
 
     @property
     def memory(self) -> Path:
-        """The guest's memory, as large as it is, with holes."""
+        """The file of the guest's memory, in full size, with holes."""
         return self.folder / "memory"
 
     @property
     def state(self) -> Path:
-        """The state of its devices, as QEMU's migration writes it."""
+        """The file of its devices' state, as QEMU's migration writes it."""
         return self.folder / "state"
 
 
 def folder() -> Path:
-    """Where snapshots are kept."""
+    """Return the folder of all snapshots."""
     return paths.cache() / "snapshots"
 
 
 def key(guest: Guest, accelerator: qemu.Accelerator) -> str:
-    """What tells this guest's snapshot from any other: kernel, image, QEMU and its whole command line.
+    """Return the key of a guest's snapshot: kernel, image, QEMU and its whole command line.
 
-    Names, MACs and taps do not matter: they are told to the guest after it was resumed. Raises
-    MachineError where there is no QEMU.
+    Names, MACs and taps are not in it: the guest is told them after it was resumed. Raises MachineError
+    where there is no QEMU.
     """
     cards = tuple(replace(card, port=f"tap{n}", mac="") for n, card in enumerate(guest.cards))
     plain = replace(
@@ -90,15 +87,13 @@ def key(guest: Guest, accelerator: qemu.Accelerator) -> str:
 
 
 def _processor() -> list[str]:
-    """What the machine's first processor says of itself, without what changes from moment to moment."""
+    """Return what /proc/cpuinfo says of the first processor, without what changes all the time."""
     first = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     return [line for line in first if not line.startswith(("cpu MHz", "bogomips"))]
 
 
 def find(key: str) -> Snapshot | None:
-    """The snapshot of ``key``, None where there is none. One that is not as it was written is thrown
-    away.
-    """
+    """Return the snapshot of ``key`` or None. One that is not as it was written is deleted."""
     found = Snapshot(folder() / key)
     manifest = _manifest(found)
     if manifest is None:
@@ -113,18 +108,18 @@ def find(key: str) -> Snapshot | None:
 
 
 def unchanged(snapshot: Snapshot) -> bool:
-    """Whether the files of a snapshot that was found are still the very same."""
+    """Return whether the files of a snapshot are still those that were found."""
     return bool(snapshot.stamps) and _stamps(snapshot) == snapshot.stamps
 
 
 def discard(snapshot: Snapshot) -> None:
-    """Throw a snapshot away; guests that run from it keep the files for themselves until they end."""
+    """Delete a snapshot. Guests that run from it keep the files for themselves until they end."""
     for name in ("manifest.json", "memory", "state"):
         (snapshot.folder / name).unlink(missing_ok=True)
 
 
 def keep(key: str, memory: Path, state: Path, about: dict[str, Any]) -> Snapshot:
-    """Put a guest's saved memory and state into the cache under ``key``; the manifest comes last."""
+    """Put a guest's saved memory and state into the cache under ``key``. The manifest comes last."""
     made = Snapshot(folder() / key)
     discard(made)
     try:
@@ -141,7 +136,7 @@ def keep(key: str, memory: Path, state: Path, about: dict[str, Any]) -> Snapshot
 
 
 def copy(source: Path, writer: BinaryIO) -> None:
-    """Write what is in ``source`` to an empty file, with holes where there are only zeros."""
+    """Write the content of ``source`` to an empty file, with holes in place of zeros."""
     with source.open("rb") as reader:
         for offset, block in _filled(reader.fileno()):
             writer.seek(offset)
@@ -151,14 +146,16 @@ def copy(source: Path, writer: BinaryIO) -> None:
 
 @contextmanager
 def making(key: str) -> Iterator[None]:
-    """Hold the right to make the snapshot ``key``; wait for whoever has it now."""
+    """Hold the lock for making the snapshot ``key``; wait while another process holds it."""
     with store.locked(f"snapshot-{key}"):
         yield
 
 
 def listed() -> list[dict[str, Any]]:
-    """Every whole snapshot: ``key``, ``kernel``, ``accelerator``, ``mib`` (memory), ``made`` and ``used``
-    (seconds since 1970), ``disk`` (bytes).
+    """Return every whole snapshot as a row.
+
+    A row has ``key``, ``kernel``, ``accelerator``, ``mib`` (memory), ``made`` and ``used`` (seconds since
+    1970), ``disk`` (bytes).
     """
     found = []
     for place in sorted(folder().glob("*/manifest.json")):
@@ -180,8 +177,10 @@ def listed() -> list[dict[str, Any]]:
 
 
 def prune(days: float = DAYS, mebibytes: float = MEBIBYTES) -> list[str]:
-    """Delete snapshots that were not used for ``days``, then those least lately used until all take no more
-    than ``mebibytes``; and what is left of those that were never finished. The keys of all that went.
+    """Delete old snapshots, and return their keys.
+
+    Those that were not used for ``days`` go, then those least lately used until all take no more than
+    ``mebibytes``, and what is left of those that were never finished.
     """
     gone = _prune_unfinished()
     kept = sorted(listed(), key=lambda row: float(row["used"]))
@@ -195,7 +194,7 @@ def prune(days: float = DAYS, mebibytes: float = MEBIBYTES) -> list[str]:
 
 
 def _prune_unfinished() -> list[str]:
-    """Delete what is no whole snapshot, unless somebody is making one of it now."""
+    """Delete incomplete snapshots that no process is making now, and return their keys."""
     gone = []
     for place in sorted(folder().glob("*/")):
         found = Snapshot(place)
@@ -213,7 +212,7 @@ def _remove(snapshot: Snapshot) -> None:
 
 
 def _manifest(snapshot: Snapshot) -> dict[str, Any] | None:
-    """What a snapshot's manifest says; None where there is none, nothing where it is not one of ours."""
+    """Return a snapshot's manifest. None: there is none. {}: it is not one of ours."""
     try:
         found = json.loads((snapshot.folder / "manifest.json").read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -224,7 +223,7 @@ def _manifest(snapshot: Snapshot) -> dict[str, Any] | None:
 
 
 def _believed(snapshot: Snapshot, manifest: dict[str, Any]) -> tuple[Any, ...]:
-    """The stamps of a snapshot's files where they are those of its manifest, else nothing."""
+    """Return the stamps of a snapshot's files if they are those of its manifest, else ()."""
     stamps = _stamps(snapshot)
     return stamps if stamps == (manifest.get("memory"), manifest.get("state")) else ()
 
@@ -242,7 +241,7 @@ def _stamp(file: Path) -> list[int]:
 
 
 def _filled(descriptor: int) -> Iterator[tuple[int, bytes]]:
-    """The blocks of a file that are not all zeros, with their offsets."""
+    """Yield the blocks of a file that are not all zeros, with their offsets."""
     size, offset, zeros = os.fstat(descriptor).st_size, 0, bytes(_BLOCK)
     while offset < size:
         try:

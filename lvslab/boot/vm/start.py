@@ -1,6 +1,4 @@
-"""Bringing a guest up by the shortest way: resumed from a snapshot, or booted, and a snapshot made of it
-then.
-"""
+"""The start of a guest from a memory snapshot, or by a boot of which one is made."""
 
 from __future__ import annotations
 
@@ -22,18 +20,17 @@ _RUN = Path("/run/lvslab/memory")
 
 
 def memory_of(guest: Guest) -> Path:
-    """The file of a guest's memory, where that is shared: as long as it boots, and where it is copyable."""
+    """Return the file of a guest's memory. It is there while the guest boots, or if it is copyable."""
     return _RUN / guest.name
 
 
 class Starter:
-    """One guest on its way up. ``machine`` is there at once; ``await_ready`` returns when its agent answers.
-    ``began`` is the time on the monotonic clock when it was begun with.
+    """A guest that is being started. ``machine`` is there at once; ``await_ready`` waits for its agent.
 
-    ``way`` says how it comes up: "resumed", "booted" (and a snapshot made), "booted cold" (none made), or
-    "copied" (from ``copy``, of another lab's guest). ``copyable``: it is to be copied itself.
-    ``making`` are the keys of the snapshots that this lab is about to make; a second guest of one does not
-    wait for the first, but boots beside it.
+    ``began`` is the start on the monotonic clock. ``way`` says how it comes up: "resumed", "booted" (and a
+    snapshot made), "booted cold" (none made), or "copied" (from ``copy``, of another lab's guest).
+    ``copyable``: it is to be copied itself. ``making`` are the keys of the snapshots that this lab is about
+    to make; a second guest of one does not wait for the first, but boots beside it.
     """
 
     def __init__(
@@ -62,7 +59,7 @@ class Starter:
         self.machine = self._start()
 
     def await_ready(self) -> None:
-        """Return when the guest's agent answers. Raises BootError."""
+        """Block until the guest's agent answers. Raises BootError."""
         with self._held:
             if self._copy is not None:
                 self._begin_from(self._copy)

@@ -266,7 +266,7 @@ class Watch:
     def __iter__(self) -> Iterator[LabSeen]:
         while True:
             seen = tuple(self._workers.map(self._look, self.places.directors))
-            if self._lifeline.ends_within(0):
+            if self._lifeline.wait_for_end(0):
                 raise self._ended()
             yield LabSeen(self.name, round(time.time(), 3), seen)
 
@@ -289,7 +289,7 @@ class Watch:
         return directors.fresh(observer, director, early=early, pause=self._pause)
 
     def _pause(self, seconds: float) -> None:
-        if self._lifeline.ends_within(seconds):
+        if self._lifeline.wait_for_end(seconds):
             raise self._ended()
 
     def _ended(self) -> StateError:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from lvslab.boot import control
-from lvslab.boot.control import Answer, Control
+from lvslab.boot.control import Control, Handler
 from lvslab.errors import (
     BootError,
     CheckFailed,
@@ -54,7 +54,7 @@ def root(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return is_user
 
 
-class Lab(Answer):
+class Lab(Handler):
     """A supervisor that answers whatever this test wants to hear."""
 
     def __init__(self) -> None:
@@ -202,13 +202,13 @@ def test_what_a_node_prints(name: str, lab: Lab) -> None:
 
 def test_a_wait_for_the_end_ends_with_the_conversation(name: str, lab: Lab) -> None:
     conversation = Control(name)
-    assert not conversation.ends_within(0)
-    assert not conversation.ends_within(-1.0)
+    assert not conversation.wait_for_end(0)
+    assert not conversation.wait_for_end(-1.0)
     hanging_up = threading.Timer(0.05, conversation.hang_up)
     hanging_up.start()
-    assert conversation.ends_within(DEADLINE)
+    assert conversation.wait_for_end(DEADLINE)
     hanging_up.join()
-    assert conversation.ends_within(DEADLINE)
+    assert conversation.wait_for_end(DEADLINE)
 
 
 def test_a_wait_for_the_end_ends_with_the_lab(name: str, root: object) -> None:
@@ -216,10 +216,10 @@ def test_a_wait_for_the_end_ends_with_the_lab(name: str, root: object) -> None:
         listener.listen()
         with Control(name) as conversation:
             connection, _ = listener.accept()
-            assert not conversation.ends_within(0.01)
+            assert not conversation.wait_for_end(0.01)
             ending = threading.Timer(0.05, connection.close)
             ending.start()
-            assert conversation.ends_within(DEADLINE)
+            assert conversation.wait_for_end(DEADLINE)
             ending.join()
 
 
@@ -324,7 +324,7 @@ def test_a_process_that_is_no_more() -> None:
 
 @pytest.mark.parametrize("kind", sorted(control._subclasses(LvsLabError), key=lambda kind: kind.__name__))
 def test_every_error_survives_the_journey(kind: type[LvsLabError]) -> None:
-    revived = control.revived({"kind": kind.__name__, "message": "what", "hint": "how"})
+    revived = control.error_from_json({"kind": kind.__name__, "message": "what", "hint": "how"})
     assert type(revived) is kind
     assert (str(revived), revived.exit_code) == ("what\n  how", kind.exit_code)
     assert revived.args == ("what",)
@@ -336,10 +336,10 @@ def test_what_is_told_is_what_is_revived() -> None:
         BootError("dead"),
         CommandFailed("ip failed", status=2, hint="Cannot find device"),
     ):
-        again = control.revived(json.loads(json.dumps(control.told(error))))
+        again = control.error_from_json(json.loads(json.dumps(control.error_to_json(error))))
         assert (type(again), str(again)) == (type(error), str(error))
     assert issubclass(LabFileError, UsageError)
 
 
 def test_an_error_of_a_kind_that_nobody_knows_here() -> None:
-    assert type(control.revived({"kind": "Strange", "message": "m", "hint": None})) is LvsLabError
+    assert type(control.error_from_json({"kind": "Strange", "message": "m", "hint": None})) is LvsLabError

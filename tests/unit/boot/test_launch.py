@@ -87,7 +87,7 @@ def test_its_debug_log_becomes_ours(launch: Starter, caplog: pytest.LogCaptureFi
 
 
 def test_what_went_wrong_there_is_raised_here(launch: Starter) -> None:
-    error = Failed(control.told(MachineError("no QEMU", "install it")))
+    error = Failed(control.error_to_json(MachineError("no QEMU", "install it")))
     with launch(error) as launched, pytest.raises(MachineError, match="no QEMU"):
         list(launched.events())
 
@@ -142,7 +142,7 @@ def test_what_is_printed_after_the_plan_has_come_is_quoted_too(launch: Starter, 
 def test_nobody_waits_for_a_lab_that_is_being_planned(
     plan: Plan, program: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "_user", lambda _: 0)
+    monkeypatch.setattr(control, "_peer_user", lambda _: 0)
     program("unshare", UNSHARE.replace("EVENTS", "()").replace("END", WAIT))
     name = f"unit-{secrets.token_hex(6)}"
     with Launch(name, control.reserve(name)) as launched:

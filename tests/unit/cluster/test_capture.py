@@ -38,7 +38,7 @@ SHORT = 30.0
 
 
 @dataclass
-class Lab(control.Answer):
+class Lab(control.Handler):
     """A lab of one director, whose two cards are the ends of a cable."""
 
     name: str

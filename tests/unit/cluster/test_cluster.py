@@ -213,10 +213,10 @@ def test_a_login_that_is_expected_has_begun_already(
         assert goes_on.wait(DEADLINE)
 
     supervisor.answers["director"] = [slowly]
-    coming = running.expect("director")
+    coming = running.connect_later("director")
     assert begun.wait(DEADLINE)  # and nobody has called connect
     assert not coming.done()
-    assert running.expect("director") is coming
+    assert running.connect_later("director") is coming
     goes_on.set()
     assert running.connect("director") is coming.result(DEADLINE)
     assert len(supervisor.asked) == 1
@@ -228,7 +228,7 @@ def test_logins_to_several_nodes_go_on_side_by_side(
     nodes = ("director", "rs1", "rs2")
     together = threading.Barrier(len(nodes))
     supervisor.answers = {node: [lambda: together.wait(DEADLINE)] for node in nodes}
-    coming = [running.expect(node) for node in nodes]
+    coming = [running.connect_later(node) for node in nodes]
     assert [login.result(DEADLINE) for login in coming] == [running.connect(node) for node in nodes]
 
 
@@ -251,7 +251,7 @@ def test_a_login_that_failed_is_tried_anew(
 ) -> None:
     supervisor.answers["director"] = [refuse, refuse]
     if expected:
-        running.expect("director")
+        running.connect_later("director")
     for _ in range(2):
         with pytest.raises(BootError, match="director does not accept SSH connections"):
             running.connect("director")
@@ -262,7 +262,7 @@ def test_a_login_that_failed_is_tried_anew(
 def test_what_ends_with_the_lab(running: cluster.Cluster, supervisor: Supervisor) -> None:
     """Logins that were made, failed, or nobody asked for again."""
     supervisor.answers["rs1"] = [refuse]
-    made, failed, unasked = (running.expect(node) for node in ("director", "rs1", "rs2"))
+    made, failed, unasked = (running.connect_later(node) for node in ("director", "rs1", "rs2"))
     running.connect("director")
     assert isinstance(failed.exception(DEADLINE), BootError)
     running.close()

@@ -44,7 +44,7 @@ def name(labs: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a lab that root has up."""
     name = f"unit-{secrets.token_hex(6)}"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(control, "_user", lambda _: 0)
+    monkeypatch.setattr(control, "_peer_user", lambda _: 0)
     monkeypatch.setattr(control, "running", lambda: [name])
     return name
 

@@ -285,10 +285,10 @@ def test_a_guest_that_gives_no_sign_of_life_hangs_until_it_gives_one(start: Star
 
 def test_a_guest_that_hangs_is_not_glanced_at(start: Starter) -> None:
     machine = start("order", "answer : seen", "answer  = 0", "order", "order", "answer  = 0", "stay")
-    assert machine.glance("first", 10) == Done(0, ("seen",))
+    assert machine.observe_promptly("first", 10) == Done(0, ("seen",))
     machine.heartbeat(0.01)
     with pytest.raises(BootError, match=r"\(running\): it hangs: no sign of life from its agent"):
-        machine.glance("second", 10)
+        machine.observe_promptly("second", 10)
     # That order has never been given: the next one that the guest reads is this.
     assert machine.observe("third", 10).status == 0
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lvslab.boot import control
-from lvslab.boot.control import Answer
+from lvslab.boot.control import Handler
 from lvslab.errors import BootError
 
 _TITLE = "IP Virtual Server version 1.2.1 (size=4096)\n"
@@ -82,7 +82,7 @@ def node(kind: str, role: str, *addresses: str) -> dict[str, Any]:
 
 
 @dataclass
-class Lab(Answer):
+class Lab(Handler):
     """The supervisor's answers. ``asked`` are the directors that were read, with the time they had."""
 
     directors: dict[str, Director]

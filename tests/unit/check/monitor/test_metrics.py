@@ -20,7 +20,7 @@ NAMES = ("connections", "incoming_packets", "outgoing_packets", "incoming_bytes"
 @pytest.fixture
 def name(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(control, "_user", lambda _: 0)
+    monkeypatch.setattr(control, "_peer_user", lambda _: 0)
     return f"unit-{secrets.token_hex(6)}"
 
 

@@ -22,7 +22,7 @@ from tests.unit.check.monitor.monitored import Director, Lab, up
 @pytest.fixture
 def name(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(control, "_user", lambda _: 0)
+    monkeypatch.setattr(control, "_peer_user", lambda _: 0)
     monkeypatch.setattr(monitor, "_EARLY", 0.0)
     return f"unit-{secrets.token_hex(6)}"
 
