@@ -194,7 +194,7 @@ def _first_service(running: Cluster) -> tuple[str, Service] | None:
     from lvslab.check.ipvs import director
     from lvslab.check.ipvs.table import TableError
 
-    if all(map(running.is_virtual, running.lab.clients)):
+    if not any(map(running.is_enterable, running.lab.clients)):
         return None  # requests are made on Mininet hosts
     try:
         table = director.table_of_steps(running, next(iter(running.lab.directors)))

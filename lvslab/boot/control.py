@@ -208,6 +208,14 @@ def error_from_json(found: Mapping[str, Any]) -> LvsLabError:
     return error
 
 
+def other_version(name: str) -> StateError:
+    """Make the error for a lab that a version of lvslab with other records booted."""
+    return StateError(
+        f"the lab '{name}' was booted by another version of lvslab",
+        f"use that one, or end the lab with ./run lab.down --name {name}",
+    )
+
+
 def _subclasses(kind: type[LvsLabError]) -> Iterator[type[LvsLabError]]:
     for subclass in kind.__subclasses__():
         yield subclass

@@ -166,6 +166,8 @@ class Supervisor(control.Handler):
                 return asdict(self._status())
             case {"ask": "record"}:
                 return base64.b64encode(self._plan.record).decode()
+            case {"ask": "features"}:
+                return {name: sorted(node.features) for name, node in self._nodes.items()}
             case {"ask": "note", "notes": dict(notes)}:
                 self._notes.update(notes)
                 return None

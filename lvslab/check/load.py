@@ -148,7 +148,7 @@ def load(
 
 def _clients(running: Cluster, client: str) -> list[str]:
     """The clients that make the load: Mininet hosts. Raises UsageError where there is no such one."""
-    hosts = [name for name in running.lab.clients if not running.is_virtual(name)]
+    hosts = [*filter(running.is_enterable, running.lab.clients)]
     if not client:
         if hosts:
             return hosts

@@ -191,7 +191,7 @@ def _take(
         now = read(cluster, director)
 
         def see(name: str) -> Seen:
-            return SeenByAgent(cluster, name) if cluster.is_virtual(name) else SeenHere(namespaces(name))
+            return SeenHere(namespaces(name)) if cluster.is_enterable(name) else SeenByAgent(cluster, name)
 
         facts = facts_of(cluster, service, director, "http", see, now)
         totals = now.totals.get(str(service), _NOTHING).since(before.totals.get(str(service), _NOTHING))

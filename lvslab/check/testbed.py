@@ -72,7 +72,7 @@ class NodeUnderTest:
             listener.settimeout(5)
             place = listener.getsockname()[:2]
             try:
-                if self._testbed.cluster.is_virtual(self.name):
+                if not self._testbed.cluster.is_enterable(self.name):
                     # Its program hangs up when this side does.
                     with ThreadPoolExecutor(1) as pool:
                         connecting = pool.submit(connect_from, self._testbed.cluster, self.name, *place)
@@ -174,7 +174,7 @@ class Testbed:
 
     def first_client(self) -> str:
         """The first client that is a Mininet host. Raises CheckFailed where there is none."""
-        hosts = [name for name in self.cluster.lab.clients if not self.cluster.is_virtual(name)]
+        hosts = [*filter(self.cluster.is_enterable, self.cluster.lab.clients)]
         if not hosts:
             raise CheckFailed(
                 "no client of this lab is a Mininet host, and requests are made on those",

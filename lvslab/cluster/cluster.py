@@ -10,9 +10,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -23,11 +24,12 @@ from lvslab.apply.clones import Applied
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import Entry, Transcript
-from lvslab.boot import control, plan
+from lvslab.boot import control
 from lvslab.boot.events import GuestUp, Listener, PhaseBegun, PhaseEnded, ignore
 from lvslab.boot.launch import Launch
 from lvslab.boot.net import packets
 from lvslab.boot.net.namespaces import Namespaces
+from lvslab.boot.node import NAMESPACES
 from lvslab.boot.status import LabStatus, Notes, Summary
 from lvslab.cluster import folder as lab_folder
 from lvslab.cluster import registry
@@ -83,9 +85,14 @@ class Cluster:
     ) -> None:
         self.close()
 
-    def is_virtual(self, node: str) -> bool:
-        """Whether ``node`` is a virtual machine, and no Mininet host."""
-        return node in plan.virtual_machines(self.lab, self.spec.kind)
+    def is_enterable(self, node: str) -> bool:
+        """Return whether this process can enter the node's namespaces, as those of a Mininet host."""
+        return NAMESPACES in self._features[node]
+
+    @cached_property
+    def _features(self) -> Mapping[str, Collection[str]]:
+        found, _ = self._control.ask("features")
+        return dict(found)
 
     def close(self) -> None:
         """Close all connections.

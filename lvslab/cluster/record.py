@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvslab.apply.howto import Step
+from lvslab.boot import control
 from lvslab.boot.control import Control
-from lvslab.cluster import folder, registry
+from lvslab.cluster import folder
 from lvslab.lab.directors import DirectorSpec
 from lvslab.lab.model import Lab
 
@@ -46,7 +47,7 @@ def held(conversation: Control) -> Record:
     if packed.startswith(shape := _shape()):
         record: Record = pickle.loads(packed[len(shape) :])
         return record
-    raise registry.other_version(conversation.name)
+    raise control.other_version(conversation.name)
 
 
 def _shape() -> bytes:

@@ -77,15 +77,7 @@ def status_of(conversation: control.Control) -> LabStatus:
     try:
         return LabStatus.read(found)
     except (KeyError, TypeError, ValueError):
-        raise other_version(conversation.name) from None
-
-
-def other_version(name: str) -> StateError:
-    """Make the error for a lab that a version of lvslab with other records booted."""
-    return StateError(
-        f"the lab '{name}' was booted by another version of lvslab",
-        f"use that one, or end the lab with ./run lab.down --name {name}",
-    )
+        raise control.other_version(conversation.name) from None
 
 
 def listed() -> list[dict[str, Any]]:

@@ -38,8 +38,8 @@ class Applied:
         self.lab = folder.lab(paths.labs() / name)
         self.steps = folder.steps(paths.labs() / name, self.lab)
 
-    def is_virtual(self, node: str) -> bool:
-        return node == "director"
+    def is_enterable(self, node: str) -> bool:
+        return node != "director"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_which_service_has_the_first_round(name: str, kind: str, service: str) -
 
 def test_no_first_round_without_a_service_or_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
     applied = Applied("web-nat")
-    monkeypatch.setattr(applied, "is_virtual", lambda node: True)
+    monkeypatch.setattr(applied, "is_enterable", lambda node: False)
     assert commands._first_service(applied) is None  # type: ignore[arg-type]
     applied = Applied("web-nat")
     applied.steps = ()

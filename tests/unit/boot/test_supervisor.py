@@ -69,6 +69,10 @@ def test_a_node_without_a_login(supervisor: Supervisor, host: Namespaces) -> Non
         os.close(descriptor)
 
 
+def test_features_of_nodes(supervisor: Supervisor) -> None:
+    assert supervisor({"ask": "features"}, []) == {"director": ["serial console"], "client": ["namespaces"]}
+
+
 def test_status_and_notes(supervisor: Supervisor, host: Namespaces) -> None:
     def status() -> LabStatus:
         return LabStatus.read(supervisor({"ask": "status"}, []))

@@ -133,8 +133,8 @@ class Miniature:
             return f"{mark}\n".join(answers[part] for part in parts[::2])
         return answers[command]
 
-    def is_virtual(self, node: str) -> bool:
-        return node == "director"
+    def is_enterable(self, node: str) -> bool:
+        return node != "director"
 
     def access_log(self, node: str) -> str:
         return "".join(f"{line}\n" for line in self.log[node])
