@@ -16,7 +16,7 @@ from lvslab import paths
 from lvslab.apply import transcript
 from lvslab.apply.login import ssh_command
 from lvslab.apply.shell import ConnectionLost
-from lvslab.apply.transcript import Entry
+from lvslab.apply.transcript import StepRecord
 from lvslab.boot.events import Event, Listener, PhaseBegun, PhaseEnded, ignore
 from lvslab.boot.status import Notes, Summary
 from lvslab.check import pytest_run as checked
@@ -45,7 +45,7 @@ class Listeners:
     """Who hears of events of the boot and of steps that were taken."""
 
     event: Listener = ignore
-    step: Callable[[Entry], None] = ignore
+    step: Callable[[StepRecord], None] = ignore
 
 
 @dataclass(frozen=True)
@@ -263,11 +263,11 @@ def check(name: str, junit: Path | None, *, quiet: bool) -> Checked:
     return checked.run(folder, name, junit or evidence / "junit.xml", quiet=quiet)
 
 
-def steps_taken(name: str) -> list[Entry]:
+def steps_taken(name: str) -> list[StepRecord]:
     """The transcript of a running lab."""
     with cluster.attach(name) as running:
         file = running.evidence / cluster.TRANSCRIPT
-        return transcript.read(file) if file.exists() else []
+        return transcript.records(file) if file.exists() else []
 
 
 def login(name: str, node: str) -> list[str]:

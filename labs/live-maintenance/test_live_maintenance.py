@@ -9,7 +9,7 @@ from signal import SIGINT
 
 import pytest
 
-from lvslab.apply.transcript import Entry
+from lvslab.apply.transcript import StepRecord
 from lvslab.check import load, steady, verdict
 from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.listing import ServerConnections
@@ -90,7 +90,7 @@ def by_the_book(lab: Testbed) -> tuple[Outcome, ...]:
     with ExitStack() as opened:
         running: list[Steady] = []
 
-        def typed(entry: Entry) -> None:
+        def typed(entry: StepRecord) -> None:
             if running:
                 running[0].mark(entry.command)
                 running[0].await_answers(6)

@@ -1,4 +1,4 @@
-"""Takes a how-to's steps, one after the other, each in its node's own shell, and judges how they end."""
+"""Take the steps of a how-to in order, each in the shell of its node, and judge how they end."""
 
 from __future__ import annotations
 
@@ -7,48 +7,33 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from lvslab.apply.shell import CommandTimeout, ConnectionLost, ShellResult
-from lvslab.apply.transcript import Entry, Outcome, Transcript, printable
+from lvslab.apply.transcript import StepRecord, Transcript, printable
 from lvslab.boot.status import Summary
 from lvslab.errors import LvsLabError, StepFailed
+from lvslab.outcome import Outcome
 
-# How much of a long output an error message repeats; the transcript has all of it.
+if TYPE_CHECKING:
+    from lvslab.apply.howto import Step
+
 _SHOWN_LINES = 20
-
-
-class Step(Protocol):
-    """A step as ``lvslab.apply.howto`` reads it from howto.md."""
-
-    @property
-    def number(self) -> int: ...
-    @property
-    def node(self) -> str: ...
-    @property
-    def command(self) -> str: ...
-    @property
-    def line(self) -> int: ...
-    @property
-    def known_failure(self) -> str | None: ...
-    @property
-    def timeout(self) -> float: ...
-    def expects_failure(self, versions: Mapping[str, str], /) -> bool: ...
-    def complaint(self, status: int, output: str, versions: Mapping[str, str], /) -> str | None: ...
+"""Lines of a long output that an error message repeats; the transcript has all of them."""
 
 
 class NodeShell(Protocol):
-    """What a step is run in; ``lvslab.apply.shell.Shell`` is one."""
+    """Shell that steps are run in, such as `lvslab.apply.shell.Shell`."""
 
     def run(self, command: str, timeout: float) -> ShellResult: ...
 
 
 class UnexpectedEnd(StepFailed):
-    """A step did not end as the how-to says; ``entry`` is that step, ``summary`` the count with it."""
+    """A step did not end as the how-to says: ``record`` is that step, ``summary`` includes it."""
 
-    def __init__(self, message: str, hint: str, entry: Entry, summary: Summary) -> None:
+    def __init__(self, message: str, hint: str, record: StepRecord, summary: Summary) -> None:
         super().__init__(message, hint)
-        self.entry = entry
+        self.record = record
         self.summary = summary
 
 
@@ -57,16 +42,16 @@ def apply_steps(
     open_shell: Callable[[str], AbstractContextManager[NodeShell]],
     transcript: Transcript,
     versions: Mapping[str, str] | Callable[[], Mapping[str, str]],
-    report: Callable[[Entry], None],
+    report: Callable[[StepRecord], None],
     option: str = "",
 ) -> Summary:
-    """Take ``steps`` in order and write each to ``transcript`` and ``report`` as soon as it has ended.
+    """Take ``steps`` in order; write each to ``transcript`` and pass it to ``report`` when it has ended.
 
-    ``open_shell`` makes the shell of a node when its first step comes; it stays open until all is done.
+    ``open_shell`` opens the shell of a node for its first step; it stays open until the last step.
     ``versions`` (name to version, as known failures name them) may be a function: it is called once, at
-    the first step that is a known failure. ``option`` follows the commands that hints name. Raises
-    UnexpectedEnd (a StepFailed) at the first step that ends otherwise than the how-to says, and whatever
-    ``open_shell`` raises. A connection that breaks during a step is written down as that step's failure
+    the first step that is a known failure. ``option`` is appended to the commands in hints. Raises
+    UnexpectedEnd (a StepFailed) at the first step that does not end as the how-to says, and what
+    ``open_shell`` raises. A connection that breaks during a step is recorded as a failure of that step
     and raised as ConnectionLost (a BootError).
     """
     known: Mapping[str, str] | None = None
@@ -78,32 +63,32 @@ def apply_steps(
                 known = versions() if callable(versions) else versions
             if step.node not in shells:
                 shells[step.node] = opened.enter_context(open_shell(step.node))
-            entry, error = take(step, shells[step.node], known or {})
-            transcript.append(entry)
-            report(entry)
-            if entry.outcome == "expected failure":
+            record, error = take(step, shells[step.node], known or {})
+            transcript.append(record)
+            report(record)
+            if record.outcome is Outcome.EXPECTED_FAILURE:
                 expected_failures += 1
-            elif entry.outcome != "ok":
-                summary = Summary(len(steps), entry.number, 1, expected_failures)
-                _stop(step, entry, error, summary, option)
+            elif record.outcome.bad:
+                summary = Summary(len(steps), record.number, 1, expected_failures)
+                _stop(step, record, error, summary, option)
     return Summary(len(steps), len(steps), 0, expected_failures)
 
 
 def take(
     step: Step, shell: NodeShell, versions: Mapping[str, str]
-) -> tuple[Entry, LvsLabError | KeyboardInterrupt | None]:
-    """Run one step and judge it; also what it raised, where it had no end that could be judged.
+) -> tuple[StepRecord, LvsLabError | KeyboardInterrupt | None]:
+    """Run one step and judge it. Also return the error, if the command did not end.
 
-    Raises LvsLabError before it runs a step that depends on a version that is not in ``versions``.
+    Raises LvsLabError, and does not run the step, if it depends on a version that is not in ``versions``.
     """
-    # Asked first: it raises where a version is not known, and a step that was taken must be written down.
+    # First, since it may raise, and a step that has been run must be recorded.
     must_fail = step.expects_failure(versions)
     started = datetime.now(UTC)
     began = time.monotonic()
     try:
         result = shell.run(step.command, step.timeout)
     except (LvsLabError, KeyboardInterrupt) as error:
-        # A command that has not ended is never the failure that was expected: its shell is of no more use.
+        # A command that has not ended is never the expected failure: its shell cannot be used any more.
         match error:
             case CommandTimeout():
                 output, reason = error.output, f"did not end within {step.timeout:g} s"
@@ -113,20 +98,20 @@ def take(
                 output, reason = "", error.message
             case _:
                 output, reason = "", "interrupted"
-        return _entry(step, started, output, None, time.monotonic() - began, "failed", reason), error
+        return _record(step, started, output, None, time.monotonic() - began, Outcome.FAILED, reason), error
     reason = step.complaint(result.status, result.output, versions) or ""
-    outcome: Outcome = "failed" if reason else "ok"
+    outcome = Outcome.FAILED if reason else Outcome.PASSED
     if must_fail:
         if result.status == 0:
-            outcome = "unexpectedly passed"
+            outcome = Outcome.UNEXPECTEDLY_PASSED
         elif not reason:
-            outcome, reason = "expected failure", step.known_failure or ""
-    if outcome == "failed" and result.ended:
+            outcome, reason = Outcome.EXPECTED_FAILURE, step.known_failure or ""
+    if outcome is Outcome.FAILED and result.ended:
         reason += "; the shell ended with it"
-    return _entry(step, started, result.output, result.status, result.seconds, outcome, reason), None
+    return _record(step, started, result.output, result.status, result.seconds, outcome, reason), None
 
 
-def _entry(
+def _record(
     step: Step,
     started: datetime,
     output: str,
@@ -134,8 +119,8 @@ def _entry(
     seconds: float,
     outcome: Outcome,
     reason: str,
-) -> Entry:
-    return Entry(
+) -> StepRecord:
+    return StepRecord(
         number=step.number,
         node=step.node,
         line=step.line,
@@ -151,32 +136,32 @@ def _entry(
 
 def _stop(
     step: Step,
-    entry: Entry,
+    record: StepRecord,
     error: LvsLabError | KeyboardInterrupt | None,
     summary: Summary,
     option: str,
 ) -> NoReturn:
-    message = describe(entry)
+    message = describe(record)
     look, history = f"./run lab.ssh {step.node}{option}", f"./run lab.transcript{option}"
     hint = f"the lab stays up for a look: {look}; all that was done: {history}"
-    if entry.outcome == "unexpectedly passed":
+    if record.outcome is Outcome.UNEXPECTEDLY_PASSED:
         hint += "\n  if these versions have mended it, howto.md must not call it a known failure on them"
     if isinstance(error, ConnectionLost):
         raise ConnectionLost(message, error.output, hint) from error
     if error is not None and not isinstance(error, StepFailed):
         raise error
-    raise UnexpectedEnd(message, hint, entry, summary) from error
+    raise UnexpectedEnd(message, hint, record, summary) from error
 
 
-def describe(entry: Entry) -> str:
-    """``entry`` as an error message: the step as it stands in howto.md, what was wrong, what it printed."""
-    command = textwrap.indent(printable(entry.command).rstrip("\n"), "    ").lstrip()
-    verb = "passed unexpectedly" if entry.outcome == "unexpectedly passed" else "failed"
+def describe(record: StepRecord) -> str:
+    """Error message for ``record``: the step as in howto.md, the mistake, and the output."""
+    command = textwrap.indent(printable(record.command).rstrip("\n"), "    ").lstrip()
+    verb = "passed unexpectedly" if record.outcome is Outcome.UNEXPECTEDLY_PASSED else "failed"
     lines = [
-        f"howto.md:{entry.line}: on {entry.node}: {command}",
-        f"  step {entry.number} {verb}: {printable(entry.reason)}",
+        f"howto.md:{record.line}: on {record.node}: {command}",
+        f"  step {record.number} {verb}: {printable(record.reason)}",
     ]
-    printed = printable(entry.output).splitlines()
+    printed = printable(record.output).splitlines()
     if len(printed) > _SHOWN_LINES:
         lines.append(f"  it printed {len(printed)} lines, the last {_SHOWN_LINES} of them:")
     else:

@@ -1,8 +1,7 @@
-"""The transcript: what was typed on which node, what it answered, and how that was judged.
+"""Transcript of a how-to's steps: one JSON object a line, with command, output and outcome.
 
-One JSON object a line, written as soon as a step has ended, so that no end of lvslab loses a step that was
-done. What a killed writer leaves of its last line is not a step; it is passed over in reading, and cut off
-before anything is appended.
+A line is written as soon as its step has ended, so no step is lost, however lvslab ends. An incomplete last
+line, which a killed writer leaves, is ignored when reading and cut off before the next line is appended.
 """
 
 from __future__ import annotations
@@ -10,25 +9,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import Any, Self
 
 from lvslab.errors import LvsLabError, StateError
-
-Outcome = Literal["ok", "failed", "expected failure", "unexpectedly passed"]
+from lvslab.outcome import STEPS, Outcome
 
 _DIM, _RED, _YELLOW, _BOLD, _PLAIN = "\x1b[2m", "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
 
 
 @dataclass(frozen=True)
-class Entry:
+class StepRecord:
     """One step that was taken.
 
-    ``number`` counts the how-to's steps from 1, ``line`` is the line of howto.md. ``status`` is None where
-    the command had no end that we know of. ``seconds`` is its duration, ``started`` the time in UTC as
-    ISO 8601. ``reason`` says why it failed, or why it was expected to; else it is empty.
+    ``number`` counts the how-to's steps from 1, ``line`` is the line of howto.md. ``status`` is the exit
+    status, None if the end of the command is not known. ``seconds`` is its duration, ``started`` the time in
+    UTC as ISO 8601. ``reason`` says why it failed, or why it was expected to; else it is empty.
     """
 
     number: int
@@ -42,13 +40,21 @@ class Entry:
     outcome: Outcome
     reason: str = ""
 
+    def as_json(self) -> dict[str, Any]:
+        """Line of the transcript."""
+        return {**asdict(self), "outcome": STEPS.word(self.outcome)}
+
+
+Entry = StepRecord
+"""Former name, for labs' tests; to be removed after the next release."""
+
 
 class Transcript:
-    """A transcript that is being written, appended to ``path``, which need not exist yet."""
+    """Writer that appends to the transcript ``path``, which need not exist yet."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Without a buffer: an entry is with the operating system when append returns.
+        # Without a buffer: a record is with the operating system when append returns.
         self._file = path.open("a+b", buffering=0)
         try:
             self._cut_torn_line()
@@ -64,9 +70,9 @@ class Transcript:
     ) -> None:
         self.close()
 
-    def append(self, entry: Entry) -> None:
-        """Add ``entry`` for good. Raises OSError where the disk is full."""
-        line = memoryview(json.dumps(asdict(entry)).encode() + b"\n")
+    def append(self, record: StepRecord) -> None:
+        """Write ``record`` and hand it to the operating system. Raises OSError if the disk is full."""
+        line = memoryview(json.dumps(record.as_json()).encode() + b"\n")
         while line:
             line = line[self._file.write(line) :]
 
@@ -81,63 +87,59 @@ class Transcript:
             os.truncate(self._file.fileno(), whole)
 
 
-def read(path: Path) -> list[Entry]:
-    """The entries in ``path``, oldest first; a last line without an end is passed over.
+def records(path: Path) -> list[StepRecord]:
+    """Read the transcript ``path``, oldest record first; an incomplete last line is ignored.
 
-    Raises StateError where there is no such file, LvsLabError where a whole line of it is no entry.
+    Raises StateError if there is no such file, LvsLabError if a complete line is not a record.
     """
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         raise StateError(f"no transcript: {path} does not exist", "./run lab.apply makes one") from None
-    entries = []
+    found = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            entries.append(_entry(json.loads(line)))
+            found.append(_record(json.loads(line)))
         except (TypeError, ValueError) as error:
             raise LvsLabError(f"{path}:{number}: not an entry of a transcript: {error}") from error
-    return entries
+    return found
 
 
-def render(entries: Iterable[Entry], colour: bool) -> str:
-    """The transcript as a terminal would have shown it, with a remark after each step.
+def render(steps: Iterable[StepRecord], colour: bool) -> str:
+    """Text of ``steps`` as a terminal would have shown them, with a remark after each.
 
     ``colour`` allows escape sequences for dim, bold, red and yellow; the text is the same without them.
     """
-    return "\n".join(_rendered(entry, colour) for entry in entries)
+    return "\n".join(_rendered(step, colour) for step in steps)
 
 
-def _entry(fields: object) -> Entry:
+def _record(fields: object) -> StepRecord:
     if not isinstance(fields, dict):
         raise TypeError("not a JSON object")
-    entry = Entry(**fields)
-    if entry.outcome not in get_args(Outcome):
-        raise ValueError(f"unknown outcome {entry.outcome!r}")
-    return entry
+    record = StepRecord(**fields)
+    return replace(record, outcome=STEPS.outcome(record.outcome))
 
 
-def _rendered(entry: Entry, colour: bool) -> str:
+def _rendered(step: StepRecord, colour: bool) -> str:
     def paint(text: str, escape: str) -> str:
         return f"{escape}{text}{_PLAIN}" if colour else text
 
-    first, *others = printable(entry.command).splitlines() or [""]
-    lines = [f"{paint(entry.node + '#', _BOLD)} {first}"]
+    first, *others = printable(step.command).splitlines() or [""]
+    lines = [f"{paint(step.node + '#', _BOLD)} {first}"]
     lines += [f"{paint('>', _BOLD)} {line}" for line in others]
-    if entry.output:
-        lines.append(printable(entry.output).removesuffix("\n"))
-    status = "no status" if entry.status is None else f"status {entry.status}"
-    remark = f"step {entry.number}, howto.md:{entry.line}, {status}, {entry.seconds:.3f} s"
-    if entry.outcome == "ok":
-        lines.append(paint(f"  [{remark}]", _DIM))
-    else:
-        words = f"{entry.outcome}: {printable(entry.reason)}" if entry.reason else entry.outcome
-        lines.append(paint(f"  [{remark}]", _DIM))
-        lines.append(paint(f"  [{words}]", _YELLOW if entry.outcome == "expected failure" else _RED))
+    if step.output:
+        lines.append(printable(step.output).removesuffix("\n"))
+    status = "no status" if step.status is None else f"status {step.status}"
+    remark = f"step {step.number}, howto.md:{step.line}, {status}, {step.seconds:.3f} s"
+    lines.append(paint(f"  [{remark}]", _DIM))
+    if step.outcome != Outcome.PASSED:
+        words = f"{step.outcome}: {printable(step.reason)}" if step.reason else step.outcome
+        lines.append(paint(f"  [{words}]", _RED if step.outcome.bad else _YELLOW))
     return "\n".join(lines) + "\n"
 
 
 def printable(text: str) -> str:
-    """``text`` without what would make a terminal do things: control characters become visible escapes."""
+    """``text`` with visible escapes in place of control characters other than newline and tab."""
     return "".join(
         char if char in "\n\t" or char.isprintable() else char.encode("unicode_escape").decode()
         for char in text.replace("\r\n", "\n")

@@ -1,40 +1,42 @@
-"""A verdict for each step of a how-to: all of them are taken, also those behind one that failed.
+"""Verdicts on all steps of a how-to, also on those after a step that failed.
 
-``runner`` stops at the first step that does not end as the how-to says, since a lab is of no use then. Here
-the text is what is looked at, and the reader wants to know all that is wrong with it.
+``runner`` stops at the first step that does not end as the how-to says, since the lab is not usable then.
+Here the how-to itself is tested, and its author wants to know every mistake.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-from lvslab.apply.runner import NodeShell, Step, take
+from lvslab.apply.runner import NodeShell, take
 from lvslab.apply.shell import CommandTimeout
-from lvslab.apply.transcript import Entry, Transcript
+from lvslab.apply.transcript import StepRecord, Transcript
 from lvslab.errors import LvsLabError, StepFailed
+from lvslab.outcome import STEPS, Outcome
 
-Verdict = Literal["ok", "failed", "expected failure", "not run"]
+if TYPE_CHECKING:
+    from lvslab.apply.howto import Step
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One step of a how-to, and what came of it.
+class StepVerdict:
+    """Verdict on one step of a how-to: PASSED, FAILED, EXPECTED_FAILURE or NOT_RUN.
 
-    ``number``, ``node``, ``line`` and ``command`` are the step's own. ``reason`` says why it failed, why it
-    was expected to, or why it was not run; of a step that is ok it is empty. ``doubtful`` is the number of
-    the first step before this one that failed or was not run, where there is one: what this step did may be
-    owing to that. It is None of a step that was not run. ``status`` is None where the command had no end,
-    ``seconds`` its duration, ``started`` the time in UTC as ISO 8601, empty where it was not run.
+    ``number``, ``node``, ``line`` and ``command`` are those of the step. ``reason`` says why it failed, was
+    expected to, or was not run; it is empty for a step that passed. ``doubtful`` is the number of the first
+    earlier step that failed or was not run, which may be why this step ended as it did; it is None if there
+    is none, or if this step was not run. ``status`` is None if the command did not end. ``seconds`` is its
+    duration, ``started`` the time in UTC as ISO 8601, empty if it was not run.
     """
 
     number: int
     node: str
     line: int
     command: str
-    verdict: Verdict
+    verdict: Outcome
     reason: str = ""
     doubtful: int | None = None
     status: int | None = None
@@ -42,40 +44,44 @@ class Judged:
     output: str = ""
     started: str = ""
 
+    def as_json(self) -> dict[str, Any]:
+        """The verdict in the document of ``--json``."""
+        return {**asdict(self), "verdict": STEPS.word(self.verdict)}
+
 
 def judge_steps(
     steps: Sequence[Step],
     open_shell: Callable[[str], AbstractContextManager[NodeShell]],
     transcript: Transcript,
     versions: Mapping[str, str],
-    report: Callable[[Judged], None],
-) -> tuple[Judged, ...]:
-    """Take all ``steps`` in order, each in its node's shell, and say of each what came of it.
+    report: Callable[[StepVerdict], None],
+) -> tuple[StepVerdict, ...]:
+    """Take all ``steps`` in order, each in the shell of its node, and judge them.
 
-    Each that was typed is written to ``transcript``; ``report`` hears of every one. A step is not run where
-    its node has no shell any more (an earlier step ended it, or had no end, or the node has gone), or where
-    it depends on a version that is not in ``versions``. Raises KeyboardInterrupt, and nothing of lvslab's.
+    Steps that were typed are written to ``transcript``; ``report`` is called with every verdict. A step is
+    not run if its node has no shell any more (an earlier step ended it or did not end, or the node is gone),
+    or if it depends on a version that is not in ``versions``. Raises KeyboardInterrupt, but no LvsLabError.
     """
-    judged: list[Judged] = []
+    judged: list[StepVerdict] = []
     first_wrong: int | None = None
     with ExitStack() as opened:
         shells = _Shells(open_shell, opened)
         for step in steps:
             found = _judge(step, shells, transcript, versions, first_wrong)
-            if found.verdict in ("failed", "not run") and first_wrong is None:
+            if found.verdict in (Outcome.FAILED, Outcome.NOT_RUN) and first_wrong is None:
                 first_wrong = step.number
             judged.append(found)
             report(found)
     return tuple(judged)
 
 
-def not_run(step: Step, reason: str) -> Judged:
-    """The verdict on a step that was not typed, for that ``reason``."""
-    return Judged(step.number, step.node, step.line, step.command, "not run", reason)
+def not_run(step: Step, reason: str) -> StepVerdict:
+    """Verdict on a step that was not typed, for ``reason``."""
+    return StepVerdict(step.number, step.node, step.line, step.command, Outcome.NOT_RUN, reason)
 
 
 class _Shells:
-    """The shell of each node, opened when it is first asked for; closed with ``opened``."""
+    """Shells of the nodes, opened at their first use and closed with ``opened``."""
 
     def __init__(
         self, open_shell: Callable[[str], AbstractContextManager[NodeShell]], opened: ExitStack
@@ -86,7 +92,7 @@ class _Shells:
         self._unreachable: dict[str, str] = {}
 
     def of(self, node: str) -> NodeShell:
-        """The shell of ``node``. Raises StepFailed where it has none, at once the second time."""
+        """Return the shell of ``node``. Raises StepFailed if there is none, without a second try."""
         if node in self._unreachable:
             raise StepFailed(self._unreachable[node])
         if node not in self._shells:
@@ -104,33 +110,33 @@ def _judge(
     transcript: Transcript,
     versions: Mapping[str, str],
     first_wrong: int | None,
-) -> Judged:
+) -> StepVerdict:
     try:
-        entry, error = take(step, shells.of(step.node), versions)
+        record, error = take(step, shells.of(step.node), versions)
     except LvsLabError as reason:
         return not_run(step, _first_line(reason))
-    # A shell that has gone says so before it runs anything; a command without an end has been run.
+    # A shell that has gone raises before it runs anything; a command that timed out has been run.
     if isinstance(error, StepFailed) and not isinstance(error, CommandTimeout):
         return not_run(step, _first_line(error))
-    transcript.append(entry)
+    transcript.append(record)
     if isinstance(error, KeyboardInterrupt):
         raise error
-    return _of_entry(entry, first_wrong)
+    return _of_record(record, first_wrong)
 
 
-def _of_entry(entry: Entry, first_wrong: int | None) -> Judged:
-    return Judged(
-        number=entry.number,
-        node=entry.node,
-        line=entry.line,
-        command=entry.command,
-        verdict="failed" if entry.outcome == "unexpectedly passed" else entry.outcome,
-        reason=entry.reason,
+def _of_record(record: StepRecord, first_wrong: int | None) -> StepVerdict:
+    return StepVerdict(
+        number=record.number,
+        node=record.node,
+        line=record.line,
+        command=record.command,
+        verdict=Outcome.FAILED if record.outcome.bad else record.outcome,
+        reason=record.reason,
         doubtful=first_wrong,
-        status=entry.status,
-        seconds=entry.seconds,
-        output=entry.output,
-        started=entry.started,
+        status=record.status,
+        seconds=record.seconds,
+        output=record.output,
+        started=record.started,
     )
 
 

@@ -1,4 +1,4 @@
-"""The checks of a lab, run by pytest, and what came of them by its report."""
+"""Run the checks of a lab with pytest, and read its report."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from typing import TYPE_CHECKING, Any
 from lvslab import paths
 from lvslab.check.pytest_plugin.figures import FAMILY, KNOWN_BUG, MEASURED, RAISED, SAID
 from lvslab.errors import CheckFailed, LvsLabError, named
+from lvslab.outcome import PYTEST, Outcome
 from lvslab.run import spawn
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-OUTCOMES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
-"""What a test may come to; the last two where a known bug must make it fail: it did, or passed."""
 _UNEXPECTED = "[XPASS(strict)]"
-"""How pytest's message begins for a test that passed where it was expected to fail."""
+"""Beginning of pytest's message for a test that passed but was expected to fail."""
+_ENDED = {"failure": Outcome.FAILED, "error": Outcome.ERROR, "skipped": Outcome.SKIPPED}
 NO_TESTS = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
 
 
 @dataclass(frozen=True)
 class Case:
-    """One test: ``outcome`` is one of OUTCOMES; ``message`` says why.
+    """Result of one test; ``message`` says why it ended so.
 
     ``raised`` names the class of the LvsLabError that ended it, ``family`` is the nearest class of
     `lvslab.errors`, and ``bug`` the known bug that must make it fail; "" or None where there is none.
     """
 
     name: str
-    outcome: str
+    outcome: Outcome
     seconds: float
     message: str
     raised: str = ""
@@ -44,13 +44,18 @@ class Case:
 
     def as_json(self) -> dict[str, Any]:
         """The case in the document of ``--json``."""
-        return {name: value for name, value in asdict(self).items() if name != "family"}
+        document = {**asdict(self), "outcome": PYTEST.word(self.outcome)}
+        del document["family"]
+        return document
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What came of ``check``. ``status`` is pytest's own exit status; ``measured`` are the figures that the
-    tests have found, with their units, by name."""
+    """Results of the checks of a lab.
+
+    ``status`` is pytest's own exit status; ``measured`` are the figures that tests have measured, with their
+    units, by name.
+    """
 
     name: str
     junit: str
@@ -60,13 +65,13 @@ class Checked:
 
     @property
     def exit_code(self) -> int:
-        """0 where every test passed or was skipped, and there was one; else 1."""
+        """0 if there is a test and every one passed or was skipped, else 1."""
         return 0 if self.status == 0 else CheckFailed.exit_code
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``--json``."""
         outcomes = Counter(case.outcome for case in self.cases)
-        counts = {outcome: outcomes[outcome] for outcome in OUTCOMES}
+        counts = {word: outcomes[outcome] for outcome, word in PYTEST.words.items()}
         return {
             "name": self.name,
             **counts,
@@ -86,14 +91,15 @@ def run(
     environment: Mapping[str, str] | None = None,
     select: str = "",
 ) -> Checked:
-    """Run the checks in ``folder`` on the lab that is up as ``name``; ``junit`` is where the report goes.
-    ``quiet`` sends pytest's words to stderr, ``log`` all that is said to a file. ``environment`` is added to
-    this process's. Where ``select`` is given, only tests are run that pytest -k finds by it. Raises
-    CheckFailed where there is no check, or no report.
+    """Run the checks in ``folder`` on the running lab ``name``; write the JUnit report to ``junit``.
+
+    ``quiet`` redirects pytest's stdout to stderr, ``log`` all its output to a file. ``environment`` is added
+    to that of this process. With ``select``, only tests are run that match it as pytest's ``-k``. Raises
+    CheckFailed if there is no check, or no report.
     """
     junit = junit.resolve()
     junit.unlink(missing_ok=True)
-    # pytest ends with this process, however this one ends, and the labs that it has booted end with pytest.
+    # If this process ends, pytest ends too, and with it the labs that it has booted.
     tied = ["setpriv", "--pdeathsig", "TERM", "--"]
     pytest = [*tied, sys.executable, "-P", "-m", "pytest", "-v", "-p", "no:cacheprovider"]
     if select:
@@ -115,11 +121,11 @@ def run(
         )
     if not junit.exists():
         raise CheckFailed(f"pytest ended with status {status} and wrote no report")
-    return read(name, junit, status)
+    return from_junit(name, junit, status)
 
 
-def read(name: str, junit: Path, status: int) -> Checked:
-    """What the report ``junit`` of a pytest that ended with ``status`` says of the lab ``name``."""
+def from_junit(name: str, junit: Path, status: int) -> Checked:
+    """Results in ``junit``, the report of a pytest that ended with ``status``, for the lab ``name``."""
     from xml.etree import ElementTree
 
     report = ElementTree.parse(junit).getroot()
@@ -128,13 +134,14 @@ def read(name: str, junit: Path, status: int) -> Checked:
 
 def _cases(report: Element) -> Iterator[Case]:
     for case in report.iter("testcase"):
-        ended = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
-        outcome = "passed" if ended is None else {"failure": "failed"}.get(ended.tag, ended.tag)
+        ended = next((child for child in case if child.tag in _ENDED), None)
+        outcome = Outcome.PASSED if ended is None else _ENDED[ended.tag]
         message = "" if ended is None else _message(ended)
         told = {str(each.get("name")): str(each.get("value")) for each in case.iter("property")}
         bug = _bug(ended) if ended is not None else ""
         if bug:
-            outcome = "xfailed" if outcome == "skipped" else "xpassed"
+            failed = outcome is Outcome.SKIPPED
+            outcome = Outcome.EXPECTED_FAILURE if failed else Outcome.UNEXPECTEDLY_PASSED
             message = f"{message}\n{told.get(SAID, '')}".strip()
         yield Case(
             case.get("name", ""),
@@ -148,15 +155,14 @@ def _cases(report: Element) -> Iterator[Case]:
 
 
 def _message(ended: Element) -> str:
-    """Why a test ended as it did. Of one that was skipped the reason alone: its text says where, too."""
+    """Why a test ended as it did. For a skipped test only the reason: its text includes the place."""
     said = (ended.text or "", ended.get("message") or "")
     first, second = reversed(said) if ended.tag == "skipped" else said
     return (first or second).strip()
 
 
 def _bug(ended: Element) -> str:
-    """The known bug for which a test was expected to fail, whether it did (a skip of a kind of its own) or
-    not; "" for none."""
+    """Known bug for which a test was expected to fail, whether it did or passed; "" for none."""
     message = ended.get("message") or ""
     if ended.get("type") == "pytest.xfail" or message.startswith(_UNEXPECTED):
         found = re.search(rf"{KNOWN_BUG}([\w.-]+):", message)
@@ -165,6 +171,6 @@ def _bug(ended: Element) -> str:
 
 
 def _measured(report: Element) -> dict[str, str]:
-    """The figures of the fixture ``measured``, by name."""
+    """Figures of the fixture ``measured``, by name."""
     found = ((str(each.get("name")), str(each.get("value"))) for each in report.iter("property"))
     return {name.removeprefix(MEASURED): figure for name, figure in found if name.startswith(MEASURED)}

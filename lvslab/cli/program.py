@@ -293,10 +293,11 @@ def for_bisect(status: int) -> int:
     Ctrl-C does.
     """
     from lvslab.matrix import bisect
+    from lvslab.outcome import Outcome
 
     if status == UsageError.exit_code:
         return bisect.STOP
-    return status if status in (*bisect.STATUS.values(), 130) else bisect.STATUS["cannot tell"]
+    return status if status in (*bisect.STATUS.values(), 130) else bisect.STATUS[Outcome.ERROR]
 
 
 def bold(text: str) -> str:

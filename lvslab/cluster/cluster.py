@@ -23,7 +23,7 @@ from lvslab.apply import runner
 from lvslab.apply.clones import Applied
 from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
-from lvslab.apply.transcript import Entry, Transcript
+from lvslab.apply.transcript import StepRecord, Transcript
 from lvslab.boot import control
 from lvslab.boot.events import GuestUp, Listener, PhaseBegun, PhaseEnded, ignore
 from lvslab.boot.launch import Launch
@@ -203,7 +203,9 @@ class Cluster:
         """Start the servers on ``node``, and return when they listen."""
         self._control.ask("service", node=node, action="start")
 
-    def apply(self, report: Callable[[Entry], None] = ignore, *, without: Sequence[str] = ()) -> Summary:
+    def apply(
+        self, report: Callable[[StepRecord], None] = ignore, *, without: Sequence[str] = ()
+    ) -> Summary:
         """Type the how-to's steps, each on its node. Leave out commands with a text of ``without`` in them.
 
         Raises StepFailed at the first step that does not end as the how-to says.

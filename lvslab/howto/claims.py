@@ -1,32 +1,33 @@
-"""What the tutorial says, whether it holds, and how that is known: claims, and results that they rest on.
+"""Claims of the tutorial, their evidence, and the verdict on each kernel.
 
-``docs/tutorial/claims.toml`` has the claims, in our words. The evidence of a claim is what came of the steps
-under a heading of a how-to in the same folder, of a lab's check, or of reading. What came of steps and of
-checks on each kernel is recorded in ``results.json`` (by ``review_run``); nothing here runs anything.
+``docs/tutorial/claims.toml`` has the claims, in our words. Evidence of a claim are the steps under a heading
+of a how-to in the same folder, a check of a lab, or reading. The results of steps and checks on each kernel
+are recorded in ``results.json`` (by `lvslab.howto.record`); nothing is run here.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lvslab import paths
 from lvslab.errors import LabFileError
+from lvslab.outcome import CLAIMS as WORDS
+from lvslab.outcome import PYTEST, STEPS, Outcome
 
 CLAIMS, RESULTS, REVIEW = "claims.toml", "results.json", "tutorial-review.md"
-Holds = Literal["yes", "no", "not tried", "-"]
-"""The last one: the claim is not about that kernel."""
+_WORST_FIRST = (Outcome.ERROR, Outcome.FAILED, Outcome.PASSED, Outcome.SKIPPED)
+"""Outcomes of a check that count; one that shows a known bug is as if it had not been run."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Kernels that share a column: ``name``, and the kernels as ``--kernel`` has them."""
+    """Kernels that share a column, by their names for ``--kernel``."""
 
     name: str
     kernels: tuple[str, ...]
@@ -34,8 +35,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Steps:
-    """Evidence: the steps under ``heading`` in ``howto`` (a file's name without .md). Where they end as they
-    should, the claim holds, or, if ``refutes``, it does not."""
+    """Evidence: the steps under ``heading`` in ``howto`` (a file name without .md).
+
+    If they end as they should, the claim holds, or does not with ``refutes``.
+    """
 
     howto: str
     heading: str
@@ -44,9 +47,9 @@ class Steps:
 
 @dataclass(frozen=True)
 class Check:
-    """Evidence: a ``test`` of ``lab``. Where it passes, the claim holds, or, if ``refutes``, it does not.
+    """Evidence: a ``test`` of ``lab``. If it passes, the claim holds, or does not with ``refutes``.
 
-    A test that runs with several parameters is all of its runs, or, as ``test_files[PASV]``, one of them.
+    A parametrized test stands for all of its runs, or, written as ``test_files[PASV]``, for one of them.
     """
 
     lab: str
@@ -55,25 +58,25 @@ class Check:
 
     @property
     def function(self) -> str:
-        """The name of the test without parameters."""
+        """Name of the test without parameters."""
         return self.test.partition("[")[0]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Evidence: ``source`` was read, and says so for groups and kernels by their names."""
+    """Evidence: what ``source`` says, by name of group or kernel."""
 
     source: str
-    holds: Mapping[str, Holds]
+    holds: Mapping[str, Outcome]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What ``section`` of the tutorial ``says``, and what we say to that.
+    """Statement of a ``section`` of the tutorial, our ``remark`` on it, and its evidence.
 
-    Without any evidence it has not been tried; ``later`` is the lab that is going to show it, where one is.
-    It is ``about`` these groups or kernels, or, if there are none, about all. On those of ``untried`` the
-    evidence says nothing of it. With ``bugs``, what checks of the labs are known to show there is told too.
+    Without evidence it has not been tried; ``later`` is the planned lab that will show it. It is ``about``
+    these groups or kernels, or about all if there are none. The evidence says nothing about it on those in
+    ``untried``. With ``bugs``, the review also lists known bugs that checks show on these kernels.
     """
 
     section: str
@@ -90,41 +93,41 @@ class Claim:
 
 @dataclass(frozen=True)
 class Claims:
-    """All of claims.toml."""
+    """Contents of claims.toml."""
 
     groups: tuple[Group, ...]
     sections: Mapping[str, str]
     claims: tuple[Claim, ...]
 
     def numbered(self) -> Iterator[tuple[int, Claim]]:
-        """The claims in the order of the sections, counted from 1."""
+        """Claims in the order of the sections, counted from 1."""
         return enumerate(
             (claim for section in self.sections for claim in self.claims if claim.section == section), 1
         )
 
     @property
     def kernels(self) -> tuple[str, ...]:
-        """The kernels of all groups."""
+        """Kernels of all groups."""
         return tuple(kernel for group in self.groups for kernel in group.kernels)
 
     @property
     def howtos(self) -> tuple[str, ...]:
-        """The how-tos that evidence comes from, each once."""
+        """How-tos with evidence, each once."""
         return tuple(dict.fromkeys(step.howto for claim in self.claims for step in claim.steps))
 
     @property
     def labs(self) -> tuple[str, ...]:
-        """The labs that evidence comes from, each once."""
+        """Labs with evidence, each once."""
         return tuple(dict.fromkeys(check.lab for claim in self.claims for check in claim.checks))
 
 
 def folder() -> Path:
-    """Where claims, how-tos and results are."""
+    """Folder of claims, how-tos and results."""
     return paths.PROJECT / "docs/tutorial"
 
 
 def read_claims(path: Path) -> Claims:
-    """The claims of ``path``. Raises LabFileError where it is not as it should be."""
+    """Read the claims in ``path``. Raises LabFileError."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         groups = tuple(Group(row["name"], tuple(row["kernels"])) for row in table["group"])
@@ -147,7 +150,9 @@ def _claim(row: dict[str, Any]) -> Claim:
     steps += [_steps(word, True) for word in row.get("refuted_by", ())]
     checks = [Check(*_two(word), False) for word in row.get("passes", ())]
     checks += [Check(*_two(word), True) for word in row.get("refuted_where_passes", ())]
-    reading = Reading(row["source"], row["read"]) if "read" in row else None
+    reading = None
+    if "read" in row:
+        reading = Reading(row["source"], {name: WORDS.outcome(word) for name, word in row["read"].items()})
     return Claim(
         row["section"],
         row["says"].strip(),
@@ -173,7 +178,7 @@ def _steps(word: str, refutes: bool) -> Steps:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """What was recorded; of nothing where there is no such file."""
+    """Read what was recorded in ``path``; an empty record if there is no such file."""
     if not path.exists():
         return {"howtos": {}, "checks": {}}
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -181,12 +186,12 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def checksum(text: str) -> str:
-    """What tells a how-to from an older one of the same name."""
+    """Short checksum that identifies a version of a how-to."""
     return sha256(text.encode()).hexdigest()[:16]
 
 
 def headings(text: str) -> tuple[tuple[int, str], ...]:
-    """The headings of a Markdown text with their lines."""
+    """Headings of a Markdown text with their lines."""
     from markdown_it import MarkdownIt
 
     tokens = MarkdownIt("commonmark").parse(text)
@@ -198,7 +203,7 @@ def headings(text: str) -> tuple[tuple[int, str], ...]:
 
 
 def under(text: str, heading: str) -> range:
-    """The lines of ``text`` under ``heading``, up to the next one; none where there is no such heading."""
+    """Lines of ``text`` under ``heading``, up to the next one; empty if there is no such heading."""
     found = headings(text)
     for place, (line, title) in enumerate(found):
         if title == heading:
@@ -209,22 +214,21 @@ def under(text: str, heading: str) -> range:
 
 @dataclass(frozen=True)
 class Recorded:
-    """``results`` of ``read_results``, with the texts of the how-tos by name, and the checksums of the labs'
-    folders as they are now."""
+    """Recorded ``results``, with the present texts of how-tos and checksums of labs, by name."""
 
     results: Mapping[str, Any]
     texts: Mapping[str, str]
     labs: Mapping[str, str] = field(default_factory=dict)
 
     def stale(self) -> list[str]:
-        """The how-tos that have changed since their results were recorded."""
+        """How-tos that have changed since their results were recorded."""
         found = self.results["howtos"]
         return [
             name for name, text in self.texts.items() if found.get(name, {}).get("sha256") != checksum(text)
         ]
 
     def changed(self) -> list[str]:
-        """The labs whose files are not those that all results of their checks were recorded with."""
+        """Labs that have changed since the results of their checks were recorded."""
         return [
             name
             for name, now in self.labs.items()
@@ -232,69 +236,57 @@ class Recorded:
         ]
 
     def steps(self, evidence: Steps, kernel: str) -> list[dict[str, Any]]:
-        """What came of the steps of ``evidence`` on ``kernel``; nothing where it was not recorded."""
+        """Recorded steps of ``evidence`` on ``kernel``."""
         lines = under(self.texts[evidence.howto], evidence.heading)
         run = self.results["howtos"].get(evidence.howto, {}).get("kernels", {}).get(kernel, {})
         return [step for step in run.get("steps", ()) if step["line"] in lines]
 
-    def outcome(self, check: Check, kernel: str) -> str:
-        """What came of ``check`` on ``kernel``; "" where it was not recorded. Of several runs it is the
-        worst; those that were skipped count only where all were."""
+    def outcome(self, check: Check, kernel: str) -> Outcome | None:
+        """Worst outcome of the runs of ``check`` on ``kernel``; None if it was not recorded.
+
+        It is SKIPPED only if all runs were.
+        """
         tests = self.results["checks"].get(check.lab, {}).get(kernel, {}).get("tests", {})
-        found = {outcome for name, outcome in tests.items() if check.test in (name, name.partition("[")[0])}
-        return next(
-            (outcome for outcome in ("error", "failed", "passed", "skipped") if outcome in found), ""
-        )
+        words = {word for name, word in tests.items() if check.test in (name, name.partition("[")[0])}
+        found = set(map(PYTEST.outcome, words))
+        return next((outcome for outcome in _WORST_FIRST if outcome in found), None)
 
 
-def holds(claim: Claim, group: Group, kernel: str, recorded: Recorded) -> Holds:
-    """Whether ``claim`` holds on ``kernel``, one of ``group``; any evidence against it is enough."""
+def holds(claim: Claim, group: Group, kernel: str, recorded: Recorded) -> Outcome:
+    """Verdict on ``claim`` on ``kernel``, one of ``group``: PASSED, FAILED, NOT_RUN, or SKIPPED.
+
+    Any evidence against it makes it FAILED. It is SKIPPED on kernels that it is not about.
+    """
     names = {group.name, kernel}
     if claim.about and not names & {*claim.about}:
-        return "-"
+        return Outcome.SKIPPED
     if names & {*claim.untried}:
-        return "not tried"
-    verdicts: list[Holds] = [_of_steps(evidence, kernel, recorded) for evidence in claim.steps]
+        return Outcome.NOT_RUN
+    verdicts = [_of_steps(evidence, kernel, recorded) for evidence in claim.steps]
     checked = [_of_check(check, kernel, recorded) for check in claim.checks]
-    # A check that a kernel cannot have, or that was not run, takes nothing from what the steps have shown.
-    verdicts += [found for found in checked if found != "not tried" or not verdicts]
+    # A check that was skipped or not run does not count if steps have shown something.
+    verdicts += [found for found in checked if found is not Outcome.NOT_RUN or not verdicts]
     if claim.reading is not None:
         read = claim.reading.holds
-        verdicts.append(read.get(kernel, read.get(group.name, "not tried")))
-    if "no" in verdicts:
-        return "no"
-    return "yes" if verdicts and "not tried" not in verdicts else "not tried"
+        verdicts.append(read.get(kernel, read.get(group.name, Outcome.NOT_RUN)))
+    if Outcome.FAILED in verdicts:
+        return Outcome.FAILED
+    return Outcome.PASSED if verdicts and Outcome.NOT_RUN not in verdicts else Outcome.NOT_RUN
 
 
-def _of_steps(evidence: Steps, kernel: str, recorded: Recorded) -> Holds:
-    found = {step["verdict"] for step in recorded.steps(evidence, kernel)}
-    if not found or "not run" in found:
-        return "not tried"
-    works = found == {"ok"}
-    return "yes" if works != evidence.refutes else "no"
+def _of_steps(evidence: Steps, kernel: str, recorded: Recorded) -> Outcome:
+    found = {STEPS.outcome(step["verdict"]) for step in recorded.steps(evidence, kernel)}
+    if not found or Outcome.NOT_RUN in found:
+        return Outcome.NOT_RUN
+    return _shown(found == {Outcome.PASSED}, evidence.refutes)
 
 
-def _of_check(check: Check, kernel: str, recorded: Recorded) -> Holds:
+def _of_check(check: Check, kernel: str, recorded: Recorded) -> Outcome:
     outcome = recorded.outcome(check, kernel)
-    if outcome in ("", "skipped"):
-        return "not tried"
-    return "yes" if (outcome == "passed") != check.refutes else "no"
+    if outcome in (None, Outcome.SKIPPED):
+        return Outcome.NOT_RUN
+    return _shown(outcome is Outcome.PASSED, check.refutes)
 
 
-def wrong_references(claims: Claims, texts: Mapping[str, str], tests: Mapping[str, str]) -> Iterator[str]:
-    """What claims refer to and is not there: headings of how-tos, tests of labs (``tests``: a lab's test
-    modules as text), sections, groups and kernels."""
-    for claim in claims.claims:
-        if claim.section not in claims.sections:
-            yield f"no section {claim.section}: {claim.says}"
-        for step in claim.steps:
-            if step.howto not in texts or not under(texts[step.howto], step.heading):
-                yield f"no heading {step.heading!r} in {step.howto}.md"
-        for check in claim.checks:
-            if not re.search(rf"^def {re.escape(check.function)}\(", tests.get(check.lab, ""), re.MULTILINE):
-                yield f"no test {check.test} in the lab {check.lab}"
-        names = [*claims.kernels, *(group.name for group in claims.groups)]
-        read = claim.reading.holds if claim.reading is not None else {}
-        for name in (*read, *claim.about, *claim.untried):
-            if name not in names:
-                yield f"no group or kernel {name!r}: {claim.says}"
+def _shown(works: bool, refutes: bool) -> Outcome:
+    return Outcome.PASSED if works != refutes else Outcome.FAILED

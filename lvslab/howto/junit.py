@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element, SubElement
 
-from lvslab.apply.verdicts import Judged
+from lvslab.apply.verdicts import StepVerdict
 from lvslab.howto.results import OnKernel, Verified
+from lvslab.outcome import Outcome
 from lvslab.report import junit
 
 
@@ -25,9 +26,9 @@ def _suite(result: Verified, run: OnKernel) -> Element:
         "testsuite",
         name=f"{result.file} on {run.label}",
         tests=str(len(run.steps) + 1),
-        failures=str(counts["failed"]),
+        failures=str(counts[Outcome.FAILED]),
         errors=str(int(bool(run.error))),
-        skipped=str(counts["expected failure"] + counts["not run"]),
+        skipped=str(counts[Outcome.EXPECTED_FAILURE] + counts[Outcome.NOT_RUN]),
         time=f"{run.seconds:.3f}",
     )
     about = {"lab": result.lab, "howto": result.file, "evidence": run.evidence}
@@ -42,15 +43,15 @@ def _suite(result: Verified, run: OnKernel) -> Element:
     return suite
 
 
-def _case(group: str, step: Judged) -> Element:
+def _case(group: str, step: StepVerdict) -> Element:
     typed = step.command.partition("\n")[0]
     name = f"step {step.number}, line {step.line}, on {step.node}: {typed}"
     case = Element("testcase", classname=group, name=name, time=f"{step.seconds:.3f}")
-    if step.verdict == "failed":
+    if step.verdict is Outcome.FAILED:
         junit.add_outcome(case, "failure", step.reason)
-    elif step.verdict != "ok":
+    elif step.verdict is not Outcome.PASSED:
         junit.add_outcome(case, "skipped", step.reason, kind=step.verdict)
-    if step.verdict != "not run":
+    if step.verdict is not Outcome.NOT_RUN:
         doubt = f"(doubtful: step {step.doubtful} went wrong before it)\n" if step.doubtful else ""
         SubElement(case, "system-out").text = f"{step.node}# {step.command}\n{step.output}{doubt}"
     return case

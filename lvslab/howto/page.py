@@ -1,4 +1,4 @@
-"""The review of the tutorial as Markdown: docs/tutorial-review.md."""
+"""Review of the tutorial as Markdown: docs/tutorial-review.md."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from functools import partial
 from typing import Any
 
 from lvslab.apply.transcript import printable
-from lvslab.howto.claims import Check, Claim, Claims, Group, Holds, Recorded, Steps, holds
+from lvslab.howto.claims import Check, Claim, Claims, Group, Recorded, Steps, holds
 from lvslab.kernel import catalogue
+from lvslab.outcome import CLAIMS, Outcome
 
 _SHOWN_LINES = 6
-"""So many lines are shown of what a step printed."""
+"""Maximum number of lines of a step's output that are shown."""
 
 
 def document(claims: Claims, recorded: Recorded) -> str:
-    """docs/tutorial-review.md."""
+    """Return the text of docs/tutorial-review.md."""
     parts = [_HEAD.strip(), _versions(claims, recorded), _overview(claims, recorded)]
     for section, title in claims.sections.items():
         parts.append(f"## Section {section}: {title}")
@@ -79,7 +80,7 @@ def _overview(claims: Claims, recorded: Recorded) -> str:
 
 
 def _verdict(claim: Claim, group: Group, recorded: Recorded) -> str:
-    """The verdict on all kernels of a group, and where they differ, on each."""
+    """Verdict on a group, or, if its kernels differ, on each of them."""
     found = {kernel: holds(claim, group, kernel, recorded) for kernel in group.kernels}
     different = list(dict.fromkeys(found.values()))
     if len(different) == 1:
@@ -90,8 +91,9 @@ def _verdict(claim: Claim, group: Group, recorded: Recorded) -> str:
     )
 
 
-def _word(verdict: Holds) -> str:
-    return "**no**" if verdict == "no" else verdict
+def _word(verdict: Outcome) -> str:
+    word = CLAIMS.word(verdict)
+    return f"**{word}**" if verdict is Outcome.FAILED else word
 
 
 def _cell(text: str) -> str:
@@ -122,7 +124,7 @@ def _details(number: int, claim: Claim, groups: Sequence[Group], recorded: Recor
 
 
 def _bugs(claim: Claim, groups: Sequence[Group]) -> str:
-    """The known bugs that checks of the labs have shown on the kernels that ``claim`` is about."""
+    """Known bugs that checks have shown on the kernels that ``claim`` is about."""
     kernels = [
         kernel
         for group in groups
@@ -154,7 +156,7 @@ def _step_evidence(evidence: Steps, groups: Sequence[Group], recorded: Recorded)
 
 
 def _first_of_each(evidence: Steps, groups: Sequence[Group], recorded: Recorded) -> Iterator[dict[str, Any]]:
-    """The steps of ``evidence``, as they were recorded on the first kernel that has them."""
+    """Steps of ``evidence`` as recorded on the first kernel that has them."""
     for group in groups:
         for kernel in group.kernels:
             if found := recorded.steps(evidence, kernel):
@@ -167,7 +169,7 @@ def _outcome(check: Check, recorded: Recorded, kernel: str) -> str:
 
 
 def _came_of(step: Mapping[str, Any], evidence: Steps, recorded: Recorded, kernel: str) -> str:
-    """What came of a step on ``kernel``, in words, with its output."""
+    """Result of a step on ``kernel`` in words, with its output."""
     found = [one for one in recorded.steps(evidence, kernel) if one["number"] == step["number"]]
     if not found:
         return "not recorded"
@@ -181,7 +183,7 @@ def _came_of(step: Mapping[str, Any], evidence: Steps, recorded: Recorded, kerne
 
 
 def _by_value(groups: Sequence[Group], value: Callable[[str], str]) -> list[tuple[str, str]]:
-    """Each ``value`` of a kernel, with the names of the kernels that have it, in their order."""
+    """Distinct results of ``value``, each with the names of the kernels that have it."""
     kernels = [kernel for group in groups for kernel in group.kernels]
     found: dict[str, list[str]] = {}
     for kernel in kernels:

@@ -1,4 +1,4 @@
-"""``howto.review``: what claims rest on is run on each kernel and recorded, and the page is written."""
+"""``howto.review``: run and record the evidence of claims on each kernel, and write the page."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from lvslab import commands, paths
-from lvslab.apply.verdicts import Judged
+from lvslab.apply.verdicts import StepVerdict
 from lvslab.errors import LvsLabError, StateError, UsageError
 from lvslab.howto import claims as review
-from lvslab.howto import page as show_review
-from lvslab.howto import verify
+from lvslab.howto import page, verify
 from lvslab.howto.claims import Claims, Recorded
 from lvslab.howto.results import OnKernel
 from lvslab.howto.verify import Listeners
 from lvslab.lab.directors import DirectorSpec
 from lvslab.lab.model import suggest
+from lvslab.outcome import PYTEST
 from lvslab.report import checksums
 
 _OUTPUT_LINES, _OUTPUT = 8, 800
-"""So many lines, and characters, of what a step printed are recorded."""
+"""Maximum number of lines and of characters of a step's output that are recorded."""
 
 
 def recorded(claims: Claims) -> Recorded:
-    """What was recorded for ``claims``. Raises LvsLabError where one of their how-tos is not there."""
+    """Read what was recorded for ``claims``. Raises OSError if one of their how-tos is missing."""
     folder = review.folder()
     texts = {name: (folder / f"{name}.md").read_text(encoding="utf-8") for name in claims.howtos}
     labs = {name: _lab_checksum(name) for name in claims.labs}
@@ -38,7 +38,7 @@ def _lab_checksum(name: str) -> str:
 
 
 def write() -> Path:
-    """Write the page from what was recorded; its path. Raises StateError where a how-to has changed."""
+    """Write the page from what was recorded, and return its path. Raises StateError if a how-to changed."""
     claims = review.read_claims(review.folder() / review.CLAIMS)
     found = recorded(claims)
     if stale := found.stale():
@@ -46,17 +46,17 @@ def write() -> Path:
             f"changed since it was recorded, or not recorded: {', '.join(stale)}",
             f"./run howto.review --record --only {stale[0]}",
         )
-    page = review.folder().parent / review.REVIEW
-    page.write_text(show_review.document(claims, found), encoding="utf-8")
-    return page
+    file = review.folder().parent / review.REVIEW
+    file.write_text(page.document(claims, found), encoding="utf-8")
+    return file
 
 
 def record(only: str, kernels: Sequence[str], listeners: Listeners) -> None:
-    """Run the how-tos and the labs' checks that claims rest on, or the one that is called ``only``, and
-    record what came of them on ``kernels``, or on all of the claims' own. What is done is kept at once.
+    """Run the how-tos and checks that claims refer to, and record their results on each kernel.
 
-    Raises UsageError where nothing is called so, and what ``lab.verify`` raises where a lab of checks did
-    not come up.
+    With ``only``, run the how-to or the lab of that name alone. ``kernels`` are those of all claims if none
+    are given. Each result is written at once. Raises UsageError if nothing is called ``only``, and what
+    ``lab.verify`` raises if a lab does not come up.
     """
     claims = review.read_claims(review.folder() / review.CLAIMS)
     known = [*claims.howtos, *claims.labs]
@@ -83,7 +83,7 @@ def _record_howto(name: str, kernels: Sequence[str], listeners: Listeners) -> No
             raise LvsLabError(f"on {run.label}, the lab did not come up: {run.error}")
     results = review.read_results(review.folder() / review.RESULTS)
     old = results["howtos"].get(name, {})
-    # Results of another text are no results of this one.
+    # Results of an older text do not count for this one.
     runs = old["kernels"] if old.get("sha256") == checksum else {}
     runs |= {run.kernel: _of_run(run) for run in result.runs}
     results["howtos"][name] = {"sha256": checksum, "kernels": runs}
@@ -99,7 +99,11 @@ def _record_checks(name: str, kernel: str, wanted: set[str], listeners: Listener
         listeners=commands.Listeners(listeners.event),
         only=wanted,
     )
-    tests = {case.name: case.outcome for case in done.checked.cases if case.name.partition("[")[0] in wanted}
+    tests = {
+        case.name: PYTEST.word(case.outcome)
+        for case in done.checked.cases
+        if case.name.partition("[")[0] in wanted
+    }
     results = review.read_results(review.folder() / review.RESULTS)
     runs = results["checks"].setdefault(name, {})
     about = {"kernel": done.up.kernel, "sha256": checksum}
@@ -111,19 +115,11 @@ def _of_run(run: OnKernel) -> dict[str, Any]:
     return {"versions": dict(run.versions), "steps": [_of_step(step) for step in run.steps]}
 
 
-def _of_step(step: Judged) -> dict[str, Any]:
-    """What the page needs of a step."""
-    lines = step.output.splitlines(keepends=True)[:_OUTPUT_LINES]
-    return {
-        "number": step.number,
-        "line": step.line,
-        "node": step.node,
-        "command": step.command,
-        "verdict": step.verdict,
-        "reason": step.reason,
-        "status": step.status,
-        "output": "".join(lines)[:_OUTPUT],
-    }
+def _of_step(step: StepVerdict) -> dict[str, Any]:
+    """Fields of a step that the page shows."""
+    told, lines = step.as_json(), step.output.splitlines(keepends=True)[:_OUTPUT_LINES]
+    kept = ("number", "line", "node", "command", "verdict", "reason", "status")
+    return {**{name: told[name] for name in kept}, "output": "".join(lines)[:_OUTPUT]}
 
 
 def _write(results: dict[str, Any]) -> None:
@@ -132,11 +128,11 @@ def _write(results: dict[str, Any]) -> None:
 
 
 def dumped(results: Mapping[str, Any]) -> str:
-    """``results`` as JSON with a line for each step, so that a difference can be read."""
+    """Format ``results`` as JSON with a line for each step, for readable differences."""
     steps: list[str] = []
 
     def kept(value: object) -> object:
-        """``value``, where each step is the number of its line in ``steps``."""
+        """Copy ``value``, with each step replaced by its index in ``steps``."""
         if isinstance(value, dict):
             if "verdict" in value:
                 steps.append(json.dumps(value))

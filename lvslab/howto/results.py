@@ -1,4 +1,4 @@
-"""What came of a how-to that was typed step by step: on one kernel, and on several."""
+"""Results of a how-to that was typed step by step, on one kernel or several."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lvslab.apply.verdicts import Judged
+from lvslab.apply.verdicts import StepVerdict
 from lvslab.errors import BootError, StepFailed
+from lvslab.outcome import STEPS, Outcome
+
+OUTCOMES = (Outcome.PASSED, Outcome.FAILED, Outcome.EXPECTED_FAILURE, Outcome.NOT_RUN)
+"""Verdicts on steps, in the order in which they are counted."""
 
 
 @dataclass(frozen=True)
 class OnKernel:
-    """What came of a how-to on one kernel.
+    """Results of a how-to on one kernel.
 
-    ``kernel`` is the name that was asked for, "" for the one of lab.yaml. ``versions``, ``accelerator`` and
-    ``evidence`` (a folder) are of the lab that was booted. Where it did not come up they may be empty,
-    ``error`` says why, ``error_status`` is its exit status, and no step was run; else ``error`` is "".
-    ``seconds`` is the time from the first step's beginning to the last one's end.
+    ``kernel`` is the requested name, "" for that of lab.yaml. ``versions``, ``accelerator`` and ``evidence``
+    (a folder) are those of the lab. If it did not come up they may be empty, ``error`` says why,
+    ``error_status`` is its exit status, and no step was run; otherwise ``error`` is "". ``seconds`` is the
+    time from the start of the first step to the end of the last.
     """
 
     kernel: str
@@ -26,43 +30,45 @@ class OnKernel:
     accelerator: str
     evidence: str
     seconds: float
-    steps: tuple[Judged, ...]
+    steps: tuple[StepVerdict, ...]
     error: str = ""
     error_status: int = 0
 
     @property
     def label(self) -> str:
-        """What to call the kernel."""
+        """Name of the kernel for people."""
         return self.kernel or self.versions.get("kernel", "") or "lab.yaml's kernel"
 
     @property
-    def counts(self) -> dict[str, int]:
-        """How many steps there are of each verdict."""
+    def counts(self) -> dict[Outcome, int]:
+        """Number of steps by verdict."""
         found = Counter(step.verdict for step in self.steps)
-        return {verdict: found[verdict] for verdict in ("ok", "failed", "expected failure", "not run")}
+        return {verdict: found[verdict] for verdict in OUTCOMES}
 
     @property
     def exit_code(self) -> int:
-        """0 where every step ended as the how-to says; 5 where one failed; else that of what kept the lab
-        from coming up, or a step from being run."""
-        if self.counts["failed"]:
+        """0 if every step ended as the how-to says, 5 if one failed, else that of the lab that did not come
+        up, or 4 if a step was not run."""
+        if self.counts[Outcome.FAILED]:
             return StepFailed.exit_code
         if self.error:
             return self.error_status
-        return BootError.exit_code if self.counts["not run"] else 0
+        return BootError.exit_code if self.counts[Outcome.NOT_RUN] else 0
 
     def as_json(self) -> dict[str, Any]:
-        """This kernel's part of the document of ``--json``."""
+        """Part of the document of ``--json`` that is about this kernel."""
         document = asdict(self)
-        del document["error_status"]
-        steps = document.pop("steps")
-        return {**document, "counts": self.counts, "steps": list(steps)}
+        del document["error_status"], document["steps"]
+        counts = {STEPS.word(verdict): count for verdict, count in self.counts.items()}
+        return {**document, "counts": counts, "steps": [step.as_json() for step in self.steps]}
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What came of a how-to: ``file`` in the lab ``lab``, on each kernel. ``untyped`` are the lines of its
-    shell blocks that say no node."""
+    """Results of the how-to ``file`` in the lab ``lab``, by kernel.
+
+    ``untyped`` are the lines of shell blocks that name no node, and so were not typed.
+    """
 
     file: str
     lab: str
@@ -71,7 +77,7 @@ class Verified:
 
     @property
     def exit_code(self) -> int:
-        """5 where a step failed on any kernel; else that of the first kernel which was not well; else 0."""
+        """5 if a step failed on any kernel, else the first that is not 0, else 0."""
         codes = [run.exit_code for run in self.runs if run.exit_code]
         return StepFailed.exit_code if StepFailed.exit_code in codes else next(iter(codes), 0)
 

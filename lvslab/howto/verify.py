@@ -16,7 +16,7 @@ from lvslab.apply import source as own_howto
 from lvslab.apply.howto import Step
 from lvslab.apply.source import Source
 from lvslab.apply.transcript import Transcript
-from lvslab.apply.verdicts import Judged
+from lvslab.apply.verdicts import StepVerdict
 from lvslab.boot.events import Listener, ignore
 from lvslab.cluster import cluster, folder, registry
 from lvslab.cluster.cluster import Cluster
@@ -37,7 +37,7 @@ class Listeners:
 
     event: Listener = ignore
     kernel: Callable[[str], None] = ignore
-    step: Callable[[Judged], None] = ignore
+    step: Callable[[StepVerdict], None] = ignore
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _on_kernel(found: Read, kernel: str, ipvsadm: str, listeners: Listeners) -> 
         return OnKernel(kernel, dict(booted.versions), accelerator, str(booted.evidence), seconds, judged)
 
 
-def _judge(booted: Cluster, listeners: Listeners) -> tuple[Judged, ...]:
+def _judge(booted: Cluster, listeners: Listeners) -> tuple[StepVerdict, ...]:
     with Transcript(booted.evidence / cluster.TRANSCRIPT) as transcript:
         return verdicts.judge_steps(
             booted.steps,

@@ -1,5 +1,4 @@
-"""Is this kernel good? Labs' checks on a kernel that somebody has at hand, with an answer for ``git bisect
-run``."""
+"""``kernel.try``: run the checks of labs on a given kernel, and answer ``git bisect run``."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lvslab import paths
 from lvslab.boot.events import Listener, ignore
@@ -17,42 +16,47 @@ from lvslab.cluster import prepare
 from lvslab.errors import LvsLabError, UsageError
 from lvslab.kernel import supplied
 from lvslab.matrix import cell
-from lvslab.matrix.results import Case, Cell, Result
+from lvslab.matrix.results import FINE, Case, Cell, Result
+from lvslab.outcome import TRIALS, Outcome
 from lvslab.run import run as run_program
 
-Answer = Literal["good", "bad", "cannot tell"]
-
-STATUS: dict[Answer, int] = {"good": 0, "bad": 1, "cannot tell": 125}
-"""What ``git bisect run`` makes of an exit status: 125 skips a commit, other ones up to 127 call it bad."""
+STATUS = {Outcome.PASSED: 0, Outcome.FAILED: 1, Outcome.ERROR: 125}
+"""Exit statuses for ``git bisect run``: 125 skips a commit, any other up to 127 marks it as bad."""
 
 STOP = 128
-"""The least status by which ``git bisect run`` stops: for a mistake in the command line, which is the same
-with every commit."""
+"""Lowest status that stops ``git bisect run``: for errors in the command line, equal for all commits."""
 
 _USAGE = 4  # pytest.ExitCode.USAGE_ERROR
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a trial. ``kernel`` says what was tried, "" where there is none; ``why`` explains an
-    answer other than good."""
+    """Result of a trial: PASSED, FAILED, or ERROR if nothing can be said about the kernel.
 
-    answer: Answer
+    ``kernel`` describes the kernel, "" if there is none; ``why`` explains an outcome other than PASSED.
+    """
+
+    outcome: Outcome
     why: str = ""
     kernel: str = ""
     results: tuple[Result, ...] = ()
     evidence: str = ""
 
     @property
+    def answer(self) -> str:
+        """The outcome in the words of ``git bisect``: "good", "bad" or "cannot tell"."""
+        return TRIALS.word(self.outcome)
+
+    @property
     def exit_code(self) -> int:
-        """For ``git bisect run``."""
-        return STATUS[self.answer]
+        """Exit status for ``git bisect run``."""
+        return STATUS[self.outcome]
 
     @property
     def unusual(self) -> Iterator[tuple[Result, Case]]:
-        """The checks that did not pass, but for those that were skipped."""
+        """Checks that neither passed nor were skipped."""
         for result in self.results:
-            yield from ((result, case) for case in result.cases if case.verdict not in ("passed", "skipped"))
+            yield from ((result, case) for case in result.cases if case.verdict not in FINE)
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``--json``."""
@@ -77,13 +81,13 @@ def run(
     jobs: int | None = None,
     report: Listener = ignore,
 ) -> Trial:
-    """Run the checks of ``labs`` on the kernel of ``path``; only those that pytest -k finds by ``select``,
-    where that is given.
+    """Run the checks of ``labs`` on the kernel in ``path``.
 
-    With ``message``, a regular expression, any failure without it in what it says is no answer. With
-    ``strict`` a failure is one even where a known bug explains it. ``build``, ``config`` and ``jobs`` are as
-    in ``kernel_given.usable``, ``report`` as in ``cluster.booted``. Raises UsageError for whatever is wrong
-    with the command line, and not with the kernel.
+    With ``select``, only checks are run that match it as pytest's ``-k``. ``message`` is a regular
+    expression: failures whose message does not match it do not count. With ``strict``, failures that a known
+    bug explains count as well. ``build``, ``config`` and ``jobs`` are as in `lvslab.kernel.supplied.usable`,
+    ``report`` as in ``cluster.booted``. Raises UsageError for errors in the command line, but not for those
+    of the kernel.
     """
     wanted = _with_checks(labs, select)
     try:
@@ -108,49 +112,47 @@ def run(
             found = cell.run(own, place, attempts=1, report=report, select=select)
             results.append(found.model_copy(update={"evidence": place.name}))
     except LvsLabError as error:
-        return Trial("cannot tell", str(error), what, tuple(results), evidence)
-    answer, why = answer_of(results, select=select, message=message, strict=strict)
-    return Trial(answer, why, what, tuple(results), evidence)
+        return Trial(Outcome.ERROR, str(error), what, tuple(results), evidence)
+    outcome, why = judge(results, select=select, message=message, strict=strict)
+    return Trial(outcome, why, what, tuple(results), evidence)
 
 
-def answer_of(
+def judge(
     results: Sequence[Result], *, select: str = "", message: str = "", strict: bool = False
-) -> tuple[Answer, str]:
-    """What the ``results`` of labs say of their kernel, and why where it is not good.
+) -> tuple[Outcome, str]:
+    """Outcome of a trial by the ``results`` of its labs, and the reason unless it is PASSED.
 
-    One failure is enough to call it bad, if ``message`` is found in what it says. Of a single check
-    (``select``) nothing is known where the how-to failed before it. An expected failure is one with
-    ``strict`` only. Nothing is known either where a lab broke, whatever failed then, or every check was
-    skipped.
+    One failure whose text matches ``message`` makes it FAILED; expected failures count with ``strict`` only.
+    It is ERROR if a lab broke, whatever failed in it, if every check was skipped, or if the how-to failed
+    before the check that ``select`` asks for.
     """
-    bad = ("failed", "expected failure") if strict else ("failed",)
+    bad = (Outcome.FAILED, Outcome.EXPECTED_FAILURE) if strict else (Outcome.FAILED,)
     failed = [
         case
         for result in results
-        if result.verdict != "error"
+        if result.verdict is not Outcome.ERROR
         for case in result.cases
         if case.verdict in bad and not (select and case.name == cell.HOWTO_CASE)
     ]
     as_said = sum(bool(re.search(message, case.message)) for case in failed)
     if as_said:
-        return "bad", f"{as_said} {'check' if as_said == 1 else 'checks'} failed"
+        return Outcome.FAILED, f"{as_said} {'check' if as_said == 1 else 'checks'} failed"
     if failed:
-        return "cannot tell", f"{failed[0].name} failed, and does not say {message!r}"
+        return Outcome.ERROR, f"{failed[0].name} failed, and does not say {message!r}"
     for result in results:
         if result.error:
-            return "cannot tell", f"{result.cell.lab}: {result.error}"
+            return Outcome.ERROR, f"{result.cell.lab}: {result.error}"
     ran = [case for result in results for case in result.cases if case.name != cell.HOWTO_CASE]
     if not ran:
-        return "cannot tell", "the how-to failed, so no check was run"
-    skipped = [case for case in ran if case.verdict == "skipped"]
+        return Outcome.ERROR, "the how-to failed, so no check was run"
+    skipped = [case for case in ran if case.verdict is Outcome.SKIPPED]
     if len(skipped) == len(ran):
-        return "cannot tell", f"every check was skipped: {skipped[0].message.splitlines()[-1]}"
-    return "good", ""
+        return Outcome.ERROR, f"every check was skipped: {skipped[0].message.splitlines()[-1]}"
+    return Outcome.PASSED, ""
 
 
 def _with_checks(labs: Sequence[str], select: str) -> list[str]:
-    """Those of ``labs`` that have checks which ``select`` finds. Raises UsageError where there are none, and
-    where a lab is no lab."""
+    """Filter ``labs`` by checks that match ``select``. Raises UsageError if none is left."""
     folders = {lab: cell.find_lab(lab).folder for lab in labs}
     if not select:
         return list(folders)

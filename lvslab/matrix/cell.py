@@ -1,16 +1,15 @@
-"""One cell, in a cluster of its own: booted, set up by its how-to, checked by pytest, and judged."""
+"""Try one cell: boot a cluster for it, apply the how-to, run the checks, and judge the results."""
 
 from __future__ import annotations
 
 import shlex
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from types import MappingProxyType
 
 from lvslab import paths
 from lvslab.boot.events import Listener, ignore
@@ -30,17 +29,18 @@ from lvslab.errors import (
 )
 from lvslab.lab import model
 from lvslab.lab.model import Lab
-from lvslab.matrix.results import Case, Cell, Result, Verdict, verdict_of
+from lvslab.matrix.results import Case, Cell, Result
+from lvslab.outcome import Outcome, worst
 
 HOWTO_CASE = "howto.md"
-"""What the case is called that says whether every step of the how-to ended as it must."""
+"""Name of the case for the steps of the how-to."""
 
 JUNIT = "junit.xml"
 PYTEST_LOG = "pytest.log"
 TESTS = "tests"
-"""The folder in a cell's evidence with that of the labs that single tests have had, if any check failed."""
+"""Folder in a cell's evidence for the labs of single tests; kept if a check failed."""
 FIRST_ATTEMPT = "first-attempt"
-"""The folder with the evidence of an attempt in which the lab itself broke."""
+"""Folder in a cell's evidence for an attempt in which the lab itself broke."""
 
 _ENDED = (0, 1)
 """Exit statuses of a pytest that has run all its tests."""
@@ -48,7 +48,7 @@ _ENDED = (0, 1)
 
 @dataclass(frozen=True)
 class _Attempt:
-    """What came of one try. ``error`` says why the lab itself broke, "" where it did not."""
+    """Results of one attempt; ``error`` says why the lab itself broke, "" if it did not."""
 
     cases: tuple[Case, ...] = ()
     error: str = ""
@@ -57,8 +57,16 @@ class _Attempt:
     measured: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def verdict(self) -> Verdict:
-        return "error" if self.error else verdict_of(case.verdict for case in self.cases)
+    def verdict(self) -> Outcome:
+        return Outcome.ERROR if self.error else worst(case.verdict for case in self.cases)
+
+    @property
+    def why(self) -> str:
+        """Reason of the verdict ERROR, "" if that is not the verdict."""
+        if self.error or self.verdict is not Outcome.ERROR:
+            return self.error
+        case = next((case for case in self.cases if case.verdict is Outcome.ERROR), None)
+        return f"{case.name}: {case.message}" if case else "pytest ran no check"
 
 
 def run(
@@ -70,14 +78,13 @@ def run(
     report: Listener = ignore,
     select: str = "",
 ) -> Result:
-    """Try ``cell`` in a fresh cluster, and once more in another (if ``attempts`` is 2) where the lab itself
-    breaks.
+    """Try ``cell`` in a fresh cluster. If the lab itself breaks, try again, up to ``attempts`` times.
 
-    ``folder`` gets the evidence; what it holds already is deleted. ``seed`` is that of the whole run, from
-    which the cell's own comes. ``report`` hears of the boot, as in ``cluster.booted``. Where ``select`` is
-    given, only checks are run that pytest -k finds by it. The result has the checksums and the worker left
-    out, and the evidence too, which is for whoever keeps the folder. Raises UsageError and its relatives,
-    and nothing else that an LvsLabError is, before anything runs.
+    The evidence is written to ``folder``, whose old contents are deleted. ``seed`` is that of the run, from
+    which the seed of the cell is derived. ``report`` gets the events of the boot, as in ``cluster.booted``.
+    With ``select``, only checks are run that match it as pytest's ``-k``. The fields ``checksums``,
+    ``worker`` and ``evidence`` of the result are left empty. Raises UsageError and its subclasses, but no
+    other LvsLabError, before anything runs.
     """
     place = model.find(cell.lab, paths.labs())
     prepare(cell)
@@ -88,16 +95,16 @@ def run(
         begun = time.monotonic()
         found = _try(cell, place, folder, own_seed, report, select)
         seconds = time.monotonic() - begun
-        if found.verdict != "error" or attempt == attempts:
+        if found.verdict is not Outcome.ERROR or attempt == attempts:
             break
-        first = found.error or _first_error(found.cases)
+        first = found.why
         _set_aside(folder)
     return Result(
         cell=cell,
         verdict=found.verdict,
         cases=found.cases,
-        error=found.error or (_first_error(found.cases) if found.verdict == "error" else first),
-        flaky=bool(first) and found.verdict in ("passed", "skipped", "expected failure"),
+        error=found.why or first,
+        flaky=bool(first) and not found.verdict.bad,
         attempts=attempt,
         seed=own_seed,
         repeat=repeat(cell, seed),
@@ -109,10 +116,10 @@ def run(
 
 
 def prepare(cell: Cell) -> None:
-    """Find and make what the virtual machines of ``cell`` boot.
+    """Find or build what the virtual machines of ``cell`` boot.
 
-    Raises UsageError and its relatives where there is no such lab, kernel or ipvsadm. What else keeps them
-    from being made is left for the attempt to find.
+    Raises UsageError and its subclasses if there is no such lab, kernel or ipvsadm. Other errors are left to
+    the attempt, which meets them again.
     """
     from lvslab.cluster import prepare as planning
 
@@ -126,7 +133,7 @@ def prepare(cell: Cell) -> None:
 
 
 def find_lab(name: str) -> Lab:
-    """The lab of that name or path, which has a how-to and checks. Raises UsageError and its relatives."""
+    """Read the lab of that name or path. Raises UsageError if it has no how-to or no check."""
     folder = model.find(name, paths.labs())
     lab = lab_folder.lab(folder)
     lab_folder.steps(folder, lab)
@@ -136,13 +143,13 @@ def find_lab(name: str) -> Lab:
 
 
 def seed_of(seed: int, cell: Cell) -> int:
-    """The seed of ``cell`` in a run whose seed is ``seed``: 32 bits that no other cell's have to do with."""
+    """Derive an independent 32-bit seed for ``cell`` from the run's ``seed``."""
     about = "\0".join((str(seed), cell.lab, cell.kernel, cell.ipvsadm))
     return int.from_bytes(sha256(about.encode()).digest()[:4])
 
 
 def repeat(cell: Cell, seed: int) -> str:
-    """The command that tries ``cell`` alone once more, with the same seed."""
+    """Command line that tries only ``cell`` again, with the same seed."""
     ipvsadm = ("--ipvsadm", cell.ipvsadm) if cell.ipvsadm else ()
     words = ("--kernels", cell.kernel, *ipvsadm, "--labs", cell.lab, "--seed", str(seed))
     return shlex.join(("./run", "matrix.run", *words))
@@ -166,7 +173,7 @@ def _try(cell: Cell, place: Path, folder: Path, own_seed: int, report: Listener,
             found = replace(found, versions=versions, accelerator=booted.status().accelerator)
             howto = _apply(booted)
             found = replace(found, cases=(howto,))
-            if howto.verdict != "failed":
+            if howto.verdict is Outcome.PASSED:
                 done = pytest_run.run(
                     place,
                     name,
@@ -181,50 +188,42 @@ def _try(cell: Cell, place: Path, folder: Path, own_seed: int, report: Listener,
             found = replace(found, error=_broken(booted) or found.error)
         except LvsLabError as error:
             found = replace(found, error=str(error))
-    if found.verdict not in ("error", "failed", "unexpectedly passed"):
+    if not found.verdict.bad:
         shutil.rmtree(folder / TESTS, ignore_errors=True)
     return found
 
 
 def _apply(booted: Cluster) -> Case:
-    """Type the how-to. A step that does not end as it says is a case that failed."""
+    """Apply the how-to. A step that does not end as the how-to says makes the case FAILED."""
     begun = time.monotonic()
     message = ""
     try:
         booted.apply()
     except StepFailed as failed:
         message = str(failed)
-    outcome = "failed" if message else "passed"
+    verdict = Outcome.FAILED if message else Outcome.PASSED
     took = round(time.monotonic() - begun, 3)
-    return judged(pytest_run.Case(HOWTO_CASE, outcome, took, message))
+    return Case(name=HOWTO_CASE, verdict=verdict, seconds=took, message=message)
 
 
 def judged(case: pytest_run.Case) -> Case:
-    """The verdict on a test that pytest ran.
+    """Judge a test that pytest ran: FAILED if the kernel or the lab's files are at fault, else ERROR.
 
-    A director that panics is a failure: that is its kernel's doing. Whatever else keeps a test from being
-    made is an error: nothing is known then.
+    A panic of a director is a failure of its kernel. If something else prevents a test from running, nothing
+    is known about the kernel, so that is an ERROR.
     """
-    verdict = _VERDICTS.get(case.outcome) or ("failed" if _is_failure(case) else "error")
+    verdict = case.outcome
+    if verdict in (Outcome.FAILED, Outcome.ERROR):
+        verdict = Outcome.FAILED if _is_failure(case) else Outcome.ERROR
     return Case(name=case.name, verdict=verdict, seconds=case.seconds, message=case.message, bug=case.bug)
 
 
 def _is_failure(case: pytest_run.Case) -> bool:
     family = case.family or Exception
-    if case.outcome == "error":  # in a fixture, before or after the test itself
+    if case.outcome is Outcome.ERROR:  # in a fixture, before or after the test itself
         return issubclass(family, (CheckFailed, StepFailed))
     return not issubclass(family, _OF_THE_LAB)
 
-
-_VERDICTS: Mapping[str, Verdict] = MappingProxyType(
-    {
-        "passed": "passed",
-        "skipped": "skipped",
-        "xfailed": "expected failure",
-        "xpassed": "unexpectedly passed",
-    }
-)
-"""Of outcomes that leave no question; the others are failures or errors."""
 
 _OF_THE_LAB = (MachineError, StateError, BuildError, GuestKilled)
 """Errors of the lab itself. Other BootErrors, such as a panic, are failures of the guest's kernel."""
@@ -238,13 +237,8 @@ def _broken(booted: Cluster) -> str:
     return ""
 
 
-def _first_error(cases: Iterable[Case]) -> str:
-    case = next((case for case in cases if case.verdict == "error"), None)
-    return f"{case.name}: {case.message}" if case else "pytest ran no check"
-
-
 def _set_aside(folder: Path) -> None:
-    """Move the evidence of an attempt into a folder of its own."""
+    """Move the evidence of an attempt into a subfolder."""
     found = list(folder.iterdir())
     aside = folder / FIRST_ATTEMPT
     aside.mkdir()

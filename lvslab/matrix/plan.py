@@ -15,6 +15,7 @@ from lvslab.kernel.toolchain import ipvsadm as ipvsadm_build
 from lvslab.lab import model
 from lvslab.matrix.cell import find_lab
 from lvslab.matrix.results import Cell, Run
+from lvslab.outcome import Outcome
 
 ALL = "all"
 """The word for all labs."""
@@ -115,7 +116,7 @@ def seconds(cells: Iterable[Cell], earlier: Iterable[Run]) -> dict[Cell, float]:
     by_cell: dict[Cell, float] = {}
     by_lab: dict[str, float] = {}
     for run in earlier:
-        for result in (result for result in run.results if result.verdict != "error"):
+        for result in (result for result in run.results if result.verdict is not Outcome.ERROR):
             by_cell[result.cell] = by_lab[result.cell.lab] = result.seconds
     return {cell: by_cell.get(cell) or by_lab.get(cell.lab) or _guess(cell) for cell in cells}
 

@@ -1,41 +1,46 @@
-"""What comes of a matrix: data, as it is kept in a run's folder, travels between machines, and is reported.
+"""Results of a matrix: data as kept in the folder of a run, sent between machines, and reported.
 
-The published schema of ``results.json`` is made of these models.
+The published schema of ``results.json`` is generated from these models.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from lvslab.lab.directors import DirectorSpec
+from lvslab.outcome import Outcome
 
 RESULTS = "results.json"
 
 FORMAT: Literal["lvslab matrix 1"] = "lvslab matrix 1"
-"""What ``results.json`` begins with. The number changes when an older reader would misread a newer file."""
+"""Value of ``format`` in ``results.json``. Its number changes if older readers would misread the file."""
 
-Verdict = Literal["error", "failed", "unexpectedly passed", "expected failure", "passed", "skipped"]
-"""What came of a check, and of a cell: the first of these that any of its checks has come to.
+OUTCOMES = tuple(outcome for outcome in Outcome if outcome is not Outcome.NOT_RUN)
+"""Outcomes of a check and of a cell, worst first. That of a cell is the worst of its checks.
 
-``error``: the lab itself broke, and nothing is known. ``expected failure`` and ``unexpectedly passed`` are
-of checks that a known bug of this kernel or ipvsadm must fail. ``skipped``: the version lacks the feature.
+EXPECTED_FAILURE and UNEXPECTEDLY_PASSED are for checks that a known bug of this kernel or ipvsadm must fail.
 """
 
-WORST_FIRST: tuple[Verdict, ...] = (
-    "error",
-    "failed",
-    "unexpectedly passed",
-    "expected failure",
-    "passed",
-    "skipped",
-)
+FINE = (Outcome.PASSED, Outcome.SKIPPED)
+"""Outcomes that reports do not go into."""
 
+
+def _of_a_check(outcome: Outcome) -> Outcome:
+    if outcome not in OUTCOMES:
+        raise ValueError(f"a check that has ended is not {outcome!r}")
+    return outcome
+
+
+Verdict = Annotated[
+    Outcome,
+    AfterValidator(_of_a_check),
+    WithJsonSchema({"enum": [outcome.value for outcome in OUTCOMES], "title": "Verdict", "type": "string"}),
+]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -65,7 +70,7 @@ class Cell(_Data):
 
     @property
     def key(self) -> str:
-        """A name for files and messages: no other cell's, and the same in every run."""
+        """Unique name for files and messages, the same in every run."""
         words = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(filter(None, (self.lab, self.kernel, self.ipvsadm))))
         about = "\0".join((self.lab, self.kernel, self.ipvsadm))
         return f"{words.strip('-')[-60:]}-{sha256(about.encode()).hexdigest()[:6]}"
@@ -128,10 +133,10 @@ class Result(_Data):
     """Who ran it."""
 
     @property
-    def counts(self) -> dict[Verdict, int]:
-        """How many checks came to each verdict."""
+    def counts(self) -> dict[Outcome, int]:
+        """Number of checks by verdict."""
         found = Counter(case.verdict for case in self.cases)
-        return {verdict: found[verdict] for verdict in WORST_FIRST}
+        return {verdict: found[verdict] for verdict in OUTCOMES}
 
 
 class Run(_Data):
@@ -153,14 +158,14 @@ class Run(_Data):
     """What came of the cells that are done."""
 
     def of(self, cell: Cell) -> Result:
-        """The result of ``cell``, which has one."""
+        """Return the result of ``cell``, which must have one."""
         return next(result for result in self.results if result.cell == cell)
 
     @property
-    def counts(self) -> dict[Verdict, int]:
-        """How many cells came to each verdict."""
+    def counts(self) -> dict[Outcome, int]:
+        """Number of cells by verdict."""
         found = Counter(result.verdict for result in self.results)
-        return {verdict: found[verdict] for verdict in WORST_FIRST}
+        return {verdict: found[verdict] for verdict in OUTCOMES}
 
 
 def json_schema() -> dict[str, Any]:
@@ -168,9 +173,3 @@ def json_schema() -> dict[str, Any]:
     dialect = "https://json-schema.org/draft/2020-12/schema"
     schema = Run.model_json_schema(mode="serialization")
     return {"$schema": dialect, **schema, "title": f"lvslab matrix: {RESULTS}"}
-
-
-def verdict_of(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict on a cell whose checks came to ``verdicts``: the worst; "error" where there are none."""
-    found = set(verdicts)
-    return next((verdict for verdict in WORST_FIRST if verdict in found), "error")

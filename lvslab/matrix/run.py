@@ -31,6 +31,7 @@ from lvslab.matrix import folder as run_folder
 from lvslab.matrix import job, plan
 from lvslab.matrix.folder import RunFolder
 from lvslab.matrix.results import Cell, Result, Run
+from lvslab.outcome import Outcome
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
@@ -117,9 +118,9 @@ def run(wanted: Wanted, listener: Listener) -> tuple[Run, Path]:
 def exit_code(run: Run) -> int:
     """0 where every cell is as it must be, 1 where one failed or passed against what is known, 4 where the
     lab itself broke in one."""
-    if run.counts["error"]:
+    if run.counts[Outcome.ERROR]:
         return BootError.exit_code
-    return CheckFailed.exit_code if run.counts["failed"] or run.counts["unexpectedly passed"] else 0
+    return CheckFailed.exit_code if any(result.verdict.bad for result in run.results) else 0
 
 
 def _folder(wanted: Wanted) -> contextlib.AbstractContextManager[RunFolder]:
@@ -283,7 +284,7 @@ def _failed(cell: Cell, seed: int, why: str) -> Result:
     """The result of a cell of which nothing came."""
     return Result(
         cell=cell,
-        verdict="error",
+        verdict=Outcome.ERROR,
         error=why,
         seed=cells.seed_of(seed, cell),
         repeat=cells.repeat(cell, seed),

@@ -330,7 +330,7 @@ def test_a_known_bug_must_be_shown_in_its_own_way(
     result = run(pytester, module, "-rxX")
     result.assert_outcomes(**outcome)
     assert said in result.stdout.str()
-    (case,) = map(cell.judged, pytest_run.read("a", pytester.path / "junit.xml", 0).cases)
+    (case,) = map(cell.judged, pytest_run.from_junit("a", pytester.path / "junit.xml", 0).cases)
     if "xfailed" in outcome:
         assert (case.verdict, case.bug) == ("expected failure", "nq-weight-0")
         assert case.message.startswith("known bug nq-weight-0: nq gives too much\nnq gave rs1 too much")
@@ -391,7 +391,7 @@ def test_figures_are_shown_and_are_properties_of_the_test_cases(
         ("measured: longest", "1.03 s"),
     ]
 
-    measured = pytest_run.read("a", pytester.path / "junit.xml", 0).measured
+    measured = pytest_run.from_junit("a", pytester.path / "junit.xml", 0).measured
     assert measured == {"visits that fail": "6 of 18", "longest": "1.03 s"}
 
 

@@ -1,4 +1,4 @@
-"""What ``matrix.report`` and ``matrix.compare`` print for people."""
+"""Text of ``matrix.report`` and ``matrix.compare`` for people."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MEANINGS = {
 
 
 def reported(run: Run, written: Sequence[str]) -> str:
-    """What came of the cells, and the files that were written."""
+    """Numbers of cells by verdict, and the files that were written."""
     counts = [f"{count} {verdict}" for verdict, count in run.counts.items() if count]
     if missing := len(set(run.cells) - {result.cell for result in run.results}):
         counts.append(f"{missing} not done")
@@ -29,7 +29,7 @@ def reported(run: Run, written: Sequence[str]) -> str:
 
 
 def compared(found: Comparison) -> str:
-    """All changes by what they are; what is the same in several cells is said once."""
+    """Changes by kind; a change in several cells is listed once."""
     both = f"{found.cells} cells and {found.checks} checks of them are in both"
     parts = [f"{both}\n  old {found.old}\n  new {found.new}"]
     parts += [f"{axis} {new} is compared with {old}" for axis, (old, new) in found.replaced.items()]
@@ -45,7 +45,7 @@ def compared(found: Comparison) -> str:
 
 
 def _told(changes: Sequence[Change]) -> str:
-    """The changes, those together that differ in nothing but the kernel and ipvsadm."""
+    """List the changes; those that differ only in kernel or ipvsadm are one entry."""
     told: dict[tuple[str, ...], list[str]] = {}
     for change in changes:
         what = f"{change.cell.lab} {change.check}".strip()

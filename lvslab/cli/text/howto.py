@@ -1,27 +1,33 @@
-"""What ``howto.verify`` prints for people."""
+"""Text of ``howto.verify`` for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from lvslab.apply.transcript import printable
-from lvslab.apply.verdicts import Judged
+from lvslab.apply.verdicts import StepVerdict
 from lvslab.cli.text.layout import columns, indented
-from lvslab.howto.results import OnKernel, Verified
+from lvslab.howto.results import OUTCOMES, OnKernel, Verified
+from lvslab.outcome import STEPS, Outcome
 
-_MARKS = {"ok": "ok", "failed": "FAILED", "expected failure": "expected", "not run": "not run"}
+_MARKS = {
+    Outcome.PASSED: "ok",
+    Outcome.FAILED: "FAILED",
+    Outcome.EXPECTED_FAILURE: "expected",
+    Outcome.NOT_RUN: "not run",
+}
 _MEANINGS = {
     "expected": "failed as the how-to says it does on these versions",
     "?": "took place after a step that failed or was not run, which may be the cause",
 }
 _TYPED = 60
-"""So many characters of a command are shown in a table."""
+"""Maximum number of characters of a command in a table."""
 _OUTPUT = 20
-"""So many lines are shown of what a failed step printed."""
+"""Maximum number of lines of a failed step's output."""
 
 
 def verified(result: Verified) -> str:
-    """All of it: kernels, steps with their verdicts, reasons, and where the evidence is."""
+    """Kernels, steps with their verdicts, reasons, and the places of the evidence."""
     total = len(result.runs[0].steps)
     many = f" on {len(result.runs)} kernels" if len(result.runs) > 1 else ""
     parts = [f"{result.file}: {total} steps, in the lab {result.lab}{many}", _kernels(result.runs)]
@@ -39,24 +45,24 @@ def verified(result: Verified) -> str:
 
 
 def _kernels(runs: Sequence[OnKernel]) -> str:
-    rows = [("kernel", "ok", "failed", "expected failure", "not run", "seconds", "versions")]
+    rows = [("kernel", *map(STEPS.word, OUTCOMES), "seconds", "versions")]
     for run in runs:
         versions = ", ".join(f"{program} {version}" for program, version in run.versions.items())
         counts = [str(count) for count in run.counts.values()]
-        rows.append((run.label, *counts, f"{run.seconds:.1f}", versions or "-"))  # type: ignore[arg-type]
+        rows.append((run.label, *counts, f"{run.seconds:.1f}", versions or "-"))
     return columns(rows)
 
 
 def _steps(run: OnKernel) -> str:
     rows = [("step", "line", "node", "verdict", "seconds", "typed")]
     for step in run.steps:
-        seconds = "-" if step.verdict == "not run" else f"{step.seconds:.2f}"
+        seconds = "-" if step.verdict is Outcome.NOT_RUN else f"{step.seconds:.2f}"
         rows.append((*_place(step), _mark(step), seconds, _typed(step)))
     return columns(rows)
 
 
 def _table(runs: Sequence[OnKernel]) -> str:
-    """What was typed, and below it the verdicts: steps downwards, kernels across."""
+    """Commands, and below them the verdicts: a row for each step, a column for each kernel."""
     first = [("step", "line", "node", "typed"), *((*_place(step), _typed(step)) for step in runs[0].steps)]
     second = [("step", *(run.label for run in runs))]
     for row in zip(*(run.steps for run in runs), strict=True):
@@ -64,16 +70,16 @@ def _table(runs: Sequence[OnKernel]) -> str:
     return f"{columns(first)}\n\n{columns(second)}"
 
 
-def _place(step: Judged) -> tuple[str, str, str]:
+def _place(step: StepVerdict) -> tuple[str, str, str]:
     return str(step.number), str(step.line), step.node
 
 
-def _typed(step: Judged) -> str:
+def _typed(step: StepVerdict) -> str:
     first, *more = printable(step.command).splitlines() or [""]
     return f"{first[:_TYPED]} ..." if more or len(first) > _TYPED else first
 
 
-def _mark(step: Judged) -> str:
+def _mark(step: StepVerdict) -> str:
     return _MARKS[step.verdict] + ("?" if step.doubtful else "")
 
 
@@ -88,8 +94,8 @@ def _errors(runs: Sequence[OnKernel]) -> list[str]:
 
 
 def _reasons(runs: Sequence[OnKernel]) -> list[str]:
-    """Why a step is not plainly ok, once for all kernels on which it is so for the same reason."""
-    found: dict[tuple[int, str, str], list[tuple[OnKernel, Judged]]] = {}
+    """Reasons of verdicts other than ok; the same reason on several kernels is one entry."""
+    found: dict[tuple[int, str, str], list[tuple[OnKernel, StepVerdict]]] = {}
     for run in runs:
         for step in run.steps:
             if step.reason and not run.error:
@@ -99,13 +105,13 @@ def _reasons(runs: Sequence[OnKernel]) -> list[str]:
         on = ", ".join(run.label for run, _ in where)
         text = f"step {number}, {verdict} on {on}: {printable(reason)}"
         run, step = where[0]
-        if verdict == "failed":
+        if verdict == Outcome.FAILED:
             text += f"\n{indented(_printed(step))}"
         parts.append(text)
     return parts
 
 
-def _printed(step: Judged) -> str:
+def _printed(step: StepVerdict) -> str:
     lines = printable(step.output).splitlines()
     doubt = f"doubtful: step {step.doubtful} went wrong before it\n" if step.doubtful else ""
     if not lines:

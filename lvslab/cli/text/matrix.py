@@ -1,4 +1,4 @@
-"""A matrix for people: live progress while it runs, and what came of it as text."""
+"""Text of ``matrix.run`` for people: live progress and the results."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from lvslab.cli.text.layout import columns
 from lvslab.matrix.folder import resume_command
-from lvslab.matrix.results import WORST_FIRST, Cell, Result, Run, Verdict
+from lvslab.matrix.results import OUTCOMES, Cell, Result, Run
 from lvslab.matrix.run import Listener
+from lvslab.outcome import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.live import Live
 
-_STYLES: Mapping[Verdict, str] = {
-    "error": "bold magenta",
-    "failed": "bold red",
-    "unexpectedly passed": "bold yellow",
-    "expected failure": "yellow",
-    "passed": "green",
-    "skipped": "dim",
+_STYLES: Mapping[Outcome, str] = {
+    Outcome.ERROR: "bold magenta",
+    Outcome.FAILED: "bold red",
+    Outcome.UNEXPECTEDLY_PASSED: "bold yellow",
+    Outcome.EXPECTED_FAILURE: "yellow",
+    Outcome.PASSED: "green",
+    Outcome.SKIPPED: "dim",
 }
-_BAD: tuple[Verdict, ...] = ("error", "failed", "unexpectedly passed")
 
 
 class Progress(Listener):
-    """Says on stderr how a run is going: a picture that changes on a terminal, a line for each cell
-    elsewhere."""
+    """Progress of a run on stderr: a live table on a terminal, otherwise a line for each cell."""
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
         self._stream = stream
@@ -90,7 +89,7 @@ class Progress(Listener):
         self._running.pop(result.cell, None)
         self._done[result.cell] = result
         self.says(f"[{len(self._done)}/{self._cells}] {line(result)}", _STYLES[result.verdict])
-        if result.verdict in _BAD:
+        if result.verdict.bad:
             self.says(f"    {result.repeat}")
 
     def says(self, text: str, style: str = "") -> None:
@@ -115,7 +114,7 @@ class Progress(Listener):
         verdicts = [result.verdict for result in self._done.values()]
         counts = Text("  ").join(
             Text(f"{verdicts.count(verdict)} {verdict}", _STYLES[verdict])
-            for verdict in WORST_FIRST
+            for verdict in OUTCOMES
             if verdict in verdicts
         )
         state = Text(f"{len(self._done)} of {self._cells} cells, ")
@@ -125,7 +124,7 @@ class Progress(Listener):
 
 
 def run(found: Run, folder: Path) -> str:
-    """What ``matrix.run`` ends with."""
+    """Final output of ``matrix.run``."""
     kernels = list(dict.fromkeys((cell.kernel, cell.ipvsadm) for cell in found.cells))
     labs = list(dict.fromkeys(cell.lab for cell in found.cells))
     results = {result.cell: result for result in found.results}
@@ -135,7 +134,7 @@ def run(found: Run, folder: Path) -> str:
         words = (_word(results.get(Cell(lab=lab, kernel=kernel, ipvsadm=ipvsadm))) for lab in labs)
         rows.append((_short(head), *words))
     parts = [columns(rows)]
-    if bad := [result for result in found.results if result.verdict in _BAD]:
+    if bad := [result for result in found.results if result.verdict.bad]:
         parts.append("\n\n".join(_explained(result) for result in bad))
     counts = ", ".join(f"{count} {verdict}" for verdict, count in found.counts.items() if count)
     flaky = sum(result.flaky for result in found.results)
@@ -148,16 +147,16 @@ def run(found: Run, folder: Path) -> str:
 
 
 def line(result: Result) -> str:
-    """A result in a line."""
+    """Result of a cell in one line."""
     counts = ", ".join(f"{count} {verdict}" for verdict, count in result.counts.items() if count)
     flaky = ", flaky: it was the lab that broke first" if result.flaky else ""
     return f"{result.cell}: {result.verdict} ({counts or 'no checks'}; {result.seconds:.1f} s{flaky})"
 
 
 def _explained(result: Result) -> str:
-    found = [case for case in result.cases if case.verdict in _BAD]
+    found = [case for case in result.cases if case.verdict.bad]
     lines = [f"{result.cell}: {result.verdict}"]
-    if result.error and result.verdict == "error":
+    if result.error and result.verdict is Outcome.ERROR:
         lines.append(f"  {_first_line(result.error)}")
     lines += [f"  {case.name}: {case.verdict}: {_first_line(case.message)}" for case in found[:5]]
     if len(found) > 5:
@@ -176,7 +175,7 @@ def _word(result: Result | None) -> str:
 
 
 def _short(name: str) -> str:
-    """The last part of a path; other names as they are."""
+    """Last part of a path; other names unchanged."""
     return Path(name).name if "/" in name else name
 
 

@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from lvslab.boot.events import AcceleratorChosen, Event, GuestUp, PhaseBegun, PhaseEnded
+from lvslab.outcome import Outcome
 
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from lvslab.apply.transcript import Entry
-    from lvslab.apply.verdicts import Judged
+    from lvslab.apply.transcript import StepRecord
+    from lvslab.apply.verdicts import StepVerdict
 
 PHASES = {
     "prepare": "preparing kernel and image",
@@ -106,10 +107,10 @@ class Progress:
             case AcceleratorChosen(name, reason, means):
                 self._line(f"accelerator: {name} ({reason}); {means}")
 
-    def step(self, entry: Entry) -> None:
+    def step(self, entry: StepRecord) -> None:
         """Show a step that was carried out."""
         text = f"{entry.node}# {entry.command}"
-        self.now(text) if entry.outcome == "ok" else self._line(
+        self.now(text) if entry.outcome is Outcome.PASSED else self._line(
             f"{text}\n    {entry.outcome}: {entry.reason}"
         )
 
@@ -118,10 +119,10 @@ class Progress:
         if name:
             self._line(f"kernel {name}")
 
-    def verdict(self, found: Judged) -> None:
+    def verdict(self, found: StepVerdict) -> None:
         """Show a step and its verdict."""
         text = f"{found.node}# {found.command}"
-        self.now(text) if found.verdict == "ok" else self._line(
+        self.now(text) if found.verdict is Outcome.PASSED else self._line(
             f"{text}\n    {found.verdict}: {found.reason}"
         )
 

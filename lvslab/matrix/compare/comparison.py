@@ -1,4 +1,4 @@
-"""``matrix.compare``: what changed between two runs of a matrix, and what it is of."""
+"""``matrix.compare``: the changes between two runs of a matrix, and their causes."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from lvslab.errors import CheckFailed
 from lvslab.matrix.compare.causes import Cause, cause
 from lvslab.matrix.compare.factors import Factor, Observed, described, likeness
 from lvslab.matrix.reading import Kept
-from lvslab.matrix.results import Case, Cell, Result, Verdict
+from lvslab.matrix.results import Case, Cell, Result
+from lvslab.outcome import Outcome
 
 Kind = Literal["worse", "better", "flaky", "new", "gone", "not done"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_BEST_FIRST: tuple[Verdict, ...] = (
-    "passed",
-    "unexpectedly passed",
-    "expected failure",
-    "failed",
-    "error",
+_BEST_FIRST = (
+    Outcome.PASSED,
+    Outcome.UNEXPECTEDLY_PASSED,
+    Outcome.EXPECTED_FAILURE,
+    Outcome.FAILED,
+    Outcome.ERROR,
 )
-_OUTCOMES: Mapping[Verdict, str] = {
-    "error": "error",
-    "failed": "fails",
-    "unexpectedly passed": "passes",
-    "expected failure": "fails",
-    "passed": "passes",
-    "skipped": "skipped",
+_BEHAVIOUR: Mapping[Outcome, str] = {
+    Outcome.ERROR: "error",
+    Outcome.FAILED: "fails",
+    Outcome.UNEXPECTEDLY_PASSED: "passes",
+    Outcome.EXPECTED_FAILURE: "fails",
+    Outcome.PASSED: "passes",
+    Outcome.SKIPPED: "skipped",
 }
-"""What happened, whatever was expected."""
+"""What a check did, whatever was expected."""
 
 _JUDGED = "it does the same as before, and the known bugs say something else of it now"
 _JUDGES: tuple[Factor, ...] = ("kernel", "ipvsadm", "lab")
-"""What decides whether a failure is a known bug's, beside the list of these: the director's versions, and
-what the lab says of its checks and steps."""
+"""What assigns a failure to a known bug, beside the list of bugs: the director's versions, and the lab's
+markers of its checks and steps."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A cell, or a check of it, of which something else is known than before.
+    """Change of a cell, or of one ``check`` of it ("" for the whole cell).
 
-    ``before`` is the old run's cell, the same as ``cell`` unless its kernel or ipvsadm has been replaced.
-    ``check`` is "" where the change is of the cell as a whole. ``old`` and ``new`` are verdicts, "" for
-    none.
+    ``before`` is the cell of the old run, the same as ``cell`` unless its kernel or ipvsadm was replaced.
+    ``old`` and ``new`` are verdicts, "" if there is none.
     """
 
     kind: Kind
     before: Cell
     cell: Cell
     check: str
-    old: Verdict | Literal[""]
-    new: Verdict | Literal[""]
+    old: Outcome | Literal[""]
+    new: Outcome | Literal[""]
     message: str = ""
     cause: Cause | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As it is in the document."""
+        """The change in the document of ``--json``."""
         return {
             "kind": self.kind,
             **self.cell.model_dump(),
@@ -73,9 +73,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of it. ``replaced`` says which kernel or ipvsadm took the place of which; ``cells`` are
-    those that both runs have tried, ``checks`` those of them that both have made; ``left`` is how many cells
-    the new run has not tried yet."""
+    """Result of a comparison.
+
+    ``replaced`` has the old and the new name of a kernel or ipvsadm that took another's place. ``cells`` and
+    ``checks`` are the numbers of those in both runs; ``left`` is the number of cells that the new run has
+    not tried yet.
+    """
 
     old: str
     new: str
@@ -87,13 +90,13 @@ class Comparison:
 
     @property
     def counts(self) -> dict[Kind, int]:
-        """How many changes there are of each kind."""
+        """Number of changes by kind."""
         found = Counter(change.kind for change in self.changes)
         return {kind: found[kind] for kind in KINDS}
 
     @property
     def exit_code(self) -> int:
-        """1 where something got worse, else 0."""
+        """1 if something got worse, else 0."""
         return CheckFailed.exit_code if self.counts["worse"] else 0
 
     def as_json(self) -> dict[str, Any]:
@@ -111,11 +114,11 @@ class Comparison:
 
 
 def compare(old: Kept, new: Kept) -> Comparison:
-    """What changed from ``old`` to ``new``.
+    """Find the changes from ``old`` to ``new``.
 
-    Cells are the same if lab, kernel and ipvsadm have the same names. Where just one kernel of the old run
-    is not in the new one, and just one is in its place, that one was replaced: their cells are compared.
-    The same is so for ipvsadm. A new run that was interrupted has its cells all the same: those are left.
+    Cells are the same if lab, kernel and ipvsadm have the same names. If exactly one kernel of the old run
+    is missing in the new one, and exactly one is new there, it was replaced, and their cells are compared.
+    The same holds for ipvsadm. Cells that an interrupted new run has not tried are counted as left.
     """
     before = {result.cell: result for result in old.run.results}
     after = {result.cell: result for result in new.run.results}
@@ -139,26 +142,27 @@ def compare(old: Kept, new: Kept) -> Comparison:
     )
 
 
-def kind_of(old: Verdict, new: Verdict) -> Kind | None:
-    """What it is that a check has come to ``new`` and not to ``old`` any more; None for no change.
+def kind_of(old: Outcome, new: Outcome) -> Kind | None:
+    """Classify the change of a check from ``old`` to ``new``; None if there is none.
 
-    A check that is skipped is not made: it is new or gone. But one that passed and is skipped now, or was
-    skipped and fails now, is worse. Of a cell that broke nothing is known, so one that fails then is worse.
+    A skipped check does not run, so it is new or gone. But one that passed and is skipped now, or was
+    skipped and fails now, is worse. Nothing is known about a cell that broke, so a failure after that is
+    worse.
     """
     if old == new:
         return None
-    if new == "skipped":
-        return "worse" if _OUTCOMES[old] == "passes" else "gone"
-    if old == "skipped":
-        return "worse" if new in ("failed", "error") else "new"
-    if old == "error":
-        return "worse" if new in ("failed", "unexpectedly passed") else "better"
+    if new is Outcome.SKIPPED:
+        return "worse" if _BEHAVIOUR[old] == "passes" else "gone"
+    if old is Outcome.SKIPPED:
+        return "worse" if new in (Outcome.FAILED, Outcome.ERROR) else "new"
+    if old is Outcome.ERROR:
+        return "worse" if new.bad else "better"
     return "worse" if _BEST_FIRST.index(new) > _BEST_FIRST.index(old) else "better"
 
 
 @dataclass(frozen=True)
 class _Comparing:
-    """The results of the same cells in both runs, and those of cells that only one of them has."""
+    """Results of the cells in both runs, and of those in only one."""
 
     old: Kept
     new: Kept
@@ -171,7 +175,7 @@ class _Comparing:
             if now.flaky and not was.flaky:
                 first = self._cause(was, now, "")
                 yield Change("flaky", was.cell, now.cell, "", was.verdict, now.verdict, now.error, first)
-            if "error" in (was.verdict, now.verdict):
+            if Outcome.ERROR in (was.verdict, now.verdict):
                 if kind := kind_of(was.verdict, now.verdict):
                     why = self._cause(was, now, "")
                     yield Change(kind, was.cell, now.cell, "", was.verdict, now.verdict, now.error, why)
@@ -216,14 +220,14 @@ class _Comparing:
 
 def _observed(kept: Kept, result: Result, check: str) -> Observed | None:
     if not check:
-        outcome = "error" if result.verdict == "error" or result.flaky else "runs"
+        outcome = "error" if result.verdict is Outcome.ERROR or result.flaky else "runs"
         return Observed(kept.run, result, outcome)
     case = _cases(result).get(check)
-    return None if case is None else Observed(kept.run, result, _OUTCOMES[case.verdict])
+    return None if case is None else Observed(kept.run, result, _BEHAVIOUR[case.verdict])
 
 
 def _cases(result: Result) -> dict[str, Case]:
-    """The checks by name; of several with one name (in several files) the later ones have a number."""
+    """Checks by name; a number is added to later ones of the same name (in other files)."""
     found: dict[str, Case] = {}
     for case in result.cases:
         name, number = case.name, 1
@@ -235,7 +239,7 @@ def _cases(result: Result) -> dict[str, Case]:
 
 
 def _replaced(before: Sequence[Cell], after: Sequence[Cell]) -> dict[str, tuple[str, str]]:
-    """Which kernel and which ipvsadm of ``before`` has been replaced by which of ``after``."""
+    """Find the kernel and the ipvsadm of ``before`` that were replaced, and by what in ``after``."""
     found = {}
     for axis in ("kernel", "ipvsadm"):
         was, now = ({getattr(cell, axis) for cell in cells} for cells in (before, after))
@@ -245,6 +249,6 @@ def _replaced(before: Sequence[Cell], after: Sequence[Cell]) -> dict[str, tuple[
 
 
 def _of_before(cell: Cell, replaced: Mapping[str, tuple[str, str]]) -> Cell:
-    """The cell of the old run that is compared with ``cell`` of the new one."""
+    """Cell of the old run to compare with ``cell`` of the new one."""
     changes = {axis: was for axis, (was, now) in replaced.items() if getattr(cell, axis) == now}
     return cell.model_copy(update=changes)

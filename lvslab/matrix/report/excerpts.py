@@ -1,4 +1,4 @@
-"""What the folder of a cell's evidence has to show, cut to what a person reads."""
+"""Excerpts from the folder of a cell's evidence, short enough to read."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvslab.apply import transcript
-from lvslab.apply.transcript import Entry
+from lvslab.apply.transcript import StepRecord
 from lvslab.cluster.cluster import TRANSCRIPT
 from lvslab.errors import LvsLabError
+from lvslab.outcome import STEPS
 
 CONSOLES = "console-*.log"
 CAPTURES = (".pcapng", ".pcap")
 EMBEDDED_EACH = 64 << 10
-"""Captures of cells that did not pass are in the report itself up to so many bytes each."""
+"""Maximum number of bytes of a capture that is embedded in the report."""
 
 _LINE = 400
 _STEP_LINES = 40
@@ -25,7 +26,7 @@ _TAIL_BYTES = 64 << 10
 
 @dataclass(frozen=True)
 class Cut:
-    """A text of which ``left_out`` says what is missing, "" where nothing is."""
+    """Shortened text; ``left_out`` says what is missing, "" if nothing is."""
 
     text: str
     left_out: str = ""
@@ -33,16 +34,21 @@ class Cut:
 
 @dataclass(frozen=True)
 class Step:
-    """A step that was typed, and what it printed."""
+    """Step that was typed, and its output."""
 
-    entry: Entry
+    record: StepRecord
     output: Cut
+
+    @property
+    def word(self) -> str:
+        """Word for its outcome."""
+        return STEPS.word(self.record.outcome)
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of the evidence. ``name`` is relative to its folder; ``data`` is its content in base 64 where
-    it is to be in the report itself, else ""."""
+    """File of the evidence. ``name`` is relative to its folder; ``data`` is its content in base 64 if it is
+    embedded in the report, else ""."""
 
     name: str
     path: Path
@@ -52,8 +58,7 @@ class File:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is shown of one cell. ``consoles`` are by file name; ``missing`` says why nothing is
-    there."""
+    """Evidence of one cell. ``consoles`` are by file name; ``missing`` says why there is none."""
 
     steps: tuple[Step, ...] = ()
     steps_left_out: str = ""
@@ -63,11 +68,11 @@ class Evidence:
     missing: str = ""
 
 
-def read(run_folder: Path, relative: str, *, console_lines: int, embed: int) -> Evidence:
-    """The evidence in the folder ``relative`` to that of the run. Of the consoles of its own lab the last
-    ``console_lines`` lines are shown; captures of ``embed`` bytes in all are to be in the report itself.
+def collect(run_folder: Path, relative: str, *, console_lines: int, embed: int) -> Evidence:
+    """Collect the evidence in the folder ``relative`` to that of the run.
 
-    What is not below the run's folder is not read, whatever its ``results.json`` says.
+    It has the last ``console_lines`` lines of each console of the cell's lab, and embeds at most ``embed``
+    bytes of captures. Files outside of the run's folder are not read, whatever ``results.json`` says.
     """
     folder = run_folder / relative
     if not relative:
@@ -94,8 +99,10 @@ def read(run_folder: Path, relative: str, *, console_lines: int, embed: int) -> 
 
 
 def shortened(text: str, lines: int, whole: str) -> Cut:
-    """``text`` without its middle, if it has more than ``lines`` lines, and with the begin only of lines
-    that are very long; ``whole`` says where all of it is."""
+    """Shorten ``text`` to ``lines`` lines by leaving out its middle, and cut very long lines.
+
+    ``whole`` is the place of the full text, for the note.
+    """
     # Not splitlines, which takes other control characters for ends of lines, and drops them.
     all_lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     kept, left_out = all_lines, []
@@ -122,18 +129,18 @@ def _steps(folder: Path) -> tuple[tuple[Step, ...], str]:
     if not file.is_file():
         return (), ""
     try:
-        entries = transcript.read(file)
+        records = transcript.records(file)
     except LvsLabError as error:
         return (), error.message
     steps = tuple(
-        Step(entry, shortened(entry.output, _STEP_LINES, TRANSCRIPT)) for entry in entries[:_STEPS]
+        Step(record, shortened(record.output, _STEP_LINES, TRANSCRIPT)) for record in records[:_STEPS]
     )
-    gone = len(entries) - len(steps)
+    gone = len(records) - len(steps)
     return steps, f"{gone} more steps are left out: {TRANSCRIPT} has all of them" if gone else ""
 
 
 def _tail(file: Path, lines: int) -> Cut:
-    """The last ``lines`` lines of a console, which may be long."""
+    """Last ``lines`` lines of a console log, which may be large."""
     with file.open("rb") as console:
         size = console.seek(0, 2)
         console.seek(max(0, size - _TAIL_BYTES))

@@ -1,5 +1,7 @@
-"""A run of a matrix as one HTML file that needs nothing else: what is in it. ``report.html.jinja`` and
-``report.css`` say how it looks."""
+"""Report of a matrix as one self-contained HTML file: its contents.
+
+``report.html.jinja`` and ``report.css`` define its look.
+"""
 
 from __future__ import annotations
 
@@ -21,37 +23,37 @@ from lvslab.apply.transcript import printable
 from lvslab.matrix.reading import Kept
 from lvslab.matrix.report import excerpts
 from lvslab.matrix.report.excerpts import Evidence
-from lvslab.matrix.results import WORST_FIRST, Case, Cell, Result, Run, Verdict
+from lvslab.matrix.results import FINE, OUTCOMES, Case, Cell, Result, Run
+from lvslab.outcome import CELLS, Outcome
 
-NOT_DONE = "not done"
+NOT_DONE = CELLS.word(Outcome.NOT_RUN)
 
 SIGNS: Mapping[str, str] = {
-    "error": "!",
-    "failed": "✗",
-    "unexpectedly passed": "↑",
-    "expected failure": "≈",
-    "passed": "✓",
-    "skipped": "-",
+    Outcome.ERROR: "!",
+    Outcome.FAILED: "✗",
+    Outcome.UNEXPECTEDLY_PASSED: "↑",
+    Outcome.EXPECTED_FAILURE: "≈",
+    Outcome.PASSED: "✓",
+    Outcome.SKIPPED: "-",
     NOT_DONE: "…",
 }
-"""A sign for each verdict, for those to whom colours say nothing."""
+"""Signs of verdicts, for readers who do not see colours."""
 
 MEANINGS: Mapping[str, str] = {
-    "error": "the lab itself broke, so nothing is known",
-    "failed": "a check failed",
-    "unexpectedly passed": "a check passed that a known bug must make fail",
-    "expected failure": "a check failed by a known bug of this version",
-    "passed": "all checks passed",
-    "skipped": "this version cannot do what all of the checks are about",
+    Outcome.ERROR: "the lab itself broke, so nothing is known",
+    Outcome.FAILED: "a check failed",
+    Outcome.UNEXPECTEDLY_PASSED: "a check passed that a known bug must make fail",
+    Outcome.EXPECTED_FAILURE: "a check failed by a known bug of this version",
+    Outcome.PASSED: "all checks passed",
+    Outcome.SKIPPED: "this version cannot do what all of the checks are about",
     NOT_DONE: "the run ended before",
 }
 
-_FINE = ("passed", "skipped")
 _MESSAGE_LINES = 60
 _CONSOLE_LINES = 40
 _CONSOLE_LINES_PASSED = 10
 _EMBEDDED = 4 << 20
-"""Captures take no more bytes than that of a report, before base 64."""
+"""Maximum number of bytes of captures in a report, before base 64."""
 
 _OPEN = """
 function reveal() {
@@ -62,12 +64,12 @@ function reveal() {
 addEventListener("hashchange", reveal);
 reveal();
 """
-"""What browsers did not do by themselves until 2025: open the evidence that a link leads to."""
+"""Opens the evidence that a link leads to; browsers do so by themselves since 2025."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A cell with all that is shown of it. ``verdict`` is that of the result, or ``NOT_DONE``."""
+    """A cell and its data in the report. ``verdict`` is the word for that of the result, or NOT_DONE."""
 
     number: int
     cell: Cell
@@ -77,20 +79,21 @@ class Shown:
 
     @property
     def tally(self) -> str:
-        """How many of its checks came to what, in a few characters for the matrix."""
+        """Numbers of checks, in a few characters for the matrix."""
         if self.result is None:
             return ""
         counts, total = self.result.counts, len(self.result.cases)
-        tried = total - counts["skipped"]
-        if self.verdict == "passed":
-            return f"{tried} ({counts['skipped']} skipped)" if counts["skipped"] else f"{total}"
-        if self.verdict == "skipped" or not total:
+        skipped = counts[Outcome.SKIPPED]
+        tried = total - skipped
+        if self.verdict == Outcome.PASSED:
+            return f"{tried} ({skipped} skipped)" if skipped else f"{total}"
+        if self.verdict == Outcome.SKIPPED or not total:
             return f"{total or ''}"
         return f"{counts[self.result.verdict]} of {tried}"
 
     @property
     def about(self) -> str:
-        """The same in full, for a tooltip and for screen readers."""
+        """Numbers of checks in words, for a tooltip and for screen readers."""
         words = [f"{self.cell}: {self.verdict}"]
         if self.result is not None:
             words += [f"{count} {verdict}" for verdict, count in self.result.counts.items() if count]
@@ -100,19 +103,18 @@ class Shown:
 
 @dataclass(frozen=True)
 class Finding:
-    """A check that did not simply pass, in all the cells where it came to the same for the same reason."""
+    """A check that did not simply pass, and the cells with the same verdict for the same reason."""
 
     lab: str
     name: str
-    verdict: Verdict
+    verdict: Outcome
     bug: str
     reason: str
     cells: tuple[Shown, ...]
 
 
 def html(kept: Kept, folder: Path | None = None) -> str:
-    """The report on ``kept``, for a file in ``folder`` (default: that of the run): links to files of the
-    evidence are relative to it."""
+    """Return the page for ``kept``. Links to evidence are relative to ``folder``, by default the run's."""
     run = kept.run
     shown = _cells(kept)
     base = (folder or kept.folder).resolve()
@@ -132,7 +134,7 @@ def html(kept: Kept, folder: Path | None = None) -> str:
         several_ipvsadm=len({each.cell.ipvsadm for each in shown}) > 1,
         cells=shown,
         findings=_findings(shown),
-        counts={verdict: _count(shown, verdict) for verdict in (*WORST_FIRST, NOT_DONE)},
+        counts={verdict: _count(shown, verdict) for verdict in (*OUTCOMES, NOT_DONE)},
         flaky=sum(each.result.flaky for each in shown if each.result),
         took=_took(run),
         signs=SIGNS,
@@ -140,7 +142,7 @@ def html(kept: Kept, folder: Path | None = None) -> str:
         reason_in=reason_in,
         meanings=MEANINGS,
         message=lambda text: excerpts.shortened(text, _MESSAGE_LINES, "the evidence"),
-        fine=_FINE,
+        fine=FINE,
         style=Markup(style),
         script=Markup(_OPEN),
         policy=_policy(style),
@@ -162,18 +164,18 @@ def _template() -> Template:
 
 
 def _visible(value: object) -> object:
-    """What is put into the page: text, with control characters shown as escapes; Jinja escapes it then."""
+    """Replace control characters in ``value`` by visible escapes. Jinja escapes the HTML afterwards."""
     return value if isinstance(value, Markup) else printable(str(value))
 
 
 def _policy(style: str) -> str:
-    """Nothing is loaded from anywhere, and no script or style runs but ours."""
+    """Content security policy: no external resources, no scripts and styles but our own."""
     ours = [b64encode(sha256(text.encode()).digest()).decode() for text in (_OPEN, style)]
     return f"default-src 'none'; img-src data:; script-src 'sha256-{ours[0]}'; style-src 'sha256-{ours[1]}'"
 
 
 def _cells(kept: Kept) -> list[Shown]:
-    """All cells in the order of the run."""
+    """Cells in the order of the run."""
     results = {result.cell: result for result in kept.run.results}
     left = _EMBEDDED
     shown = []
@@ -182,8 +184,8 @@ def _cells(kept: Kept) -> list[Shown]:
         if result is None:
             shown.append(Shown(number, cell, None, NOT_DONE, Evidence(missing="it is not done yet")))
             continue
-        fine = result.verdict in _FINE and not result.flaky
-        found = excerpts.read(
+        fine = result.verdict in FINE and not result.flaky
+        found = excerpts.collect(
             kept.folder,
             result.evidence,
             console_lines=_CONSOLE_LINES_PASSED if fine else _CONSOLE_LINES,
@@ -195,7 +197,7 @@ def _cells(kept: Kept) -> list[Shown]:
 
 
 def _rows(shown: list[Shown]) -> Mapping[tuple[str, str], Mapping[str, Shown]]:
-    """The cells by kernel and ipvsadm, and then by lab."""
+    """Group the cells by kernel and ipvsadm, and then by lab."""
     rows: dict[tuple[str, str], dict[str, Shown]] = {}
     kernels = list(dict.fromkeys(each.cell.kernel for each in shown))
     for each in sorted(shown, key=lambda each: kernels.index(each.cell.kernel)):
@@ -204,8 +206,8 @@ def _rows(shown: list[Shown]) -> Mapping[tuple[str, str], Mapping[str, Shown]]:
 
 
 def _findings(shown: list[Shown]) -> list[Finding]:
-    """What is not simply as it should be, the worst first; the same in many cells is one finding."""
-    found: dict[tuple[Verdict, str, str, str, str], list[Shown]] = {}
+    """Collect what is not fine, the worst first; the same in many cells is one finding."""
+    found: dict[tuple[Outcome, str, str, str, str], list[Shown]] = {}
     for each in shown:
         for case in _telling(each):
             key = (case.verdict, each.cell.lab, case.name, case.bug, reason_in(case.message))
@@ -214,31 +216,31 @@ def _findings(shown: list[Shown]) -> list[Finding]:
         Finding(lab, name, verdict, bug, reason, tuple(cells))
         for (verdict, lab, name, bug, reason), cells in found.items()
     ]
-    return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.verdict))
+    return sorted(findings, key=lambda finding: OUTCOMES.index(finding.verdict))
 
 
 def _telling(each: Shown) -> Iterator[Case]:
-    """The cases of a cell that go into the findings."""
+    """Yield the cases of a cell for the findings."""
     if each.result is None:
         return
-    if each.verdict == "error" and each.result.error:
-        yield Case(name="the lab", verdict="error", seconds=0.0, message=each.result.error)
-    yield from (case for case in each.result.cases if case.verdict not in _FINE)
+    if each.verdict == Outcome.ERROR and each.result.error:
+        yield Case(name="the lab", verdict=Outcome.ERROR, seconds=0.0, message=each.result.error)
+    yield from (case for case in each.result.cases if case.verdict not in FINE)
 
 
 def _releases(shown: list[Shown]) -> Mapping[str, str]:
-    """What ``uname -r`` says of each kernel whose name does not say it."""
+    """Releases (``uname -r``) of the kernels whose names do not tell them."""
     found = {each.cell.kernel: each.result.versions.get("kernel", "") for each in shown if each.result}
     return {name: release for name, release in found.items() if release not in name}
 
 
 def short(name: str) -> str:
-    """The name of a lab or a kernel; of a path its last part."""
+    """Name of a lab or kernel; the last part of a path."""
     return f"…/{Path(name).name}" if "/" in name else name
 
 
 def reason_in(message: str) -> str:
-    """The line of ``message`` that says why. Of what pytest prints it is the first that begins with E."""
+    """Line of ``message`` with the reason: the first that begins with E in a traceback of pytest."""
     lines = message.strip().splitlines() or [""]
     said = next((line[1:].strip() for line in lines if line.startswith("E ")), lines[0])
     return re.sub(r"^lvslab\.errors\.\w+: ", "", said)
@@ -249,7 +251,7 @@ def _count(shown: list[Shown], verdict: str) -> int:
 
 
 def _took(run: Run) -> str:
-    """How long the run took, "" where it has no end or says its times in some other way."""
+    """Duration of the run in words, "" if it has not ended or its times cannot be read."""
     try:
         seconds = (datetime.fromisoformat(run.ended) - datetime.fromisoformat(run.begun)).total_seconds()
     except (ValueError, TypeError):
@@ -259,5 +261,5 @@ def _took(run: Run) -> str:
 
 
 def size(count: int) -> str:
-    """A number of bytes for people."""
+    """Format a number of bytes for people."""
     return f"{count} B" if count < 1 << 10 else f"{count / (1 << 10):.0f} KiB"

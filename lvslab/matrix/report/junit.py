@@ -5,15 +5,16 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element, SubElement
 
 from lvslab.check.pytest_plugin.figures import MEASURED
-from lvslab.matrix.results import Case, Cell, Result, Run, Verdict
+from lvslab.matrix.results import Case, Cell, Result, Run
+from lvslab.outcome import Outcome
 from lvslab.report import junit
 
-_OUTCOMES: dict[Verdict, str] = {
-    "error": "error",
-    "failed": "failure",
-    "unexpectedly passed": "failure",
-    "expected failure": "skipped",
-    "skipped": "skipped",
+_OUTCOMES: dict[Outcome, str] = {
+    Outcome.ERROR: "error",
+    Outcome.FAILED: "failure",
+    Outcome.UNEXPECTEDLY_PASSED: "failure",
+    Outcome.EXPECTED_FAILURE: "skipped",
+    Outcome.SKIPPED: "skipped",
 }
 """What each verdict is in JUnit's terms, which has no more; the verdict itself is the type."""
 
@@ -49,7 +50,7 @@ def _suite(run: Run, result: Result) -> Element:
     about |= {f"machine-{name}": value for name, value in run.machine.items()}
     about |= {f"{MEASURED}{name}": figure for name, figure in result.measured.items()}
     junit.add_properties(suite, about)
-    if result.verdict == "error" or not result.cases:
+    if result.verdict is Outcome.ERROR or not result.cases:
         case = Case(name="lab", verdict=result.verdict, seconds=0.0, message=result.error)
         suite.append(_case(cell, case))
     for case in result.cases:

@@ -9,9 +9,10 @@ import pytest
 
 from lvslab.apply.runner import NodeShell, UnexpectedEnd, apply_steps
 from lvslab.apply.shell import CommandTimeout, ConnectionLost, ShellResult
-from lvslab.apply.transcript import Entry, Transcript, read
+from lvslab.apply.transcript import StepRecord, Transcript, records
 from lvslab.boot.status import Summary
 from lvslab.errors import BootError, LvsLabError, StepFailed
+from lvslab.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Cluster:
 @dataclass
 class Run:
     path: Path
-    reported: list[Entry] = field(default_factory=list)
+    reported: list[StepRecord] = field(default_factory=list)
 
     def __call__(
         self,
@@ -83,9 +84,9 @@ class Run:
         with Transcript(self.path) as transcript:
             return apply_steps(steps, cluster.open_shell, transcript, versions, self.report)
 
-    def report(self, entry: Entry) -> None:
+    def report(self, entry: StepRecord) -> None:
         # Whoever hears of a step can already read of it in the transcript.
-        assert read(self.path)[-1] == entry
+        assert records(self.path)[-1] == entry
         self.reported.append(entry)
 
 
@@ -112,11 +113,11 @@ def test_each_node_has_one_shell_for_all_its_steps_in_the_order_of_the_howto(run
         "close director",
     ]
     assert [(entry.number, entry.node, entry.line, entry.outcome) for entry in run.reported] == [
-        (1, "director", 31, "ok"),
-        (2, "rs1", 32, "ok"),
-        (3, "director", 33, "ok"),
+        (1, "director", 31, Outcome.PASSED),
+        (2, "rs1", 32, Outcome.PASSED),
+        (3, "director", 33, Outcome.PASSED),
     ]
-    assert read(run.path) == run.reported
+    assert records(run.path) == run.reported
     assert run.reported[0].started.endswith("+00:00")
     assert run.reported[0].seconds == 0.25
 
@@ -124,7 +125,7 @@ def test_each_node_has_one_shell_for_all_its_steps_in_the_order_of_the_howto(run
 def test_a_status_that_the_howto_expects_is_ok(run: Run) -> None:
     cluster = Cluster({"false": ShellResult("", 1, 0.1)})
     assert run(cluster, Step(1, "false", exit=1)) == Summary(1, 1, 0, 0)
-    assert (run.reported[0].outcome, run.reported[0].reason) == ("ok", "")
+    assert (run.reported[0].outcome, run.reported[0].reason) == (Outcome.PASSED, "")
 
 
 def test_an_unexpected_failure_stops_the_run_and_shows_the_step(run: Run) -> None:
@@ -143,7 +144,7 @@ def test_an_unexpected_failure_stops_the_run_and_shows_the_step(run: Run) -> Non
     assert "./run lab.transcript" in (caught.value.hint or "")
     assert caught.value.exit_code == 5
     assert caught.value.summary == Summary(total=3, taken=2, failed=1, expected_failures=0)
-    assert caught.value.entry == read(run.path)[-1] == run.reported[-1]
+    assert caught.value.record == records(run.path)[-1] == run.reported[-1]
     assert (run.reported[-1].outcome, run.reported[-1].status) == ("failed", 2)
     assert cluster.log[-1] == "close director"
     assert not any("never" in line for line in cluster.log)
@@ -155,14 +156,14 @@ def test_of_a_long_output_the_message_has_the_end(run: Run) -> None:
         run(cluster, Step(1, "a"))
     assert "line 99" in caught.value.message
     assert "line 79\n" not in caught.value.message
-    assert "line 0\n" in read(run.path)[0].output
+    assert "line 0\n" in records(run.path)[0].output
 
 
 def test_a_known_failure_is_counted_and_the_run_goes_on(run: Run) -> None:
     cluster = Cluster({NAT_DROP.command: REFUSED})
     assert run(cluster, Step(1, "a"), NAT_DROP, Step(3, "c")) == Summary(3, 3, 0, 1)
     assert (run.reported[1].outcome, run.reported[1].reason, run.reported[1].status) == (
-        "expected failure",
+        Outcome.EXPECTED_FAILURE,
         "nat is not for filtering",
         2,
     )
@@ -234,7 +235,7 @@ def test_a_shell_that_ended_with_the_step_is_said(run: Run) -> None:
 def test_an_interrupt_leaves_the_step_in_the_transcript(run: Run) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(Cluster({"a": KeyboardInterrupt()}), Step(1, "a"))
-    assert (read(run.path)[0].outcome, read(run.path)[0].reason) == ("failed", "interrupted")
+    assert (records(run.path)[0].outcome, records(run.path)[0].reason) == ("failed", "interrupted")
 
 
 def test_a_node_that_cannot_be_reached_takes_no_step(run: Run) -> None:
@@ -243,4 +244,4 @@ def test_a_node_that_cannot_be_reached_takes_no_step(run: Run) -> None:
 
     with Transcript(run.path) as transcript, pytest.raises(LvsLabError, match="director does not answer"):
         apply_steps([Step(1, "a")], open_shell, transcript, {}, run.report)
-    assert read(run.path) == []
+    assert records(run.path) == []

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.apply.transcript import Entry, Transcript, read, render
+from lvslab.apply.transcript import StepRecord, Transcript, records, render
 from lvslab.errors import LvsLabError, StateError
+from lvslab.outcome import Outcome
 
-ENTRY = Entry(
+ENTRY = StepRecord(
     number=4,
     node="director",
     line=34,
@@ -18,28 +19,28 @@ ENTRY = Entry(
     status=0,
     seconds=0.0214,
     started="2024-05-01T10:00:00.000+00:00",
-    outcome="ok",
+    outcome=Outcome.PASSED,
 )
 
 
-def write(path: Path, *entries: Entry) -> None:
+def write(path: Path, *entries: StepRecord) -> None:
     with Transcript(path) as transcript:
         for entry in entries:
             transcript.append(entry)
 
 
 def test_what_is_written_is_read_again_in_order(tmp_path: Path) -> None:
-    odd = replace(ENTRY, number=5, output="caf\u00e9 \ufffd\n\x1b[2J", status=None, outcome="failed")
+    odd = replace(ENTRY, number=5, output="caf\u00e9 \ufffd\n\x1b[2J", status=None, outcome=Outcome.FAILED)
     write(tmp_path / "run" / "transcript.jsonl", ENTRY)
     write(tmp_path / "run" / "transcript.jsonl", odd)
-    assert read(tmp_path / "run" / "transcript.jsonl") == [ENTRY, odd]
+    assert records(tmp_path / "run" / "transcript.jsonl") == [ENTRY, odd]
 
 
 def test_an_entry_is_in_the_file_before_the_file_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "transcript"
     with Transcript(path) as transcript:
         transcript.append(ENTRY)
-        assert path.read_text() == json.dumps(asdict(ENTRY)) + "\n"
+        assert path.read_text() == json.dumps(asdict(ENTRY) | {"outcome": "ok"}) + "\n"
 
 
 @pytest.mark.parametrize("kept", [1, 20, -1])
@@ -50,7 +51,7 @@ def test_a_torn_last_line_is_passed_over_and_then_replaced(tmp_path: Path, kept:
     whole = path.read_bytes()
     torn_at = len(whole) - 1 if kept < 0 else whole.index(b"\n") + 1 + kept
     path.write_bytes(whole[:torn_at])
-    assert read(path) == [ENTRY]
+    assert records(path) == [ENTRY]
     write(path, second)
     assert path.read_bytes() == whole
 
@@ -63,16 +64,16 @@ def test_a_whole_line_that_is_no_entry_is_named(tmp_path: Path, line: str) -> No
     write(path, ENTRY)
     path.write_bytes(path.read_bytes() + line.encode() + b"\n")
     with pytest.raises(LvsLabError, match=r"transcript:2: not an entry"):
-        read(path)
+        records(path)
 
 
 def test_no_transcript_is_a_state_not_a_traceback(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="does not exist"):
-        read(tmp_path / "none")
+        records(tmp_path / "none")
 
 
 def test_it_reads_like_a_terminal() -> None:
-    refused = Entry(
+    refused = StepRecord(
         number=5,
         node="director",
         line=40,
@@ -81,7 +82,7 @@ def test_it_reads_like_a_terminal() -> None:
         status=2,
         seconds=1.5,
         started=ENTRY.started,
-        outcome="expected failure",
+        outcome=Outcome.EXPECTED_FAILURE,
         reason="nat takes no DROP since 1.4.3",
     )
     assert render([ENTRY, refused], colour=False) == (
@@ -99,7 +100,7 @@ def test_it_reads_like_a_terminal() -> None:
 
 
 def test_a_step_without_output_or_status() -> None:
-    lost = replace(ENTRY, output="", status=None, outcome="failed", reason="did not end within 30 s")
+    lost = replace(ENTRY, output="", status=None, outcome=Outcome.FAILED, reason="did not end within 30 s")
     assert render([lost], colour=False).splitlines()[1:] == [
         "  [step 4, howto.md:34, no status, 0.021 s]",
         "  [failed: did not end within 30 s]",
@@ -107,7 +108,7 @@ def test_a_step_without_output_or_status() -> None:
 
 
 def test_colours_are_all_that_colour_adds() -> None:
-    failed = replace(ENTRY, outcome="failed", reason="status 1")
+    failed = replace(ENTRY, outcome=Outcome.FAILED, reason="status 1")
     coloured = render([ENTRY, failed], colour=True)
     assert "\x1b[31m  [failed: status 1]\x1b[0m" in coloured
     for escape in ("\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[33m"):

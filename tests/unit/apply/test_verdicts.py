@@ -10,9 +10,10 @@ import pytest
 from lvslab.apply import howto
 from lvslab.apply.runner import NodeShell
 from lvslab.apply.shell import CommandTimeout, ConnectionLost, ShellResult
-from lvslab.apply.transcript import Transcript, read
-from lvslab.apply.verdicts import Judged, judge_steps, not_run
+from lvslab.apply.transcript import Transcript, records
+from lvslab.apply.verdicts import StepVerdict, judge_steps, not_run
 from lvslab.errors import BootError, StepFailed
+from lvslab.outcome import STEPS, Outcome
 
 OK = ShellResult("", 0, 0.25)
 
@@ -25,7 +26,7 @@ class Nodes:
     answers: Mapping[str, ShellResult | BaseException] = field(default_factory=dict)
     unreachable: tuple[str, ...] = ()
     log: list[str] = field(default_factory=list)
-    reported: list[Judged] = field(default_factory=list)
+    reported: list[StepVerdict] = field(default_factory=list)
 
     def open_shell(self, node: str) -> AbstractContextManager[NodeShell]:
         run: Callable[[str, str], ShellResult] = self._run
@@ -70,7 +71,7 @@ class Nodes:
         with Transcript(self.path) as transcript:
             judged = judge_steps(steps, self.open_shell, transcript, versions, self.reported.append)
         assert self.reported == [*judged]
-        return [found.verdict + ("?" if found.doubtful else "") for found in judged]
+        return [STEPS.word(found.verdict) + ("?" if found.doubtful else "") for found in judged]
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_steps_behind_one_that_failed_are_taken_and_doubtful(nodes: Nodes) -> No
     assert [found.doubtful for found in nodes.reported] == [None, None, 2, 2, 2]
     assert nodes.reported[1].reason == "ended with status 2, and status 0 was expected"
     assert nodes.reported[1].output == "no such thing\n"
-    assert [entry.number for entry in read(nodes.path)] == [1, 2, 3, 4, 5]
+    assert [entry.number for entry in records(nodes.path)] == [1, 2, 3, 4, 5]
 
 
 def test_a_known_failure_is_expected_on_its_versions_alone(nodes: Nodes, tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_where_a_nodes_shell_has_gone_its_further_steps_are_not_run(
     assert [found.reason for found in nodes.reported[1:3]] == [why, why]
     assert nodes.reported[3].doubtful == (1 if verdict == "failed" else 2)
     # The transcript has what was typed.
-    assert [entry.number for entry in read(nodes.path)] == [1, 4]
+    assert [entry.number for entry in records(nodes.path)] == [1, 4]
     assert not [line for line in nodes.log if line in ("director: b", "director: c")]
 
 
@@ -159,8 +160,8 @@ def test_an_interrupt_ends_it_and_is_in_the_transcript(nodes: Nodes) -> None:
     nodes.answers = {"a": KeyboardInterrupt()}
     with pytest.raises(KeyboardInterrupt):
         nodes(step(1, "a"), step(2, "b"))
-    assert [entry.reason for entry in read(nodes.path)] == ["interrupted"]
+    assert [entry.reason for entry in records(nodes.path)] == ["interrupted"]
 
 
 def test_what_was_not_run_has_nothing_but_a_reason() -> None:
-    assert not_run(step(2, "b"), "why") == Judged(2, "director", 20, "b", "not run", "why")
+    assert not_run(step(2, "b"), "why") == StepVerdict(2, "director", 20, "b", Outcome.NOT_RUN, "why")

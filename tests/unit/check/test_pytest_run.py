@@ -7,6 +7,7 @@ import pytest
 
 from lvslab.check import pytest_run
 from lvslab.check.pytest_run import Case, Checked
+from lvslab.outcome import Outcome
 
 JUNIT = """<?xml version="1.0" encoding="utf-8"?>
 <testsuites><testsuite name="pytest" tests="5">
@@ -22,12 +23,12 @@ JUNIT = """<?xml version="1.0" encoding="utf-8"?>
 
 def test_cases_of_a_report(tmp_path: Path) -> None:
     (tmp_path / "junit.xml").write_text(JUNIT)
-    assert list(pytest_run.read("a", tmp_path / "junit.xml", 1).cases) == [
-        Case("test_good", "passed", 0.25, ""),
-        Case("test_bad", "failed", 1.0, "rs1 never answered\n  is it up?"),
-        Case("test_ugly", "error", 0.0, "only a message"),
-        Case("test_no", "skipped", 0.0, "no root"),
-        Case("test_words", "passed", 0.0, ""),
+    assert list(pytest_run.from_junit("a", tmp_path / "junit.xml", 1).cases) == [
+        Case("test_good", Outcome.PASSED, 0.25, ""),
+        Case("test_bad", Outcome.FAILED, 1.0, "rs1 never answered\n  is it up?"),
+        Case("test_ugly", Outcome.ERROR, 0.0, "only a message"),
+        Case("test_no", Outcome.SKIPPED, 0.0, "no root"),
+        Case("test_words", Outcome.PASSED, 0.0, ""),
     ]
 
 
@@ -37,7 +38,7 @@ def test_a_check_is_fine_only_where_pytest_says_so(status: int, exit_code: int) 
 
 
 def test_a_check_as_json_has_every_count() -> None:
-    case = Case("test_bad", "failed", 1.0, "why")
+    case = Case("test_bad", Outcome.FAILED, 1.0, "why")
     found = Checked("a", "/junit.xml", (case,), 1, {"visits that fail": "6 of 18"})
     document = json.loads(json.dumps(found.as_json()))
     assert document == {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from lvslab import paths
-from lvslab.apply.verdicts import Judged
+from lvslab.apply.verdicts import StepVerdict
 from lvslab.check.pytest_run import Case, Checked
 from lvslab.errors import LabFileError, StateError, UsageError
 from lvslab.howto import claims as review
@@ -19,6 +21,8 @@ from lvslab.howto import record
 from lvslab.howto.claims import Check, Claims, Recorded
 from lvslab.howto.results import OnKernel, Verified
 from lvslab.howto.verify import Listeners
+from lvslab.outcome import CLAIMS as WORDS
+from lvslab.outcome import Outcome
 
 CLAIMS = """
 [[group]]
@@ -133,7 +137,9 @@ def recorded() -> Recorded:
 def verdicts(claims: Claims, recorded: Recorded, says: str) -> list[str]:
     (claim,) = (claim for claim in claims.claims if claim.says == says)
     return [
-        review.holds(claim, group, kernel, recorded) for group in claims.groups for kernel in group.kernels
+        WORDS.word(review.holds(claim, group, kernel, recorded))
+        for group in claims.groups
+        for kernel in group.kernels
     ]
 
 
@@ -151,7 +157,7 @@ def test_steps_that_speak_against_it_and_a_check(claims: Claims, recorded: Recor
     [("passed", "yes"), ("failed", "no"), ("error", "no"), ("skipped", "yes"), ("", "yes")],
 )
 def test_what_a_check_says_beside_steps(claims: Claims, outcome: str, wanted: str) -> None:
-    checks = {"web": {"2.4": {"tests": {"test_it": outcome}}}}
+    checks = {"web": {"2.4": {"tests": {"test_it": outcome} if outcome else {}}}}
     assert verdicts(claims, Recorded({**RESULTS, "checks": checks}, {"probe": PROBE}), "It is needed.")[
         0
     ] == (wanted)
@@ -164,10 +170,10 @@ def test_what_a_check_says_beside_steps(claims: Claims, outcome: str, wanted: st
         ({"a": "passed", "b": "skipped"}, "passed", "skipped"),
         ({"a": "failed", "b": "passed"}, "failed", "passed"),
         ({"a": "skipped", "b": "skipped"}, "skipped", "skipped"),
-        ({"a": "passed"}, "passed", ""),
+        ({"a": "passed"}, "passed", None),
     ],
 )
-def test_a_check_with_parameters(outcomes: dict[str, str], all_of_it: str, one_of_it: str) -> None:
+def test_a_check_with_parameters(outcomes: dict[str, str], all_of_it: str, one_of_it: str | None) -> None:
     tests = {f"test_it[{parameter}]": outcome for parameter, outcome in outcomes.items()}
     checks = {"web": {"2.4": {"tests": {**tests, "test_it_too": "error"}}}}
     found = Recorded({**RESULTS, "checks": checks}, {})
@@ -271,16 +277,37 @@ def test_a_wrong_file_of_claims(tmp_path: Path, old: str, new: str, said: str) -
     assert said in str(caught.value)
 
 
+def wrong_references(claims: Claims, texts: Mapping[str, str], tests: Mapping[str, str]) -> Iterator[str]:
+    """Yield the references of ``claims`` to headings, tests, sections, groups and kernels that do not exist.
+
+    ``texts`` are the how-tos, ``tests`` the test modules of labs as text, by name.
+    """
+    for claim in claims.claims:
+        if claim.section not in claims.sections:
+            yield f"no section {claim.section}: {claim.says}"
+        for step in claim.steps:
+            if step.howto not in texts or not review.under(texts[step.howto], step.heading):
+                yield f"no heading {step.heading!r} in {step.howto}.md"
+        for check in claim.checks:
+            if not re.search(rf"^def {re.escape(check.function)}\(", tests.get(check.lab, ""), re.MULTILINE):
+                yield f"no test {check.test} in the lab {check.lab}"
+        names = [*claims.kernels, *(group.name for group in claims.groups)]
+        read = claim.reading.holds if claim.reading is not None else {}
+        for name in (*read, *claim.about, *claim.untried):
+            if name not in names:
+                yield f"no group or kernel {name!r}: {claim.says}"
+
+
 def test_references_that_lead_nowhere(claims: Claims, tmp_path: Path) -> None:
     tests = {"web": "def test_it(lab):\n"}
-    assert [*review.wrong_references(claims, {"probe": PROBE}, tests)] == []
+    assert [*wrong_references(claims, {"probe": PROBE}, tests)] == []
     text = CLAIMS.replace('about = ["old"]', 'about = ["odl"]')
     (tmp_path / "claims.toml").write_text(text)
     misspelt = review.read_claims(tmp_path / "claims.toml")
-    found = review.wrong_references(misspelt, {"probe": PROBE}, tests)
+    found = wrong_references(misspelt, {"probe": PROBE}, tests)
     assert [*found] == ["no group or kernel 'odl': The old one is bad."]
     broken = PROBE.replace("## Without it", "## Without")
-    assert [*review.wrong_references(claims, {"probe": broken}, {})] == [
+    assert [*wrong_references(claims, {"probe": broken}, {})] == [
         "no heading 'Without it' in probe.md",
         "no test test_it in the lab web",
         "no test test_it in the lab web",
@@ -304,9 +331,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def verified(file: str, *, kernels: tuple[str, ...], listeners: Listeners) -> Verified:
     steps = (
-        Judged(1, "director", 6, "true", "ok"),
-        Judged(2, "director", 10, "works", "ok"),
-        Judged(3, "client", 16, "without", "ok"),
+        StepVerdict(1, "director", 6, "true", Outcome.PASSED),
+        StepVerdict(2, "director", 10, "works", Outcome.PASSED),
+        StepVerdict(3, "client", 16, "without", Outcome.PASSED),
     )
     versions = {"kernel": "2.4.37"}
     return Verified(file, "web", (), tuple(OnKernel(k, versions, "tcg", "", 1.0, steps) for k in kernels))
@@ -319,7 +346,10 @@ class Up:
 class Done:
     up = Up()
     checked = Checked(
-        "x", "junit.xml", (Case("test_it", "passed", 1.0, ""), Case("test_else", "failed", 1, "")), 1
+        "x",
+        "junit.xml",
+        (Case("test_it", Outcome.PASSED, 1.0, ""), Case("test_else", Outcome.FAILED, 1, "")),
+        1,
     )
 
 
@@ -380,7 +410,7 @@ def test_the_claims_refer_to_what_is_there(real: Claims) -> None:
     texts = record.recorded(real).texts
     modules = {lab: [*(paths.labs() / lab).glob("test_*.py")] for lab in real.labs}
     tests = {lab: "\n".join(file.read_text() for file in files) for lab, files in modules.items()}
-    assert [*review.wrong_references(real, texts, tests)] == []
+    assert [*wrong_references(real, texts, tests)] == []
 
 
 def test_the_page_is_what_is_made_of_claims_and_results(real: Claims) -> None:

@@ -15,7 +15,7 @@ from invoke import Collection
 
 from lvslab import paths
 from lvslab.apply.shell import ShellResult
-from lvslab.apply.verdicts import Judged
+from lvslab.apply.verdicts import StepVerdict
 from lvslab.cli.command_line import names_in
 from lvslab.cli.program import LabProgram
 from lvslab.cli.tasks import howto as tasks
@@ -26,6 +26,7 @@ from lvslab.howto import verify as howto_verify
 from lvslab.howto.results import OnKernel, Verified
 from lvslab.howto.verify import Listeners, verify
 from lvslab.lab.directors import DirectorSpec
+from lvslab.outcome import STEPS, Outcome
 
 LAB = """
 title: for a test
@@ -133,7 +134,7 @@ def known(name: str) -> None:
 
 
 def verdicts(run: OnKernel) -> list[str]:
-    return [step.verdict + ("?" if step.doubtful else "") for step in run.steps]
+    return [STEPS.word(step.verdict) + ("?" if step.doubtful else "") for step in run.steps]
 
 
 def test_a_how_to_on_the_kernel_of_its_lab(own: Path, labs: Labs) -> None:
@@ -152,7 +153,7 @@ def test_a_how_to_on_the_kernel_of_its_lab(own: Path, labs: Labs) -> None:
 
 def test_kernels_come_one_after_the_other_and_all_are_heard_of(own: Path, labs: Labs) -> None:
     heard: list[Any] = []
-    listeners = Listeners(kernel=heard.append, step=lambda step: heard.append(step.verdict))
+    listeners = Listeners(kernel=heard.append, step=lambda step: heard.append(STEPS.word(step.verdict)))
     result = verify(str(own), kernels=["debian-6.12", "2.4.37.11"], listeners=listeners)
     assert labs.ended == ["debian-6.12", "2.4.37.11"]
     assert heard == ["debian-6.12", "expected failure", "ok", "ok", "2.4.37.11", "ok", "failed", "ok"]
@@ -181,7 +182,7 @@ def verify_all(own: Path, labs: Labs, *kernels: str) -> Verified:
 
 
 def test_a_step_that_was_not_run_is_no_success() -> None:
-    lost = Judged(1, "director", 3, "a", "not run", "no login on director: it hangs")
+    lost = StepVerdict(1, "director", 3, "a", Outcome.NOT_RUN, "no login on director: it hangs")
     assert OnKernel("", {}, "tcg", "", 0.0, (lost,)).exit_code == 4
 
 

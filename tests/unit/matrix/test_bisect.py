@@ -12,12 +12,13 @@ from lvslab.cli.text import kernel
 from lvslab.errors import BuildError, CheckFailed, UsageError
 from lvslab.kernel import supplied
 from lvslab.matrix import bisect, cell
-from lvslab.matrix.results import Case, Cell, Result, Verdict, verdict_of
+from lvslab.matrix.results import Case, Cell, Result
+from lvslab.outcome import TRIALS, Outcome, worst
 
 OWN = Cell(lab="web-nat", kernel="6.1")
 
 
-def result(*verdicts: Verdict, howto: Verdict = "passed", error: str = "", lab: str = "web-nat") -> Result:
+def result(*verdicts: str, howto: str = "passed", error: str = "", lab: str = "web-nat") -> Result:
     """What came of a lab whose checks, called a, b and so on, came to ``verdicts``."""
     told = {"skipped": "skipped for a reason", "failed": "it\nfailed", "expected failure": "known bug x: it"}
     cases = (
@@ -33,7 +34,7 @@ def result(*verdicts: Verdict, howto: Verdict = "passed", error: str = "", lab: 
             for number, verdict in enumerate(verdicts)
         ),
     )
-    whole: Verdict = "error" if error else verdict_of(case.verdict for case in cases)
+    whole: str = "error" if error else worst(case.verdict for case in cases)
     return Result(cell=Cell(lab=lab, kernel="6.1"), verdict=whole, cases=cases, error=error, seconds=2.5)
 
 
@@ -74,7 +75,7 @@ def result(*verdicts: Verdict, howto: Verdict = "passed", error: str = "", lab: 
     ],
 )
 def test_the_answer(results: list[Result], options: dict[str, Any], answer: str, why: str) -> None:
-    assert bisect.answer_of(results, **options) == (answer, why)
+    assert bisect.judge(results, **options) == (TRIALS.outcome(answer), why)
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_a_command_line_that_cannot_be_read_stops_git_bisect(capsys: pytest.Capt
 
 def test_what_is_printed() -> None:
     results = (result("passed", "expected failure", "failed"), result("passed", lab="many"))
-    found = bisect.Trial("bad", "1 check failed", "Linux 6.1, bzImage", results, "/evidence")
+    found = bisect.Trial(Outcome.FAILED, "1 check failed", "Linux 6.1, bzImage", results, "/evidence")
     assert kernel.tried(found).splitlines() == [
         "Linux 6.1, bzImage",
         "  expected failure (x): web-nat: b",

@@ -24,7 +24,8 @@ from lvslab.errors import (
 )
 from lvslab.matrix import cell as cells
 from lvslab.matrix.cell import judged
-from lvslab.matrix.results import Cell, Verdict
+from lvslab.matrix.results import Cell
+from lvslab.outcome import PYTEST
 
 CELL = Cell(lab="web-nat", kernel="2.6.18")
 
@@ -52,8 +53,8 @@ CELL = Cell(lab="web-nat", kernel="2.6.18")
         ("xpassed", None, "[XPASS(strict)] known bug a-bug: it counts wrong", "unexpectedly passed"),
     ],
 )
-def test_verdicts(outcome: str, family: type[LvsLabError] | None, message: str, verdict: Verdict) -> None:
-    found = judged(Case("test_x", outcome, 1.5, message, family=family))
+def test_verdicts(outcome: str, family: type[LvsLabError] | None, message: str, verdict: str) -> None:
+    found = judged(Case("test_x", PYTEST.outcome(outcome), 1.5, message, family=family))
     assert (found.verdict, found.name, found.seconds, found.message) == (verdict, "test_x", 1.5, message)
 
 
@@ -83,7 +84,7 @@ def test_it(it):
     ],
 )
 def test_a_fixture_that_fails_is_judged_by_the_family_of_its_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, verdict: Verdict, attempts: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, verdict: str, attempts: int
 ) -> None:
     """A subclass of CheckFailed is a failure like itself, and is not tried again."""
     lab = tmp_path / "lab"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from lvslab.check.pytest_run import Case, Checked
 from lvslab.cli.text import lab
 from lvslab.commands import Up, Verified
+from lvslab.outcome import Outcome
 
 NODES = {
     "director": {
@@ -151,7 +152,10 @@ def test_ended() -> None:
 
 
 def test_verified() -> None:
-    cases = (Case("test_table", "passed", 0.123, ""), Case("test_turns", "failed", 1.0, "wrong\n  see"))
+    cases = (
+        Case("test_table", Outcome.PASSED, 0.123, ""),
+        Case("test_turns", Outcome.FAILED, 1.0, "wrong\n  see"),
+    )
     figures = {"visits that fail": "6 of 18", "longest": "1.03 s"}
     text = lab.verified(Verified(UP, Checked("a", "/junit.xml", cases, 1, figures)))
     assert "  test_table  passed   0.12\n  test_turns  failed   1.00\n" in text

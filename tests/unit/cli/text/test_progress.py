@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from lvslab.apply.transcript import Entry
+from lvslab.apply.transcript import StepRecord
 from lvslab.boot.events import AcceleratorChosen, PhaseBegun, PhaseEnded, Ready
 from lvslab.cli.text.progress import Progress
+from lvslab.outcome import STEPS
 
 
-def entry(outcome: str, reason: str = "") -> Entry:
-    return Entry(1, "director", 3, "ipvsadm -C", "", 0, 0.1, "now", outcome, reason)  # type: ignore[arg-type]
+def entry(outcome: str, reason: str = "") -> StepRecord:
+    return StepRecord(1, "director", 3, "ipvsadm -C", "", 0, 0.1, "now", STEPS.outcome(outcome), reason)
 
 
 class Terminal(io.StringIO):

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvslab.apply.transcript import Entry, Transcript, printable
+from lvslab.apply.transcript import StepRecord, Transcript, printable
 from lvslab.errors import UsageError
 from lvslab.matrix import reading, results
 from lvslab.matrix.reading import Kept
 from lvslab.matrix.report import excerpts, writer
 from lvslab.matrix.report import html as report
 from lvslab.matrix.report import junit as matrix_junit
-from lvslab.matrix.results import WORST_FIRST, Case, Cell, Result, Run, verdict_of
+from lvslab.matrix.results import OUTCOMES, Case, Cell, Result, Run
+from lvslab.outcome import Outcome, worst
 from lvslab.paths import PROJECT
 
 VOID = {"meta", "link", "input"}
@@ -99,7 +100,7 @@ class Page(HTMLParser):
 
 
 def result(cell: Cell, *cases: Case, **more: object) -> Result:
-    verdict = verdict_of(case.verdict for case in cases)
+    verdict = worst(case.verdict for case in cases)
     return Result.model_validate({"cell": cell, "verdict": verdict, "cases": cases, **more})
 
 
@@ -127,7 +128,9 @@ def kept(tmp_path: Path) -> Kept:
     (evidence / "tests").mkdir(parents=True)
     with Transcript(evidence / "transcript.jsonl") as transcript:
         lines = "".join(f"line {number} of </pre><script>\n" for number in range(100))
-        transcript.append(Entry(1, "director", 9, "cat 'big'", lines, 1, 0.1, "", "expected failure", "so"))
+        transcript.append(
+            StepRecord(1, "director", 9, "cat 'big'", lines, 1, 0.1, "", Outcome.EXPECTED_FAILURE, "so")
+        )
     (evidence / "console-director.log").write_bytes(b"".join(b"boot %d\r\n" % n for n in range(30_000)))
     (evidence / "tests/director.pcapng").write_bytes(b"packets")
     (evidence / "long.pcapng").write_bytes(bytes(100_000))
@@ -170,7 +173,7 @@ def test_the_matrix_tells_verdicts_by_sign_and_by_word(kept: Kept) -> None:
 
 
 def test_every_verdict_has_its_sign_its_meaning_and_its_colours() -> None:
-    verdicts = [*WORST_FIRST, report.NOT_DONE]
+    verdicts = [*OUTCOMES, report.NOT_DONE]
     assert list(report.SIGNS) == list(report.MEANINGS) == verdicts
     assert len({*report.SIGNS.values()}) == len(verdicts)
     style = (PROJECT / "lvslab/matrix/report/report.css").read_text()
@@ -245,10 +248,10 @@ def test_evidence_that_cannot_be_read_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "cell").mkdir()
     (tmp_path / "cell/transcript.jsonl").write_text("{}\n")
     (tmp_path / "cell/link.log").symlink_to("/etc/hostname")
-    found = excerpts.read(tmp_path, "cell", console_lines=5, embed=0)
+    found = excerpts.collect(tmp_path, "cell", console_lines=5, embed=0)
     assert "not an entry of a transcript" in found.steps_left_out
     assert [file.name for file in found.files] == ["transcript.jsonl"]
-    assert "not there any more" in excerpts.read(tmp_path, "gone", console_lines=5, embed=0).missing
+    assert "not there any more" in excerpts.collect(tmp_path, "gone", console_lines=5, embed=0).missing
 
 
 def test_long_lines_and_texts() -> None:
@@ -325,13 +328,13 @@ TEXT = st.one_of(
 CELLS = st.builds(Cell, lab=TEXT, kernel=TEXT, ipvsadm=TEXT)
 SECONDS = st.floats(0, 1e6)
 CASES = st.builds(
-    Case, name=TEXT, verdict=st.sampled_from(WORST_FIRST), seconds=SECONDS, message=TEXT, bug=TEXT
+    Case, name=TEXT, verdict=st.sampled_from(OUTCOMES), seconds=SECONDS, message=TEXT, bug=TEXT
 )
 WORDS = st.dictionaries(TEXT, TEXT, max_size=3)
 RESULTS = st.builds(
     Result,
     cell=CELLS,
-    verdict=st.sampled_from(WORST_FIRST),
+    verdict=st.sampled_from(OUTCOMES),
     cases=st.lists(CASES, max_size=3).map(tuple),
     error=TEXT,
     flaky=st.booleans(),
