@@ -1,1 +1,1 @@
-"""The same labs on many kernels and versions of ipvsadm: cells, who runs them where, and reports of them."""
+"""Matrices: the same labs on many kernels and versions of ipvsadm, run by workers and reported."""

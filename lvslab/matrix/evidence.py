@@ -1,4 +1,4 @@
-"""Evidence of a cell as it travels: one archive of the files in its folder."""
+"""Evidence of a cell as one archive, to be sent between machines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def packed(folder: Path) -> bytes:
-    """The regular files in ``folder`` as a compressed tar archive."""
+    """Pack the regular files in ``folder`` into a compressed tar archive."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as archive:
         for file in sorted(folder.rglob("*")):
@@ -18,7 +18,7 @@ def packed(folder: Path) -> bytes:
 
 
 def unpack(content: bytes, folder: Path) -> None:
-    """Put the regular files of such an archive into ``folder``, and none of them anywhere else."""
+    """Extract the regular files of such an archive into ``folder``, and none outside of it."""
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         for member in archive:
             path = (folder / member.name).resolve()

@@ -1,7 +1,7 @@
-"""The folder of a run: what is done stays done, however the run ends.
+"""Folder of a run, which keeps each result, however the run ends.
 
-``results.json`` is the `Run` as it is at the moment. ``cells/KEY/`` has a cell's evidence, and its result in
-``result.json``; such a folder appears at once or not at all, and is what counts when a run goes on.
+``results.json`` is the present state of the `Run`. ``cells/KEY/`` has a cell's evidence, and its result in
+``result.json``. Such a folder appears complete or not at all; when a run is resumed, these folders count.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ CELLS = "cells"
 RESULT = "result.json"
 LATEST = "latest"
 WORKERS = ".workers"
-"""The folder, in that of the run, for files of the worker processes on this machine."""
+"""Subfolder for files of the worker processes on this machine."""
 _PART = ".part-"
-"""How the names of what is being written begin."""
+"""Prefix of the names of incomplete files and folders."""
 _EARLIER = 5
-"""So many runs are looked at to tell how long a cell may take."""
+"""Number of earlier runs from which durations are estimated."""
 
 
 class RunFolder:
-    """The folder ``path`` of ``run``, which nobody else writes to meanwhile."""
+    """The folder ``path`` of ``run``, locked against other writers."""
 
     def __init__(self, path: Path, run: Run) -> None:
         self.path = path
         self.run = run
 
     def keep(self, result: Result, evidence: bytes) -> None:
-        """Keep what came of a cell, with its evidence; where there is a result already, that one stays."""
+        """Write the result of a cell and its evidence, unless there is a result already."""
         if any(result.cell == there.cell for there in self.run.results):
             return
         result = result.model_copy(update={"evidence": f"{CELLS}/{result.cell.key}"})
@@ -60,11 +60,11 @@ class RunFolder:
 
     @property
     def complete(self) -> bool:
-        """Whether the run has come to its end, with a result for each cell."""
+        """True if the run has ended, with a result for each cell."""
         return bool(self.run.ended) and len(self.run.results) == len(self.run.cells)
 
     def end(self) -> None:
-        """Note that the run has come to its end; one that had done so before keeps its time."""
+        """Record the end of the run. A run that was complete before keeps its time."""
         if not self.complete:
             self._rewrite(ended=now())
 
@@ -78,9 +78,9 @@ class RunFolder:
 
 @contextlib.contextmanager
 def begun(path: Path | None, run: Run) -> Iterator[RunFolder]:
-    """A folder for ``run``: ``path``, or a new one among the others.
+    """Make a folder for ``run``: ``path``, or a new one beside those of other runs.
 
-    Raises UsageError where ``path`` holds something already.
+    Raises UsageError if ``path`` is not empty.
     """
     if path is None:
         path = _new()
@@ -102,9 +102,9 @@ def begun(path: Path | None, run: Run) -> Iterator[RunFolder]:
 
 @contextlib.contextmanager
 def resumed(word: str) -> Iterator[RunFolder]:
-    """The folder ``word`` of a run, or the last one for "latest", with the cells that are done.
+    """Open the folder ``word`` of a run, or the last one for "latest", to continue the run.
 
-    Raises UsageError where there is no run, StateError where it is still running.
+    Raises UsageError if there is no run, StateError if it is still running.
     """
     path = place(word)
     with _held(path):
@@ -118,12 +118,12 @@ def resumed(word: str) -> Iterator[RunFolder]:
 
 
 def place(word: str) -> Path:
-    """The folder that ``word`` stands for: the last run's for "latest". Raises UsageError."""
+    """Folder that ``word`` stands for: that of the last run for "latest". Raises UsageError."""
     return _latest() if word == LATEST else Path(word)
 
 
 def read(path: Path) -> Run:
-    """The run in the folder ``path``, with the results of all cells that are done. Raises UsageError."""
+    """Read the run in the folder ``path``, with all results in its subfolders. Raises UsageError."""
     run = reading.read(path).run
     files = sorted((path / CELLS).glob(f"[!.]*/{RESULT}"))
     try:
@@ -140,7 +140,7 @@ def read(path: Path) -> Run:
 
 
 def earlier(path: Path) -> list[Run]:
-    """The last runs beside the one in ``path``, the latest last."""
+    """Last runs other than the one in ``path``, the latest at the end."""
     files = sorted(_runs().glob(f"*/{RESULTS}"), key=lambda file: file.stat().st_mtime_ns)
     found = []
     for file in [file for file in files if file.parent.resolve() != path][-_EARLIER:]:
@@ -150,12 +150,12 @@ def earlier(path: Path) -> list[Run]:
 
 
 def resume_command(path: Path) -> str:
-    """What a person types to go on with the run in the folder ``path``."""
+    """Command line that continues the run in the folder ``path``."""
     return shlex.join(("./run", "matrix.run", "--resume", str(path)))
 
 
 def now() -> str:
-    """This moment in ISO 8601, with the zone."""
+    """Present time in ISO 8601, with the zone."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
@@ -182,7 +182,7 @@ def _latest() -> Path:
 
 @contextlib.contextmanager
 def _held(path: Path) -> Iterator[None]:
-    """Hold the folder, so that only one process writes to it; the kernel lets go of it however we end."""
+    """Lock the folder against other writers. The kernel releases the lock, however the process ends."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -198,7 +198,7 @@ def _held(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Make ``path`` hold ``text``: there is a whole file there at any moment, the old one or the new one."""
+    """Replace the content of ``path`` by ``text`` atomically."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=_PART, delete=False) as stream:
         try:
             stream.write(text)

@@ -1,4 +1,4 @@
-"""Which cells a matrix has, in which order they are best tried, and how many of them this machine holds."""
+"""Plan a matrix: its cells, their order, and how many fit on this machine at a time."""
 
 from __future__ import annotations
 
@@ -18,26 +18,25 @@ from lvslab.matrix.results import Cell, Run
 from lvslab.outcome import Outcome
 
 ALL = "all"
-"""The word for all labs."""
+"""Word for all labs."""
 STORE = "store"
-"""The word for all kernels of the store."""
+"""Word for all kernels of the store."""
 
 _BASE = 300
-"""MiB that a cell takes beside its nodes: pytest, the lab's own processes."""
+"""Memory of a cell beside its nodes, in MiB: pytest, the lab's own processes."""
 _HOST = 5
-"""MiB that a Mininet host with a server takes."""
+"""Memory of a Mininet host with a server, in MiB."""
 _SHARE = 0.9
-"""How much of the memory that is free cells may take."""
+"""Share of the available memory that cells may take."""
 _SECONDS = 3.0
-"""About how long a check takes of which nothing is known."""
+"""Estimated duration of an unknown check, in seconds."""
 
 
 def cells(kernels: Sequence[str], ipvsadm: Sequence[str], labs: Sequence[str]) -> tuple[Cell, ...]:
-    """Every combination of these, each once: labs (names, paths, "all"), kernels as in lab.up or "store",
-    and versions of ipvsadm, the usual one where there are none.
+    """Combine labs (names, paths or "all"), kernels (as in lab.up, or "store") and versions of ipvsadm.
 
-    Raises UsageError for the first that does not exist, MachineError and BuildError where a distribution's
-    kernel cannot be had.
+    Each combination occurs once; the usual ipvsadm is taken if none is given. Raises UsageError for the one
+    that does not exist, MachineError and BuildError if a distribution's kernel is not available.
     """
     chosen_kernels = dict.fromkeys(name for word in kernels for name in _kernels(word))
     chosen_labs = dict.fromkeys(name for word in labs for name in _labs(word))
@@ -81,7 +80,7 @@ def _ipvsadm(word: str) -> str:
 
 
 def need(cell: Cell) -> int:
-    """MiB that ``cell`` takes: its machines, and those of the labs that its tests have beside it."""
+    """Memory of ``cell`` in MiB: its machines, and those of the labs that its tests boot."""
     lab = lab_folder.lab(model.find(cell.lab, paths.labs()))
     guests = 0
     for name in lab.virtual_machines:
@@ -93,14 +92,14 @@ def need(cell: Cell) -> int:
 
 
 def memory() -> int:
-    """MiB of this machine's memory that are free for new processes (MemAvailable)."""
+    """Memory of this machine that is available for new processes (MemAvailable), in MiB."""
     row = next(line for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvailable" in line)
     return int(row.split()[1]) // 1024
 
 
 def fit(needs: Iterable[int], count: int, available: int) -> int:
-    """How many cells can be tried at a time, whichever they are: no more than ``count`` processors, and than
-    have room in ``available`` MiB; at least one."""
+    """Number of cells that can run at a time, at least one: at most ``count`` (processors), and as many as
+    fit into ``available`` MiB, in whatever order they come."""
     room, found = available * _SHARE, 0
     for each in sorted(needs, reverse=True):
         if each > room or found == count:
@@ -111,8 +110,8 @@ def fit(needs: Iterable[int], count: int, available: int) -> int:
 
 
 def seconds(cells: Iterable[Cell], earlier: Iterable[Run]) -> dict[Cell, float]:
-    """How long each cell may take: as long as it took in the last of the ``earlier`` runs that has it, or as
-    its lab did; else by the number of its checks."""
+    """Expected duration of each cell: that of the last of the ``earlier`` runs with it, or of its lab, else
+    an estimate from the number of its checks."""
     by_cell: dict[Cell, float] = {}
     by_lab: dict[str, float] = {}
     for run in earlier:
@@ -128,5 +127,5 @@ def _guess(cell: Cell) -> float:
 
 
 def in_order(cells: Iterable[Cell], expected: Mapping[Cell, float]) -> list[Cell]:
-    """The longest first, so that no long one is left for the end, when most workers have nothing to do."""
+    """Sort the longest cells first, since a long one at the end would leave the other workers idle."""
     return sorted(cells, key=lambda cell: -expected[cell])

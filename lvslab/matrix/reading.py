@@ -1,4 +1,4 @@
-"""A run of a matrix as it was kept: a folder with ``results.json``, or that file alone."""
+"""Read a run of a matrix: a folder with ``results.json``, or that file alone."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ _MAKE_ONE = f"./run matrix.run makes a run's folder, with {RESULTS} in it"
 
 @dataclass(frozen=True)
 class Kept:
-    """A run, and the folder that its evidence is in."""
+    """A run, and the folder with its evidence."""
 
     run: Run
     folder: Path
 
 
 def read(place: Path) -> Kept:
-    """The run that is kept in the folder ``place``, or in that file.
+    """Read the run in the folder or file ``place``.
 
-    Raises UsageError where there is none, where the file is not such a one, and where a newer lvslab wrote
-    it.
+    Raises UsageError if there is none, if the file is something else, or if a newer lvslab wrote it.
     """
     file = place / RESULTS if place.is_dir() else place
     try:

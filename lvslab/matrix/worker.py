@@ -1,6 +1,6 @@
-"""What runs in a worker: it tries a cell that it was sent, and answers with the result and the evidence.
+"""Worker's side of a run: try a cell, and reply with its result and evidence.
 
-Imported by Dask's workers, which may be on other machines. One cell is tried at a time in each process.
+Imported by Dask's workers, which may be on other machines. Each process tries one cell at a time.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from lvslab.matrix.job import Order
 from lvslab.report import checksums
 
 TOPIC = "lvslab"
-"""What a worker tells of while it tries a cell: ``{"run": ..., "cell": key, "worker": name}``."""
+"""Topic of the event with which a worker begins a cell: ``{"run": ..., "cell": key, "worker": name}``."""
 
-Answer = Mapping[str, Any]
+Reply = Mapping[str, Any]
 
-_CODE = checksums.of_lvslab()  # as it is now: whatever becomes of the files, this is what runs here
+_CODE = checksums.of_lvslab()  # at import: the files may change later, the running code does not
 
-_turn = threading.Lock()  # what is given to a lab is named in the environment, which a process has once
+_turn = threading.Lock()  # the environment, of which a process has one, names what a lab boots from
 
 
-def work(run: str, text: str) -> Answer:
-    """Try the cell of an order, ``text``, of the run ``run``.
+def work(run: str, text: str) -> Reply:
+    """Try the cell of the job ``text`` (JSON) of the run ``run``.
 
-    The answer has ``result`` (JSON) and ``evidence`` (a tar archive); or ``lacks`` (checksums of files),
-    ``cache`` (which) and ``worker`` (its address); or ``refused``, why it is not tried at all.
+    The reply has ``result`` (JSON) and ``evidence`` (a tar archive); or ``lacks`` (checksums of files),
+    ``cache`` (which) and ``worker`` (its address); or ``refused``, the reason for not trying the cell.
     """
     order = Order.model_validate_json(text)
     if why := job.difference(order, _CODE):
@@ -52,8 +52,8 @@ def work(run: str, text: str) -> Answer:
             return {"refused": str(wrong)}
 
 
-def _tried(order: Order) -> Answer:
-    # What a killed worker has left is deleted by whoever makes such a folder next.
+def _tried(order: Order) -> Reply:
+    # The next folder that is made here deletes what a killed worker has left.
     with folders.making(paths.state() / "cells", order.cell.key) as place:
         (place / "given").mkdir()
         job.lay_out(order, place / "given")
@@ -74,12 +74,12 @@ def _tried(order: Order) -> Answer:
 
 @cache
 def programs() -> Mapping[str, str]:
-    """The versions of what a machine brings to a cell."""
+    """Versions of the programs that a machine contributes to a cell."""
     return {"qemu": qemu.version(), "lvslab": version("lvslab")}
 
 
 def receive(sha256: str, content: bytes) -> str:
-    """Keep a file in this worker's cache; why not, where that fails."""
+    """Keep a file in this worker's cache; return the reason if that fails, else ""."""
     try:
         job.receive(sha256, content)
     except (OSError, LvsLabError) as refused:
@@ -88,12 +88,12 @@ def receive(sha256: str, content: bytes) -> str:
 
 
 def _name() -> str:
-    """Host and worker, in words."""
+    """Name of host and worker."""
     return f"{socket.gethostname()}/{get_worker().name}"
 
 
 def _cache() -> str:
-    """What tells this worker's cache from that of any other machine's worker."""
+    """Identifier of this worker's cache, unique among all machines."""
     paths.cache().mkdir(parents=True, exist_ok=True)
     about = paths.cache().stat()
     return f"{socket.gethostname()} {paths.cache()} {about.st_dev} {about.st_ino}"

@@ -45,7 +45,7 @@ def run(
     from lvslab.cli.text import matrix as text
     from lvslab.matrix import run as matrix
 
-    wanted = matrix.Wanted(
+    wanted = matrix.Request(
         kernels=names_in(kernels),
         ipvsadm=names_in(ipvsadm),
         labs=names_in(labs),

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lvslab.cli.text.layout import columns
+from lvslab.matrix.conductor import Listener
 from lvslab.matrix.folder import resume_command
 from lvslab.matrix.results import OUTCOMES, Cell, Result, Run
-from lvslab.matrix.run import Listener
 from lvslab.outcome import Outcome
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
-"""Whether a check came to something else for the kernel, for ipvsadm, or for the lab.
+"""Find the cause of a change: the kernel, ipvsadm, the lab, or another factor.
 
-What differs between the two results of a cell is recorded. Where that is one thing, it is the cause. Where
-it is several, the other cells of both runs are asked, as an experimenter would ask them: a cell that has one
-of these things and not the rest tells it from them.
+The factors that differ between two results of a cell are recorded. If only one differs, it is the cause. If
+several do, the other cells of both runs are searched, as in an experiment, for one in which one of these
+factors differs and the rest do not.
 """
 
 from __future__ import annotations
@@ -13,21 +13,25 @@ from dataclasses import dataclass
 from lvslab.matrix.compare.factors import Factor, Observed, described, differing, likeness
 
 Pair = tuple[Observed | None, Observed | None]
-"""What a check came to in one cell: in the old run, and in the new one."""
+"""Outcome of a check in one cell, in the old run and in the new one."""
 
 
 @dataclass(frozen=True)
 class Cause:
-    """``of`` are the things that it may be of: none, if nothing that is recorded differs; several, if they
-    cannot be told apart. ``why`` says how that is known."""
+    """Possible causes of a change: none if no recorded factor differs, several if they cannot be told apart.
+
+    ``why`` is the reasoning.
+    """
 
     of: tuple[Factor, ...]
     why: str
 
 
 def cause(old: Observed, new: Observed, others: Sequence[Pair]) -> Cause:
-    """Why ``new`` came to something else than ``old``. ``others`` are what the same check came to in other
-    cells: in the old run and in the new one, None where it was not made."""
+    """Find the cause of the change from ``old`` to ``new``.
+
+    ``others`` are the outcomes of the same check in other cells, None where it was not made.
+    """
     differ, unknown = differing(old, new)
     suspects = [*differ, *unknown]
     if not suspects:
@@ -69,7 +73,7 @@ def _same_elsewhere(
     new: Observed,
     others: Sequence[Pair],
 ) -> Cause | None:
-    """The suspect that alone differs in another cell, where the check changed in the same way."""
+    """Find the suspect that alone differs in another cell in which the check changed in the same way."""
     for before, after in others:
         if before is None or after is None or (before.outcome, after.outcome) != (old.outcome, new.outcome):
             continue
@@ -90,7 +94,7 @@ def _cleared(
     new: Observed,
     others: Sequence[Pair],
 ) -> str:
-    """What speaks for it that ``suspect`` is not the cause, "" for nothing."""
+    """Evidence that ``suspect`` is not the cause, "" if there is none."""
     for other in (each for pair in others for each in pair if each is not None):
         has_new = likeness(suspect, other, new) == "same"
         if has_new and likeness(suspect, other, old) == "different" and other.outcome == old.outcome:

@@ -1,4 +1,4 @@
-"""What the outcome of a check depends on, and what of that differs between two results."""
+"""Factors that the outcome of a check depends on, and how they differ between two results."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _CHECKSUMS: Mapping[Factor, tuple[str, ...]] = {
     "guest's image": ("image",),
 }
 _IN_IMAGE: tuple[Factor, ...] = ("kernel", "ipvsadm", "lvslab")
-"""What changes the guest's image: beside one of these that it differs says nothing."""
+"""Factors that change the guest's image: if one of them differs, a different image says nothing."""
 
 _Likeness = Literal["same", "different", "unknown"]
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What came of a check (or of a whole cell), and in which run and cell."""
+    """Outcome of a check or of a whole cell, with its run and cell."""
 
     run: Run
     result: Result
@@ -40,7 +40,7 @@ class Observed:
 
 
 def differing(old: Observed, new: Observed) -> tuple[list[Factor], list[Factor]]:
-    """The factors that differ, and those of which it is not known."""
+    """Factors that differ, and those for which this is not known."""
     found = {factor: likeness(factor, old, new) for factor in FACTORS}
     if any(found[factor] == "different" for factor in _IN_IMAGE):
         found["guest's image"] = "same"
@@ -51,8 +51,10 @@ def differing(old: Observed, new: Observed) -> tuple[list[Factor], list[Factor]]
 
 
 def likeness(factor: Factor, one: Observed, other: Observed) -> _Likeness:
-    """Whether both had the same ``factor``. Of files a checksum tells; a version alone may stay what it was
-    while the files change, except that of a released ipvsadm."""
+    """Compare a ``factor`` of both by its checksums.
+
+    A version is not enough, since files may change without it, except for a released ipvsadm.
+    """
     sums = [_checksums(factor, each) for each in (one, other)]
     versions = [_version(factor, each) for each in (one, other)]
     if any(sums[0][key] != sums[1][key] for key in sums[0].keys() & sums[1].keys()):
@@ -69,7 +71,7 @@ def likeness(factor: Factor, one: Observed, other: Observed) -> _Likeness:
 
 
 def described(factor: Factor, old: Observed, new: Observed) -> str:
-    """How ``factor`` differs: by its versions where these do, else by the begin of its checksums."""
+    """Describe how ``factor`` differs: by its versions, or, if they are equal, by its checksums."""
     versions = [_version(factor, each) for each in (old, new)]
     if all(versions) and versions[0] != versions[1]:
         return f"{factor} {versions[0]}, now {versions[1]}"
@@ -87,7 +89,7 @@ def _checksums(factor: Factor, observed: Observed) -> dict[str, str]:
 
 
 def _version(factor: Factor, observed: Observed) -> str:
-    """What tells versions of ``factor`` apart for people, "" where nothing is known."""
+    """Version of ``factor`` for people, "" if it is not known."""
     versions, machine = observed.result.versions, observed.run.machine
     match factor:
         case "kernel" | "ipvsadm":

@@ -1,0 +1,230 @@
+"""Send the cells of a run to workers, and keep their results.
+
+No more cells are sent than there are workers, so the next cell goes to a free one. If a worker is lost, Dask
+gives its cell to another. The first result of a cell counts.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lvslab.errors import LvsLabError, MachineError, UsageError
+from lvslab.matrix import cell as cells
+from lvslab.matrix import folder as run_folder
+from lvslab.matrix import job
+from lvslab.matrix.folder import RunFolder
+from lvslab.matrix.results import Cell, Result, Run
+from lvslab.outcome import Outcome
+
+if TYPE_CHECKING:
+    from lvslab.matrix.job import Order
+    from lvslab.matrix.worker import Reply
+
+WORKER_DEATHS = 5
+"""Number of workers that may be lost with one cell; with the next one the cell is an error."""
+_POLL = 1.0
+"""Seconds between two looks at the number of workers."""
+
+
+class Future(Protocol):
+    """Answer of a worker that is still to come; `distributed.Future` is one."""
+
+    @property
+    def key(self) -> Any: ...
+    @property
+    def status(self) -> str: ...
+    def add_done_callback(self, function: Callable[[Any], object], /) -> object: ...
+    def exception(self) -> BaseException | None: ...
+    def result(self) -> Any: ...
+    def release(self) -> object: ...
+
+
+class Client(Protocol):
+    """Access to a cluster of workers; `distributed.Client` is one."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+        """Run a function in a worker; return a Future."""
+
+    def run(self, function: Callable[..., Any], /, *arguments: Any, workers: list[str]) -> Any:
+        """Run a function at once in each of ``workers``; return what it returned there, by worker."""
+
+    def subscribe_topic(self, topic: str, handler: Callable[[Any], object], /) -> object:
+        """Call ``handler`` with each event that workers log under ``topic``, with its time before it."""
+
+    def scheduler_info(self, n_workers: int) -> Any:
+        """Describe the scheduler; ``workers`` has its workers by address."""
+
+
+class Listener:
+    """Hears of a run as it goes on."""
+
+    def begins(self, folder: Path, run: Run, workers: int, expected: Mapping[Cell, float]) -> None:
+        """The run is about to try the cells without a result; ``expected`` are seconds."""
+
+    def starts(self, cell: Cell, worker: str) -> None:
+        """A worker has begun with a cell."""
+
+    def ends(self, result: Result) -> None:
+        """The result of a cell has been kept."""
+
+    def says(self, text: str) -> None:
+        """There is a message for people."""
+
+
+@dataclass
+class _Open:
+    """Order without an answer; ``turn`` is the number of times that it was sent."""
+
+    order: Order
+    files: Mapping[str, Path]
+    turn: int = 0
+
+
+class Conductor:
+    """Sends the cells of ``kept.run`` to the workers of ``client``, and keeps their results.
+
+    ``make`` returns the order for a cell and its files, by checksum.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        kept: RunFolder,
+        listener: Listener,
+        make: Callable[[Cell, int], tuple[Order, Mapping[str, Path]]] = job.order,
+    ) -> None:
+        self._client = client
+        self._kept = kept
+        self._listener = listener
+        self._make = make
+        self._run = secrets.token_hex(4)
+        self._inbox: queue.SimpleQueue[Future | Mapping[str, Any]] = queue.SimpleQueue()
+        self._sent: set[tuple[str, str]] = set()
+        self._open: dict[Any, _Open] = {}
+        self._cells = {cell.key: cell for cell in kept.run.cells}
+
+    def conduct(self, todo: Sequence[Cell]) -> None:
+        """Have all of ``todo`` tried, in order; return when all results are kept.
+
+        Raises UsageError if a worker refuses a cell, MachineError if a worker or the cluster cannot be used.
+        """
+        from lvslab.matrix import worker
+
+        self._client.subscribe_topic(worker.TOPIC, lambda event: self._inbox.put(event[1]))
+        waiting = list(reversed(todo))
+        count = worker_count(self._client)
+        while waiting or self._open:
+            while waiting and len(self._open) < max(count, 1):
+                self._begin(waiting.pop())
+            try:
+                news = self._inbox.get(timeout=_POLL)
+            except queue.Empty:
+                count = worker_count(self._client)
+                continue
+            if isinstance(news, Mapping):
+                self._started(news)
+            else:
+                self._answered(news)
+
+    def _begin(self, cell: Cell) -> None:
+        try:
+            order, files = self._make(cell, self._kept.run.seed)
+        except UsageError:
+            raise
+        except LvsLabError as error:
+            self._fail(cell, str(error))
+            return
+        self._submit(_Open(order, files))
+
+    def _submit(self, wanted: _Open, address: str = "") -> None:
+        from lvslab.matrix import worker
+
+        wanted.turn += 1
+        future: Future = self._client.submit(
+            worker.work,
+            self._run,
+            wanted.order.model_dump_json(),
+            key=f"{self._run}-{wanted.order.cell.key}-{wanted.turn}",
+            pure=False,
+            workers=[address] if address else None,
+            allow_other_workers=bool(address),
+        )
+        self._open[future.key] = wanted
+        future.add_done_callback(self._inbox.put)
+
+    def _started(self, event: Mapping[str, Any]) -> None:
+        if event["run"] == self._run and event["cell"] in self._cells:
+            self._listener.starts(self._cells[event["cell"]], event["worker"])
+
+    def _answered(self, future: Future) -> None:
+        wanted = self._open.pop(future.key)
+        if future.status != "finished":
+            self._lost(wanted.order.cell, future)
+            return
+        reply: Reply = future.result()
+        future.release()
+        if "refused" in reply:
+            raise UsageError(
+                reply["refused"], "all machines need the same version of lvslab and of the labs"
+            )
+        if "lacks" in reply:
+            self._send(wanted, reply)
+            self._submit(wanted, reply["worker"])
+            return
+        self._take(Result.model_validate_json(reply["result"]), reply["evidence"])
+
+    def _lost(self, cell: Cell, future: Future) -> None:
+        """Handle a cell without a reply: too many workers were lost with it, or the cluster is gone."""
+        from distributed import KilledWorker
+
+        why = future.exception() if future.status == "error" else None
+        if isinstance(why, KilledWorker):
+            self._fail(cell, f"{why.allowed_failures + 1} workers were lost while they tried it")
+        elif isinstance(why, LvsLabError | OSError):
+            self._fail(cell, str(why))
+        elif isinstance(why, ImportError):
+            hint = "each needs the same checkout, and to be started with its .venv/bin/dask"
+            raise MachineError(f"a worker of the Dask cluster has no lvslab: {why}", hint) from None
+        elif why is not None:
+            raise why
+        else:
+            raise MachineError("the Dask cluster was lost", run_folder.resume_command(self._kept.path))
+
+    def _send(self, wanted: _Open, reply: Reply) -> None:
+        """Send the cache of a worker the files that it lacks, each of them once."""
+        from lvslab.matrix import worker
+
+        if wanted.turn > WORKER_DEATHS:
+            raise MachineError(f"the worker {reply['worker']} does not keep the files that it is sent")
+        for checksum in reply["lacks"]:
+            if (reply["cache"], checksum) in self._sent:
+                continue
+            content = wanted.files[checksum].read_bytes()
+            self._listener.says(f"sending {len(content) >> 10} KiB to {reply['worker']}")
+            try:
+                answers = self._client.run(worker.receive, checksum, content, workers=[reply["worker"]])
+            except OSError:
+                return  # the worker is lost: another one will be asked
+            for refused in filter(None, answers.values()):
+                raise MachineError(f"the worker {reply['worker']} could not keep a file: {refused}")
+            self._sent.add((reply["cache"], checksum))
+
+    def _fail(self, cell: Cell, why: str) -> None:
+        """Keep the result of a cell that could not be tried."""
+        seed = self._kept.run.seed
+        own, repeat = cells.seed_of(seed, cell), cells.repeat(cell, seed)
+        self._take(Result(cell=cell, verdict=Outcome.ERROR, error=why, seed=own, repeat=repeat), b"")
+
+    def _take(self, result: Result, evidence: bytes) -> None:
+        self._kept.keep(result, evidence)
+        self._listener.ends(self._kept.run.of(result.cell))
+
+
+def worker_count(client: Client) -> int:
+    """Number of worker processes, each of which tries one cell at a time."""
+    return len(client.scheduler_info(n_workers=-1)["workers"])
