@@ -1,18 +1,8 @@
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import SimpleNamespace
-
 import pytest
 
-from lvslab import paths
-from lvslab.boot.states import State
-from lvslab.boot.status import NodeStatus
 from lvslab.check.pytest_run import Case
-from lvslab.cluster import cluster
 from lvslab.errors import (
     BootError,
     CheckFailed,
@@ -56,55 +46,6 @@ CELL = Cell(lab="web-nat", kernel="2.6.18")
 def test_verdicts(outcome: str, family: type[LvsLabError] | None, message: str, verdict: str) -> None:
     found = judged(Case("test_x", PYTEST.outcome(outcome), 1.5, message, family=family))
     assert (found.verdict, found.name, found.seconds, found.message) == (verdict, "test_x", 1.5, message)
-
-
-FIXTURES = """
-import pytest
-from lvslab.apply.shell import CommandTimeout
-from lvslab.cache.download import Unreachable
-from lvslab.check.traffic.http import RequestFailed
-from lvslab.errors import BootError
-
-@pytest.fixture
-def it(request):
-    raise {error}
-
-def test_it(it):
-    pass
-"""
-
-
-@pytest.mark.parametrize(
-    ("error", "verdict", "attempts"),
-    [
-        ("RequestFailed('timeout', '1', 'rs1 does not answer')", "failed", 1),
-        ("CommandTimeout('ipvsadm does not end', '', 30.0)", "failed", 1),
-        ("BootError('the guest did not come up')", "error", 2),
-        ("Unreachable('no server answers')", "error", 2),
-    ],
-)
-def test_a_fixture_that_fails_is_judged_by_the_family_of_its_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, verdict: str, attempts: int
-) -> None:
-    """A subclass of CheckFailed is a failure like itself, and is not tried again."""
-    lab = tmp_path / "lab"
-    shutil.copytree(paths.labs() / "web-nat", lab, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    (lab / "test_it.py").write_text(FIXTURES.format(error=error))
-
-    @contextmanager
-    def booted(*_: object, **__: object) -> Iterator[SimpleNamespace]:
-        nodes = {"director": NodeStatus("guest", State.UP, "up")}
-        status = SimpleNamespace(accelerator="tcg", nodes=nodes)
-        yield SimpleNamespace(versions={}, status=lambda: status, apply=lambda: None)
-
-    monkeypatch.setattr(cluster, "booted", booted)
-    monkeypatch.setattr(cells, "prepare", lambda _: None)
-    found = cells.run(Cell(lab=str(lab), kernel="debian-6.1"), tmp_path / "evidence")
-    assert (found.verdict, found.attempts, found.flaky) == (verdict, attempts, False)
-    assert [(case.name, case.verdict) for case in found.cases] == [
-        ("howto.md", "passed"),
-        ("test_it", verdict),
-    ]
 
 
 def test_each_cell_has_a_seed_of_its_own() -> None:
