@@ -30,7 +30,8 @@ def checkout(tmp_path: Path) -> Path:
     packages = "# comment\n\ncoreutils  ls      lists\nbase-files  /*tc/passwd  a pattern\n"
     (root / "lvslab/packages.txt").write_text(packages)
     (root / "lvslab/packages-build.txt").write_text("# comment\ncoreutils  ls  lists\n")
-    shutil.copytree(PROJECT / "lvslab/host", root / "lvslab/host")
+    (root / "lvslab/host").mkdir()
+    shutil.copy(PROJECT / "lvslab/host/debian.txt", root / "lvslab/host")
     (root / "pyproject.toml").touch()
     (root / "requirements.lock").touch()
     python = root / ".venv/bin/python"
