@@ -1,4 +1,4 @@
-"""Importing a package without something that it imports, and that is of no use here.
+"""Import a package without one of its imports that takes long and is not used here.
 
 Some packages import at their top what few of their users need, and every command waits for it: Invoke takes
 most of its time to import asyncio, an e-mail parser and YAML, Mininet to import setuptools.
@@ -15,7 +15,7 @@ from types import ModuleType
 
 @contextmanager
 def instead_of(name: str, **attributes: object) -> Iterator[None]:
-    """For the block, ``name`` is a module of nothing but ``attributes``, unless it is there already.
+    """Replace the module ``name`` in the block by one with only ``attributes``, if it is not imported yet.
 
     Not for when other threads import.
     """
@@ -26,7 +26,7 @@ def instead_of(name: str, **attributes: object) -> Iterator[None]:
 
 @contextmanager
 def postponed(name: str) -> Iterator[None]:
-    """What imports ``name`` in the block gets a module that is imported when it is first used."""
+    """Delay the import of ``name`` by what is imported in the block until its first use."""
     with _in_place(name, ModuleType(name)) as stand_in:
         stand_in.__getattr__ = _attribute_of(name)  # type: ignore[method-assign]
         yield

@@ -1,5 +1,4 @@
-"""Where things are: the project, the cache (may be deleted at any time) and the evidence (kept on
-purpose)."""
+"""Paths of the project, the cache (may be deleted at any time) and the evidence (kept on purpose)."""
 
 from __future__ import annotations
 
@@ -10,17 +9,20 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def labs() -> Path:
-    """The folder that holds one folder for each lab."""
+    """Return the folder that holds one folder for each lab."""
     return PROJECT / "labs"
 
 
 def cache() -> Path:
-    """Packages, kernels and images: ``$LVSLAB_CACHE``, else ``lvslab`` in the user's XDG cache folder."""
+    """Return the cache's folder: ``$LVSLAB_CACHE``, else ``lvslab`` in the user's XDG cache folder.
+
+    It holds packages, kernels and images.
+    """
     return _folder("LVSLAB_CACHE", "XDG_CACHE_HOME", ".cache")
 
 
 def state() -> Path:
-    """Evidence of runs: ``$LVSLAB_STATE``, else ``lvslab`` in the user's XDG state folder."""
+    """Return the folder of evidence: ``$LVSLAB_STATE``, else ``lvslab`` in the user's XDG state folder."""
     return _folder("LVSLAB_STATE", "XDG_STATE_HOME", ".local/state")
 
 

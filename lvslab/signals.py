@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Signalled(BaseException):
-    """A signal that `raising` has caught; its number."""
+    """A signal that `raising` has caught, with its number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -19,8 +19,10 @@ class Signalled(BaseException):
 
 @contextlib.contextmanager
 def raising(*signals: signal.Signals) -> Iterator[None]:
-    """Make ``signals`` exceptions (Signalled) in the block; those that are ignored stay so. In other threads
-    than the main one, which gets no signals, nothing is changed."""
+    """Raise Signalled in the block for each of ``signals``; those that are ignored stay ignored.
+
+    In other threads than the main one, which gets no signals, nothing changes.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -44,6 +46,6 @@ def raising(*signals: signal.Signals) -> Iterator[None]:
 
 @contextlib.contextmanager
 def until_told() -> Iterator[None]:
-    """A block without an end of its own: Ctrl-C, and what else asks a process to end, ends it quietly."""
+    """Run the block until SIGINT, SIGTERM or SIGHUP, then leave it silently."""
     with contextlib.suppress(Signalled), raising(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield

@@ -1,4 +1,4 @@
-"""Folders of the cache that are filled, and appear at once or not at all.
+"""Folders of the cache that appear filled, or not at all.
 
 A folder that is being filled has a name that begins with a dot. Whoever fills it holds a lock on it, so what
 a killed process has left is told from it, and deleted by the next.
@@ -21,7 +21,7 @@ from lvslab.run import run
 
 @contextlib.contextmanager
 def making(parent: Path, name: str) -> Iterator[Path]:
-    """An empty folder in ``parent``, to be filled and renamed; where it is not, it is deleted."""
+    """Yield an empty folder in ``parent`` to fill and rename; delete it if it was not renamed."""
     parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as holding:
         with store.locked(f"making-{parent.name}"):
@@ -36,13 +36,13 @@ def making(parent: Path, name: str) -> Iterator[Path]:
 
 
 def discard(place: Path) -> None:
-    """Delete a folder that nobody shall see half deleted."""
+    """Delete a folder without showing it half deleted."""
     with making(place.parent, place.name) as hidden:
         place.rename(hidden / "old")
 
 
 def _sweep(parent: Path) -> None:
-    """Delete what killed processes have left: folders with a dot that nobody holds."""
+    """Delete what killed processes have left: folders with a dot and without a lock."""
     for place in parent.glob(".*"):
         with contextlib.suppress(OSError), _held(place):
             _delete(place)
@@ -59,7 +59,7 @@ def _delete(place: Path) -> None:
 
 @contextlib.contextmanager
 def _held(place: Path) -> Iterator[None]:
-    """Hold a folder, so that nobody sweeps it. Raises BlockingIOError where somebody else does."""
+    """Lock a folder against `_sweep`. Raises BlockingIOError where another process holds it."""
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,7 +69,7 @@ def _held(place: Path) -> Iterator[None]:
 
 
 def flush(place: Path) -> None:
-    """Have all files of a folder on disk when this returns."""
+    """Write all files of a folder to disk."""
     for path in place.rglob("*"):
         if path.is_file() and not path.is_symlink():
             descriptor = os.open(path, os.O_RDONLY)
@@ -78,8 +78,7 @@ def flush(place: Path) -> None:
 
 
 def need_space(place: Path, mebibytes: int, what: str) -> None:
-    """Raise BuildError where the disk of the folder ``place``, which is made, has less free than ``what``
-    takes."""
+    """Raise BuildError where the disk of ``place`` has less than ``mebibytes`` free for ``what``."""
     place.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(place).free >> 20
     if free < mebibytes:

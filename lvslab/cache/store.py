@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Hold the cache's lock ``name`` across processes; the kernel lets go of it however the holder ends."""
+    """Hold the cache's lock ``name`` across processes; the kernel releases it however the holder ends."""
     folder = paths.cache() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("wb") as handle:
@@ -34,7 +34,7 @@ def locked(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_if_free(name: str) -> Iterator[bool]:
-    """The same without waiting: whether nobody else holds it, and it is ours."""
+    """Try to take the lock without waiting; yield whether it was acquired."""
     folder = paths.cache() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("wb") as handle:
@@ -48,7 +48,7 @@ def locked_if_free(name: str) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def appearing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A file to write to, which takes its place at ``path`` when the block ends without an error."""
+    """Yield a file to write to, which appears at ``path`` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, mode)
@@ -68,8 +68,7 @@ def appearing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _renamed(path: Path, mode: int) -> Iterator[BinaryIO]:
-    """The same for file systems without nameless files, such as NFS: a name of its own until it is
-    complete."""
+    """As `appearing`, for file systems without nameless files (NFS): under a temporary name."""
     import tempfile
 
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as stream:
@@ -96,7 +95,7 @@ def _put(link: Callable[[], None], path: Path, stream: BinaryIO) -> None:
 
 
 def _same(stream: BinaryIO, path: Path) -> bool:
-    """Whether the file at ``path`` has the content and the mode of ``stream``."""
+    """Return whether the file at ``path`` has the content and the mode of ``stream``."""
     try:
         with path.open("rb") as there:
             ours, theirs = (os.fstat(file.fileno()) for file in (stream, there))
@@ -116,7 +115,7 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> Path:
 
 
 def remembered(name: str, sources: Sequence[bytes], make: Callable[[], T]) -> T:
-    """What ``make`` returns, or what it returned the last time if that was made of the same ``sources``.
+    """Return the result of ``make``, from the cache if its ``sources`` are the same as then.
 
     One value is kept for each ``name``, as a pickle. What ``make`` raises is not kept.
     """
@@ -134,13 +133,13 @@ def remembered(name: str, sources: Sequence[bytes], make: Callable[[], T]) -> T:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 checksum of a file, in hexadecimal."""
+    """Return the SHA-256 checksum of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def checksum(path: Path) -> str:
-    """The same, read only where it is not the file that it was the last time."""
+    """As `sha256`, but read the file only if it has changed since the last time."""
     about = path.stat()
     # A write changes the ctime, which no program can set back, if not twice within a moment.
     if time.time_ns() - about.st_ctime_ns < 1_000_000_000:

@@ -31,7 +31,7 @@ def is_own(release: str) -> bool:
 
 
 def options(release: str) -> tuple[str, ...]:
-    """Options that make apt see ``release`` alone, whatever this machine runs. Raises MachineError."""
+    """Return options that make apt see only ``release``, whatever this machine runs. Raises MachineError."""
     if not KEYRING.exists():
         raise MachineError(
             f"without {KEYRING} nothing verifies packages of Debian {release}",
@@ -56,8 +56,7 @@ def options(release: str) -> tuple[str, ...]:
 
 
 def update(release: str) -> None:
-    """Get the lists of ``release`` anew. Raises MachineError where no mirror has them, or nothing verifies
-    them."""
+    """Fetch the lists of ``release``. Raises MachineError if they are missing or not verified."""
     place = _place(release)
     (place / "lists/partial").mkdir(parents=True, exist_ok=True)
     main, security = mirrors()
@@ -77,7 +76,7 @@ def update(release: str) -> None:
 
 
 def sources_list(release: str, main: str, security: str) -> str:
-    """An apt sources.list for ``release``, with its security updates where it has any."""
+    """Return an apt sources.list for ``release``, with its security updates if it has any."""
     lines = [_line(main, release)]
     if release not in ROLLING:
         lines.append(_line(security, f"{release}-security"))
@@ -86,8 +85,10 @@ def sources_list(release: str, main: str, security: str) -> str:
 
 @cache
 def mirrors() -> tuple[str, str]:
-    """This machine's mirrors of Debian and of its security updates, else Debian's own; with a slash at the
-    end."""
+    """Return this machine's mirrors of Debian and its security updates, each with a slash at its end.
+
+    Debian's own where apt's configuration names none.
+    """
     command = [
         "apt-get",
         "indextargets",
@@ -103,7 +104,7 @@ def mirrors() -> tuple[str, str]:
 
 
 def mirrors_of(text: str) -> tuple[str, str]:
-    """The two mirrors in lines of ``ORIGIN|LABEL|URI``."""
+    """Return the two mirrors found in lines of ``ORIGIN|LABEL|URI``."""
     found = {"Debian": MAIN, "Debian-Security": SECURITY}
     for line in reversed(text.splitlines()):
         origin, _, rest = line.partition("|")
@@ -114,7 +115,7 @@ def mirrors_of(text: str) -> tuple[str, str]:
 
 
 def pools() -> tuple[str, ...]:
-    """Mirrors that have sources of Debian in their pool."""
+    """Return the mirrors that have Debian's sources in their pool."""
     return tuple(dict.fromkeys([mirrors()[0], MAIN, ARCHIVE_MAIN]))
 
 

@@ -1,4 +1,4 @@
-"""Packages of any Debian release: kernels that are ready-made, and kernels' sources."""
+"""Packages of any Debian release: ready-made kernels, and kernels' sources."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ _SMALL = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class KernelPackages:
-    """The package file with a kernel's image (``boot/vmlinuz-RELEASE``, or ``vmlinuz`` in its modules
-    folder) and the one with its modules; up to Debian 13 they are the same."""
+    """The package files with a kernel's image and with its modules.
+
+    The image is ``boot/vmlinuz-RELEASE``, or ``vmlinuz`` in the modules folder; up to Debian 13 both are one
+    file.
+    """
 
     image: Path
     modules: Path
 
 
 def kernel_packages(release: str | None, meta: str) -> KernelPackages:
-    """The newest kernel that ``meta`` (``linux-image-cloud-amd64``) of a Debian ``release`` stands for, in
-    the cache; None is this machine's own release.
+    """Return the newest kernel that ``meta`` (``linux-image-cloud-amd64``) depends on, in the cache.
+
+    ``release`` is Debian's; None is this machine's own.
 
     What was found once stays so until the cache is cleared. Raises MachineError where apt cannot serve it,
     BuildError where a checksum is wrong.
@@ -47,13 +51,13 @@ def kernel_packages(release: str | None, meta: str) -> KernelPackages:
 
 
 def present(release: str | None, meta: str) -> bool:
-    """Whether ``kernel_packages`` would find it all in the cache."""
+    """Return whether ``kernel_packages`` would find everything in the cache."""
     wanted = packages.remembered(meta, release=release)
     return wanted is not None and any(packages.folder().glob(f"{wanted}_*.deb"))
 
 
 def package(release: str | None, name: str) -> Package:
-    """One package of ``release``, without what it depends on. Raises as ``kernel_packages`` does."""
+    """Fetch one package of ``release`` without its dependencies. Raises as `kernel_packages`."""
     (found,) = packages.fetch([name], dependencies=False, release=release)
     return found
 

@@ -1,4 +1,4 @@
-"""Programs out of the distribution's packages, with the libraries they load and nothing else."""
+"""Programs from the distribution's packages, with the libraries that they load and nothing else."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ LOADER = "usr/lib64/ld-linux-x86-64.so.2"
 def files_of(
     sources: Sequence[packages.Package], wanted: Callable[[str], bool]
 ) -> dict[str, packages.Member]:
-    """The ``wanted`` files of packages, by path as it is where ``/bin``, ``/sbin`` and ``/lib*`` are in
-    ``/usr``."""
+    """Return the ``wanted`` files of packages, by their path in a merged ``/usr``."""
     return {
         merged(member.path): member
         for package in sources
@@ -26,14 +25,13 @@ def files_of(
 
 
 def merged(path: str) -> str:
-    """A path of a package as it is on a Debian of today, where ``/bin``, ``/sbin`` and ``/lib*`` are
-    links."""
+    """Return a package's path as it is where ``/bin``, ``/sbin`` and ``/lib*`` are links into ``/usr``."""
     first = path.split("/")[0]
     return f"usr/{path}" if first in ("bin", "sbin", "lib", "lib64") else path
 
 
 def closure(files: Mapping[str, packages.Member], wanted: Sequence[str]) -> dict[str, packages.Member]:
-    """``wanted`` paths, what they link to, and every library that they load, out of ``files``.
+    """Return the ``wanted`` paths with the targets of their links and all libraries that they load.
 
     Raises BuildError where one of them is in none of the packages.
     """
@@ -58,7 +56,7 @@ def closure(files: Mapping[str, packages.Member], wanted: Sequence[str]) -> dict
 
 
 def needed_libraries(content: bytes) -> tuple[str, ...]:
-    """The names of the shared libraries that an ELF file asks for; none for anything else."""
+    """Return the names of the shared libraries that an ELF file needs; none for other files."""
     # Only where an image is made; most starts find it in the cache.
     from elftools.common.exceptions import ELFError
     from elftools.elf.dynamic import DynamicSection

@@ -65,8 +65,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Member:
-    """One file of a package: ``path`` without a leading slash, its mode, its content or where it links
-    to."""
+    """One file of a package: path without a leading slash, mode, content, and the target of a link."""
 
     path: str
     mode: int
@@ -75,15 +74,16 @@ class Member:
 
 
 def folder() -> Path:
-    """Where package files are kept."""
+    """Return the folder of package files."""
     return paths.cache() / "packages"
 
 
 def fetch(
     names: Sequence[str], *, dependencies: bool = True, release: str | None = None
 ) -> tuple[Package, ...]:
-    """The newest packages ``names`` of this distribution, or of the Debian ``release``, and all they depend
-    on, in the cache.
+    """Return the newest packages ``names`` with their dependencies, in the cache.
+
+    They are of this machine's distribution, or of the Debian ``release``.
 
     What was resolved once stays so until the cache is cleared: a lab does not change under its user because
     apt's lists did. Raises MachineError where apt cannot serve them, BuildError where a checksum is wrong.
@@ -102,7 +102,7 @@ def fetch(
 
 
 def depends_on(name: str, wanted: re.Pattern[str], *, release: str | None = None) -> str:
-    """The first package matching ``wanted`` that the newest (meta) package ``name`` depends on.
+    """Return the first package matching ``wanted`` among the dependencies of the newest ``name``.
 
     Remembered like what ``fetch`` resolves. Raises MachineError where this distribution, or the Debian
     ``release``, has no such package.
@@ -121,18 +121,18 @@ def depends_on(name: str, wanted: re.Pattern[str], *, release: str | None = None
 
 
 def remembered(name: str, *, release: str | None = None) -> str | None:
-    """What ``depends_on`` remembers of ``name``, if anything."""
+    """Return what `depends_on` remembers of ``name``, or None."""
     memory = _memory(name, _other(release))
     return memory.read_text() if memory.exists() else None
 
 
 def forget(name: str, *, release: str | None = None) -> None:
-    """Forget what ``depends_on`` remembers of ``name``: the archive may have moved on since."""
+    """Forget what `depends_on` remembers of ``name``: the archive may have moved on since."""
     _memory(name, _other(release)).unlink(missing_ok=True)
 
 
 def members(package: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
-    """The files and symbolic links of a package whose path (no leading ``./``) is ``wanted``."""
+    """Yield the files and symbolic links of a package whose path (without ``./``) is ``wanted``."""
     import tarfile  # only to make what most starts find in the cache
 
     command = ["dpkg-deb", "--fsys-tarfile", str(package)]
@@ -261,14 +261,16 @@ def _counted(packages: Sequence[Package], whose: str) -> str:
 
 
 def _listed(line: str) -> Package:
-    """One line of ``apt-get --print-uris``: ``'URI' FILE SIZE SHA256:SUM``."""
+    """Parse a line of ``apt-get --print-uris``: ``'URI' FILE SIZE SHA256:SUM``."""
     _, file, _, checksum = shlex.split(line)
     return Package(file, checksum.removeprefix("SHA256:"))
 
 
 def _with_lists(command: list[str], release: str | None) -> bytes:
-    """Run an apt command; where it fails, once more with new lists: old or missing ones are the usual
-    reason."""
+    """Run an apt command, and once more with new package lists if it fails.
+
+    Old or missing lists are the usual reason.
+    """
     try:
         return _apt(command)
     except MachineError:

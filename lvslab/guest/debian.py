@@ -44,8 +44,10 @@ _LOADED = ("virtio_pci", "virtio_net", "e1000", "ip_vs", "nf_tables", "nft_compa
 def entries(
     kernel: Kernel, programs: Sequence[packages.Package], ipvsadm: Path | None = None
 ) -> list[Entry]:
-    """What is in the image of ``kernel`` with the ``programs`` of PACKAGES, and ``ipvsadm`` in place of
-    theirs."""
+    """Return the entries of the image of ``kernel`` with the ``programs`` of PACKAGES.
+
+    ``ipvsadm`` is a program that takes the place of theirs.
+    """
     files = libraries.files_of(programs, lambda path: "bin/" in path or "lib" in path)
     if ipvsadm is not None:
         files = {**files, _IPVSADM: packages.Member(_IPVSADM, 0o755, ipvsadm.read_bytes())}
@@ -60,7 +62,7 @@ def entries(
 
 
 def versions(programs: Sequence[packages.Package]) -> Mapping[str, str]:
-    """The versions of the programs that how-tos name."""
+    """Return the versions of the programs that how-tos name."""
     found = {package.name: package.version.split(":")[-1] for package in programs}
     return {name: found[name] for name in ("iptables", "ipvsadm")}
 

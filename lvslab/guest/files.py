@@ -1,4 +1,4 @@
-"""What every guest image has, whatever programs are in it: scripts, settings, keys, folders and modules."""
+"""Parts of every guest image, whatever its programs: scripts, settings, keys, folders and modules."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FILES = {
 
 
 def scripts() -> Mapping[str, str]:
-    """The scripts of a guest and its inittab, by file name."""
+    """Return the scripts of a guest and its inittab, by file name."""
     folder = resources.files("lvslab.guest") / "root"
     return {file.name: file.read_text() for file in sorted(folder.iterdir(), key=lambda file: file.name)}
 
@@ -61,8 +61,9 @@ def common(kernel: Kernel, loaded: Iterable[str]) -> list[Entry]:
 
 
 def applets(busybox: bytes, entries: Iterable[Entry]) -> list[Entry]:
-    """A link to ``busybox`` for each program that it has and that is not among ``entries``, under the path
-    it names itself.
+    """Return a link to ``busybox`` for each of its programs that is not among ``entries``.
+
+    Each has the path that busybox names.
     """
     descriptor = os.memfd_create("busybox")
     try:

@@ -1,4 +1,4 @@
-"""What is in a guest image, inode by inode, and the two kinds of archive that a kernel starts from."""
+"""Entries of a guest image, and the two formats that a kernel starts from."""
 
 from __future__ import annotations
 
@@ -27,8 +27,11 @@ _UUID = "6c767300-6c61-4b62-8000-000000000000"
 
 @dataclass(frozen=True)
 class Entry:
-    """One inode of an image. ``mode`` holds the file type too; ``content`` of a symbolic link is its
-    target; ``device`` are the numbers of a device node, major and minor."""
+    """One inode of an image.
+
+    ``mode`` includes the file type; ``content`` of a symbolic link is its target; ``device`` is the major
+    and minor number of a device node.
+    """
 
     path: str
     mode: int
@@ -37,12 +40,12 @@ class Entry:
 
 
 def pack(entries: Iterable[Entry], kind: ImageKind) -> bytes:
-    """``entries`` as an image of ``kind``. Raises MachineError, CommandFailed."""
+    """Pack ``entries`` into an image of ``kind``. Raises MachineError, CommandFailed."""
     return ext2(entries) if kind == "ext2" else newc(entries)
 
 
 def newc(entries: Iterable[Entry]) -> bytes:
-    """``entries`` and their parent folders as a cpio archive of the "newc" kind.
+    """Pack ``entries`` and their parent folders into a cpio archive of the "newc" format.
 
     The format is that of the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. Owners are
     root and times are 0, so that equal entries give equal bytes.
@@ -60,7 +63,7 @@ def newc(entries: Iterable[Entry]) -> bytes:
 
 
 def ext2(entries: Iterable[Entry]) -> bytes:
-    """``entries`` and their parent folders as an ext2 file system, with some room for more.
+    """Pack ``entries`` and their parent folders into an ext2 file system with some free space.
 
     It has no feature that Linux 2.4 does not know. Owners are root, times and identifiers are fixed, so
     that equal entries give equal bytes. Raises MachineError where e2fsprogs is missing, CommandFailed.
@@ -89,7 +92,7 @@ def ext2(entries: Iterable[Entry]) -> bytes:
 
 
 def _orders(entries: Iterable[Entry], folder: Path) -> Iterator[str]:
-    """What debugfs is told to do, line by line; the contents of files are put into ``folder``."""
+    """Return debugfs's commands, a line each; the contents of files are written into ``folder``."""
     for number, entry in enumerate(entries):
         path = f"/{entry.path}"
         if stat.S_ISDIR(entry.mode):
@@ -111,7 +114,7 @@ def _orders(entries: Iterable[Entry], folder: Path) -> Iterator[str]:
 
 
 def _check(said: bytes, complaints: bytes, orders: int) -> None:
-    """debugfs ends with status 0 whatever happens, and says what did."""
+    """Raise CommandFailed for an error of debugfs, which ends with status 0 even then."""
     lines = complaints.decode(errors="replace").splitlines()
     wrong = [line for line in lines if line.strip() and not line.startswith("debugfs 1.")]
     if wrong:
@@ -119,7 +122,7 @@ def _check(said: bytes, complaints: bytes, orders: int) -> None:
 
 
 def _blocks(entries: Sequence[Entry]) -> int:
-    """The size of a file system that holds ``entries`` and a little more."""
+    """Return the size of a file system with room for ``entries`` and a little more."""
     count = 0
     for entry in entries:
         blocks = -(-len(entry.content) // _BLOCK)
@@ -130,7 +133,7 @@ def _blocks(entries: Sequence[Entry]) -> int:
 
 
 def _whole(entries: Iterable[Entry]) -> list[Entry]:
-    """``entries`` and the folders that they are in, each after the one that it is in."""
+    """Return ``entries`` and their parent folders, each after its parent."""
     given = {entry.path: entry for entry in entries}
     parents = {str(parent) for path in given for parent in Path(path).parents} - {"."}
     folders = {path: Entry(path, FOLDER) for path in parents}

@@ -1,4 +1,4 @@
-"""Guest images: programs, a kernel's modules and a small init, as the one file that the kernel starts from.
+"""Guest images: programs, a kernel's modules and a small init, in the file that the kernel starts from.
 
 An image is a list of entries put together in memory and written as an archive. It is the same byte for byte
 whenever its inputs are, and its name is a checksum of them.
@@ -15,8 +15,7 @@ from pathlib import Path
 from lvslab import paths
 from lvslab.cache import store
 from lvslab.debian import packages
-from lvslab.guest import debian, formats, keys
-from lvslab.guest import files as guest_files
+from lvslab.guest import debian, files, formats, keys
 from lvslab.guest.formats import Entry
 from lvslab.kernel.find import Kernel
 
@@ -37,7 +36,7 @@ class Image:
 
 
 def build(kernel: Kernel, ipvsadm: str = "") -> Image:
-    """The guest image for ``kernel``, from the cache or made now.
+    """Return the guest image for ``kernel``, from the cache or made now.
 
     ``ipvsadm`` is the version or source tree of that program, "" for the usual one. Raises
     MachineError, BuildError, UsageError.
@@ -64,7 +63,7 @@ def build(kernel: Kernel, ipvsadm: str = "") -> Image:
 def _made(
     kernel: Kernel, inputs: list[str], versions: Mapping[str, str], entries: Callable[[], list[Entry]]
 ) -> Image:
-    """The image of ``entries``, which come of ``inputs``."""
+    """Return the image of ``entries``, which depend on nothing but ``kernel`` and ``inputs``."""
     key = _key(kernel, inputs)
     path = paths.cache() / "images" / f"{key}.{_SUFFIX[kernel.image_kind]}"
     if not path.exists():
@@ -78,5 +77,5 @@ def _made(
 
 def _key(kernel: Kernel, inputs: list[str]) -> str:
     about = [kernel.release, kernel.sha256, kernel.modules_key, kernel.image_kind, kernel.userland]
-    parts = [str(_FORMAT), *about, keys.client_public_key(), *inputs, *guest_files.scripts().values()]
+    parts = [str(_FORMAT), *about, keys.client_public_key(), *inputs, *files.scripts().values()]
     return sha256("\0".join(parts).encode()).hexdigest()[:16]

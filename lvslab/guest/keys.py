@@ -1,4 +1,4 @@
-"""The SSH keys of this user's labs: made once, kept in the cache, good for nothing but lab nodes.
+"""SSH keys of this user's labs: made once, kept in the cache, valid for lab nodes only.
 
 Guests and Mininet hosts trust the client key and all present the one host key; none of them can be
 reached from outside, so the keys tell lab nodes from anything else rather than one node from another.
@@ -19,22 +19,22 @@ _MAGIC = b"openssh-key-v1\0"
 
 
 def client_key() -> Path:
-    """The private key that lvslab logs in with, in OpenSSH's format."""
+    """Return the private key that lvslab logs in with, in OpenSSH's format."""
     return _key("id_ed25519")
 
 
 def client_public_key() -> str:
-    """Its public half, as a line of ``authorized_keys``."""
+    """Return the public key that lvslab logs in with, as a line of ``authorized_keys``."""
     return _public(client_key())
 
 
 def host_public_key() -> str:
-    """The public key that every node presents, as in ``known_hosts`` without the host."""
+    """Return the public key that every node presents, as in ``known_hosts`` without the host."""
     return _public(_key("host_ed25519"))
 
 
 def dropbear_host_key() -> bytes:
-    """The private key that every node presents, in dropbear's own format.
+    """Return the private key that every node presents, in dropbear's own format.
 
     That format is the algorithm's name and the 64 octets of seed and public key, each behind its length
     (dropbear 2022.83, src/ed25519.c, buf_put_ed25519_priv_key).
@@ -43,7 +43,7 @@ def dropbear_host_key() -> bytes:
 
 
 def pair() -> dict[str, str]:
-    """Both private keys by the names of their files, for who is to boot what was made with them."""
+    """Return both private keys by the names of their files, to boot what was made with them elsewhere."""
     return {name: _key(name).read_text() for name in ("id_ed25519", "host_ed25519")}
 
 
@@ -74,7 +74,7 @@ def _public(path: Path) -> str:
 
 
 def _pair(path: Path) -> bytes:
-    """Seed and public key, 32 octets each, of a private key in OpenSSH's format (its PROTOCOL.key).
+    """Return seed and public key (32 octets each) of a private key in OpenSSH's format (PROTOCOL.key).
 
     Raises BuildError where the file is not as ``_key`` has made it.
     """
@@ -93,12 +93,12 @@ def _pair(path: Path) -> bytes:
 
 
 def _packed(*parts: bytes) -> bytes:
-    """``parts``, each behind its length, as SSH has it."""
+    """Join ``parts``, each behind its length, as SSH does."""
     return b"".join(struct.pack(">I", len(part)) + part for part in parts)
 
 
 def _unpacked(data: bytes, count: int) -> list[bytes]:
-    """The first ``count`` of what ``_packed`` has put together, and the rest. Raises struct.error."""
+    """Split the first ``count`` parts off what `_packed` has joined. Raises struct.error."""
     parts = []
     for _ in range(count):
         (length,) = struct.unpack_from(">I", data)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import stat
 
-from lvslab.guest import files as guest_files
+from lvslab.guest import files
 from lvslab.guest.formats import LINK, PROGRAM, Entry
 from lvslab.kernel.find import Kernel
 from lvslab.kernel.toolchain.musl_programs import OldUserland
 
 _PLACES = {
-    "busybox": guest_files.BUSYBOX,
+    "busybox": files.BUSYBOX,
     "dropbear": "usr/sbin/dropbear",
     "xtables-legacy-multi": "usr/sbin/xtables-legacy-multi",
     "ipvsadm": "usr/sbin/ipvsadm",
@@ -55,5 +55,5 @@ def entries(kernel: Kernel, programs: OldUserland) -> list[Entry]:
     found += [Entry(f"usr/sbin/{name}", LINK, b"xtables-legacy-multi") for name in _IPTABLES]
     found += [Entry(path, PROGRAM, text.encode()) for path, text in _SCRIPTS.items()]
     found += _DEVICES
-    found += guest_files.common(kernel, _LOADED)
-    return found + guest_files.applets((programs.folder / "busybox").read_bytes(), found)
+    found += files.common(kernel, _LOADED)
+    return found + files.applets((programs.folder / "busybox").read_bytes(), found)

@@ -1,4 +1,7 @@
-"""A program for guests that gives the kernel's random numbers a new beginning, made here byte by byte.
+"""A program that reseeds the kernel's random generator, in machine code for x86-64.
+
+Guests with old kernels have it from ``recipes/reseed.c``. A guest with the distribution's programs must not
+need a compiler, and of those programs only socat can make the request: it brings 8 MB of libraries.
 
 Guests that resume from one snapshot have the kernel's random generator in one state. Since 5.18 what is
 written to /dev/urandom goes to the generator's pool, and the generator itself takes from the pool only
@@ -46,7 +49,7 @@ _CODE = b"".join(
 
 
 def program() -> bytes:
-    """The program, a static ELF file for x86-64 (struct Elf64_Ehdr and Elf64_Phdr of elf.h)."""
+    """Return the program, a static ELF file for x86-64 (struct Elf64_Ehdr and Elf64_Phdr of elf.h)."""
     size = _HEADERS + len(_CODE)
     ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
     start = _BASE + _HEADERS

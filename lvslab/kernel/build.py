@@ -1,4 +1,4 @@
-"""Kernels built from source: configured, checked line by line, compiled, and kept.
+"""Build kernels from source: configure, check line by line, compile, and keep.
 
 A build has a folder, mounts and processes of its own, so nothing of it is left when it is interrupted, and a
 tree of the user's is only read. Its result is kept under a checksum of all that it is made of, so it is made
@@ -50,8 +50,9 @@ def build(
     jobs: int | None = None,
     insecure: bool = False,
 ) -> Built:
-    """The kernel of that version, built if the store has none of just these sources, configuration and
-    compiler.
+    """Return the kernel of that version, built if the store has none of the same inputs.
+
+    The inputs are sources, configuration and compiler.
 
     ``tree`` is built instead of a release's source; ``config`` has the last word; ``jobs`` is how many
     things make does at a time, None for one for each processor. Raises UsageError for an unknown version, a
@@ -63,7 +64,7 @@ def build(
     row = row_of(version, tree)
     if tree is None and row.source.place == "debian-package":
         row = replace(row, version=tarballs.packaged_version(tarballs.get(row.name)))
-    wanted = wishes(row, config)
+    wanted = requested(row, config)
     tree = tree.resolve() if tree else None
     made_of = kernel_tree.fingerprint(tree) if tree else _of_release(row, insecure)
     name = kernel_store.name_of(row.version, key(row, wanted, compiler_key(row), made_of))
@@ -84,8 +85,11 @@ def build(
 
 
 def row_of(version: str, tree: Path | None) -> KernelRow:
-    """The catalogue's row to build by, with the version that is built. A tree's own version is what counts:
-    that or its series must be asked for, so that the version finds the kernel afterwards."""
+    """Return the catalogue's row to build by, with the version that is built.
+
+    A tree's own version counts: that or its series must be asked for, so that the version finds the kernel
+    afterwards.
+    """
     if tree is None:
         return catalogue.kernel(version)
     found = kernel_tree.version(tree)
@@ -97,8 +101,9 @@ def row_of(version: str, tree: Path | None) -> KernelRow:
 
 
 def _row_for(version: str) -> KernelRow:
-    """The row of the version's series, else of the last series before it that is built the same way, with
-    what the next one needs: what broke in between is mended where it is found.
+    """Return the row of the version's series, or of the last series before it that is built the same way.
+
+    It includes the fixes of the next series: what broke in between is mended where it is found.
 
     Raises UsageError for versions that are built in no way that is known here.
     """
@@ -117,8 +122,8 @@ def _row_for(version: str) -> KernelRow:
     return replace(before, fixes=tuple(dict.fromkeys((*before.fixes, *next_fixes))))
 
 
-def wishes(row: KernelRow, config: Path | None) -> Mapping[str, kconfig.Wish]:
-    """All that is asked of the kernel's configuration: the row's fragments, then the user's file."""
+def requested(row: KernelRow, config: Path | None) -> Mapping[str, kconfig.Setting]:
+    """Return all requested settings of the configuration: the row's fragments, then the user's file."""
     files = [paths.PROJECT / "kernel-configs" / f"{name}.config" for name in row.fragments]
     if config is not None:
         if not config.is_file():
@@ -129,31 +134,31 @@ def wishes(row: KernelRow, config: Path | None) -> Mapping[str, kconfig.Wish]:
 
 
 def asked(version: str, tree: Path | None, config: Path | None) -> str:
-    """The merged fragments of a kernel as a .config, with a remark where each part of it stands."""
+    """Return the merged fragments of a kernel as a .config, with a comment for each file."""
     lines: list[str] = []
     before = ""
-    for wish in wishes(row_of(version, tree), config).values():
-        file = wish.where.rpartition(":")[0]
+    for setting in requested(row_of(version, tree), config).values():
+        file = setting.where.rpartition(":")[0]
         if file != before:
             lines += ["", f"# {file}"]
         before = file
-        lines.append(wish.line)
+        lines.append(setting.line)
     return "\n".join([*lines[1:], ""])
 
 
 def as_json(built: Built) -> Mapping[str, Any]:
-    """What ``kernel.build --json`` prints."""
+    """Return the document of ``kernel.build --json``."""
     return {"name": built.name, "folder": str(built.folder), "manifest": asdict(built.manifest)}
 
 
 def compiler_key(row: KernelRow) -> str:
-    """What tells the compiler that the row asks for from another, and so the machine's own tools."""
+    """Return a key of the row's compiler, which includes the machine's own tools."""
     # The old one's key has these in it.
     return building.tools() if row.compiler == "system" else component.key(Component(row.compiler))
 
 
 def compiler_of(row: KernelRow) -> Compiler:
-    """The compiler that the row asks for; the old one is built where it is missing."""
+    """Return the row's compiler; the old one is built if it is missing."""
     if row.compiler == "system":
         return Compiler(building.tools().partition("\n")[0], "")
     built = component.build(Component(row.compiler))
@@ -161,7 +166,7 @@ def compiler_of(row: KernelRow) -> Compiler:
 
 
 def _origin(row: KernelRow, tree: Path | None, insecure: bool) -> str:
-    """What the kernel is built from, as its manifest has it."""
+    """Return what the kernel is built from, as its manifest has it."""
     if tree is not None:
         return "tree"
     verified = not tarballs.is_unverified(tarballs.get(row.name, insecure=insecure))
@@ -169,7 +174,7 @@ def _origin(row: KernelRow, tree: Path | None, insecure: bool) -> str:
 
 
 def _of_release(row: KernelRow, insecure: bool) -> str:
-    """The checksum of the release's tarball, which is downloaded and verified where it is missing."""
+    """Return the checksum of the release's tarball, which is downloaded and verified if missing."""
     if row.source.sha256:
         return row.source.sha256
     tarball = tarballs.get(row.name, insecure=insecure, instead=_INSTEAD)
@@ -178,8 +183,8 @@ def _of_release(row: KernelRow, insecure: bool) -> str:
     return store.remembered(f"source-{tarball.name}", [stamp.encode()], lambda: store.sha256(tarball))
 
 
-def key(row: KernelRow, wanted: Mapping[str, kconfig.Wish], compiler: str, made_of: str) -> str:
-    """A checksum of all that makes a difference to the kernel, how it is made included."""
+def key(row: KernelRow, wanted: Mapping[str, kconfig.Setting], compiler: str, made_of: str) -> str:
+    """Return a checksum of all inputs of a kernel and of how it is built."""
     recipe = Recipe(row.family, row.arch, "", 1, tuple(patches.host_flags(row.fixes)))
     parts = (
         made_of,

@@ -1,5 +1,6 @@
-"""A kernel's configuration: fragments are read, merged, and found again, line by line, in what kconfig made
-of them. Kconfig itself drops what it cannot have without a word.
+"""Configurations of kernels: read fragments, merge them, and verify what kconfig made of them.
+
+Kconfig itself silently drops settings that it cannot take.
 
 A fragment is written as ``.config`` is. A comment line ``# since 2.6.20``, ``# before 3.2`` or ``# since
 2.6.22 before 3.2`` limits the lines below it, up to the next empty line, to kernels of these versions.
@@ -23,9 +24,12 @@ _VALUE = re.compile(r'[ymn]|-?\d+|0[xX][0-9a-fA-F]+|"(?:[^"\\]|\\.)*"')
 
 
 @dataclass(frozen=True)
-class Wish:
-    """One line of a fragment. ``symbol`` is without CONFIG_; ``value`` is y, m, n, a number, or a text in
-    quotes; ``where`` is the fragment's file name and line."""
+class Setting:
+    """One requested line of a fragment.
+
+    ``symbol`` is without CONFIG_; ``value`` is y, m, n, a number, or a text in quotes; ``where`` is the
+    fragment's file name and line.
+    """
 
     symbol: str
     value: str
@@ -38,26 +42,28 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Miss:
-    """A wish that the final configuration does not have: ``found`` is what it has, n where it has
-    nothing."""
+class Mismatch:
+    """A requested setting that the final configuration does not have.
 
-    wish: Wish
+    ``found`` is the value there, n where it is not set.
+    """
+
+    setting: Setting
     found: str
 
 
 def line_of(symbol: str, value: str) -> str:
-    """A symbol and its value as .config has them."""
+    """Format a symbol and its value as .config does."""
     return f"# CONFIG_{symbol} is not set" if value == "n" else f"CONFIG_{symbol}={value}"
 
 
-def parse(text: str, file: Path, version: tuple[int, ...]) -> dict[str, Wish]:
-    """What a fragment asks of a kernel of this version, by symbol.
+def parse(text: str, file: Path, version: tuple[int, ...]) -> dict[str, Setting]:
+    """Return the settings that a fragment requests of a kernel of this version, by symbol.
 
     Raises LabFileError for a line that is neither a setting nor a comment, and for a symbol that is asked
     for twice with different values.
     """
-    wishes: dict[str, Wish] = {}
+    requested: dict[str, Setting] = {}
     applies = True
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip()
@@ -85,13 +91,13 @@ def parse(text: str, file: Path, version: tuple[int, ...]) -> dict[str, Wish]:
             )
         if not applies:
             continue
-        before = wishes.get(symbol)
+        before = requested.get(symbol)
         if before is not None and before.value != value:
             raise LabFileError(
                 file, number, f"CONFIG_{symbol} is {value} here, and {before.value} in {before.where}"
             )
-        wishes[symbol] = Wish(symbol, value, f"{file.name}:{number}")
-    return wishes
+        requested[symbol] = Setting(symbol, value, f"{file.name}:{number}")
+    return requested
 
 
 def _applies(line: str, version: tuple[int, ...], file: Path, number: int) -> bool:
@@ -106,21 +112,21 @@ def _applies(line: str, version: tuple[int, ...], file: Path, number: int) -> bo
     )
 
 
-def merge(fragments: Iterable[Mapping[str, Wish]]) -> dict[str, Wish]:
-    """All that the fragments ask for; of two that differ the later one has its way."""
-    merged: dict[str, Wish] = {}
+def merge(fragments: Iterable[Mapping[str, Setting]]) -> dict[str, Setting]:
+    """Merge fragments; where two differ the later one counts."""
+    merged: dict[str, Setting] = {}
     for fragment in fragments:
         merged.update(fragment)
     return merged
 
 
-def render(wishes: Mapping[str, Wish]) -> str:
-    """The wishes as a .config, sorted by symbol."""
-    return "".join(f"{wishes[symbol].line}\n" for symbol in sorted(wishes))
+def render(requested: Mapping[str, Setting]) -> str:
+    """Format the requested settings as a .config, sorted by symbol."""
+    return "".join(f"{requested[symbol].line}\n" for symbol in sorted(requested))
 
 
 def values(config: str) -> dict[str, str]:
-    """What a .config sets, by symbol; what is not set is not in it."""
+    """Return the values of a .config by symbol, without those that are not set."""
     found = {}
     for line in config.splitlines():
         if (matched := _SET.fullmatch(line.strip())) and matched[2] != "n":
@@ -128,13 +134,13 @@ def values(config: str) -> dict[str, str]:
     return found
 
 
-def verify(wishes: Mapping[str, Wish], config: str) -> Sequence[Miss]:
-    """The wishes that the final .config does not have, in the order in which they were asked."""
+def verify(requested: Mapping[str, Setting], config: str) -> Sequence[Mismatch]:
+    """Return the requested settings that the final .config does not have, in their order."""
     final = values(config)
     return [
-        Miss(wish, final.get(wish.symbol, "n"))
-        for wish in wishes.values()
-        if not _same(wish.value, final.get(wish.symbol, "n"))
+        Mismatch(setting, final.get(setting.symbol, "n"))
+        for setting in requested.values()
+        if not _same(setting.value, final.get(setting.symbol, "n"))
     ]
 
 

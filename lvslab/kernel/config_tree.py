@@ -1,4 +1,4 @@
-"""What a kernel tree says of its symbols, read from its Kconfig files, or from Config.in before 2.6.
+"""Definitions of a kernel tree's symbols, read from its Kconfig files (Config.in before 2.6).
 
 Only read to name a reason: which dependency of a symbol is not met. Kconfig in the tree decides, not this.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lvslab.kernel.config import Miss
+from lvslab.kernel.config import Mismatch
 
 _TYPES = ("bool", "boolean", "tristate", "int", "hex", "string", "def_bool", "def_tristate")
 _TOKEN = re.compile(r"""\s*(\(|\)|&&|\|\||!=|<=|>=|<|>|=|!|"[^"]*"|'[^']*'|[\w./+-]+)""")
@@ -19,9 +19,11 @@ _LEVEL = {"n": 0, "m": 1, "y": 2}
 
 @dataclass(frozen=True)
 class Definition:
-    """One place where a symbol is defined. ``type`` is "" where the place does not say; ``prompt`` is
-    whether a person may be asked; ``depends`` are expressions in Kconfig's language, all of which must
-    hold."""
+    """One place where a symbol is defined.
+
+    ``type`` is "" where the place does not say; ``prompt`` is True if a person may be asked; ``depends`` are
+    expressions in Kconfig's language, all of which must hold.
+    """
 
     symbol: str
     where: str
@@ -32,7 +34,7 @@ class Definition:
 
 @dataclass
 class _Frame:
-    """A menu, an if or a choice that is open, or a symbol that is being defined."""
+    """An open menu, if or choice, or a symbol that is being defined."""
 
     kind: str
     depends: list[str] = field(default_factory=list)
@@ -43,8 +45,7 @@ class _Frame:
 
 
 def definitions(tree: Path, arch: str) -> Sequence[Definition]:
-    """All definitions of the tree's symbols that this architecture sees; of a tree that cannot be read,
-    what can."""
+    """Return all definitions of the tree's symbols for this architecture, as far as it can be read."""
     for family in (arch, "x86"):
         if (old := tree / "arch" / family / "config.in").is_file():
             return list(_config_in(tree, old, []))
@@ -57,9 +58,9 @@ def definitions(tree: Path, arch: str) -> Sequence[Definition]:
     return list(_kconfig(tree, start, [], {"SRCARCH": family, "ARCH": family, "srctree": str(tree)}))
 
 
-def explain(miss: Miss, known: Iterable[Definition], config: Mapping[str, str]) -> str:
-    """Why ``miss`` may be, in words: the dependencies of its symbol that ``config`` does not meet."""
-    symbol, wanted = miss.wish.symbol, miss.wish.value
+def explain(mismatch: Mismatch, known: Iterable[Definition], config: Mapping[str, str]) -> str:
+    """Return a reason for ``mismatch``: dependencies of its symbol that ``config`` does not meet."""
+    symbol, wanted = mismatch.setting.symbol, mismatch.setting.value
     known = list(known)
     places = [place for place in known if place.symbol == symbol]
     if not places:
@@ -83,14 +84,14 @@ def explain(miss: Miss, known: Iterable[Definition], config: Mapping[str, str]) 
     if wanted != "n" and all(reasons):
         return f"{', or '.join(dict.fromkeys(reasons))} ({asked[0].where})"
     place = asked[0]
-    if miss.found != "n" and wanted == "n":
+    if mismatch.found != "n" and wanted == "n":
         return f"other symbols select it, or it is on wherever it may be ({place.where})"
     needs = " && ".join(place.depends) or "nothing"
     return f"its dependencies are met ({needs}); another choice may exclude it ({place.where})"
 
 
 def conjuncts(expression: str) -> list[str]:
-    """The parts of an expression that && joins on its top level."""
+    """Split an expression at each && on its top level."""
     parts, depth, start = [], 0, 0
     text = _without_macros(expression)
     for at, character in enumerate(text):
@@ -105,7 +106,7 @@ def conjuncts(expression: str) -> list[str]:
 
 
 def level(expression: str, config: Mapping[str, str]) -> int:
-    """The value of an expression: 0 for n, 1 for m, 2 for y. What cannot be read counts as y."""
+    """Return the value of an expression: 0 for n, 1 for m, 2 for y. What cannot be read counts as y."""
     tokens = _TOKEN.findall(_without_macros(expression))
     try:
         found, rest = _either(tokens, config)
@@ -175,7 +176,7 @@ def _closes(text: str) -> int:
 
 
 def _without_macros(text: str) -> str:
-    """``$(cc-option,-m)`` and the like ask the compiler, which nobody does here: they count as y."""
+    """Replace ``$(cc-option,-m)`` and the like, which ask the compiler, by y."""
     while (at := text.find("$(")) >= 0:
         end = _closes(text[at + 1 :])
         if end < 0:
@@ -185,7 +186,7 @@ def _without_macros(text: str) -> str:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers and lines, those that end in a backslash joined."""
+    """Yield line numbers and lines; those that end in a backslash are joined."""
     waiting, first = "", 0
     text = file.read_text(errors="replace") if file.is_file() else ""
     for number, line in enumerate(text.splitlines(), 1):
@@ -198,8 +199,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _kconfig(tree: Path, file: Path, frames: list[_Frame], names: Mapping[str, str]) -> Iterator[Definition]:
-    """Kconfig's language, as far as it tells of symbols and dependencies (scripts/kconfig/zconf.y,
-    parser.y)."""
+    """Yield the definitions in a file of Kconfig's language (scripts/kconfig/zconf.y, parser.y)."""
     depth = len(frames)
     indent = -1  # of the help text that is being skipped; 0 until its first line tells
     for number, raw in _lines(file):
@@ -267,7 +267,10 @@ def _attribute(frame: _Frame, word: str, rest: str) -> None:
 
 
 def _config_in(tree: Path, file: Path, conditions: list[str]) -> Iterator[Definition]:
-    """The language of 2.4 (Documentation/kbuild/config-language.txt), conditions turned into Kconfig's."""
+    """Yield the definitions in a file of 2.4's language, with conditions as Kconfig has them.
+
+    The language is described in Documentation/kbuild/config-language.txt.
+    """
     depth = len(conditions)
     for number, raw in _lines(file):
         line = raw.strip()

@@ -1,5 +1,4 @@
-"""Kernels that a director can run: the distribution's own, taken out of its package, those that lvslab has
-built, or a file of the user's."""
+"""Find the kernel for a director: the distribution's, one from the store, or a file of the user's."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ ImageKind = Literal["initramfs", "ext2"]
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel to boot. ``image`` is a bzImage, ``release`` what ``uname -r`` says in it.
+    """A kernel to boot: ``image`` is a bzImage, ``release`` is what ``uname -r`` prints.
 
     ``module_source`` is a Debian package or a modules folder; None where the kernel has none. ``image_kind``
     and ``userland`` say what the guest starts from, ``nic`` is the model of its network cards as QEMU calls
@@ -55,8 +54,7 @@ class Kernel:
 
     @property
     def modules_key(self) -> str:
-        """What tells this kernel's modules from another's: the package, or every file's path, size and
-        time."""
+        """Key of the kernel's modules: the package, or every file's path, size and time."""
         source = self.module_source
         if source is None:
             return "none"
@@ -65,7 +63,7 @@ class Kernel:
         return "\n".join(f"{file} {about.st_size} {about.st_mtime_ns}" for file, about in abouts)
 
     def needed_modules(self) -> tuple[modules.Module, ...]:
-        """The modules that a guest needs. Those of a small system are few: it gets all of them."""
+        """Return the modules that a guest needs; a small system gets all, since they are few."""
         if self.module_source is None:
             return ()
         wanted = modules.ALL if self.userland == "musl-i386" else modules.WANTED
@@ -75,9 +73,11 @@ class Kernel:
 
 
 def find(name: str) -> Kernel:
-    """The kernel that ``name`` stands for: a name of DISTRIBUTION, a ready-made one of the catalogue, one of
-    the store (as in `kernel_store.find`), or the path of a folder of the store, a bzImage or a ``.deb``; the
-    name of one that is found by its path is the whole path.
+    """Return the kernel that ``name`` stands for.
+
+    That is a name of DISTRIBUTION, a ready-made one of the catalogue, one of the store (as in
+    `kernel_store.find`), or the path of a folder of the store, a bzImage or a ``.deb``; a kernel that is
+    found by its path has the whole path as its name.
 
     Raises UsageError where there is no such kernel or the file is none, MachineError and BuildError
     where the distribution's package cannot be had.
@@ -114,7 +114,7 @@ def _unknown(name: str) -> UsageError:
 
 
 def release_of(path: Path) -> str:
-    """What ``uname -r`` says in the bzImage at ``path``. Raises UsageError where the file is none.
+    """Return what ``uname -r`` prints for the bzImage at ``path``. Raises UsageError for another file.
 
     Offsets are those of the kernel's Documentation/arch/x86/boot.rst: the signature "HdrS" at 0x202, and at
     0x20e a pointer to the version string, counted from 0x200.
@@ -171,7 +171,7 @@ def _of_package(name: str, package: Path) -> Kernel:
 
 
 def _is_image(path: str) -> bool:
-    """Whether that is a kernel's place in a package: up to Debian 13, or after it."""
+    """Return whether ``path`` is a kernel's place in a package: up to Debian 13, or after it."""
     return bool(re.fullmatch(r"boot/vmlinuz-.+|(?:usr/)?lib/modules/[^/]+/vmlinuz", path))
 
 
@@ -189,7 +189,7 @@ def _of_file(path: Path) -> Kernel:
 
 
 def _is_i386(path: Path, version: tuple[int, ...]) -> bool:
-    """Whether a bzImage is for processors of 32 bits, as far as it says so.
+    """Return whether a bzImage is for 32-bit processors, as far as it says so.
 
     Since Linux 3.8 (boot protocol 2.12) bit 0 of xloadflags, at 0x236, says that it is for 64 bits
     (Documentation/arch/x86/boot.rst). One before 3.0 is taken for i386, which this project builds them for.

@@ -1,4 +1,4 @@
-"""Kernels that somebody else has built, taken into the store as if they had been built here."""
+"""Take kernels that were built elsewhere into the store."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def take(path: Path, modules: Path | None = None, config: Path | None = None) ->
 
 
 def family(version: tuple[int, ...]) -> str:
-    """Which configuration a kernel of that version would be built with here."""
+    """Return the configuration's family that a kernel of that version would be built with here."""
     return "2.4" if version < (2, 5) else "2.6" if version < (3,) else "today"
 
 
 def _modules(path: Path, release: str) -> Path:
-    """``path``, which must have modules for that kernel, or none at all."""
+    """Return ``path``, which must have modules for that kernel or none at all."""
     if path.suffix == ".deb" and path.is_file():
         return path.resolve()  # whether it has any is seen when they are taken out
     if not (path / "kernel").is_dir():
@@ -105,7 +105,7 @@ def _config(path: Path, release: str) -> bytes:
 
 
 def _copy_modules(kernel: Kernel, target: Path) -> tuple[str, ...]:
-    """Their paths below ``target``, in order."""
+    """Copy the modules, and return their paths below ``target``, in order."""
     source = kernel.module_source
     if source is None:
         return ()
@@ -127,7 +127,7 @@ def _copy_modules(kernel: Kernel, target: Path) -> tuple[str, ...]:
 
 
 def _sum(made: Path, kernel: Kernel) -> str:
-    """What tells this kernel from another: image, configuration and modules, and what it boots with."""
+    """Return a checksum of image, configuration and modules, and of what the kernel boots with."""
     lines = [kernel.arch, kernel.image_kind, kernel.userland, kernel.nic]
     files = (file for file in sorted(made.rglob("*")) if file.is_file())
     lines += [f"{store.sha256(file)} {file.relative_to(made)}" for file in files]

@@ -1,4 +1,4 @@
-"""One build of a kernel, from its source to a folder that the store can take."""
+"""One build of a kernel, from its source to a folder for the store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SHOWN = 12  # of the settings that kconfig did not take
 
 @dataclass(frozen=True)
 class Compiler:
-    """A compiler: what it is called, and the prefix of its programs."""
+    """A compiler's name, and the prefix of its programs."""
 
     name: str
     cross: str
@@ -42,10 +42,10 @@ class Compiler:
 
 @dataclass(frozen=True)
 class Job:
-    """One build: ``work`` is its folder while it lasts, ``made`` the one that the store will take."""
+    """One build: ``work`` is its temporary folder, ``made`` the one for the store."""
 
     row: KernelRow
-    wishes: Mapping[str, config.Wish]
+    requested: Mapping[str, config.Setting]
     compiler: Compiler
     work: Path
     made: Path
@@ -53,7 +53,7 @@ class Job:
 
     @property
     def recipe(self) -> Recipe:
-        """How this kernel is built."""
+        """The recipe of this kernel."""
         flags = tuple(patches.host_flags(self.row.fixes))
         return Recipe(self.row.family, self.row.arch, self.compiler.cross, self.jobs, flags)
 
@@ -91,37 +91,37 @@ class Job:
             self._collect(written, final)
 
     def _kept(self, what: str) -> Path:
-        """Where the log or the config of this build is kept if it fails."""
+        """Return where the log or the config of this build is kept if it fails."""
         return paths.cache() / "kernels" / "failed" / f"{self.row.version}.{what}"
 
     def _takes_layers(self, tree: Path) -> bool:
-        """Whether a layer can be put over the tree here: not every file system lets one."""
+        """Return whether an overlay over the tree is possible; not every file system allows it."""
         return run(self.inside(tree, ["true"]), check=False).returncode == 0
 
     def inside(self, lower: Path | None, command: Sequence[str]) -> Sequence[str]:
-        """``command`` as it is run in this build's mounts and environment."""
+        """Return the command that runs ``command`` in this build's mounts and environment."""
         variables = kernel_recipe.environment(self.recipe)
         return kernel_recipe.inside(self.work, lower, variables, command, root=os.geteuid() == 0)
 
     def _configure(self, take: Take, read: Path, written: Path) -> str:
-        """Make the final .config and return it. Raises BuildError where it is not what was asked for."""
-        with_wishes = kernel_tree.reads_wishes(read)
-        if with_wishes:
-            text = config.render(self.wishes)
-            store.write(self.work / "wishes", text.encode())
+        """Make the final .config and return it. Raises BuildError where a requested setting is missing."""
+        with_settings = kernel_tree.reads_settings(read)
+        if with_settings:
+            text = config.render(self.requested)
+            store.write(self.work / kernel_recipe.SETTINGS.name, text.encode())
         else:
             # From 2.6 on many symbols are on unless told not to be; in 2.4 hardly any.
             known = [] if self.row.family == "2.4" else config_tree.definitions(read, self.row.arch)
             others = [place.symbol for place in known if place.type in ("bool", "tristate")]
-            text = kernel_recipe.questions(self.wishes, others)
+            text = kernel_recipe.questions(self.requested, others)
             store.write(written / ".config", text.encode())
-        take("configuring", kernel_recipe.configure(self.recipe, with_wishes), b"\n" * 10000)
+        take("configuring", kernel_recipe.configure(self.recipe, with_settings), b"\n" * 10000)
         final = (written / ".config").read_text(errors="replace")
         (self.made / "config").write_text(final)
-        if misses := config.verify(self.wishes, final):
+        if mismatches := config.verify(self.requested, final):
             store.write(self._kept("config"), final.encode())
             known = config_tree.definitions(read, self.row.arch)
-            raise refused(self.row.version, misses, known, config.values(final))
+            raise refused(self.row.version, mismatches, known, config.values(final))
         return final
 
     def _collect(self, written: Path, final: str) -> None:
@@ -149,7 +149,7 @@ class Job:
         folders.flush(self.made)
 
     def manifest(self, origin: str, source_sha256: str) -> Manifest:
-        """What ``made`` holds, after ``run``; ``origin`` is what it was built from, as in a manifest."""
+        """Return the manifest of ``made``, after ``run``; ``origin`` is its ``source`` there."""
         from lvslab.kernel import find
 
         image = self.made / "bzImage"
@@ -181,20 +181,22 @@ class Job:
 
 def refused(
     version: str,
-    misses: Sequence[config.Miss],
+    mismatches: Sequence[config.Mismatch],
     known: Sequence[config_tree.Definition],
     final: Mapping[str, str],
 ) -> BuildError:
-    """The error for settings that kconfig dropped or changed. First those that are not missed for want of
-    another."""
-    lacking = {miss.wish.symbol for miss in misses}
-    reasons = [(miss, config_tree.explain(miss, known, final)) for miss in misses]
+    """Return the error for settings that kconfig dropped or changed.
+
+    Those whose cause is not another dropped setting come first.
+    """
+    lacking = {mismatch.setting.symbol for mismatch in mismatches}
+    reasons = [(mismatch, config_tree.explain(mismatch, known, final)) for mismatch in mismatches]
     reasons.sort(key=lambda pair: any(f"{symbol} is " in pair[1] for symbol in lacking))
     lines = [
-        f"{miss.wish.line} ({miss.wish.where}) became {miss.found}: {reason}"
-        for miss, reason in reasons[:_SHOWN]
+        f"{mismatch.setting.line} ({mismatch.setting.where}) became {mismatch.found}: {reason}"
+        for mismatch, reason in reasons[:_SHOWN]
     ]
-    if len(misses) > _SHOWN:
-        lines.append(f"and {len(misses) - _SHOWN} more")
-    what = "a setting that was" if len(misses) == 1 else f"{len(misses)} settings that were"
+    if len(mismatches) > _SHOWN:
+        lines.append(f"and {len(mismatches) - _SHOWN} more")
+    what = "a setting that was" if len(mismatches) == 1 else f"{len(mismatches)} settings that were"
     return BuildError(f"Linux {version} does not take {what} asked for", "\n  ".join(lines))

@@ -1,4 +1,4 @@
-"""Kernel modules for a guest: which ones it needs, and the tables by which modprobe finds them.
+"""Modules of a kernel that a guest needs, and the tables by which modprobe finds them.
 
 Dependencies and aliases are read from the modules' own ``.modinfo`` strings (what depmod does, without a
 tree of files), so a guest image is put together in memory. Modules of Linux 2.4 (``.o``) do not say what
@@ -41,8 +41,7 @@ _EXPORTED = "__ksymtab_"
 
 @dataclass(frozen=True)
 class Module:
-    """One module: its name as in lsmod, its path below the modules folder, and its (uncompressed)
-    content."""
+    """One module: name as in lsmod, path below the modules folder, and uncompressed content."""
 
     name: str
     path: str
@@ -53,7 +52,7 @@ class Module:
 
 
 def of_package(package: Path, release: str, wanted: re.Pattern[str] = WANTED) -> tuple[Module, ...]:
-    """The ``wanted`` modules of a kernel package, with all they depend on; by default those of a guest."""
+    """Return the ``wanted`` modules of a kernel package with their dependencies."""
     inside = re.compile(rf"(?:usr/)?lib/modules/{re.escape(release)}/(kernel/.*\.ko(?:\.\w+)?)$")
     found = {}
     for member in packages.members(package, lambda path: bool(inside.match(path))):
@@ -64,26 +63,26 @@ def of_package(package: Path, release: str, wanted: re.Pattern[str] = WANTED) ->
 
 
 def of_folder(folder: Path, wanted: re.Pattern[str] = WANTED) -> tuple[Module, ...]:
-    """The same of an installed modules folder (the one that holds ``kernel/``)."""
+    """Return the ``wanted`` modules of an installed modules folder (the one that holds ``kernel/``)."""
     files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in files_of(folder)}
     old = {path: content for path, content in files.items() if path.endswith(".o")}
     return _needed(files, wanted, _dependencies(old))
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The modules in an installed modules folder, sorted."""
+    """Return the module files in an installed modules folder, sorted."""
     return sorted(file for file in (folder / "kernel").rglob("*") if _FILE.search(file.name))
 
 
 def releases_of(folder: Path) -> Iterator[str]:
-    """For which kernel each module in that folder says that it is; those that say nothing are left out."""
+    """Yield the kernel release that each module in that folder names; some name none."""
     for file in files_of(folder):
         if found := _RELEASE.search(_plain(file.name, file.read_bytes())):
             yield found.group(1).decode(errors="replace")
 
 
 def tables(modules: Collection[Module]) -> Mapping[str, bytes]:
-    """``modules.dep`` and ``modules.alias`` as modprobe reads them: file name to content."""
+    """Return ``modules.dep`` and ``modules.alias`` for modprobe: file name to content."""
     by_name = {module.name: module for module in modules}
     lines = []
     for module in modules:
@@ -99,8 +98,10 @@ def tables(modules: Collection[Module]) -> Mapping[str, bytes]:
 def _needed(
     files: Mapping[str, bytes], wanted: re.Pattern[str], depends: Mapping[str, tuple[str, ...]] = {}
 ) -> tuple[Module, ...]:
-    """``files`` maps paths below the modules folder to contents, compressed or not; ``depends`` has what
-    modules by name depend on that do not say it themselves.
+    """Return the ``wanted`` modules and their dependencies.
+
+    ``files`` maps paths below the modules folder to contents, compressed or not; ``depends`` has the
+    dependencies, by name, of modules that do not name them.
     """
     paths = {_name(path): path for path in files}
     known: dict[str, Module] = {}
@@ -116,8 +117,9 @@ def _needed(
 
 
 def _dependencies(files: Mapping[str, bytes]) -> dict[str, tuple[str, ...]]:
-    """Which of the others each of these modules of Linux 2.4 depends on, by name: those that define what
-    it leaves undefined. ``files`` is as in ``_needed``.
+    """Return the dependencies of modules of Linux 2.4 by name: who defines their undefined symbols.
+
+    ``files`` is as in `_needed`.
     """
     symbols = {_name(path): _symbols(path, content) for path, content in files.items()}
     owners = {symbol: name for name, (defined, _) in symbols.items() for symbol in defined}
@@ -128,7 +130,7 @@ def _dependencies(files: Mapping[str, bytes]) -> dict[str, tuple[str, ...]]:
 
 
 def _symbols(path: str, content: bytes) -> tuple[set[str], set[str]]:
-    """What a module of Linux 2.4 defines for others, and what it leaves undefined.
+    """Return the symbols that a module of Linux 2.4 defines for others, and its undefined ones.
 
     A module that exports nothing by name exports all (EXPORT_SYMBOL in include/linux/module.h, 2.4.37).
     """
@@ -151,7 +153,7 @@ def _symbols(path: str, content: bytes) -> tuple[set[str], set[str]]:
 
 
 def _closure(names: Iterable[str], by_name: Mapping[str, Module]) -> list[str]:
-    """All that ``names`` depend on and they themselves, each before what it depends on."""
+    """Return ``names`` and all their dependencies, each before what it depends on."""
     order: list[str] = []
     for name in names:
         if name in by_name:

@@ -1,5 +1,4 @@
-"""The changes without which a stock tree does not build with today's programs, or not to the same bytes
-twice, or does not always boot with several network cards.
+"""Changes that stock trees need to build today, reproducibly, and to boot with several network cards.
 
 Why each is needed stands in ``catalogue/fixes.toml``. They are made in a private copy, never in anybody's
 tree; one that no longer finds what it changes is an error, so that nobody takes for fixed what is not.
@@ -10,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from lvslab.errors import BuildError
@@ -18,7 +17,7 @@ from lvslab.errors import BuildError
 
 @dataclass(frozen=True)
 class Edit:
-    """Put ``new`` in the place of every ``old`` in ``file``, which is below the tree's top folder.
+    """Replace every ``old`` in ``file``, a path below the tree's top folder, by ``new``.
 
     ``sometimes``: not every release of a series needs it. One that does and has other words will not
     compile.
@@ -32,7 +31,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Change:
-    """What a fix consists of: edits of files, and compiler flags for the programs of the build itself."""
+    """Edits of files, and flags for the compiler of the build's own programs."""
 
     edits: tuple[Edit, ...] = ()
     host_flags: tuple[str, ...] = ()
@@ -102,8 +101,7 @@ CHANGES = {
 
 
 def apply(names: Collection[str], tree: Path, copy: Path, *, strict: bool = True) -> None:
-    """Make the changes to files of ``tree``, and write what comes of them to ``copy``, which may be
-    ``tree``.
+    """Apply the changes to files of ``tree``, and write the results to ``copy``, which may be ``tree``.
 
     Raises BuildError where one does not find its place; unless ``strict``, that one is left out.
     """
@@ -115,13 +113,13 @@ def apply(names: Collection[str], tree: Path, copy: Path, *, strict: bool = True
 
 
 def host_flags(names: Collection[str]) -> Sequence[str]:
-    """What the compiler of the build's own programs is to be given."""
+    """Return the flags for the compiler of the build's own programs."""
     return [flag for name in names for flag in _change(name).host_flags]
 
 
 def described(names: Collection[str]) -> str:
-    """The changes as text, for a checksum over all that a build is made of."""
-    return "\n".join(f"{name} {_change(name)!r}" for name in names)
+    """Format the changes as text, for the key of a build."""
+    return "\n".join(f"{name} {astuple(_change(name))}" for name in names)
 
 
 def _change(name: str) -> Change:

@@ -1,5 +1,4 @@
-"""How a kernel is built, as text: commands, environment, and the place where they run. Nothing here runs
-anything."""
+"""Commands, environment and place of a kernel's build, as text. Nothing here runs anything."""
 
 from __future__ import annotations
 
@@ -7,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lvslab.kernel.config import Wish, render
+from lvslab.kernel.config import Setting, render
 
 # Where every build sees its tree. Old compilers write the names of files into what they compile, so the
 # place must be the same for the same bytes to come of it. Debian's base system has this folder; a build has
 # its own over it.
 PLACE = Path("/usr/src")
 TREE = PLACE / "linux"
-WISHES = PLACE / "wishes"
+SETTINGS = PLACE / "wishes"  # this name is in the key of every kernel that was built
 MODULES = PLACE / "modules"
 PROGRAMS = PLACE / "programs"
 TEMPORARY = PLACE / "tmp"
@@ -42,8 +41,11 @@ _OLD_HOST = ("-O2", "-std=gnu89", "-fcommon", "-w")
 
 @dataclass(frozen=True)
 class Recipe:
-    """One kernel's way: ``family`` is 2.4, 2.6 or today; ``cross`` the prefix of the compiler's programs, ""
-    for the machine's own; ``host_flags`` are for the programs of the build itself."""
+    """Parameters of one kernel's build.
+
+    ``family`` is 2.4, 2.6 or today; ``cross`` the prefix of the compiler's programs, "" for the machine's
+    own; ``host_flags`` are for the programs of the build itself.
+    """
 
     family: str
     arch: str
@@ -53,8 +55,10 @@ class Recipe:
 
 
 def environment(recipe: Recipe) -> Mapping[str, str]:
-    """All that a build finds in its environment. Nothing of the user's: CFLAGS and MAKEFLAGS would change
-    it."""
+    """Return a build's whole environment.
+
+    Nothing in it is the user's: CFLAGS and MAKEFLAGS would change the build.
+    """
     old = recipe.family != "today"
     return {
         "PATH": (f"{PROGRAMS}:" if old else "") + PATH,
@@ -69,36 +73,38 @@ def environment(recipe: Recipe) -> Mapping[str, str]:
         "KBUILD_BUILD_HOST": _HOST,
         "KBUILD_BUILD_VERSION": "1",
         "KCONFIG_NOTIMESTAMP": "1",
-        "KCONFIG_ALLCONFIG": str(WISHES),
+        "KCONFIG_ALLCONFIG": str(SETTINGS),
     }
 
 
 def programs(recipe: Recipe) -> Mapping[str, str]:
-    """The scripts that stand in for programs that would tell one build from another: name to text."""
+    """Return scripts that replace programs which would make builds differ: name to text."""
     if recipe.family == "today":
         return {}
     return {name: f"#!/bin/sh\n{text}\n" for name, text in _PROGRAMS.items()}
 
 
-def configure(recipe: Recipe, reads_wishes: bool) -> Sequence[str]:
-    """The command that makes the final .config.
+def configure(recipe: Recipe, reads_settings: bool) -> Sequence[str]:
+    """Return the command that makes the final .config.
 
-    A kconfig that ``reads_wishes`` (KCONFIG_ALLCONFIG) answers no to all else. Before, the wishes are
-    the .config, and new questions are answered by an empty line.
+    A kconfig that ``reads_settings`` (KCONFIG_ALLCONFIG) answers no to all else. Without that the requested
+    settings are the .config, and new questions are answered by an empty line.
     """
-    return _make(recipe, "allnoconfig" if reads_wishes else "oldconfig")
+    return _make(recipe, "allnoconfig" if reads_settings else "oldconfig")
 
 
-def questions(wishes: Mapping[str, Wish], others: Sequence[str]) -> str:
-    """A .config for kernels whose kconfig does not read wishes: these, and no for the ``others``."""
-    return render(wishes) + "".join(
-        f"# CONFIG_{name} is not set\n" for name in sorted(set(others) - set(wishes))
+def questions(requested: Mapping[str, Setting], others: Sequence[str]) -> str:
+    """Return a .config for kernels whose kconfig reads no settings: ``requested``, and no for ``others``."""
+    return render(requested) + "".join(
+        f"# CONFIG_{name} is not set\n" for name in sorted(set(others) - set(requested))
     )
 
 
 def build(recipe: Recipe, modules: bool) -> Sequence[tuple[str, Sequence[str]]]:
-    """The steps after configuring: what people read, and the command. ``modules``: whether the kernel has
-    any."""
+    """Return the steps after configuring: a text for people, and the command.
+
+    ``modules`` is True if the kernel has any.
+    """
     several = f"-j{recipe.jobs}"
     install = ("modules_install", f"INSTALL_MOD_PATH={MODULES}", "DEPMOD=/bin/true")
     if recipe.family == "2.4":
@@ -117,7 +123,7 @@ def build(recipe: Recipe, modules: bool) -> Sequence[tuple[str, Sequence[str]]]:
 
 
 def clean(recipe: Recipe) -> Sequence[str]:
-    """The command that makes a copy of a tree with products in it as if nobody had ever built there."""
+    """Return the command that removes all products from a copy of a tree."""
     return _make(recipe, "mrproper")
 
 
@@ -137,8 +143,7 @@ def _make(recipe: Recipe, *words: str) -> Sequence[str]:
 
 
 def described(recipe: Recipe) -> str:
-    """The recipe as text, for a checksum over all that a build is made of. How many jobs make it is no
-    part of it."""
+    """Format the recipe as text, for the key of a build; the number of jobs is not part of it."""
     one = replace(recipe, jobs=1)
     return repr((build(one, True), environment(one), programs(one), configure(one, True), PLACE))
 
@@ -162,7 +167,7 @@ exec "$@"
 
 
 def apart(*, root: bool) -> Sequence[str]:
-    """What a command begins with that gets mounts and processes of its own, which end with lvslab."""
+    """Return the beginning of a command with mounts and processes of its own, which end with lvslab."""
     return [
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
@@ -173,8 +178,7 @@ def apart(*, root: bool) -> Sequence[str]:
 def inside(
     folder: Path, lower: Path | None, environment: Mapping[str, str], command: Sequence[str], *, root: bool
 ) -> Sequence[str]:
-    """``command`` as it is run in the build's folder: in mounts and processes of its own, which end with
-    lvslab."""
+    """Return the command that runs ``command`` in a build's folder, mounts and processes."""
     script = _INSIDE.format(place=PLACE, tree=TREE)
     return [
         *apart(root=root),

@@ -1,4 +1,4 @@
-"""What there is to know of kernels, as plain data: the catalogue's rows, and what the store holds."""
+"""Plain data about kernels: the catalogue's rows and the store's content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lvslab.kernel.store import Built
 
 
 def listed() -> Mapping[str, Any]:
-    """``catalogue``: what could be had; ``store``: what is there."""
+    """Return the ``catalogue`` (what is available) and the ``store`` (what is there)."""
     built = [
         {
             "name": row.name,
@@ -37,8 +37,11 @@ def listed() -> Mapping[str, Any]:
 
 
 def shown(name: str) -> Mapping[str, Any]:
-    """All about one kernel: its ``row`` (null where it has none), what the ``store`` holds of it, and what
-    its IPVS ``lacks``. Raises UsageError where the name stands for nothing."""
+    """Return everything about one kernel. Raises UsageError for an unknown name.
+
+    ``row`` is null where it has none; ``store`` is what the store holds of it; ``lacks`` are features of
+    IPVS that it does not have.
+    """
     there = store.matching(name)
     version = there[-1].manifest.version if there else name
     row: Mapping[str, Any] | None = None
@@ -57,8 +60,10 @@ def shown(name: str) -> Mapping[str, Any]:
 
 
 def _row(name: str, there: tuple[Built, ...]) -> KernelRow | None:
-    """What the catalogue has of a kernel; None where it was imported, or built of a tree that is in no row.
-    Raises UsageError for a name that stands for nothing."""
+    """Return the catalogue's row of a kernel. Raises UsageError for an unknown name.
+
+    None for one that was imported, or built from a tree that no row covers.
+    """
     try:
         return catalogue.kernel(there[-1].manifest.row if there else name)
     except UsageError:
@@ -70,8 +75,10 @@ def _row(name: str, there: tuple[Built, ...]) -> KernelRow | None:
 
 
 def fetched(name: str, insecure: bool = False) -> tuple[Path, ...]:
-    """Download what a kernel is built from, or the packages of a ready-made one. Raises UsageError for an
-    unknown name, else as ``source.get`` and ``releases.kernel_packages`` do."""
+    """Download the source of a kernel, or the packages of a ready-made one.
+
+    Raises UsageError for an unknown name, else as `tarballs.get` and `kernels.kernel_packages`.
+    """
     ready = catalogue.ready(name)
     if ready is None:
         wanted = catalogue.kernel(name).source

@@ -1,4 +1,4 @@
-"""The kernels that were built or imported: one folder each, with a manifest, there as a whole or not at all.
+"""Kernels that were built or imported: one folder each, with a manifest, whole or not at all.
 
 ``kernels/built/VERSION-CONFIGHASH/`` in the cache holds ``bzImage``, ``config`` and ``build.log`` (where
 there are any), ``manifest.json``, and ``lib/modules/RELEASE/kernel/``.
@@ -23,7 +23,7 @@ HASH_DIGITS = 12
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a kernel of the store is, and what it was made of.
+    """Properties of a kernel of the store, and its inputs.
 
     ``row`` is the catalogue's row that it was built by, "" where it was imported; ``release`` is what
     ``uname -r`` says; ``memory`` the MiB that a director gets; ``built`` seconds since
@@ -53,8 +53,10 @@ class Manifest:
 
     @property
     def release_of_catalogue(self) -> str:
-        """The row whose source it was built from; "" for a tree, which is built as that row says, and is
-        another version all the same, and for what was imported."""
+        """The row whose source it was built from, or "".
+
+        A tree is built as a row says and is another version all the same; an import has no row.
+        """
         return "" if self.source == "tree" else self.row
 
 
@@ -72,8 +74,7 @@ class Built:
 
     @property
     def asked_for(self) -> int:
-        """When it was built or imported, or would have been if it had not been there; nanoseconds since
-        1970."""
+        """When it was last built, imported or asked for; nanoseconds since 1970."""
         try:
             return self.folder.stat().st_mtime_ns
         except FileNotFoundError:  # deleted since it was read
@@ -93,22 +94,22 @@ class Built:
 
     @property
     def modules(self) -> Path:
-        """The modules folder, the one that holds ``kernel/``. May not exist: a kernel needs no modules."""
+        """The modules folder, which holds ``kernel/``. It may be missing: a kernel needs no modules."""
         return self.folder / "lib/modules" / self.manifest.release
 
 
 def folder() -> Path:
-    """Where the kernels are."""
+    """Return the store's folder."""
     return paths.cache() / "kernels" / "built"
 
 
 def name_of(version: str, config_sha256: str) -> str:
-    """The folder's name for a kernel."""
+    """Return the name of a kernel's folder."""
     return f"{version}-{config_sha256[:HASH_DIGITS]}"
 
 
 def read(place: Path) -> Built | None:
-    """The kernel in the folder ``place``; None where it has no manifest that can be read."""
+    """Return the kernel in the folder ``place``; None where it has no valid manifest."""
     try:
         row = json.loads((place / MANIFEST).read_bytes())
         row = {field.name: row[field.name] for field in fields(Manifest)}
@@ -119,7 +120,7 @@ def read(place: Path) -> Built | None:
 
 
 def installed() -> tuple[Built, ...]:
-    """The kernels that are there, by version, of one version the one that was asked for last at the end."""
+    """Return all kernels by version; of one version the one that was asked for last is the last."""
     found = [read(place) for place in folder().glob("[!.]*")]
     return tuple(
         sorted(
@@ -130,14 +131,18 @@ def installed() -> tuple[Built, ...]:
 
 
 def find(name: str) -> Built | None:
-    """The kernel of the store for a folder's name, or of a version or a series (``2.6.18``) the last one: of
-    one version that is the one that was built, imported or tried last."""
+    """Return the kernel for a folder's name, or the last of a version or a series (``2.6.18``).
+
+    Of one version that is the one that was built, imported or tried last.
+    """
     return next(reversed(matching(name)), None)
 
 
 def matching(name: str) -> tuple[Built, ...]:
-    """Those of that folder name, else those of that version, else those whose source is that row's of the
-    catalogue, else those of that series; in the order of ``installed``."""
+    """Return the kernels of a folder name, else of a version, a row of the catalogue or a series.
+
+    The order is that of `installed`.
+    """
     there = installed()
     for called in (
         lambda built: built.name,
@@ -151,21 +156,21 @@ def matching(name: str) -> tuple[Built, ...]:
 
 
 def again(built: Built) -> Built:
-    """The same kernel, which was asked for once more: of its version it is the last one now."""
+    """Mark a kernel as asked for once more, so that it is the last of its version, and return it."""
     with suppress(OSError):  # a store that may only be read, or it was deleted meanwhile
         os.utime(built.folder)
     return built
 
 
 def making(name: str) -> AbstractContextManager[Path]:
-    """An empty folder to fill, on the store's own file system. What ``install`` has not taken is deleted."""
+    """Yield an empty folder on the store's file system; delete it if `install` has not taken it."""
     from lvslab.cache import folders  # most commands only look
 
     return folders.making(folder(), name)
 
 
 def install(made: Path, name: str, manifest: Manifest) -> Built:
-    """Give the filled folder ``made`` its manifest and its name, in place of what has that name."""
+    """Give the filled folder ``made`` its manifest and name, and replace the kernel of that name."""
     store.write(made / MANIFEST, json.dumps(asdict(manifest), indent=1).encode() + b"\n")
     with store.locked("kernels"):
         place = folder() / name
@@ -176,7 +181,7 @@ def install(made: Path, name: str, manifest: Manifest) -> Built:
 
 
 def remove(name: str) -> Built:
-    """Delete a kernel: the one of that folder name, or the only one of that version or series.
+    """Delete the kernel of that folder name, or the only one of that version or series.
 
     Raises UsageError where there is none, or more than one.
     """

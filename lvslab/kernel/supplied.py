@@ -1,4 +1,4 @@
-"""A kernel that somebody has at hand, in whatever form: made into a name that a lab can be booted with."""
+"""Turn a kernel that the user has, in whatever form, into a name that a lab boots."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FORMS = "give a bzImage, a .deb, an .rpm, or a kernel's source tree"
 def usable(
     path: Path, *, build: bool = False, config: Path | None = None, jobs: int | None = None
 ) -> tuple[str, str]:
-    """The kernel of ``path`` as ``lab.up --kernel`` takes it, and what it is, in words.
+    """Return the kernel of ``path`` as ``lab.up --kernel`` takes it, and its description.
 
     A bzImage or a ``.deb`` is taken as it is, an ``.rpm`` and what was built in a source tree, modules
     included, into the store. A tree that nothing was built in, or with ``build`` any, is built as by
@@ -46,7 +46,7 @@ def usable(
 
 
 def _tree_of(path: Path) -> Path | None:
-    """The source tree that ``path`` is, or that it is the bzImage of; None for anything else."""
+    """Return the source tree that ``path`` is, or whose bzImage it is; None for anything else."""
     tree = path.resolve()
     if tree.is_file() and tree.name == "bzImage" and tree.parent.name == "boot" and len(tree.parents) > 3:
         tree = tree.parents[3]
@@ -55,7 +55,7 @@ def _tree_of(path: Path) -> Path | None:
 
 
 def _as_built(tree: Path, image: Path) -> Built:
-    """What was built in ``tree``. Raises UsageError where that is not what is in it now."""
+    """Take what was built in ``tree``. Raises UsageError where a source is newer."""
     if (newer := kernel_tree.newer_source(tree, image)) is not None:
         raise UsageError(
             f"{newer} is newer than {image}", "make it, or have it built in a place of its own: --build"

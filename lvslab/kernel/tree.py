@@ -1,5 +1,4 @@
-"""A kernel's source tree: which version it is, whether anything was built in it, and what tells it from
-another."""
+"""A kernel's source tree: its version, whether it was built in, and its fingerprint."""
 
 from __future__ import annotations
 
@@ -30,8 +29,10 @@ _NUMBERS = ("VERSION", "PATCHLEVEL", "SUBLEVEL")
 
 
 def version(tree: Path) -> str:
-    """The version that the tree's Makefile says, such as 2.6.18 or 6.1-rc3. Raises UsageError where it is no
-    kernel's."""
+    """Return the version in the tree's Makefile, such as 2.6.18 or 6.1-rc3.
+
+    Raises UsageError if it has none.
+    """
     makefile = tree / "Makefile"
     if not tree.is_dir():
         raise UsageError(f"there is no folder {tree}", "--tree takes the top folder of a kernel's source")
@@ -61,25 +62,24 @@ def version(tree: Path) -> str:
 
 
 def was_built_in(tree: Path) -> bool:
-    """Whether somebody has configured or built in the tree itself."""
+    """Return whether the tree itself was configured or built in."""
     return any((tree / product).exists() for product in _PRODUCTS)
 
 
-def reads_wishes(tree: Path) -> bool:
-    """Whether the tree's kconfig takes a list of answers (KCONFIG_ALLCONFIG); 2.4's and the first of 2.6
-    do not."""
+def reads_settings(tree: Path) -> bool:
+    """Return whether the tree's kconfig reads KCONFIG_ALLCONFIG; 2.4's and the first of 2.6 do not."""
     conf = tree / "scripts/kconfig/conf.c"
     return conf.is_file() and "KCONFIG_ALLCONFIG" in conf.read_text("latin-1")
 
 
 def image(tree: Path) -> Path | None:
-    """The bzImage that was built in the tree."""
+    """Return the bzImage that was built in the tree, or None."""
     places = (tree / "arch" / arch / "boot/bzImage" for arch in ("x86", "i386", "x86_64"))
     return next((place for place in places if place.is_file()), None)
 
 
 def newer_source(tree: Path, image: Path) -> Path | None:
-    """A source file of the tree that was changed after ``image`` was built there, None where none was.
+    """Return a source file of the tree that was changed after ``image`` was built, or None.
 
     What a build itself makes is no source: modules' own .mod.c, and what is in folders called generated,
     config and asm.
@@ -94,7 +94,7 @@ def newer_source(tree: Path, image: Path) -> Path | None:
 
 
 def fingerprint(tree: Path) -> str:
-    """A checksum that changes when the tree does.
+    """Return a checksum that changes when the tree does.
 
     Of a git work tree: its commit, what differs from it, and other files that git does not ignore, by name,
     size and time. Of any other folder, or without git: all files, by name, size, mode and time.

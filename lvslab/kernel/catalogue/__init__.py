@@ -1,4 +1,4 @@
-"""What lvslab knows by heart of kernels and sources: the tables beside this file, read when first asked for.
+"""Tables of kernels and sources beside this file, read when first asked for.
 
 ``kernels.toml`` has a row for each kernel that can be built or had ready-made, ``families.toml`` what those
 of a family have in common, ``sources.toml`` a row for each tarball of compilers and guest programs,
@@ -36,7 +36,7 @@ class Source:
 
     @property
     def file(self) -> str:
-        """The tarball's own name."""
+        """The tarball's file name."""
         return PurePosixPath(self.path or self.inside).name
 
 
@@ -59,14 +59,16 @@ class KernelRow:
 
     @property
     def is_own_series(self) -> bool:
-        """Whether ``version``, which may be a tree's, is of the row's own series. Between the catalogue's
-        series some of what a row needs may be mended, or be somewhere else."""
+        """True if ``version``, which may be a tree's, is of the row's own series.
+
+        Between the catalogue's series some of what a row needs may be mended, or be in another place.
+        """
         return series(self.name) == series(self.version)
 
 
 @dataclass(frozen=True)
 class Prebuilt:
-    """A kernel that a Debian release has ready-made: the newest that the meta package depends on."""
+    """A ready-made kernel of a Debian release: the newest that the meta package depends on."""
 
     name: str
     release: str
@@ -76,7 +78,7 @@ class Prebuilt:
 
 @dataclass(frozen=True)
 class Feature:
-    """Something that IPVS (or, where ``kind`` is "ipvsadm", ipvsadm) can do ``since`` a version.
+    """A feature of IPVS (of ipvsadm where ``kind`` is "ipvsadm"), present ``since`` a version.
 
     ``what`` follows "has no"; ``commit`` is the kernel's, "" where we do not know it.
     """
@@ -90,8 +92,9 @@ class Feature:
 
 @dataclass(frozen=True)
 class Bug:
-    """Something that IPVS or ipvsadm (its ``program``) does wrong, from version ``since`` ("": the first) to
-    before ``until`` ("": to this day).
+    """A fault of IPVS or ipvsadm (its ``program``), from version ``since`` to before ``until``.
+
+    "" is the first version, or none yet.
 
     ``what`` follows a colon. ``introduced`` and ``fixed`` are commits, "" where we do not know them.
     ``shows`` is found (`re.search`) in what a check says that shows it. ``seen`` and ``not_seen`` are the
@@ -110,14 +113,14 @@ class Bug:
     fixed: str = ""
 
     def is_in(self, version: str) -> bool:
-        """Whether that version of the program has it; it may be longer than its numbers."""
+        """Return whether that version of the program has the fault; it may be longer than its numbers."""
         found = numbers(version)
         return numbers(self.since) <= found and (not self.until or found < numbers(self.until))
 
 
 @dataclass(frozen=True)
 class Fix:
-    """A change without which a stock tree does not build, and why."""
+    """A change that a stock tree needs to build, and the reason."""
 
     name: str
     reason: str
@@ -125,13 +128,13 @@ class Fix:
 
 @cache
 def kernels() -> Mapping[str, KernelRow]:
-    """The kernels that can be built, in the table's order."""
+    """Return the kernels that can be built, in the table's order."""
     return {name: _kernel(name, row) for name, row in _table("kernels").items() if "prebuilt" not in row}
 
 
 @cache
 def prebuilt() -> Mapping[str, Prebuilt]:
-    """The ready-made kernels."""
+    """Return the ready-made kernels."""
     return {
         name: Prebuilt(name, row["release"], row["package"], tuple(row["aliases"]))
         for name, row in _table("kernels").items()
@@ -141,30 +144,30 @@ def prebuilt() -> Mapping[str, Prebuilt]:
 
 @cache
 def sources() -> Mapping[str, Source]:
-    """The tarballs of compilers and guest programs."""
+    """Return the tarballs of compilers and guest programs."""
     return {name: Source(name, **row) for name, row in _table("sources").items()}
 
 
 @cache
 def features() -> Mapping[str, Feature]:
-    """What IPVS and ipvsadm can do since when."""
+    """Return the features of IPVS and ipvsadm with their first versions."""
     return {name: Feature(name, **row) for name, row in _table("features").items()}
 
 
 @cache
 def bugs() -> Mapping[str, Bug]:
-    """What checks of the labs are known to show on some versions."""
+    """Return the faults of some versions that checks of the labs are known to show."""
     return {name: _bug(name, row) for name, row in _table("bugs").items()}
 
 
 @cache
 def fixes() -> Mapping[str, Fix]:
-    """The changes that stock trees need."""
+    """Return the changes that stock trees need."""
     return {name: Fix(name, **row) for name, row in _table("fixes").items()}
 
 
 def kernel(name: str) -> KernelRow:
-    """The row for a version, for a series (``6.1``, ``2.6.18``), or for another release of such a series.
+    """Return the row for a version, a series (``6.1``, ``2.6.18``) or another release of such a series.
 
     Raises UsageError, with the nearest names, where there is none.
     """
@@ -185,12 +188,12 @@ def kernel(name: str) -> KernelRow:
 
 
 def ready(name: str) -> Prebuilt | None:
-    """The ready-made kernel of that name or alias, or None."""
+    """Return the ready-made kernel of that name or alias, or None."""
     return next((row for row in prebuilt().values() if name in (row.name, *row.aliases)), None)
 
 
 def source(name: str) -> Source:
-    """The tarball for a name of ``sources``, of a program alone (its newest), or of a kernel.
+    """Return the tarball for a name of ``sources``, a program alone (its newest) or a kernel.
 
     Raises UsageError where there is none.
     """
@@ -205,7 +208,7 @@ def source(name: str) -> Source:
 
 
 def lacking(version: str, feature: str) -> str | None:
-    """Why a kernel (or ipvsadm) of that version cannot do ``feature``, or None where it can.
+    """Return why a kernel (or ipvsadm) of that version does not have ``feature``, or None if it has.
 
     ``version`` may be longer than its numbers, as ``6.1.0-56-cloud-amd64``. Raises UsageError for a feature
     that is in no table.
@@ -220,19 +223,19 @@ def lacking(version: str, feature: str) -> str | None:
 
 
 def series(version: str) -> str:
-    """What the release belongs to: ``2.4``, ``2.6.18``, ``6.1``; of ``2.6.18-rc7`` and the like too."""
+    """Return a release's series: ``2.4``, ``2.6.18``, ``6.1``; of ``2.6.18-rc7`` and the like too."""
     parts = numbers(version)
     return ".".join(map(str, parts[: 3 if parts[:2] == (2, 6) else 2]))
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """A version's numbers, to compare: the first run of them, ``(6, 1, 0)`` of ``6.1.0-56-cloud-amd64``."""
+    """Return a version's first run of numbers, to compare: ``(6, 1, 0)`` of ``6.1.0-56-cloud-amd64``."""
     found = re.search(r"\d+(?:\.\d+)*", version)
     return tuple(int(part) for part in found.group().split(".")) if found else ()
 
 
 def unknown(what: str, name: str, known: Collection[str]) -> UsageError:
-    """The error for a ``name`` that is none of the ``known`` ones; its hint has those that are near."""
+    """Return the error for an unknown ``name``; its hint has the ``known`` ones that are near."""
     from difflib import get_close_matches  # only a mistake has to wait for this import
 
     near = get_close_matches(name, known, n=3, cutoff=0.5)

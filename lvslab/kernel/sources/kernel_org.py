@@ -1,4 +1,4 @@
-"""What kernel.org says that its tarballs are: each folder's list of checksums, and who signed it.
+"""Kernel.org's signed lists of checksums, and the key of their signer.
 
 The signer's key comes from kernel.org's Web Key Directory (draft-koch-openpgp-webkey-service) and is kept.
 Where it comes from does not matter: a list is believed only if it is signed with the key that has the
@@ -29,11 +29,11 @@ _OTHERS = "without kernel.org: LVSLAB_MIRROR names mirrors of your own"
 
 
 class Unlisted(BuildError):
-    """Kernel.org's list of checksums cannot be had, or nothing verifies it."""
+    """Kernel.org's list of checksums is not available, or nothing verifies it."""
 
 
 def checksum(path: str, extra: Sequence[str] = (), mirrors: Sequence[str] | None = None) -> str:
-    """The SHA-256 of the tarball ``path`` below kernel.org's /pub/, off the signed list of its folder.
+    """Return the SHA-256 of the tarball ``path`` below kernel.org's /pub/, from its folder's signed list.
 
     ``extra`` are mirrors of the user's, which are asked first and may have the signer's key too; where one
     has no list, a list that is not the signer's, or an old one without the tarball, the next one is asked.
@@ -67,7 +67,7 @@ def _near(file: str, names: list[str]) -> str | None:
 
 
 def _signed(listed: bytes, extra: Sequence[str]) -> str:
-    """What was signed, by the key that is kept, or by one of those that can be had: it is kept then."""
+    """Return the signed text, verified by the kept key, else by an available one, which is kept then."""
     kept = paths.cache() / "keys" / f"kernel.org-{FINGERPRINT}.gpg"
     if kept.exists():
         return signed_text(listed, kept.read_bytes())
@@ -85,7 +85,7 @@ def _signed(listed: bytes, extra: Sequence[str]) -> str:
 
 
 def signed_text(listed: bytes, key: bytes) -> str:
-    """What was signed, of a text that kernel.org's signer has signed. Raises BuildError where he has not."""
+    """Return the text that kernel.org's signer has signed. Raises BuildError for another signature."""
     with tempfile.TemporaryDirectory(prefix="lvslab-") as made:
         keyring, signed, text = (Path(made) / name for name in ("key.gpg", LIST, "text"))
         keyring.write_bytes(key)
@@ -104,12 +104,12 @@ def signed_text(listed: bytes, key: bytes) -> str:
 
 
 def entries(text: str) -> Mapping[str, str]:
-    """A list as sha256sum writes it: file name to checksum."""
+    """Parse a list as sha256sum writes it: file name to checksum."""
     return {found.group(2): found.group(1) for found in map(_ENTRY.fullmatch, text.splitlines()) if found}
 
 
 def key_urls() -> tuple[str, str]:
-    """Where kernel.org's Web Key Directory has the signer's key: by its advanced, its direct method."""
+    """Return the URLs of the signer's key in kernel.org's Web Key Directory: advanced and direct method."""
     hashed = zbase32(sha1(b"autosigner").digest())
     end = f"hu/{hashed}?l=autosigner"
     return (
@@ -119,7 +119,7 @@ def key_urls() -> tuple[str, str]:
 
 
 def zbase32(data: bytes) -> str:
-    """z-base-32 (RFC 6189, section 5.1.6) of whole groups of 5 bytes."""
+    """Encode whole groups of 5 bytes in z-base-32 (RFC 6189, section 5.1.6)."""
     number = int.from_bytes(data, "big")
     digits = "ybndrfg8ejkmcpqxot1uwisza345h769"
     return "".join(digits[number >> shift & 31] for shift in range(len(data) * 8 - 5, -1, -5))

@@ -1,4 +1,4 @@
-"""RPM packages as a source of kernels: unpacked, never installed."""
+"""Unpack RPM packages with kernels; nothing is installed."""
 
 from __future__ import annotations
 

@@ -32,12 +32,12 @@ _APT_HELPER = Path("/usr/lib/apt/apt-helper")
 
 
 def folder() -> Path:
-    """Where verified tarballs are kept."""
+    """Return the folder of verified tarballs."""
     return paths.cache() / "sources"
 
 
 def get(name: str, *, insecure: bool = False, instead: str = "") -> Path:
-    """The verified tarball for a name of the catalogue's sources or kernels, in the cache.
+    """Return the verified tarball for a name of the catalogue's sources or kernels, in the cache.
 
     With ``insecure`` one that nothing verifies is taken as well; what a known checksum contradicts never is.
     ``instead`` is what the user may do where nothing verifies it, for the error. Raises UsageError for an
@@ -47,7 +47,7 @@ def get(name: str, *, insecure: bool = False, instead: str = "") -> Path:
 
 
 def fetch(source: Source, *, insecure: bool = False, instead: str = "") -> Path:
-    """The same for a row of the catalogue."""
+    """As `get`, for a row of the catalogue."""
     if source.place == "debian-package":
         return _out_of_package(source)
     path = folder() / source.file
@@ -68,24 +68,24 @@ def fetch(source: Source, *, insecure: bool = False, instead: str = "") -> Path:
 
 
 def present(source: Source) -> bool:
-    """Whether a verified tarball is in the cache already."""
+    """Return whether a verified tarball is in the cache."""
     if source.place == "debian-package":
         return any(folder().glob(f"{_stem(source)}_*.tar.xz"))
     return (folder() / source.file).exists()
 
 
 def is_unverified(tarball: Path) -> bool:
-    """Whether nothing vouches for a tarball that ``get`` or ``fetch`` returned."""
+    """Return whether nothing verifies a tarball that `get` or `fetch` returned."""
     return tarball.parent == folder() / _UNVERIFIED
 
 
 def packaged_version(tarball: Path) -> str:
-    """The release of Linux in a tarball that came out of a Debian package: 6.1.176 of ``..._6.1.176-1``."""
+    """Return the Linux release in a Debian package's tarball: 6.1.176 of ``..._6.1.176-1``."""
     return tarball.name.rpartition("_")[2].removesuffix(".tar.xz").rpartition("-")[0]
 
 
 def mirrors() -> tuple[str, ...]:
-    """The user's own: what LVSLAB_MIRROR names, each with a slash at its end. Raises UsageError."""
+    """Return the user's own mirrors (LVSLAB_MIRROR), each with a slash at its end. Raises UsageError."""
     found = os.environ.get(MIRROR, "").split()
     for mirror in found:
         if not re.match(r"(https?://[^/]|file:///)", mirror):
@@ -97,8 +97,10 @@ def mirrors() -> tuple[str, ...]:
 
 
 def unpack(tarball: Path, folder: Path) -> Path:
-    """Make ``folder`` the top folder of ``tarball``: at once, or not at all. Raises BuildError; a tarball
-    that nothing vouches for is deleted then."""
+    """Make ``folder`` the top folder of ``tarball``, at once or not at all.
+
+    Raises BuildError; a tarball that nothing verifies is deleted then.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made:
         place = Path(made) / "unpacked"
@@ -121,8 +123,10 @@ def unpack(tarball: Path, folder: Path) -> Path:
 
 
 def urls(source: Source) -> Iterator[str]:
-    """Where a tarball may be: below the user's mirrors, as in the original's tree or flat, then the
-    original."""
+    """Yield the possible URLs of a tarball.
+
+    First the user's mirrors, as in the original's tree or flat, then the original.
+    """
     path = quote(source.path)
     for mirror in mirrors():
         yield mirror + path
@@ -132,7 +136,7 @@ def urls(source: Source) -> Iterator[str]:
 
 
 def _listed(source: Source, insecure: bool, instead: str) -> str:
-    """The checksum that kernel.org's signed list has; "" where it cannot be had and that may be."""
+    """Return the checksum of kernel.org's signed list, or "" if there is none and ``insecure`` allows it."""
     try:
         if source.place != "kernel.org":
             raise kernel_org.Unlisted(f"nothing verifies {source.file}")
@@ -145,8 +149,10 @@ def _listed(source: Source, insecure: bool, instead: str) -> str:
 
 
 def _download(source: Source, path: Path, wanted: str) -> None:
-    """Put the tarball to ``path``. A damaged one is downloaded once more, if a part of it was old or it came
-    from another mirror."""
+    """Download the tarball to ``path``.
+
+    A damaged one is downloaded once more, if a part of it was old or it came from another mirror.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = folder() / f"{source.file}.part"
     problems: list[str] = []
@@ -198,7 +204,7 @@ def _stem(source: Source) -> str:
 
 
 def _out_of_package(source: Source) -> Path:
-    """The tarball in a Debian package, which apt has verified."""
+    """Return the tarball in a Debian package, which apt has verified."""
     package = kernels.package(source.release, source.package)
     path = folder() / f"{_stem(source)}_{package.version.replace(':', '%3a')}.tar.xz"
     if not path.exists():

@@ -1,4 +1,4 @@
-"""What a kernel's build said: how far it is, and what went wrong first."""
+"""Progress and first error in the output of a build."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ _HARMLESS = re.compile(r"warning:|note:|\(ignored\)|^\s+(?:CC|LD|AS|AR)\b")
 
 
 def is_object(line: str) -> bool:
-    """Whether a line says that one more file is compiled."""
+    """Return whether a line reports the compilation of a file."""
     return bool(_OBJECT.match(line))
 
 
 def first_error(log: str, before: int = 3, after: int = 6) -> Sequence[str]:
-    """The line on which the first mistake stands, with some lines around it; the last lines where none
-    does."""
+    """Return the line of the first error with some lines around it, else the last lines."""
     lines = log.splitlines()
     for pattern in (_MISTAKE, _STOP):
         for number, line in enumerate(lines):

@@ -1,5 +1,4 @@
-"""The programs of one build: what they print is kept, how far they are is told, and the first mistake is
-shown."""
+"""Run the programs of one build: keep their output, tell the progress, and show the first error."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ _OFTEN = 0.25  # seconds between two words on how far it is
 
 
 class Build:
-    """One build of ``name``, whose steps are taken one after the other, in a ``with`` block.
+    """One build of ``name``, whose steps are run one after the other, in a ``with`` block.
 
     ``stream`` is its log; where the block ends with a BuildError, a copy is kept at ``kept``, and the error
     says so. ``program`` is who takes the steps, in words.
@@ -53,13 +52,13 @@ class Build:
 
     @property
     def seconds(self) -> float:
-        """How long it has taken so far."""
+        """Seconds since the build began."""
         return time.monotonic() - self._began
 
     def take(
         self, what: str, shown: Sequence[str], command: Sequence[str] | None = None, *, input: bytes = b""
     ) -> None:
-        """Run ``command``, or where there is none ``shown``, which is what the log says was run.
+        """Run ``command``, or ``shown``, which is what the log gets, where there is none.
 
         Raises BuildError with the first mistake that it prints, MachineError where there is no such program.
         """
@@ -79,7 +78,7 @@ class Build:
             raise self._failed(what, status, began)
 
     def done(self) -> None:
-        """Say how long it took."""
+        """Log how long the build took."""
         log.info("%s: built in %.0f s, %d files", self._name, self.seconds, self._objects)
 
     def _tell(self, what: str) -> None:
@@ -104,7 +103,7 @@ class Build:
 
 @contextlib.contextmanager
 def one_at_a_time(name: str, lock: str) -> Iterator[None]:
-    """Hold the cache's lock ``lock``; say so where another process builds ``name``, and wait for it."""
+    """Hold the cache's lock ``lock``; wait, and say so, while another process builds ``name``."""
     with store.locked_if_free(lock) as ours:
         if ours:
             yield
@@ -115,8 +114,10 @@ def one_at_a_time(name: str, lock: str) -> Iterator[None]:
 
 
 def tools() -> str:
-    """What a build's compiler and linker say that they are, a line each; the linker stands for the assembler
-    too. Raises MachineError where there is none."""
+    """Return the versions of the machine's compiler and linker, a line each.
+
+    The linker stands for the assembler too. Raises MachineError where one is missing.
+    """
     stamps, programs = list[bytes](), list[str]()
     for name in ("gcc", "ld"):
         place = shutil.which(name, path=recipe.PATH)
@@ -133,5 +134,5 @@ def tools() -> str:
 
 
 def processors() -> int:
-    """How many processors this process may use: so many things that keep one busy are done at a time."""
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0))

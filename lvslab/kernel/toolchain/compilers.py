@@ -1,4 +1,4 @@
-"""The compiler for old kernels and the programs of their guests: which there are, and what is built."""
+"""The compiler for old kernels and the programs of their guests: names, states and builds."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ GCC = "gcc-3.4.6"
 
 
 def names() -> Sequence[str]:
-    """What can be built, by its name in the catalogue."""
+    """Return the catalogue's names of all that can be built."""
     return [name for name in catalogue.sources() if Component(name).program in component.recipes()]
 
 
 def listed() -> list[dict[str, Any]]:
-    """What can be built for old kernels and what of it is there, with what it was built with and where."""
+    """Return all components for old kernels with their state, compiler and folder."""
     there = {built.name: built for built in component.installed()}
     return [_row(Component(name), there.get(name)) for name in names()]
 
 
 def _row(part: Component, there: Built | None) -> dict[str, Any]:
-    """``there`` is one that is built, of whatever recipe."""
+    """Return the row of a component; ``there`` is one that is built, of whatever recipe."""
     # A source without a checksum of ours is not downloaded to tell whether its key is still the same.
     known = there is not None and catalogue.source(part.source).sha256
     current = component.find(part) if known else there
@@ -40,12 +40,12 @@ def _row(part: Component, there: Built | None) -> dict[str, Any]:
 
 
 def usual() -> Sequence[str]:
-    """The names of all that kernels before 3.0 and their guests need."""
+    """Return the names of all that kernels before 3.0 and their guests need."""
     return [GCC, *(part.name for part in musl_programs.components())]
 
 
 def build(wanted: Sequence[str]) -> Mapping[str, Built]:
-    """The components of these names, with all that they need. Raises UsageError for an unknown name."""
+    """Build the components of these names with all that they need. Raises UsageError for an unknown name."""
     for name in wanted:
         if name not in names():
             raise catalogue.unknown("toolchain", name, names())

@@ -1,4 +1,4 @@
-"""Compilers and programs that are built here from source, each once, and kept in the cache.
+"""Compilers and programs that are built from source, each once, and kept in the cache.
 
 How each is built is data: see ``recipes/README.md``. A build has mounts and processes of its own, which end
 with lvslab. What comes of it appears at once or not at all.
@@ -22,10 +22,8 @@ from lvslab import paths, requirements
 from lvslab.cache import folders, store
 from lvslab.debian import packages
 from lvslab.errors import BuildError, MachineError
-from lvslab.kernel import catalogue
-from lvslab.kernel import recipe as kernel_recipe
-from lvslab.kernel import tree as kernel_tree
-from lvslab.kernel.sources import tarballs as source
+from lvslab.kernel import catalogue, recipe, tree
+from lvslab.kernel.sources import tarballs
 from lvslab.kernel.toolchain import building
 from lvslab.kernel.toolchain.building import Build
 from lvslab.run import run
@@ -42,8 +40,7 @@ _LOG = "build.log"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a program is built: ``needs`` are components, ``files`` its script's own, ``programs`` the
-    machine's, files by their paths among them; ``source`` is the program whose source it is."""
+    """A row of ``recipes.toml``, which says what its fields are."""
 
     what: str
     source: str
@@ -69,8 +66,7 @@ class Component:
 
     @property
     def version(self) -> str:
-        """The version, as upstream has it; of a tree what its file VERSION says, as ``1.31+tree``, or
-        ``tree``."""
+        """The version as upstream has it; of a tree its file VERSION, as ``1.31+tree``, or ``tree``."""
         if self.tree is None:
             return self.name.rpartition("-")[2]
         file = self.tree / "VERSION"
@@ -79,24 +75,23 @@ class Component:
 
     @property
     def source(self) -> str:
-        """The name of its source in the catalogue; of no use where there is a tree."""
+        """The name of its source in the catalogue; unused where there is a tree."""
         return f"{self.recipe.source}-{self.version}"
 
     @property
     def recipe(self) -> Recipe:
-        """How it is built."""
+        """Its recipe."""
         return recipes()[self.program]
 
     @property
     def needs(self) -> tuple[Component, ...]:
-        """What is built before."""
+        """The components that are built before."""
         return tuple(Component(name) for name in self.recipe.needs)
 
 
 @dataclass(frozen=True)
 class Built:
-    """A component in the cache: its ``folder``, the SHA-256 of its ``files``, and what it was ``built``
-    with."""
+    """A component in the cache: its ``folder``, the SHA-256 of its ``files``, and how it was built."""
 
     folder: Path
     name: str
@@ -109,13 +104,13 @@ class Built:
 
 
 def folder() -> Path:
-    """Where components are kept."""
+    """Return the folder of components."""
     return paths.cache() / "toolchains"
 
 
 @cache
 def recipes() -> Mapping[str, Recipe]:
-    """The table ``recipes/recipes.toml``, by program."""
+    """Read the table ``recipes/recipes.toml``, by program."""
     import tomllib  # most commands ask nothing of the tables
 
     rows: Mapping[str, Any] = tomllib.loads((_recipes() / "recipes.toml").read_text())
@@ -132,8 +127,10 @@ def recipes() -> Mapping[str, Recipe]:
 
 
 def key(component: Component) -> str:
-    """A checksum of all that a component is made of: source, script, files, what it needs, likewise, and the
-    machine's tools and libraries."""
+    """Return a checksum of all inputs of a component.
+
+    These are source, script, files, what it needs, likewise, and the machine's tools and libraries.
+    """
     parts = [component.name, _source_checksum(component), building.tools(), packages.distribution(), _INSIDE]
     for name in (f"{component.program}.sh", *component.recipe.files):
         parts.append(sha256((_recipes() / name).read_bytes()).hexdigest())
@@ -142,12 +139,12 @@ def key(component: Component) -> str:
 
 
 def find(component: Component) -> Built | None:
-    """The component, if it is in the cache."""
+    """Return the component if it is in the cache, else None."""
     return _read(_place(component, key(component)))
 
 
 def build(component: Component) -> Built:
-    """The component, built if the cache has none of these inputs.
+    """Return the component, built if the cache has none of the same inputs.
 
     Raises MachineError where the machine lacks a program, BuildError where it cannot be fetched or built.
     """
@@ -172,29 +169,28 @@ def build(component: Component) -> Built:
 
 
 def installed() -> tuple[Built, ...]:
-    """All components in the cache, those of other recipes included."""
+    """Return all components in the cache, those of other recipes included."""
     found = (_read(place) for place in sorted(folder().glob("[!.]*")))
     return tuple(built for built in found if built is not None)
 
 
 def lacking(wanted: Sequence[Component]) -> Sequence[str]:
-    """The programs and files that this machine must get before it can build these."""
+    """Return the programs and files that this machine lacks to build these."""
     programs: dict[str, None] = {}
     for component in wanted:
         programs |= dict.fromkeys((*component.recipe.programs, *lacking(component.needs)))
-    return [program for program in programs if not requirements.there(program, kernel_recipe.PATH)]
+    return [program for program in programs if not requirements.there(program, recipe.PATH)]
 
 
 def inside(work: Path, needs: Mapping[str, Path], script: Path, jobs: int, *, root: bool) -> Sequence[str]:
-    """The command that runs ``script`` in ``work``, at the place that every build sees, and in the same
-    environment.
+    """Return the command that runs ``script`` in ``work``, at the place that every build sees.
 
     It has mounts and processes of its own, which end with lvslab.
     """
     binds = [word for name, place in needs.items() for word in (str(place), str(work / name))]
     return [
-        *kernel_recipe.apart(root=root),
-        *("sh", "-euc", _INSIDE, "sh", str(work), str(_PLACE), kernel_recipe.PATH),
+        *recipe.apart(root=root),
+        *("sh", "-euc", _INSIDE, "sh", str(work), str(_PLACE), recipe.PATH),
         *(str(_PLACE / "recipes" / script.name), str(jobs)),
         *binds,
     ]  # fmt: skip
@@ -221,18 +217,18 @@ def _recipes() -> Path:
 
 
 def _place(component: Component, wanted: str) -> Path:
-    """Where ``component`` is kept; ``wanted`` is its key."""
+    """Return where ``component`` is kept; ``wanted`` is its key."""
     return folder() / f"{component.name}-{wanted[:12]}"
 
 
 def _source_checksum(component: Component) -> str:
     if component.tree is not None:
-        return kernel_tree.fingerprint(component.tree)
+        return tree.fingerprint(component.tree)
     if known := catalogue.source(component.source).sha256:
         return known
     # All others have checksums in the catalogue.
     instead = "lab.up --ipvsadm takes a source tree of yours, by its path"
-    return store.sha256(source.get(component.source, instead=instead))
+    return store.sha256(tarballs.get(component.source, instead=instead))
 
 
 def _read(place: Path) -> Built | None:
@@ -263,7 +259,7 @@ def _run(component: Component, work: Path, needs: Mapping[str, Path], wanted: st
         (work / name).mkdir()
     shutil.copytree(_recipes(), work / "recipes")
     if component.tree is None:
-        source.unpack(source.get(component.source), work / "source")
+        tarballs.unpack(tarballs.get(component.source), work / "source")
     else:
         run(["cp", "--archive", component.tree, work / "source"])
     jobs, script = building.processors(), work / "recipes" / f"{component.program}.sh"

@@ -1,4 +1,4 @@
-"""ipvsadm of a version, or of the developer's own tree, in place of the distribution's."""
+"""Another ipvsadm than the distribution's: of a version, or from the developer's own tree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lvslab.kernel.toolchain.component import Component
 
 @dataclass(frozen=True)
 class Ipvsadm:
-    """The program, 64-bit and with the distribution's libraries: its bytes' SHA-256, and its version."""
+    """The program (64-bit, with the distribution's libraries), its SHA-256 and its version."""
 
     path: Path
     sha256: str
@@ -21,7 +21,9 @@ class Ipvsadm:
 
 
 def chosen(asked: str, recipe: str = "ipvsadm") -> Component:
-    """What ``--ipvsadm`` names, a version or the path of a source tree, to be built as ``recipe`` says.
+    """Return the component that ``--ipvsadm`` names, to be built as ``recipe`` says.
+
+    It is a version or the path of a source tree.
 
     A path holds a slash. Raises UsageError where it is neither.
     """
@@ -41,8 +43,10 @@ def chosen(asked: str, recipe: str = "ipvsadm") -> Component:
 
 
 def today(asked: str) -> Ipvsadm:
-    """The ipvsadm that is ``asked`` for, built where it is not there, for guests with the distribution's own
-    programs. Raises UsageError, MachineError, BuildError."""
+    """Return the requested ipvsadm for guests with the distribution's programs, built if missing.
+
+    Raises UsageError, MachineError, BuildError.
+    """
     part = chosen(asked, "ipvsadm-today")
     built = component.build(part)
     return Ipvsadm(built.folder / "ipvsadm", built.files["ipvsadm"], part.version)

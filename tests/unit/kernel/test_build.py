@@ -73,23 +73,23 @@ def test_a_tree_of_another_version_is_refused(tmp_path: Path) -> None:
 def test_the_users_settings_have_the_last_word(tmp_path: Path) -> None:
     own = tmp_path / "own.config"
     own.write_text("CONFIG_IP_VS_TAB_BITS=20\nCONFIG_IP_VS_DEBUG=y\n")
-    wishes = build.wishes(catalogue.kernel("2.6.32"), own)
-    assert (wishes["IP_VS_TAB_BITS"].value, wishes["IP_VS_DEBUG"].value) == ("20", "y")
-    assert wishes["IP_VS_DEBUG"].where == "own.config:2"
+    requested = build.requested(catalogue.kernel("2.6.32"), own)
+    assert (requested["IP_VS_TAB_BITS"].value, requested["IP_VS_DEBUG"].value) == ("20", "y")
+    assert requested["IP_VS_DEBUG"].where == "own.config:2"
     with pytest.raises(UsageError, match="there is no file"):
-        build.wishes(catalogue.kernel("2.6.32"), tmp_path / "nothing")
+        build.requested(catalogue.kernel("2.6.32"), tmp_path / "nothing")
     own.write_text("IP_VS_DEBUG=y\n")
     with pytest.raises(LabFileError, match=r"own\.config:1: "):
-        build.wishes(catalogue.kernel("2.6.32"), own)
+        build.requested(catalogue.kernel("2.6.32"), own)
 
 
 def test_what_is_asked_can_be_read_again() -> None:
     text = build.asked("6.1", None, None)
     row = catalogue.kernel("6.1")
     again = config.parse(text, Path("asked"), catalogue.numbers(row.version))
-    wishes = build.wishes(row, None)
-    assert {name: wish.value for name, wish in again.items()} == {
-        name: wish.value for name, wish in wishes.items()
+    requested = build.requested(row, None)
+    assert {name: setting.value for name, setting in again.items()} == {
+        name: setting.value for name, setting in requested.items()
     }
     assert text.startswith("# ipvs-today.config\n") and "\n\n# guest-today.config\n" in text
 
@@ -111,23 +111,23 @@ def test_what_is_asked_can_be_read_again() -> None:
 )
 def test_a_key_is_of_all_in_a_row_that_makes_a_difference(changed: dict[str, Any]) -> None:
     row = catalogue.kernel("2.6.32.71")
-    wishes = build.wishes(row, None)
-    first = build.key(row, wishes, "gcc", "source")
-    assert build.key(replace(row, **changed), wishes, "gcc", "source") != first
-    assert build.key(replace(row, name="another"), wishes, "gcc", "source") == first
+    requested = build.requested(row, None)
+    first = build.key(row, requested, "gcc", "source")
+    assert build.key(replace(row, **changed), requested, "gcc", "source") != first
+    assert build.key(replace(row, name="another"), requested, "gcc", "source") == first
 
 
 def test_a_key_is_of_source_compiler_configuration_and_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     row = catalogue.kernel("2.6.32")
-    wishes = build.wishes(row, None)
+    requested = build.requested(row, None)
     keys = {
-        build.key(row, wishes, "gcc", "source"),
-        build.key(row, wishes, "gcc", "another source"),
-        build.key(row, wishes, "another gcc", "source"),
-        build.key(row, {**wishes, "NEW": config.Wish("NEW", "y")}, "gcc", "source"),
+        build.key(row, requested, "gcc", "source"),
+        build.key(row, requested, "gcc", "another source"),
+        build.key(row, requested, "another gcc", "source"),
+        build.key(row, {**requested, "NEW": config.Setting("NEW", "y")}, "gcc", "source"),
     }
     monkeypatch.setattr(recipe, "EPOCH", recipe.EPOCH + 1)
-    keys.add(build.key(row, wishes, "gcc", "source"))
+    keys.add(build.key(row, requested, "gcc", "source"))
     assert len(keys) == 5
 
 
@@ -155,9 +155,9 @@ def test_causes_come_before_what_follows_from_them() -> None:
         return config_tree.Definition(symbol, "Kconfig:1", "tristate", True, depends)
 
     known = [place("A", "B"), place("B", "C"), place("C", "D"), place("D")]
-    wishes = {name: config.Wish(name, "y", f"f:{number}") for number, name in enumerate("ABC")}
+    requested = {name: config.Setting(name, "y", f"f:{number}") for number, name in enumerate("ABC")}
     final = "CONFIG_X=y\n"
-    error = job.refused("6.1", config.verify(wishes, final), known, config.values(final))
+    error = job.refused("6.1", config.verify(requested, final), known, config.values(final))
     assert error.message == "Linux 6.1 does not take 3 settings that were asked for"
     assert error.hint is not None
     assert error.hint.splitlines()[0] == ("CONFIG_C=y (f:2) became n: it depends on D (D is n) (Kconfig:1)")

@@ -7,7 +7,7 @@ import pytest
 from lvslab.errors import LabFileError
 from lvslab.kernel import catalogue, config_tree
 from lvslab.kernel import config as kconfig
-from lvslab.kernel.config import Miss, Wish
+from lvslab.kernel.config import Mismatch, Setting
 from lvslab.paths import PROJECT
 
 FILE = Path("some.config")
@@ -32,8 +32,8 @@ CONFIG_ALWAYS=y
 
 
 def parsed(text: str, version: str = "2.6.32") -> dict[str, str]:
-    wishes = kconfig.parse(text, FILE, catalogue.numbers(version))
-    return {symbol: wish.value for symbol, wish in wishes.items()}
+    requested = kconfig.parse(text, FILE, catalogue.numbers(version))
+    return {symbol: setting.value for symbol, setting in requested.items()}
 
 
 def test_a_fragment_is_read() -> None:
@@ -102,33 +102,33 @@ def test_later_fragments_win() -> None:
 
 
 def test_every_wish_is_looked_for() -> None:
-    wishes = kconfig.parse(
+    requested = kconfig.parse(
         "CONFIG_YES=y\nCONFIG_DROPPED=y\nCONFIG_CHANGED=y\nCONFIG_BITS=16\nCONFIG_HEX=0x10\nCONFIG_NO=n\n"
         '# CONFIG_ON is not set\nCONFIG_EMPTY=""\nCONFIG_TEXT="a"\n',
         FILE,
         (6, 1),
     )
     final = 'CONFIG_YES=y\nCONFIG_CHANGED=m\nCONFIG_BITS=12\nCONFIG_HEX=0X10\nCONFIG_ON=y\nCONFIG_TEXT="b"\n'
-    assert [(miss.wish.symbol, miss.found) for miss in kconfig.verify(wishes, final)] == [
+    assert [(mismatch.setting.symbol, mismatch.found) for mismatch in kconfig.verify(requested, final)] == [
         ("DROPPED", "n"),
         ("CHANGED", "m"),
         ("BITS", "12"),
         ("ON", "y"),
         ("TEXT", '"b"'),
     ]
-    assert kconfig.verify(wishes, kconfig.render(wishes)) == []
+    assert kconfig.verify(requested, kconfig.render(requested)) == []
 
 
 @pytest.mark.parametrize("row", catalogue.kernels().values(), ids=lambda row: str(row.name))
 def test_fragments_of_every_kernel_can_be_read(row: catalogue.KernelRow) -> None:
     files = [PROJECT / "kernel-configs" / f"{name}.config" for name in row.fragments]
     numbers = catalogue.numbers(row.version)
-    wishes = kconfig.merge(kconfig.parse(file.read_text(), file, numbers) for file in files)
-    assert wishes["IP_VS"].value == "y"
-    assert wishes["IP_VS_TAB_BITS"].value == "16"
-    assert wishes["IP_VS_DEBUG"].value == "n"
+    requested = kconfig.merge(kconfig.parse(file.read_text(), file, numbers) for file in files)
+    assert requested["IP_VS"].value == "y"
+    assert requested["IP_VS_TAB_BITS"].value == "16"
+    assert requested["IP_VS_DEBUG"].value == "n"
     for scheduler in ("RR", "WRR", "LC", "WLC", "LBLC", "LBLCR", "DH", "SH", "SED", "NQ", "FTP"):
-        assert wishes[f"IP_VS_{scheduler}"].value == "m"
+        assert requested[f"IP_VS_{scheduler}"].value == "m"
 
 
 def test_a_later_scheduler_is_asked_of_kernels_that_have_it() -> None:
@@ -271,7 +271,7 @@ def test_config_in_is_read(tmp_path: Path) -> None:
 
 def why(tree: Path, symbol: str, wanted: str, config: str, found: str = "n") -> str:
     known = config_tree.definitions(tree, "x86_64")
-    return config_tree.explain(Miss(Wish(symbol, wanted), found), known, kconfig.values(config))
+    return config_tree.explain(Mismatch(Setting(symbol, wanted), found), known, kconfig.values(config))
 
 
 def test_a_reason_names_what_is_not_met(tree: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lvslab.kernel import recipe as kernel_recipe
-from lvslab.kernel.config import Wish
+from lvslab.kernel.config import Setting
 from lvslab.kernel.recipe import Recipe
 
 OLD = Recipe("2.4", "i386", "/gcc/bin/i686-linux-gnu-", 3)
@@ -43,13 +43,13 @@ def test_programs_of_the_build_get_their_flags_from_2_6_on() -> None:
     assert not any("HOSTCFLAGS" in word for word in kernel_recipe.configure(OLD, False))
 
 
-def test_a_kconfig_that_reads_wishes_says_no_to_the_rest() -> None:
+def test_a_kconfig_that_reads_settings_says_no_to_the_rest() -> None:
     assert kernel_recipe.configure(MIDDLE, True)[-1] == "allnoconfig"
     assert kernel_recipe.configure(MIDDLE, False)[-1] == "oldconfig"
 
 
 def test_questions_that_nobody_asked_for_are_answered_no() -> None:
-    text = kernel_recipe.questions({"B": Wish("B", "m")}, ["C", "A", "B", "C"])
+    text = kernel_recipe.questions({"B": Setting("B", "m")}, ["C", "A", "B", "C"])
     assert text == "CONFIG_B=m\n# CONFIG_A is not set\n# CONFIG_C is not set\n"
 
 
