@@ -14,7 +14,7 @@ from lvslab.check import exact_test, verdict
 from lvslab.check.seed import dice
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic import address_order, dns, visits
-from lvslab.check.traffic.dns import Answer, Kind
+from lvslab.check.traffic.dns import DnsAnswer, Kind
 from lvslab.check.traffic.visits import Family, Visit
 from lvslab.errors import CheckFailed
 
@@ -45,7 +45,7 @@ def director_of(visit: Visit) -> str:
     return next((name for name, servers in WEIGHTS.items() if visit.server in servers), visit.server)
 
 
-def asked(lab: Testbed, *kinds: Kind, count: int = 1) -> tuple[Answer, ...]:
+def asked(lab: Testbed, *kinds: Kind, count: int = 1) -> tuple[DnsAnswer, ...]:
     """What the name server says to so many questions in turn, which go round ``kinds``."""
     wanted = itertools.islice(itertools.cycle(kinds), count)
     return dns.ask_in_turn(lab.enter("client"), SERVER, NAME, tuple(wanted))

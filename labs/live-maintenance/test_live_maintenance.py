@@ -17,7 +17,7 @@ from lvslab.check.steady import Outcome, Steady
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic import access_log, http
 from lvslab.check.traffic.http import new_request_id
-from lvslab.check.traffic.wrk import Sent
+from lvslab.check.traffic.wrk import WrkResult
 from lvslab.errors import CheckFailed
 
 VIP, PORT = "66.199.240.50", 80
@@ -152,7 +152,7 @@ def test_no_request_fails_by_the_book(bare_lab: Testbed) -> None:
 
 def everybody_counts_the_same(lab: Testbed, outcomes: tuple[Outcome, ...]) -> None:
     """Client, servers and director agree on every request of ``outcomes``."""
-    ids, logged = {outcome.request_id for outcome in outcomes}, list[access_log.Entry]()
+    ids, logged = {outcome.request_id for outcome in outcomes}, list[access_log.LogEntry]()
     for server in lab.real_servers:
         entries = access_log.parse_access_log(lab.cluster.access_log(server.name))
         logged += access_log.with_ids(entries, ids)
@@ -165,7 +165,7 @@ def everybody_counts_the_same(lab: Testbed, outcomes: tuple[Outcome, ...]) -> No
     )
 
 
-def under_load(lab: Testbed, what: Callable[[], None]) -> Sent:
+def under_load(lab: Testbed, what: Callable[[], None]) -> WrkResult:
     """What came of the requests that wrk made, one after the other, while ``what`` was done. With more at a
     time an emulated director has no time left for its own commands."""
     client = lab.clients[-1].name
@@ -173,7 +173,7 @@ def under_load(lab: Testbed, what: Callable[[], None]) -> Sent:
         await_given(lab, "real-server-1")
         what()
         process.send_signal(SIGINT)  # wrk sums up
-        return load.ended(process, load.MOST_SECONDS)
+        return load.await_result(process, load.MOST_SECONDS)
 
 
 def test_no_request_fails_under_load(fresh_lab: Testbed) -> None:

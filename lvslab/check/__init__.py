@@ -46,8 +46,12 @@ MOVED: Mapping[str, str] = {
 """Former module name to today's."""
 
 RENAMED: Mapping[str, Mapping[str, str]] = {
+    "lvslab.check.load": {"ended": "await_result"},
+    "lvslab.check.traffic.access_log": {"Entry": "LogEntry"},
+    "lvslab.check.traffic.dns": {"Answer": "DnsAnswer"},
     "lvslab.check.traffic.http": {"ask": "attempt", "Answer": "Attempt", "Failed": "Failure"},
     "lvslab.check.traffic.visits": {"by_requests": "any_address"},
+    "lvslab.check.traffic.wrk": {"Sent": "WrkResult", "together": "merge"},
 }
 """Module to former name to today's; the module ends with ``__getattr__ = former_names(__name__)``."""
 

@@ -1,5 +1,7 @@
-"""Do all real servers of a virtual service present the same content? Asked for through the service, as a
-client gets it, until every server has been seen with every file."""
+"""Checks that all real servers of a virtual service present the same content.
+
+Files are requested through the service, as clients do, until every server has presented every file.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,11 @@ from lvslab.check.traffic.http import Place, new_request_id
 from lvslab.errors import CheckFailed
 
 Presented = Mapping[str, Mapping[str, str]]
-"""Path to server to what it presents: a SHA-256 in hexadecimal digits, or ``status 404`` and the like."""
+"""Path to server to content: a SHA-256 in hexadecimal digits, or a status such as ``status 404``."""
 
-PATIENT = 10
-"""So many requests for each file and server are made until every server has been seen. They are made one
-after the other, so that a director that balances gives every server its turn."""
+REQUESTS_PER_SERVER = 10
+"""Maximum number of requests for each file, for each server. They are made one after the other, so every
+server of a director that balances gets its turn."""
 
 _SHOWN_DIGITS = 12
 _MOST_LINES = 12
@@ -24,15 +26,15 @@ _MOST_LINES = 12
 def presented(
     place: Place, address: str, port: int, paths: Sequence[str], servers: Collection[str]
 ) -> dict[str, dict[str, str]]:
-    """What each of ``servers`` presents of each of ``paths``, asked for at ``address``:``port``.
+    """Request ``paths`` at ``address``:``port`` until each of ``servers`` has presented each of them.
 
-    Servers are known by the name that they give in their replies. One that is never seen has no entry.
-    Raises CheckFailed where a request gets no whole reply.
+    Replies name their servers; one that never replied is missing in the result. Raises CheckFailed where a
+    request gets no whole reply.
     """
     found: dict[str, dict[str, str]] = {}
     for path in paths:
         seen = found[path] = {}
-        for _ in range(PATIENT * len(servers)):
+        for _ in range(REQUESTS_PER_SERVER * len(servers)):
             if seen.keys() >= set(servers):
                 break
             made = http.attempt(place, address, port, new_request_id(), path=path)
@@ -47,8 +49,10 @@ def presented(
 
 
 def all_alike(found: Presented, reference: str, servers: Collection[str]) -> None:
-    """Every one of ``servers`` presents what ``reference`` does. Raises CheckFailed that names each server
-    and file where it is not so, and servers that were never seen."""
+    """Check that each of ``servers`` presents the same content as ``reference``.
+
+    Raises CheckFailed with each server and file that differs, and with servers that never replied.
+    """
     if not found:
         raise CheckFailed("there are no files to compare", "has the content been made?")
     wrong = [
@@ -74,7 +78,7 @@ def _difference(path: str, server: str, seen: Mapping[str, str], reference: str)
     if server not in seen:
         return f"{path}: {server} was never seen; does the director give it connections?"
     if reference not in seen:
-        return ""  # that is told of the reference, which is one of the servers
+        return ""  # told once, of the reference itself, which is one of the servers
     own, right = seen[server], seen[reference]
     if own == right:
         return ""
@@ -93,7 +97,7 @@ def _is_checksum(text: str) -> bool:
 
 
 def paths_of(listings: Collection[str]) -> Iterator[str]:
-    """The paths in ``listings`` (what ``find . -type f`` prints in a document root), each once, sorted."""
+    """Return the distinct paths, sorted, in outputs of ``find . -type f`` in document roots."""
     yield from sorted(
         {line.removeprefix(".") for listing in listings for line in listing.splitlines() if line}
     )

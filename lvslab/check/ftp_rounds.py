@@ -1,4 +1,4 @@
-"""FTP sessions through a director: what came of them, and what the director knows of their connections."""
+"""FTP sessions through a director, and the director's view of their connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lvslab.check.ipvs import director
 from lvslab.check.ipvs.features import lacking
 from lvslab.check.ipvs.listing import parse_entries
 from lvslab.check.ipvs.table import Service
-from lvslab.check.probes import SeenHere
+from lvslab.check.probes import HostView
 from lvslab.check.traffic import ftp
 from lvslab.check.traffic.ftp import FtpFailed, Method, Session
 from lvslab.errors import CheckFailed
@@ -30,7 +30,7 @@ _MARK = "-- helpers"
 
 @dataclass(frozen=True)
 class FtpRound:
-    """Sessions that came to their ends, and what the director knew then."""
+    """Complete sessions, and the director's state after them."""
 
     visits: tuple[Visit, ...]
     facts: FtpFacts
@@ -38,9 +38,11 @@ class FtpRound:
 
 @dataclass(frozen=True)
 class Turns:
-    """Which servers took control connections made one after the other, and which the scheduler's model gives
-    them to. ``active`` counts by server, at the director, those that were open at the end; ``table`` is
-    what ``ipvsadm -Ln`` said then."""
+    """The servers of consecutive control connections: by the scheduler's model, and observed.
+
+    ``active`` are the director's active connections by server at the end; ``table`` is the output of
+    ``ipvsadm -Ln`` then.
+    """
 
     forecast: tuple[str, ...]
     observed: tuple[str, ...]
@@ -49,18 +51,20 @@ class Turns:
 
     @property
     def expected_counts(self) -> dict[str, int]:
-        """How many connections each server should have had."""
+        """Count the connections that each server should have had."""
         return dict(Counter(self.forecast))
 
     @property
     def observed_counts(self) -> dict[str, int]:
-        """How many connections each server had."""
+        """Count the connections that each server had."""
         return dict(Counter(self.observed))
 
 
 def ftp_service(lab: Testbed) -> Service:
-    """The first virtual service that the steps make whose servers are all FTP servers of the lab. Raises
-    CheckFailed where there is none."""
+    """Return the steps' first virtual service whose servers are all FTP servers of the lab.
+
+    Raises CheckFailed where there is none.
+    """
     for service in rounds.services_of(lab.cluster, lab.table_of_steps(), "ftp"):
         return service
     raise CheckFailed("the steps make no FTP service", "is there an `ipvsadm -A` with servers?")
@@ -76,11 +80,10 @@ def take(
     trusting: bool = True,
     address: str = "",
 ) -> FtpRound:
-    """Make sessions, one after the other, so many ``visits``; in each retrieve all ``files`` by ``method``.
+    """Make ``visits`` sessions one after the other, and retrieve all ``files`` by ``method`` in each.
 
-    From the first client, to the lab's FTP service, unless another client, or another ``address`` of the
-    same port, is named; ``trusting`` is as in `ftp.Session`. Raises CheckFailed, with likely causes, where
-    one fails.
+    The defaults are the first client and the address of the lab's FTP service; ``trusting`` is as in
+    `ftp.Session`. Raises CheckFailed, with likely causes, where a session fails.
     """
     service = ftp_service(lab)
     place = lab.enter(client) if client else lab.clients[0].namespace
@@ -92,19 +95,20 @@ def take(
                 session.quit()
             made.append(Visit(session.server, session.control, transfers))
     except FtpFailed as failure:
-        raise why(lab, failure, target) from failure
+        raise _explained(lab, failure, target) from failure
     return FtpRound(tuple(made), facts(lab, target))
 
 
 def turns(
     lab: Testbed, count: int, *, held: bool = False, client: str = "", service: Service | None = None
 ) -> Turns:
-    """Make ``count`` control connections, each finished before the next one begins, or ``held`` until all
-    are made. No file is asked for, so each is one connection to the scheduler. One that remembers whose turn
-    it was is taken to have given out none before. ``service`` is the lab's first FTP service where none is
-    given.
+    """Make ``count`` control connections, and compare their servers with the scheduler's model.
 
-    Taken again where the director forgot an old connection meanwhile (`rounds.undisturbed`). Raises
+    Each is finished before the next begins, or ``held`` until all are made. No file is requested, so each is
+    one connection to the scheduler. The forecast assumes that a scheduler which remembers its last choice
+    has made none before. ``service`` is the lab's first FTP service by default.
+
+    Repeated where the director forgot an old connection meanwhile (`rounds.undisturbed`). Raises
     CheckFailed.
     """
     wanted = service or ftp_service(lab)
@@ -142,7 +146,7 @@ def _turns(lab: Testbed, service: Service, count: int, held: bool, client: str) 
         for session in sessions if held else ():
             session.quit()
     except FtpFailed as failure:
-        raise why(lab, failure, service.address) from failure
+        raise _explained(lab, failure, service.address) from failure
     finally:
         for session in sessions:
             session.close()
@@ -153,7 +157,7 @@ def _turns(lab: Testbed, service: Service, count: int, held: bool, client: str) 
 
 
 def facts(lab: Testbed, address: str = "") -> FtpFacts:
-    """What the first director knows now, of the service at ``address`` or the lab's own."""
+    """Read the first director's FTP helper and connections, for the lab's service or ``address``."""
     service = ftp_service(lab)
     said = lab.cluster.observe(
         lab.directors[0].name, f"{director.ENTRIES}; echo '{_MARK}'; [ ! -e {_APPS} ] || cat {_APPS}"
@@ -172,19 +176,19 @@ def facts(lab: Testbed, address: str = "") -> FtpFacts:
     )
 
 
-def why(lab: Testbed, failure: FtpFailed, address: str) -> CheckFailed:
-    """The failure again, with its likely causes."""
+def _explained(lab: Testbed, failure: FtpFailed, address: str) -> CheckFailed:
+    """Return the failure with its likely causes."""
     return explained(failure, facts(lab, address), _cluster(lab))
 
 
 def _helper_ports(text: str) -> tuple[int, ...]:
-    """The ports of the FTP helper, by /proc/net/ip_vs_app: protocol, port, connections and name."""
+    """Parse the FTP helper's ports in /proc/net/ip_vs_app: protocol, port, connections and name."""
     rows = (line.split() for line in text.splitlines())
     return tuple(int(row[1]) for row in rows if len(row) == 4 and row[3] == "ftp")
 
 
 def _names(lab: Testbed) -> dict[str, str]:
-    """The real servers by their addresses, those of IPv6 that they have by now included."""
+    """Return the real servers by address, including IPv6 addresses that were added since boot."""
     names = dict[str, str]()
     for name, node in lab.cluster.lab.real_servers.items():
         names |= {str(address): name for address in node.addresses}
@@ -194,18 +198,18 @@ def _names(lab: Testbed) -> dict[str, str]:
 
 
 def _cluster(lab: Testbed) -> ClusterFacts:
-    """What a person would look at when there is no control connection."""
+    """Collect the facts that explain why there is no control connection."""
     name, service = lab.directors[0].name, ftp_service(lab)
     return rounds.facts_of(
-        lab.cluster, service, name, "ftp", lambda node: _Seen(lab.enter(node)), lab.reading()
+        lab.cluster, service, name, "ftp", lambda node: _FtpHostView(lab.enter(node)), lab.reading()
     )
 
 
-class _Seen(SeenHere):
-    """A Mininet host, whose own FTP server is asked."""
+class _FtpHostView(HostView):
+    """The view of a Mininet host with an FTP server."""
 
     def probe(self, address: str, port: int) -> Probe:
-        """What an FTP server says to a client on its own host."""
+        """Connect to the FTP server from its own host and tell what comes back."""
         try:
             with ftp.Session(self.namespace, address, port, timeout=2.0):
                 return "answers"

@@ -1,6 +1,6 @@
-"""What an FTP service behind a director must do, as checks over data, and why it does not.
+"""Checks of an FTP service behind a director, and the diagnosis of failures.
 
-A check that fails raises CheckFailed. Nothing here talks to a cluster.
+They work on data alone and do not use a cluster. A check that fails raises CheckFailed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EXTENDED = frozenset({"EPSV", "EPRT"})
 
 @dataclass(frozen=True)
 class Visit:
-    """A session that has come to its end: ``server`` greeted, ``control`` is the client's end."""
+    """A complete session: ``server`` greeted; ``control`` is the client's end of the connection."""
 
     server: str
     control: str
@@ -34,13 +34,12 @@ class Visit:
 
 @dataclass(frozen=True)
 class FtpFacts:
-    """A director's knowledge of FTP through its virtual service ``address``:``port``.
+    """A director's state for FTP through its virtual service ``address``:``port``.
 
-    ``forwarding`` is the service's forwarding method.
-    ``helper_ports`` are those on which its FTP helper works, () where that is not loaded. ``lacking`` says
-    why the helper of this kernel cannot do what is asked of it (EPSV, EPRT, IPv6), None where it can.
-    ``entries`` are the connections that it remembers, ``names`` the real servers by their addresses, and
-    ``kernel`` is its version.
+    ``forwarding`` is the service's forwarding method. ``helper_ports`` are the ports of its FTP helper, ()
+    where that is not loaded. ``lacking`` says why this kernel's helper does not support EPSV, EPRT or IPv6,
+    None where it does. ``entries`` are the connections that the director remembers, ``names`` the real
+    servers by address, and ``kernel`` is its version.
     """
 
     address: str
@@ -54,24 +53,23 @@ class FtpFacts:
 
     @property
     def virtual(self) -> str:
-        """The service's endpoint as ipvsadm prints it."""
+        """The service's endpoint in ipvsadm's form."""
         return endpoint(self.address, self.port)
 
     def server_of(self, client: str, virtual: str) -> str:
-        """The name of the real server that the connection of these two ends went to, "" where the director
-        does not remember it."""
+        """Return the real server of the connection with these ends, "" where it is not remembered."""
         for entry in self.entries:
             if (entry.client, entry.virtual) == (client, virtual):
                 return self.name(entry.server)
         return ""
 
     def name(self, end: str) -> str:
-        """The real server whose ``end`` of a connection this is."""
+        """Return the name of the real server with the address of ``end``, or that address."""
         return self.names.get(address_of(end), address_of(end))
 
 
 def content_is_whole(transfers: Sequence[Transfer]) -> None:
-    """What came is what the servers have: for the files of `ftp_server.SIZES`, which are the same on all."""
+    """Check that transfers are equal to the servers' files; only those of `boot.services.ftp.SIZES`."""
     lines = []
     for transfer in transfers:
         if transfer.name not in ftp.SIZES:
@@ -91,8 +89,10 @@ def content_is_whole(transfers: Sequence[Transfer]) -> None:
 
 
 def addresses_are_virtual(visits: Sequence[Visit], facts: FtpFacts) -> None:
-    """Replies to PASV name the virtual address, and active data comes from it, from the port below the
-    service's."""
+    """Check that PASV replies name the virtual address, and that active data comes from it.
+
+    Active data must come from the port below the service's.
+    """
     for transfer in _transfers(visits):
         data = transfer.data
         if data.method == "PASV" and address_of(data.announced) != facts.address:
@@ -111,7 +111,7 @@ def addresses_are_virtual(visits: Sequence[Visit], facts: FtpFacts) -> None:
 
 
 def data_follows_control(visits: Sequence[Visit], facts: FtpFacts) -> None:
-    """Each data connection went to the server of its control connection, by the director's own table."""
+    """Check in the director's table that data connections go to their control connections' servers."""
     for visit in visits:
         owner = facts.server_of(visit.control, facts.virtual)
         if owner != visit.server:
@@ -138,16 +138,18 @@ def data_follows_control(visits: Sequence[Visit], facts: FtpFacts) -> None:
 
 
 def explained(failure: FtpFailed, facts: FtpFacts, cluster: ClusterFacts) -> CheckFailed:
-    """A session that failed, with its likely causes: in the FTP helper where a data connection did, else as
-    for any service."""
+    """Return the failure of a session with its likely causes.
+
+    They are in the FTP helper where a data connection failed, else as for any service.
+    """
     if failure.data is None:
         return CheckFailed(failure.message, _hints(diagnose(cluster)) or failure.hint)
-    found = [*_astray(failure, facts), *_helper(failure.data.method, facts), *_stalled(failure, facts)]
+    found = [*_wrong_server(failure, facts), *_helper(failure.data.method, facts), *_stalled(failure, facts)]
     return CheckFailed(failure.message, _hints(found or diagnose(cluster)) or failure.hint)
 
 
-def _astray(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
-    """A passive data connection that the director gave to another server."""
+def _wrong_server(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
+    """Find a passive data connection that the director gave to another server."""
     data = failure.data
     if data is None or data.method not in PASSIVE:
         return
@@ -169,7 +171,7 @@ def _astray(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
 
 
 def _stalled(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
-    """A control connection on which nothing comes any more, though its data connection was made."""
+    """Find a control connection that stalls after its data connection was made."""
     # ipv4_confirm() of 2.6.39 (nf_conntrack_l3proto_ipv4.c) calls nf_nat_seq_adjust only after a helper.
     if (
         failure.kind == "no-reply"
@@ -185,6 +187,7 @@ def _stalled(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
 
 
 def _helper(method: str, facts: FtpFacts) -> Iterator[Finding]:
+    """Find what the FTP helper lacks: the module, the port, or support of ``method`` or IPv6."""
     if why := method_for(facts.forwarding).unforeseen:
         yield Finding(why, "see whether the data connection passes through the director at all")
     elif not facts.helper_ports:

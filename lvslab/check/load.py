@@ -1,7 +1,6 @@
-"""Load on a virtual service from the lab's clients, for a bounded time: what `lab.load` does.
+"""Load on a virtual service from the lab's clients for a limited time, as `lab.load` makes it.
 
-The generators are children of this process, inside the clients' network namespaces. They end with it,
-however it ends.
+The generators are children of this process in the clients' network namespaces. The kernel ends them with it.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from lvslab import requirements
-from lvslab.check import rounds
+from lvslab.check import former_names, rounds
 from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.director import Reading
 from lvslab.check.ipvs.table import Service, endpoint
 from lvslab.check.traffic import wrk
-from lvslab.check.traffic.wrk import Sent
+from lvslab.check.traffic.wrk import WrkResult
 from lvslab.errors import CheckFailed, MachineError, StateError, UsageError
 from lvslab.lab.model import suggest
 from lvslab.run import PIPE, STDOUT, Process, TimeoutExpired, spawn
@@ -29,21 +28,24 @@ if TYPE_CHECKING:
 
 SECONDS = 5
 MOST_SECONDS = 60
-"""A director remembers each finished connection for two minutes, in memory of which it has little."""
+"""A director keeps each finished connection for two minutes, and its memory is small."""
 CONNECTIONS = 8
 MOST_CONNECTIONS = 1000
 
-# Not the connections one by one: there are thousands.
+# Without the connections one by one: there are thousands.
 _READ = ("rules", "counters")
 _THREADS = 2
-# wrk ends by itself; it starts and sums up in less than that.
+# Seconds that wrk may take to start and to sum up, beside its run.
 _GRACE = 10.0
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a real server had of the connections. ``share`` is of those given out, ``by_weight`` of the
-    weights; both from 0 to 1, and 0 where there are none."""
+    """A real server's share of the connections.
+
+    ``share`` is its part of all connections, ``by_weight`` of all weights; both are from 0 to 1, and 0 where
+    the sum is 0.
+    """
 
     server: str
     address: str
@@ -55,9 +57,11 @@ class Share:
 
 @dataclass(frozen=True)
 class Load:
-    """What came of a load, as ``lab.load --json`` prints it. ``connections`` were open at a time from each
-    of ``clients``; ``errors`` are counted by kind (`wrk.ERRORS`); ``median`` and ``slowest`` are how long an
-    answer took, in seconds."""
+    """Results of a load, as ``lab.load --json`` prints them.
+
+    ``connections`` were open at a time from each of ``clients``; ``errors`` are counted by kind
+    (`wrk.ERRORS`); ``median`` and ``slowest`` are latencies in seconds.
+    """
 
     name: str
     director: str
@@ -75,12 +79,12 @@ class Load:
     servers: list[Share]
 
     def as_json(self) -> dict[str, Any]:
-        """The document of ``--json``."""
+        """Return the document of ``--json``."""
         return asdict(self)
 
 
 def check_bounds(seconds: int, connections: int) -> None:
-    """Raises UsageError where a load would be too much, or nothing."""
+    """Raise UsageError where ``seconds`` or ``connections`` is out of bounds."""
     for what, given, most in (
         ("--seconds", seconds, MOST_SECONDS),
         ("--connections", connections, MOST_CONNECTIONS),
@@ -97,11 +101,10 @@ def load(
     seconds: int = SECONDS,
     connections: int = CONNECTIONS,
 ) -> Load:
-    """Load the first web service of a director of the lab ``name``, and see who got the connections.
+    """Load the first web service of a director in the lab ``name``, and count each server's connections.
 
-    ``director`` is the first one where none is given, ``client`` every one that can. ``connections`` are
-    those of each client. Raises UsageError, StateError, MachineError, and CheckFailed where a generator
-    fails.
+    The defaults are the first director and all clients that are Mininet hosts. ``connections`` are those of
+    each client. Raises UsageError, StateError, MachineError, and CheckFailed where a generator fails.
     """
     from lvslab.cluster.cluster import attach
 
@@ -125,7 +128,7 @@ def load(
         url = f"http://{endpoint(service.address, service.port)}/"
         before = directors.settled(running, director, what=_READ)
         with generators(running, clients, url, seconds, connections) as started:
-            sent = wrk.together(ended(process, seconds) for process in started)
+            sent = wrk.merge(await_result(process, seconds) for process in started)
         after = directors.settled(running, director, what=_READ)
         names = {str(a): node for node, about in running.lab.nodes.items() for a in about.addresses}
     return Load(
@@ -147,7 +150,7 @@ def load(
 
 
 def _clients(running: Cluster, client: str) -> list[str]:
-    """The clients that make the load: Mininet hosts. Raises UsageError where there is no such one."""
+    """Return the clients that make the load, which are Mininet hosts. Raises UsageError for none."""
     hosts = [*filter(running.is_enterable, running.lab.clients)]
     if not client:
         if hosts:
@@ -168,7 +171,7 @@ def _clients(running: Cluster, client: str) -> list[str]:
 def generators(
     running: Cluster, clients: Sequence[str], url: str, seconds: int, connections: int
 ) -> Iterator[list[Process]]:
-    """A wrk on each of ``clients``; those that have not ended by the end of the block are ended."""
+    """Run wrk on each of ``clients``, at most until the end of the block."""
     with ExitStack() as started:
         command = wrk.command(url, seconds, connections, _THREADS)
         yield [started.enter_context(_started(running, client, command)) for client in clients]
@@ -186,8 +189,8 @@ def _started(running: Cluster, client: str, command: Sequence[str]) -> Iterator[
         os.close(namespace)
 
 
-def ended(process: Process, seconds: float) -> Sent:
-    """What a generator has done, once it has ended by itself. Raises CheckFailed where it has failed."""
+def await_result(process: Process, seconds: float) -> WrkResult:
+    """Wait until a generator has ended and return its result. Raises CheckFailed where it has failed."""
     try:
         output, _ = process.communicate(timeout=seconds + _GRACE)
     except TimeoutExpired:
@@ -196,7 +199,7 @@ def ended(process: Process, seconds: float) -> Sent:
 
 
 def connections_of(service: Service, before: Reading, after: Reading) -> dict[str, int]:
-    """How many connections the director has given to each server of ``service``, by ``address:port``."""
+    """Count the connections between two readings of each server of ``service``, by ``address:port``."""
     gained = {}
     for server in map(str, service.destinations):
         now = after.by_server.get((str(service), server))
@@ -206,7 +209,7 @@ def connections_of(service: Service, before: Reading, after: Reading) -> dict[st
 
 
 def shares(service: Service, connections: Mapping[str, int], names: Mapping[str, str]) -> Iterator[Share]:
-    """Who got how much, in the order of the table; ``names`` are of nodes by address."""
+    """Yield the servers' shares in the order of the table; ``names`` are of nodes by address."""
     total = sum(connections.values())
     weights = sum(server.weight for server in service.destinations)
     for server in service.destinations:
@@ -219,3 +222,7 @@ def shares(service: Service, connections: Mapping[str, int], names: Mapping[str,
             share=round(own / total, 4) if total else 0.0,
             by_weight=round(server.weight / weights, 4) if weights else 0.0,
         )
+
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__)

@@ -1,4 +1,4 @@
-"""What a person would look at on a real server whose requests are not answered, from its own network."""
+"""Probes inside a node, for the diagnosis of requests that are not answered."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lvslab.check.forwarding.facts import Probe
-from lvslab.check.ipvs.table import endpoint
 from lvslab.check.traffic import http
-from lvslab.check.traffic.http import RequestFailed
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.errors import CheckFailed
 
@@ -19,39 +17,37 @@ if TYPE_CHECKING:
     from lvslab.cluster.cluster import Cluster
 
 
-class Seen(Protocol):
-    """A node as its own processes see the network."""
+class NodeView(Protocol):
+    """The network as processes on a node see it."""
 
     def probe(self, address: str, port: int) -> Probe:
-        """What the node itself gets when it asks the web server there for a page."""
+        """Request a page from inside the node and tell what comes back."""
         ...
 
     def routes(self) -> str:
-        """Its IPv4 routes, as /proc/net/route lists them."""
+        """Read the node's IPv4 routes, as /proc/net/route lists them."""
         ...
 
 
 @dataclass(frozen=True)
-class SeenHere:
-    """A Mininet host, looked at by a thread of this process that is in its namespace."""
+class HostView:
+    """The view of a Mininet host, by a thread of this process in its namespace."""
 
     namespace: NamespaceThread
 
     def probe(self, address: str, port: int) -> Probe:
-        url = f"http://{endpoint(address, port)}/"
-        try:
-            http.requests_in_turn(self.namespace, url, 1, connect_timeout=1.0, read_timeout=1.0)
-        except RequestFailed as failure:
-            return "refused" if failure.kind == "refused" else "no-answer"
-        return "answers"
+        made = http.attempt(self.namespace, address, port, http.new_request_id(), patience=1.0)
+        if made.failure in (None, "status"):
+            return "answers"
+        return "refused" if made.failure == "refused" else "no-answer"
 
     def routes(self) -> str:
         return self.namespace.call(Path("/proc/thread-self/net/route").read_text)
 
 
 @dataclass(frozen=True)
-class SeenByAgent:
-    """A virtual machine, looked at by programs of its own."""
+class GuestView:
+    """The view of a virtual machine, by programs that its agent runs."""
 
     cluster: Cluster
     node: str
@@ -69,9 +65,9 @@ class SeenByAgent:
 
 
 def connect_from(cluster: Cluster, node: str, address: str, port: int) -> None:
-    """Have the virtual machine ``node`` connect to ``address`` and ``port`` by TCP and hang up.
+    """Have the virtual machine ``node`` make a TCP connection to ``address`` and ``port``, and close it.
 
-    Raises CheckFailed where that does not come about within 5 s.
+    Raises CheckFailed where the connection is not made within 5 s.
     """
     said = cluster.observe(node, f"busybox nc -w 5 {address} {port} < /dev/null 2>&1; echo status $?")
     if not said.rstrip().endswith("status 0"):
@@ -79,10 +75,10 @@ def connect_from(cluster: Cluster, node: str, address: str, port: int) -> None:
 
 
 def default_gateway(routes: str) -> str:
-    """The gateway of the default route in a listing of /proc/net/route; "" where it has none."""
+    """Return the default route's gateway in a listing of /proc/net/route, "" for none."""
     for line in routes.splitlines()[1:]:
         _, destination, gateway, _, _, _, _, mask, *_ = line.split()
         if (destination, mask) == ("00000000", "00000000"):
-            # Four bytes in the network's order, printed as one number of this machine's.
+            # Four bytes in network order, printed as a number in this machine's byte order.
             return str(IPv4Address(int(gateway, 16).to_bytes(4, sys.byteorder)))
     return ""

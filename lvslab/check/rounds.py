@@ -17,7 +17,7 @@ from lvslab.check.forwarding.facts import ClusterFacts, ServerFacts
 from lvslab.check.ipvs.director import Reading, await_calm, read, settled, table_of_steps
 from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.table import Destination, Service, address_of, endpoint, scan_order
-from lvslab.check.probes import Seen, SeenByAgent, SeenHere
+from lvslab.check.probes import GuestView, HostView, NodeView
 from lvslab.check.traffic import access_log, http
 from lvslab.check.traffic.http import Reply, RequestFailed
 from lvslab.check.traffic.namespace import NamespaceThread
@@ -190,8 +190,8 @@ def _take(
     except RequestFailed as failure:
         now = read(cluster, director)
 
-        def see(name: str) -> Seen:
-            return SeenHere(namespaces(name)) if cluster.is_enterable(name) else SeenByAgent(cluster, name)
+        def see(name: str) -> NodeView:
+            return HostView(namespaces(name)) if cluster.is_enterable(name) else GuestView(cluster, name)
 
         facts = facts_of(cluster, service, director, "http", see, now)
         totals = now.totals.get(str(service), _NOTHING).since(before.totals.get(str(service), _NOTHING))
@@ -317,7 +317,7 @@ def connections_since(before: Reading, after: Reading, cluster: Cluster) -> dict
     return {name: number for name, number in gained.items() if number}
 
 
-def _logged(cluster: Cluster, request_ids: list[str]) -> tuple[access_log.Entry, ...]:
+def _logged(cluster: Cluster, request_ids: list[str]) -> tuple[access_log.LogEntry, ...]:
     """Return the access log entries of these requests; wait up to 2 s for lines that come after replies."""
     deadline = time.monotonic() + _LOG_SECONDS
     servers = [
@@ -335,7 +335,12 @@ def _logged(cluster: Cluster, request_ids: list[str]) -> tuple[access_log.Entry,
 
 
 def facts_of(
-    cluster: Cluster, service: Service, director: str, kind: str, see: Callable[[str], Seen], now: Reading
+    cluster: Cluster,
+    service: Service,
+    director: str,
+    kind: str,
+    see: Callable[[str], NodeView],
+    now: Reading,
 ) -> ClusterFacts:
     """Examine a cluster whose ``service`` does not answer, as its forwarding methods ask for.
 

@@ -1,8 +1,8 @@
-"""Steady traffic to a virtual service while something is done to its servers, every request accounted for.
+"""Steady traffic to a virtual service during maintenance, with a record of every request.
 
-Two kinds of requests are made at once, each on a connection of its own: short ones at a fixed pace, and long
-ones, some at a time, that keep their connections in use for seconds. What is done meanwhile is told with
-`Steady.mark`, so that each request knows what had been done when it began.
+Two kinds of requests are made at the same time, each on a connection of its own: short ones at a fixed pace,
+and a few long ones that keep their connections in use for seconds. `Steady.mark` tells what is done
+meanwhile, and each request has the last mark before it began.
 """
 
 from __future__ import annotations
@@ -43,8 +43,11 @@ _WORDS: Mapping[Failure, str] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """One request. ``after`` is the mark that was the last one when it began; ``server`` is the real server
-    that answered, or that was to (see `named`); ``source`` is the client's end of its connection."""
+    """One request.
+
+    ``after`` is the last mark before it began; ``server`` is the real server that answered, or that was
+    chosen to (see `named`); ``source`` is the client's end of its connection.
+    """
 
     request_id: str
     kind: Kind
@@ -58,10 +61,10 @@ class Outcome:
 
 
 class Steady:
-    """Traffic that begins with the ``with`` block and ends with `finish`, or with the block.
+    """Traffic from the beginning of the ``with`` block to `finish`, or to the block's end.
 
-    ``place`` is where it is made (a `NamespaceThread`, in which only sockets are created). At most as many
-    requests are on their way as there are workers, so where none is answered the pace goes down.
+    Only sockets are created in ``place``. The number of workers limits the requests at the same time, so the
+    pace goes down where none is answered.
     """
 
     def __init__(
@@ -100,8 +103,11 @@ class Steady:
         self.finish()
 
     def mark(self, what: str) -> None:
-        """From now on requests begin after ``what``. Returns when those that began before have their
-        connections, so that nothing that is done next has a say in which server they get."""
+        """Set the mark of requests that begin from now on.
+
+        Returns when earlier requests have their connections, so that the next command does not change which
+        server they get.
+        """
         with self._changed:
             before, self._mark = self._mark, what
             self._changed.wait_for(
@@ -109,8 +115,10 @@ class Steady:
             )
 
     def await_long(self) -> None:
-        """Return when as many long requests have had their connections as there are at once. Raises
-        CheckFailed where they do not get them: a client asks a few times, a second or more apart."""
+        """Return when ``long_at_once`` long requests have had their connections.
+
+        Raises CheckFailed where they do not get them: a client tries a few times, a second or more apart.
+        """
         with self._changed:
             if not self._changed.wait_for(
                 lambda: self._connected["long"] >= self._long_at_once, 2 * self._patience
@@ -119,8 +127,10 @@ class Steady:
                 raise CheckFailed(f"{made} long requests have a connection after {2 * self._patience:g} s")
 
     def await_answers(self, count: int, seconds: float = _AWAIT_SECONDS) -> None:
-        """Return when ``count`` short requests that began after the last mark have ended, however they
-        did. Raises CheckFailed where they do not within ``seconds``."""
+        """Return when ``count`` short requests that began after the last mark have ended or failed.
+
+        Raises CheckFailed where they do not within ``seconds``.
+        """
 
         def ended() -> bool:
             return count <= sum(
@@ -133,8 +143,10 @@ class Steady:
                 raise CheckFailed(f"{count} requests after `{mark}` did not end within {seconds:g} s")
 
     def finish(self) -> tuple[Outcome, ...]:
-        """End the traffic; what came of all requests, in the order in which they began. Those on their way
-        are waited for; long ones come to their end at once."""
+        """End the traffic and return all requests in the order in which they began.
+
+        Requests under way are waited for; long ones end at once.
+        """
         self._over.set()
         for maker in self._makers:
             maker.result()
@@ -197,9 +209,10 @@ class Steady:
 def named(
     outcomes: Sequence[Outcome], entries: Mapping[str, str], names: Mapping[str, str]
 ) -> tuple[Outcome, ...]:
-    """``outcomes`` in which requests without an answer have the server that the director chose for them, as
-    far as it remembers: ``entries`` are its connections (source to ``address:port``), ``names`` the servers'
-    by address."""
+    """Fill in the servers that the director chose for requests without a reply, as far as it remembers.
+
+    ``entries`` are its connections (source to ``address:port``), ``names`` the servers' names by address.
+    """
 
     def of(outcome: Outcome) -> Outcome:
         chosen = entries.get(outcome.source, "")
@@ -214,8 +227,10 @@ def named(
 
 
 def nothing_failed(outcomes: Sequence[Outcome]) -> None:
-    """Every request was answered. Raises CheckFailed that says how many were not, how, after which mark, and
-    with which server; and where there was no request at all."""
+    """Check that there were requests and that each was answered.
+
+    Raises CheckFailed with the number of failures by kind, mark and server.
+    """
     if not outcomes:
         raise CheckFailed("there was no request at all", "is the traffic made for long enough?")
     failed = [outcome for outcome in outcomes if outcome.failure is not None]
@@ -223,7 +238,7 @@ def nothing_failed(outcomes: Sequence[Outcome]) -> None:
         return
     lines = [f"{len(failed)} of {len(outcomes)} requests failed: {_kinds(failed)}"]
     for after in dict.fromkeys(outcome.after for outcome in failed):
-        # Failed ones are named; how many began after the same mark tells how bad that is.
+        # The number of all that began after the mark shows how many of them failed.
         those = [outcome for outcome in failed if outcome.after == after]
         began = sum(outcome.after == after for outcome in outcomes)
         lines.append(f"  {len(those)} of the {began} that began {_after(after)}: {_kinds(those)}")
@@ -264,8 +279,10 @@ def _hint(failed: Collection[Outcome]) -> str:
 
 
 def none_went_to(outcomes: Sequence[Outcome], server: str, marks: Collection[str]) -> None:
-    """No request that began after one of ``marks`` went to ``server``, and there were some. Raises
-    CheckFailed."""
+    """Check that requests began after ``marks`` and that none of them went to ``server``.
+
+    Raises CheckFailed.
+    """
     began = [outcome for outcome in outcomes if outcome.after in marks]
     there = [outcome for outcome in began if outcome.server == server]
     if not began:
@@ -279,7 +296,7 @@ def none_went_to(outcomes: Sequence[Outcome], server: str, marks: Collection[str
 
 
 def some_went_to(outcomes: Sequence[Outcome], server: str, marks: Collection[str]) -> None:
-    """A request that began after one of ``marks`` went to ``server``. Raises CheckFailed."""
+    """Check that a request that began after one of ``marks`` went to ``server``. Raises CheckFailed."""
     if not any(outcome.after in marks and outcome.server == server for outcome in outcomes):
         raise CheckFailed(
             f"none of {sum(outcome.after in marks for outcome in outcomes)} requests went to {server}",
@@ -288,5 +305,5 @@ def some_went_to(outcomes: Sequence[Outcome], server: str, marks: Collection[str
 
 
 def answered_by_server(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """How many requests each server answered."""
+    """Count the requests that each server answered."""
     return dict(Counter(outcome.server for outcome in outcomes if outcome.failure is None))

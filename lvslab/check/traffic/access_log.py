@@ -6,16 +6,18 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from lvslab.check import former_names
 from lvslab.errors import LvsLabError
 
 
 class AccessLogError(LvsLabError, ValueError):
-    """A line of an access log that is not what the lab's nginx writes. The message quotes it."""
+    """A line of an access log that the lab's nginx does not write. The message quotes it."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class LogEntry:
     """One request as a real server saw it. ``time`` is in seconds since 1970, to the millisecond.
 
     ``request_id`` is "" where the client sent none; ``client`` is the address that the connection came from.
@@ -30,21 +32,21 @@ class Entry:
     server: str
 
 
-def parse_access_log(text: str) -> tuple[Entry, ...]:
-    """The entries in the order of the log. A last line without its end is still being
-    written, and left out.
+def parse_access_log(text: str) -> tuple[LogEntry, ...]:
+    """Parse an access log into its entries, in their order.
 
-    Raises AccessLogError on any other line that cannot be read.
+    A last line without a line end is still being written and is left out. Raises AccessLogError on any other
+    line that cannot be read.
     """
     whole, _, _ = text.rpartition("\n")
     return tuple(_entry(line) for line in whole.splitlines() if line.strip())
 
 
-def _entry(line: str) -> Entry:
+def _entry(line: str) -> LogEntry:
     try:
         fields = json.loads(line)
         request_id = fields["request_id"]
-        return Entry(
+        return LogEntry(
             time=float(fields["time"]),
             request_id="" if request_id == "-" else str(request_id),
             client=str(fields["client"]),
@@ -59,24 +61,31 @@ def _entry(line: str) -> Entry:
         ) from None
 
 
-def with_ids(entries: Iterable[Entry], request_ids: Collection[str]) -> tuple[Entry, ...]:
-    """The entries of the requests with these ids, in the order of ``entries``."""
+def with_ids(entries: Iterable[LogEntry], request_ids: Collection[str]) -> tuple[LogEntry, ...]:
+    """Return the entries of the requests with these ids, in the order of ``entries``."""
     wanted = frozenset(request_ids)
     return tuple(entry for entry in entries if entry.request_id in wanted)
 
 
-def missing_ids(entries: Iterable[Entry], request_ids: Iterable[str]) -> tuple[str, ...]:
-    """The ids that no entry has, in their order. nginx writes an entry when the request has ended, which may
-    be a moment after the client has its answer: wait until nothing is missing before counting."""
+def missing_ids(entries: Iterable[LogEntry], request_ids: Iterable[str]) -> tuple[str, ...]:
+    """Return the ids that no entry has, in their order.
+
+    nginx writes an entry when the request has ended, which may be a moment after the client has the reply:
+    wait until no id is missing before counting.
+    """
     logged = {entry.request_id for entry in entries}
     return tuple(request_id for request_id in request_ids if request_id not in logged)
 
 
-def requests_by_server(entries: Iterable[Entry]) -> dict[str, int]:
-    """How many requests each server logged."""
+def requests_by_server(entries: Iterable[LogEntry]) -> dict[str, int]:
+    """Count the requests that each server logged."""
     return dict(Counter(entry.server for entry in entries))
 
 
-def client_addresses(entries: Iterable[Entry]) -> frozenset[str]:
-    """The addresses that the servers saw their requests come from."""
+def client_addresses(entries: Iterable[LogEntry]) -> frozenset[str]:
+    """Return the client addresses that the servers saw."""
     return frozenset(entry.client for entry in entries)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__)

@@ -1,9 +1,9 @@
-"""The order in which a client tries the addresses of a name: RFC 6724 as glibc's getaddrinfo has it.
+"""A model of the order in which a client tries a name's addresses: RFC 6724 as in glibc's getaddrinfo.
 
-A model, to be compared with what getaddrinfo says. It has the rules that can differ between addresses of a
-lab: an address without a source address comes last (rule 1), then precedence (rule 6, with the default
-table of glibc's sysdeps/posix/getaddrinfo.c), then the longest common prefix of destination and source
-(rule 9), else the order stays as the name server gave it (rule 10).
+It is compared with the result of getaddrinfo, and has the rules that can differ between addresses of a lab:
+an address without a source address comes last (rule 1), then precedence (rule 6, with the default table of
+glibc's sysdeps/posix/getaddrinfo.c), then the longest common prefix of destination and source (rule 9), else
+the name server's order (rule 10).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _PRECEDENCE = {6: 40, 4: 10}  # of ::/0 and of ::ffff:0:0/96
 
 
 def client_order(answers: Iterable[str], interfaces: Iterable[str]) -> tuple[str, ...]:
-    """``answers`` (addresses in the name server's order, those of one family together) as a client sorts
-    them.
+    """Sort ``answers`` as a client does.
 
-    ``interfaces`` are the client's addresses with their prefix lengths. What it has no interface for is
-    taken to be out of its reach: a lab's clients have no default route.
+    ``answers`` are addresses in the name server's order, those of one family together. ``interfaces`` are
+    the client's addresses with their prefix lengths; networks without one are unreachable, since a lab's
+    clients have no default route.
     """
     sources = [ip_interface(text) for text in interfaces]
 
@@ -40,15 +40,15 @@ def client_order(answers: Iterable[str], interfaces: Iterable[str]) -> tuple[str
 
 
 def _source(address: str, sources: Sequence[Source]) -> Source | None:
-    """The interface that packets to ``address`` leave by."""
+    """Return the interface that packets to ``address`` leave by, None where there is none."""
     destination = ip_address(address)
     return next((source for source in sources if destination in source.network), None)
 
 
 def _common(address: str, source: Source) -> int:
-    """The leading bits that a destination has in common with its source, which is on the same network.
+    """Count the leading bits that a destination and its source, which is on the same network, share.
 
-    Of IPv4 addresses glibc compares them on the source's own network only; elsewhere it takes 0.
+    For IPv4, glibc compares addresses on the source's own network only and takes 0 elsewhere.
     """
     destination = ip_address(address)
     return destination.max_prefixlen - (int(destination) ^ int(source.ip)).bit_length()

@@ -1,6 +1,6 @@
-"""What a name server says, asked by clients that look at each answer: rotation, records, and their TTL.
+"""Questions to a name server, and checks of its answers: rotation, records and their TTL.
 
-Programs that go through the C library's resolver are in `lvslab.check.traffic.visits`.
+Clients that use the C library's resolver are in `lvslab.check.traffic.visits`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import dns.exception
 import dns.message
@@ -18,6 +18,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.resolver
 
+from lvslab.check import former_names
 from lvslab.check.traffic.http import Place
 from lvslab.errors import CheckFailed
 
@@ -27,18 +28,19 @@ TIMEOUT = 2.0
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One answer: ``addresses`` in the order in which they were served, and their ``ttl`` in seconds (0
-    where there is no record)."""
+class DnsAnswer:
+    """One answer: ``addresses`` in the order served, and their ``ttl`` in seconds (0 for no record)."""
 
     kind: Kind
     addresses: tuple[str, ...]
     ttl: int
 
 
-def ask(server: str, name: str, kind: Kind = "A", *, port: int = 53, timeout: float = TIMEOUT) -> Answer:
-    """Ask the name server ``server`` once, over UDP. Raises CheckFailed where it does not answer, or says
-    that it cannot."""
+def ask(server: str, name: str, kind: Kind = "A", *, port: int = 53, timeout: float = TIMEOUT) -> DnsAnswer:
+    """Ask the name server ``server`` once, over UDP.
+
+    Raises CheckFailed where it does not answer, or answers with an error.
+    """
     query = dns.message.make_query(name, kind)
     try:
         said = dns.query.udp(query, server, port=port, timeout=timeout)
@@ -54,19 +56,18 @@ def ask(server: str, name: str, kind: Kind = "A", *, port: int = 53, timeout: fl
         )
     found = [record for record in said.answer if record.rdtype == dns.rdatatype.from_text(kind)]
     addresses = tuple(str(record.address) for records in found for record in records)
-    return Answer(kind, addresses, found[0].ttl if found else 0)
+    return DnsAnswer(kind, addresses, found[0].ttl if found else 0)
 
 
 def ask_in_turn(
     place: Place, server: str, name: str, kinds: Sequence[Kind], *, port: int = 53
-) -> tuple[Answer, ...]:
-    """Ask from inside ``place`` for each of ``kinds``, one question after the other. Raises as ``ask``
-    does."""
+) -> tuple[DnsAnswer, ...]:
+    """Ask from inside ``place`` for each of ``kinds``, one question after the other; see `ask`."""
     return place.call(lambda: tuple(ask(server, name, kind, port=port) for kind in kinds))
 
 
 def serial(server: str, zone: str, *, port: int = 53, timeout: float = TIMEOUT) -> int | None:
-    """The serial number of the zone that a name server has; None where it has none that it can serve."""
+    """Return the serial number of the zone that a name server serves, None where it does not serve it."""
     query = dns.message.make_query(zone, "SOA")
     with contextlib.suppress(dns.exception.Timeout, OSError):
         for records in dns.query.udp(query, server, port=port, timeout=timeout).answer:
@@ -78,8 +79,8 @@ def serial(server: str, zone: str, *, port: int = 53, timeout: float = TIMEOUT) 
 class CachingResolver:
     """A resolver that keeps each answer, in its order, until its TTL has passed.
 
-    It asks ``server`` from inside ``place``. ``since`` is between which two moments (time.monotonic) it got
-    the answer that it has.
+    It asks ``server`` from inside ``place``. It got its present answer between the two moments of ``since``
+    (time.monotonic).
     """
 
     def __init__(self, place: Place, server: str, *, port: int = 53) -> None:
@@ -92,7 +93,7 @@ class CachingResolver:
         self.since = (0.0, 0.0)
 
     def addresses(self, name: str, kind: Kind = "A") -> tuple[str, ...]:
-        """The addresses of ``name``. Raises CheckFailed."""
+        """Return the addresses of ``name``. Raises CheckFailed."""
         begun = time.monotonic()
         try:
             said = self._place.call(self._resolver.resolve, f"{name}.", kind, lifetime=TIMEOUT)
@@ -106,9 +107,11 @@ class CachingResolver:
 # --- verdicts ----------------------------------------------------------------------------------------------
 
 
-def records_match(owners: Mapping[str, str], answer: Answer) -> None:
-    """The name has one record for each of the addresses of ``owners`` (the director by its address), and no
-    other. Raises CheckFailed with every difference."""
+def records_match(owners: Mapping[str, str], answer: DnsAnswer) -> None:
+    """Check that a name has one record for each address in ``owners`` and no other.
+
+    ``owners`` maps addresses to directors. Raises CheckFailed with every difference.
+    """
     what = f"{answer.kind} record"
     missing = [f"there is no {what} for {address}, {owner}" for address, owner in owners.items()]
     wrong = [line for line, address in zip(missing, owners, strict=True) if address not in answer.addresses]
@@ -124,11 +127,11 @@ def records_match(owners: Mapping[str, str], answer: Answer) -> None:
         )
 
 
-def rotation_holds(answers: Sequence[Answer]) -> None:
-    """Each answer begins one record further than the one before, whatever that one was asked for.
+def rotation_holds(answers: Sequence[DnsAnswer]) -> None:
+    """Check that each answer begins one record further than the one before, of whichever kind.
 
-    The server has one counter for all its answers (``packet_encode_rrset`` in NSD's packet.c), so nobody
-    else may have asked meanwhile. Raises CheckFailed at the first answer that is in another order.
+    The server has one counter for all its answers (``packet_encode_rrset`` in NSD's packet.c), so no other
+    client may ask meanwhile. Raises CheckFailed at the first answer in another order.
     """
     first: dict[Kind, tuple[int, tuple[str, ...]]] = {}
     for number, answer in enumerate(answers):
@@ -141,3 +144,7 @@ def rotation_holds(answers: Sequence[Answer]) -> None:
                 f"{', '.join(answer.addresses)} instead of {', '.join(expected)}",
                 "does the server rotate (round-robin: yes), and does somebody else ask it at the same time?",
             )
+
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__)

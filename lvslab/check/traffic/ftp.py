@@ -10,8 +10,8 @@ PORT    the client names an address and a port that it listens on       RFC 959
 EPRT    the same, for IPv6 too                                          RFC 2428
 ======  ==============================================================  ==================
 
-A session believes the address in a reply to PASV, as clients did for decades; many of today connect to the
-address that they know already, and so never see that a director has not rewritten it.
+A session connects to the address in a reply to PASV, as clients did for decades. Many of today connect to
+the server's known address instead, and so do not notice that a director has not rewritten the reply.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from lvslab.check.traffic.http import Place
 from lvslab.errors import CheckFailed
 
 TIMEOUT = 8.0
-"""Seconds to wait for a connection, a reply, and each piece of a file. The lab's servers wait less for a
-data connection, so that their reply says that none came."""
+"""Seconds to wait for a connection, a reply, and each piece of a file. The lab's servers give up a data
+connection earlier, so that their reply says so."""
 
 Method = Literal["PASV", "EPSV", "PORT", "EPRT"]
 PASSIVE: frozenset[Method] = frozenset({"PASV", "EPSV"})
@@ -49,9 +49,11 @@ _SHORT = 1 << 16
 
 @dataclass(frozen=True)
 class DataConnection:
-    """A data connection. ``announced`` is the endpoint that the server's reply named, or that the client
-    told the server; ``client`` and ``other`` are its two ends as the client saw them, "" where none came
-    about."""
+    """A data connection.
+
+    ``announced`` is the endpoint in the server's reply, or in the client's command; ``client`` and ``other``
+    are its two ends as the client saw them, "" where it was not made.
+    """
 
     method: Method
     announced: str
@@ -61,8 +63,11 @@ class DataConnection:
 
 @dataclass(frozen=True)
 class Transfer:
-    """One transfer that came to its end. ``name`` is the file or folder; ``size`` is in bytes, and
-    ``content`` what came where that was short (64 KiB), else ""."""
+    """One complete transfer.
+
+    ``name`` is the file or folder; ``size`` is in bytes; ``content`` is what was received, where that is at
+    most 64 KiB, else empty.
+    """
 
     name: str
     data: DataConnection
@@ -73,8 +78,11 @@ class Transfer:
 
 
 class FtpFailed(CheckFailed):
-    """An FTP session did not go on. ``kind`` says how it ended; ``server`` and ``control`` are as in
-    ``Session``, "" where there was no connection; ``data`` is the data connection that was tried, if any."""
+    """A failed FTP session.
+
+    ``kind`` says how it ended; ``server`` and ``control`` are as in `Session`, "" where there was no
+    connection; ``data`` is the data connection that was tried, if any.
+    """
 
     def __init__(
         self,
@@ -94,11 +102,11 @@ class FtpFailed(CheckFailed):
 
 
 class Session:
-    """One control connection, logged in as anonymous user, from ``place`` to ``address`` and ``port``.
+    """One control connection from ``place`` to ``address`` and ``port``, logged in as anonymous.
 
     ``server`` is the real server's name, from its greeting; ``control`` the client's end of the connection.
-    With ``trusting`` false the address in a reply to PASV is ignored. Ends with the ``with`` block. All of
-    it raises FtpFailed.
+    With ``trusting`` false the address in a reply to PASV is ignored. The connection is closed at the end of
+    the ``with`` block. All of it raises FtpFailed.
     """
 
     def __init__(
@@ -125,20 +133,20 @@ class Session:
         self.close()
 
     def retrieve(self, name: str, method: Method = "PASV") -> Transfer:
-        """Get the file ``name``."""
+        """Retrieve the file ``name``."""
         return self._place.call(self._transfer, f"RETR {name}", name, method)
 
     def listing(self, folder: str = "", method: Method = "PASV") -> tuple[str, ...]:
-        """The names in ``folder``, sorted."""
+        """List the names in ``folder``, sorted."""
         got = self._place.call(self._transfer, f"NLST {folder}".rstrip(), folder, method)
         return tuple(sorted(got.content.decode(errors="replace").split("\r\n")[:-1]))
 
     def store(self, name: str, content: bytes, method: Method = "PASV") -> Transfer:
-        """Put a file ``name`` on the server."""
+        """Store ``content`` as the file ``name`` on the server."""
         return self._place.call(self._store, name, content, method)
 
     def quit(self) -> None:
-        """Say goodbye and wait until the server has closed its side: the director has seen its FIN then."""
+        """Send QUIT and wait until the server has closed its side, so the director has seen its FIN."""
         self._place.call(self._quit)
 
     def close(self) -> None:
@@ -194,7 +202,7 @@ class Session:
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
-        """Turn what goes wrong into an FtpFailed."""
+        """Raise FtpFailed for an error in the block, which does ``what``."""
         try:
             yield
         except (OSError, EOFError, ftplib.Error) as error:
@@ -206,7 +214,7 @@ class Session:
 
 
 class _Client(ftplib.FTP):
-    """ftplib's client, with all four ways to make a data connection in both families."""
+    """ftplib's client, with all four ways to make a data connection, for IPv4 and IPv6."""
 
     def __init__(self, timeout: float, trusting: bool) -> None:
         super().__init__(timeout=timeout)
@@ -252,7 +260,7 @@ class _Client(ftplib.FTP):
         return listener
 
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
-        # ftplib's own says nothing of a data connection that was made when the command then failed.
+        # ftplib's own does not tell of a data connection that was made where the command then failed.
         if self.data.method in PASSIVE:
             connection = socket.create_connection(self.makepasv(), self.timeout)
             self._made(connection)
@@ -286,7 +294,7 @@ def _end(name: tuple[str, int] | tuple[str, int, int, int]) -> str:
 def _explained(
     what: str, error: Exception, data: DataConnection | None, connected: bool
 ) -> tuple[Failure, str, str | None]:
-    """How it ended, a sentence, and what it may mean. ``connected``: there was a control connection."""
+    """Return how it ended, a message, and a hint. ``connected``: there was a control connection."""
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, ftplib.Error):
         if str(error).startswith("425"):

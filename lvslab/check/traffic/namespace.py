@@ -1,8 +1,8 @@
-"""A thread that lives in another network namespace and runs there what it is given.
+"""A thread in another network namespace that runs functions there.
 
-Sockets belong to the namespace of the thread that makes them, so a client's traffic can be made by this very
-process. Only the dedicated thread moves (setns(2) moves the calling thread alone, and a thread never moves
-back), so the rest of the process stays where it is.
+Sockets belong to the namespace of the thread that makes them, so this process can make a client's traffic.
+Only the dedicated thread moves (setns(2) moves the calling thread alone, and it never moves back); the rest
+of the process stays in its own namespace.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 
 class NamespaceThread:
-    """Runs callables in the network namespace that the open file descriptor ``fd`` refers to.
+    """A thread in the network namespace that the open file descriptor ``fd`` refers to.
 
-    ``fd`` may be closed as soon as this is made. ``name`` is what messages call the namespace. Calls run one
-    after another, whichever thread they come from. Raises MachineError where the namespace cannot be
-    entered (that takes CAP_SYS_ADMIN).
+    ``fd`` may be closed as soon as this is made. Messages call the namespace ``name``. Calls from any
+    threads run one after another. Raises MachineError where the namespace cannot be entered (CAP_SYS_ADMIN
+    is needed).
     """
 
     def __init__(self, fd: int, name: str = "namespace") -> None:
@@ -39,7 +39,7 @@ class NamespaceThread:
             raise
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``function`` in the namespace and return what it returns; what it raises is raised here."""
+        """Run ``function`` in the namespace; return or raise what it does."""
         if self._closed:
             raise StateError(f"the network namespace of {self.name} has been left already")
         if threading.get_ident() == self._thread:
@@ -47,7 +47,7 @@ class NamespaceThread:
         return self._executor.submit(function, *args, **kwargs).result()
 
     def close(self) -> None:
-        """Wait for the call that runs, if any, and end the thread. A second time does nothing."""
+        """Wait for the running call, if any, and end the thread. A second time does nothing."""
         self._closed = True
         self._executor.shutdown(cancel_futures=True)
 

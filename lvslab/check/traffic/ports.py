@@ -1,7 +1,7 @@
-"""Ports of clients that do not come again while somebody remembers the connection that had them.
+"""Client ports that are not used again while a director or server may remember their last connection.
 
-A director remembers connections for two minutes, and real servers may for as long. Clients take ports at
-random, and rarely the same one again; but checks make many connections, from few addresses.
+A director remembers connections for two minutes, and real servers may for as long. Clients usually take
+ports at random and seldom repeat one, but checks make many connections from few addresses.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ Made = TypeVar("Made")
 _TICK = 5_000_000
 _PORTS = range(34000, 60000)
 _AHEAD = 40
-"""So many may be taken before their time: another process here takes longer to start."""
+"""Ports that may be taken ahead of time. Another process on this machine takes longer to start."""
 _ATTEMPTS = 20
 _taking = threading.Lock()
 _last = 0
 
 
 def fresh() -> int:
-    """A port that nobody had from here in the last two minutes. Clients' kernels choose one that was used
-    seconds ago, where nothing of that connection is left with them.
+    """Return a port that was not returned in the last two minutes, in any process of this machine.
 
-    Where a client listens for FTP data on one that it had, the helper finds the old connection and its
-    server (``ip_vs_ftp_in`` asks ``ip_vs_conn_in_get`` first, from 2.4 to today), and what comes of the new
-    server is none of its business.
+    A client's kernel chooses ports that were used seconds ago, once it has forgotten their connections. That
+    disturbs checks in two ways:
 
-    For a real server behind a masquerading director, connections through several virtual services differ by
-    nothing but the client's port. Where it has ended an old one itself and still remembers it (TIME_WAIT,
-    60 s), and the timestamps of the new one look older because they were made for another virtual address
-    (``secure_tcp_ts_off``), it acknowledges the old one. The client resets that and asks anew within some 10
-    ms (``tcp_rcv_synsent_state_process``), and the director, which has seen the reset, schedules a second
-    time (``conn_reuse_mode``): a server loses its turn. Seen on 6.1.
+    * Where a client listens for FTP data on a used port, the FTP helper finds the old connection and its
+      server (``ip_vs_ftp_in`` calls ``ip_vs_conn_in_get`` first, from 2.4 to today) and ignores the new one.
+    * For a real server behind a masquerading director, connections through several virtual services differ
+      in the client's port only. Where the server closed an old one itself and still remembers it (TIME_WAIT,
+      60 s), and the timestamps of the new one look older because they were made for another virtual address
+      (``secure_tcp_ts_off``), it acknowledges the old one. The client resets that and tries again within
+      some 10 ms (``tcp_rcv_synsent_state_process``), and the director, which has seen the reset, schedules a
+      second time (``conn_reuse_mode``): a server loses its turn. Seen on 6.1.
     """
     global _last
     with _taking:
@@ -48,8 +48,10 @@ def fresh() -> int:
 
 
 def on_fresh(make: Callable[[int], Made]) -> Made:
-    """What ``make`` makes on a fresh port, or on the next one where some other connection has that. Raises
-    what ``make`` does."""
+    """Call ``make`` with a fresh port, and with the next one where that is in use.
+
+    Raises what ``make`` raises.
+    """
     for _ in range(_ATTEMPTS - 1):
         try:
             return make(fresh())
@@ -60,5 +62,5 @@ def on_fresh(make: Callable[[int], Made]) -> Made:
 
 
 def is_taken(error: BaseException | None) -> bool:
-    """Whether this is what is said of a port that some other connection has."""
+    """Return whether ``error`` says that another connection has the port."""
     return isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL)

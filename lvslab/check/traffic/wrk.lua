@@ -1,4 +1,4 @@
--- What wrk is told by lab.load: to say in one line of JSON what came of its requests.
+-- The script of lab.load, by which wrk prints its results as one line of JSON.
 
 -- wrk would try the address first, and the director would count that connection too.
 function wrk.resolve(host, service)

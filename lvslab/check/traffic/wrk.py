@@ -1,6 +1,6 @@
-"""wrk, the generator of load: its command line as text, and what it says. Nothing is run here.
+"""The command line and the output of wrk, the load generator. Nothing is run here.
 
-Each request has a connection of its own, since connections are what a director balances.
+Each request has a connection of its own, since a director balances connections.
 """
 
 from __future__ import annotations
@@ -9,22 +9,27 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from lvslab.check import former_names
 from lvslab.errors import CheckFailed
 
 PROGRAM = "wrk"
 SCRIPT = Path(__file__).with_name("wrk.lua")
 ERRORS = ("connect", "read", "write", "status", "timeout")
-"""The kinds of errors that wrk tells apart: no connection, one that cannot be read from or written to, a
-status of 400 or more, and no answer for 2 s. A refused connection shows up as one of the first three."""
+"""Kinds of errors that wrk counts: no connection, one that cannot be read from or written to, a status of
+400 or more, and no reply for 2 s. A refused connection is counted as one of the first three."""
 
 _MARK = "lvslab "
 
 
 @dataclass(frozen=True)
-class Sent:
-    """What one wrk has done in ``seconds``: whole answers, their bytes with heads, errors by kind (of
-    ERRORS), and how long an answer took, in seconds."""
+class WrkResult:
+    """Result of one wrk, or of several at the same time.
+
+    ``requests`` counts whole replies in ``seconds``, and ``bytes`` their bytes with heads; ``errors`` are
+    counted by kind (of `ERRORS`); ``median`` and ``slowest`` are latencies in seconds.
+    """
 
     seconds: float
     requests: int
@@ -35,7 +40,7 @@ class Sent:
 
 
 def command(url: str, seconds: int, connections: int, threads: int) -> list[str]:
-    """wrk for ``seconds``, with so many ``connections`` open at a time."""
+    """Return the command line for ``seconds`` of load with ``connections`` open at a time."""
     return [
         PROGRAM,
         *("--duration", f"{seconds}s"),
@@ -47,18 +52,18 @@ def command(url: str, seconds: int, connections: int, threads: int) -> list[str]
     ]
 
 
-def parse(output: str) -> Sent:
-    """What wrk's script has printed. Raises CheckFailed where it has not, with wrk's own words."""
+def parse(output: str) -> WrkResult:
+    """Parse what wrk's script prints. Raises CheckFailed with the output where that is missing."""
     line = next((line for line in output.splitlines() if line.startswith(_MARK)), None)
     if line is None:
-        raise CheckFailed("wrk did not say what came of its requests", output.strip() or None)
-    return Sent(**json.loads(line.removeprefix(_MARK)))
+        raise CheckFailed("wrk did not say how its requests ended", output.strip() or None)
+    return WrkResult(**json.loads(line.removeprefix(_MARK)))
 
 
-def together(parts: Iterable[Sent]) -> Sent:
-    """What several that ran at the same time have done; at least one. The median is the worst one's."""
+def merge(parts: Iterable[WrkResult]) -> WrkResult:
+    """Merge the results of concurrent wrk runs, at least one. The median is the highest of theirs."""
     all_of = list(parts)
-    return Sent(
+    return WrkResult(
         seconds=max(part.seconds for part in all_of),
         requests=sum(part.requests for part in all_of),
         bytes=sum(part.bytes for part in all_of),
@@ -66,3 +71,7 @@ def together(parts: Iterable[Sent]) -> Sent:
         median=max(part.median for part in all_of),
         slowest=max(part.slowest for part in all_of),
     )
+
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__)

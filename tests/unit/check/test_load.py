@@ -114,5 +114,5 @@ def test_a_generator_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     waits = [sys.executable, "-c", "import signal; signal.pause()"]
     with subprocess.Popen(waits, stdout=subprocess.PIPE, text=True) as process:
         with pytest.raises(CheckFailed, match="was to run for 0 s, and does not end"):
-            load.ended(process, 0)
+            load.await_result(process, 0)
         process.kill()

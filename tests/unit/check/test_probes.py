@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from lvslab.check.probes import SeenByAgent, SeenHere, connect_from, default_gateway
+from lvslab.check.probes import GuestView, HostView, connect_from, default_gateway
 from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.errors import CheckFailed
@@ -29,7 +29,7 @@ class ThisMachine:
         return done.stdout.decode()
 
 
-HERE = SeenHere(cast(NamespaceThread, Here()))
+HERE = HostView(cast(NamespaceThread, Here()))
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def test_a_real_server_that_is_asked_directly() -> None:
 
 
 def test_a_virtual_machine_asks_itself(busybox: None) -> None:
-    seen = SeenByAgent(cast(Any, ThisMachine()), "rs1")
+    seen = GuestView(cast(Any, ThisMachine()), "rs1")
     with server() as port:
         assert seen.probe("127.0.0.1", port) == "answers"
     assert seen.probe("127.0.0.1", free_port()) == "refused"
@@ -94,7 +94,7 @@ def test_a_virtual_machine_connects(busybox: None) -> None:
 
 def test_routes_of_both_kinds_read_alike() -> None:
     assert HERE.routes().startswith("Iface\tDestination")
-    assert SeenByAgent(cast(Any, ThisMachine()), "rs1").routes() == HERE.routes()
+    assert GuestView(cast(Any, ThisMachine()), "rs1").routes() == HERE.routes()
 
 
 def test_a_default_gateway() -> None:

@@ -20,7 +20,7 @@ from lvslab.apply.ssh import Executed
 from lvslab.check import rounds, verdict
 from lvslab.check.ipvs import director
 from lvslab.check.ipvs.rules import parse_rules
-from lvslab.check.probes import SeenHere
+from lvslab.check.probes import HostView
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.namespace import NamespaceThread
@@ -264,19 +264,19 @@ def test_no_answer_comes_with_its_likely_cause(cluster: Miniature, monkeypatch: 
     cluster.serve = lambda connection, peer: None  # type: ignore[method-assign]
     probed: list[str] = []
 
-    def probe(self: SeenHere, address: str, port: int) -> str:
+    def probe(self: HostView, address: str, port: int) -> str:
         probed.append(f"{address}:{port}")
         return "answers"
 
-    monkeypatch.setattr(SeenHere, "probe", probe)
-    monkeypatch.setattr(SeenHere, "routes", lambda self: ROUTES)
+    monkeypatch.setattr(HostView, "probe", probe)
+    monkeypatch.setattr(HostView, "routes", lambda self: ROUTES)
     with pytest.raises(CheckFailed, match="request 1 of 9") as caught:
         take(cluster)
     hint = caught.value.hint or ""
     assert hint.startswith("ip_forward is 0 on the director")
     assert "default route" not in hint
     assert sorted(probed) == ["10.0.0.100:80", "10.0.0.101:80"]
-    monkeypatch.setattr(SeenHere, "routes", lambda self: ROUTES.replace("0100000A", "FE00000A"))
+    monkeypatch.setattr(HostView, "routes", lambda self: ROUTES.replace("0100000A", "FE00000A"))
     with pytest.raises(CheckFailed, match=r"rs1's default route goes to 10\.0\.0\.254"):
         take(cluster)
 

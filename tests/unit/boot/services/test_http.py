@@ -14,7 +14,7 @@ import pytest
 from lvslab.boot.plan import Host
 from lvslab.boot.services import http
 from lvslab.boot.services.http import WebServer
-from lvslab.check.traffic.access_log import Entry, parse_access_log
+from lvslab.check.traffic.access_log import LogEntry, parse_access_log
 from lvslab.errors import BootError
 
 HOST = Host("rs1", (), ())
@@ -70,7 +70,7 @@ def test_what_it_logs_is_what_the_checks_read() -> None:
     }
     logged = re.sub(r"\$(\w+)", lambda match: values[match[1]], line) + "\n"
     assert parse_access_log(logged) == (
-        Entry(1700000000.123, "id-1", "192.0.2.9", 40000, 200, '/a"b', "rs1"),
+        LogEntry(1700000000.123, "id-1", "192.0.2.9", 40000, 200, '/a"b', "rs1"),
     )
 
 

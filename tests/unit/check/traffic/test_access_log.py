@@ -4,7 +4,7 @@ import pytest
 
 from lvslab.check.traffic.access_log import (
     AccessLogError,
-    Entry,
+    LogEntry,
     client_addresses,
     missing_ids,
     parse_access_log,
@@ -24,7 +24,7 @@ LOG = """\
 
 def test_entries() -> None:
     entries = parse_access_log(LOG)
-    assert entries[0] == Entry(1763800000.125, "a-0", "66.199.240.10", 41234, 200, "/", "real-server-1")
+    assert entries[0] == LogEntry(1763800000.125, "a-0", "66.199.240.10", 41234, 200, "/", "real-server-1")
     assert entries[1].path == '/x?y="z"'
     assert requests_by_server(entries) == {"real-server-1": 2, "real-server-2": 1}
     assert client_addresses(entries) == {"66.199.240.10", "10.0.0.1"}

@@ -12,7 +12,7 @@ import dns.rrset
 import pytest
 
 from lvslab.check.traffic import dns as names
-from lvslab.check.traffic.dns import Answer
+from lvslab.check.traffic.dns import DnsAnswer
 from lvslab.check.traffic.http import Here
 from lvslab.errors import CheckFailed
 
@@ -74,7 +74,7 @@ def test_answers_are_as_they_were_served(server: Server) -> None:
 
 def test_a_name_without_records(server: Server) -> None:
     answer = names.ask("127.0.0.1", "nobody.example.test", port=server.port)
-    assert answer == Answer("A", (), 0)
+    assert answer == DnsAnswer("A", (), 0)
 
 
 def test_a_server_that_cannot(server: Server) -> None:
@@ -115,8 +115,8 @@ def test_a_name_that_a_resolver_does_not_find(server: Server) -> None:
         names.CachingResolver(Here(), "127.0.0.1", port=server.port).addresses("nobody.example.test")
 
 
-def answers(*firsts: int) -> list[Answer]:
-    return [Answer("A", RECORDS[first:] + RECORDS[:first], 3) for first in firsts]
+def answers(*firsts: int) -> list[DnsAnswer]:
+    return [DnsAnswer("A", RECORDS[first:] + RECORDS[:first], 3) for first in firsts]
 
 
 def test_a_rotation_may_begin_anywhere() -> None:
@@ -130,23 +130,23 @@ def test_an_order_that_is_none(firsts: tuple[int, ...], number: int) -> None:
 
 
 def test_one_counter_for_all_kinds() -> None:
-    six = Answer("AAAA", ("::1", "::2", "::3"), 3)
+    six = DnsAnswer("AAAA", ("::1", "::2", "::3"), 3)
     a = answers(0, 2, 1)
-    names.rotation_holds([a[0], six, a[1], Answer("AAAA", ("::3", "::1", "::2"), 3), a[2]])
+    names.rotation_holds([a[0], six, a[1], DnsAnswer("AAAA", ("::3", "::1", "::2"), 3), a[2]])
     with pytest.raises(CheckFailed, match="answer 3 does not"):
         names.rotation_holds([a[0], six, answers(1)[0]])
 
 
 def test_two_records_and_two_kinds_stand_still() -> None:
-    two, six = Answer("A", RECORDS[:2], 3), Answer("AAAA", ("::1", "::2"), 3)
+    two, six = DnsAnswer("A", RECORDS[:2], 3), DnsAnswer("AAAA", ("::1", "::2"), 3)
     names.rotation_holds([two, six, two, six, two])
 
 
 def test_missing_and_wrong_records() -> None:
     with pytest.raises(CheckFailed) as caught:
-        names.records_match(OWNERS, Answer("A", ("192.0.2.9", "192.0.2.1", "192.0.2.3"), 3))
+        names.records_match(OWNERS, DnsAnswer("A", ("192.0.2.9", "192.0.2.1", "192.0.2.3"), 3))
     assert caught.value.message == (
         "there is no A record for 192.0.2.2, two; "
         "there is an A record for 192.0.2.9, and no director has that address"
     )
-    names.records_match(OWNERS, Answer("A", RECORDS[::-1], 3))
+    names.records_match(OWNERS, DnsAnswer("A", RECORDS[::-1], 3))

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from lvslab.check.traffic import wrk
-from lvslab.check.traffic.wrk import Sent
+from lvslab.check.traffic.wrk import WrkResult
 from lvslab.errors import CheckFailed
 
 NOTHING = dict.fromkeys(wrk.ERRORS, 0)
@@ -34,7 +34,7 @@ def test_what_it_says_is_read() -> None:
         '"write": 0, "status": 0, "timeout": 0}, "median": 0.002, "slowest": 0.5}'
     )
     sent = wrk.parse(f"Running 1s test\n  3 requests\n{line}\n")
-    assert sent == Sent(1.5, 3, 900, {**NOTHING, "read": 1}, 0.002, 0.5)
+    assert sent == WrkResult(1.5, 3, 900, {**NOTHING, "read": 1}, 0.002, 0.5)
 
 
 def test_what_it_says_when_it_fails_is_shown() -> None:
@@ -44,11 +44,11 @@ def test_what_it_says_when_it_fails_is_shown() -> None:
 
 
 def test_several_at_the_same_time() -> None:
-    one = Sent(5.0, 10, 100, {**NOTHING, "read": 1}, 0.001, 0.2)
-    two = Sent(5.1, 20, 200, {**NOTHING, "read": 2, "timeout": 3}, 0.003, 0.1)
+    one = WrkResult(5.0, 10, 100, {**NOTHING, "read": 1}, 0.001, 0.2)
+    two = WrkResult(5.1, 20, 200, {**NOTHING, "read": 2, "timeout": 3}, 0.003, 0.1)
     errors = {**NOTHING, "read": 3, "timeout": 3}
-    assert wrk.together([one, two]) == Sent(5.1, 30, 300, errors, 0.003, 0.2)
-    assert wrk.together(iter([one])) == one
+    assert wrk.merge([one, two]) == WrkResult(5.1, 30, 300, errors, 0.003, 0.2)
+    assert wrk.merge(iter([one])) == one
 
 
 # --- the script, in wrk itself ----------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def server() -> Iterator[ThreadingHTTPServer]:
         thread.join()
 
 
-def run(port: int) -> Sent:
+def run(port: int) -> WrkResult:
     words = wrk.command(f"http://127.0.0.1:{port}/", 1, 2, 2)
     return wrk.parse(subprocess.run(words, capture_output=True, text=True, check=False, timeout=20).stdout)
 
