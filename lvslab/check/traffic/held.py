@@ -67,9 +67,7 @@ class HeldConnections:
         one. ``seconds`` is the longest wait for the connection and for each piece of a reply. Raises
         RequestFailed.
         """
-        held = HeldConnection(
-            self._namespace, address, port, source=source, connect_timeout=seconds, read_timeout=seconds
-        )
+        held = HeldConnection(self._namespace, address, port, source=source, timeouts=(seconds, seconds))
         try:
             held.ask()
         except BaseException:

@@ -172,10 +172,11 @@ class _Stream(socket.socket):
 class Connection:
     """A TCP connection to a web server, and the requests that are made on it.
 
-    The addresses of ``host`` are tried in the order of getaddrinfo, each for ``connect_timeout`` seconds.
-    Only the socket is made in ``place``, where it belongs from then on. The client's end is ``source`` (any
-    of its addresses where none is given) and ``source_port`` (a fresh port for 0). ``server``, ``status``
-    and ``body`` are the last reply's: "", 0 and empty where none has come. All of it raises RequestFailed.
+    The addresses of ``host`` are tried in the order of getaddrinfo. Only the socket is made in ``place``,
+    where it belongs from then on. The client's end is ``source`` (any of its addresses where none is given)
+    and ``source_port`` (a fresh port for 0). ``timeouts`` are the seconds to wait for each address and for
+    each piece of a reply. ``server``, ``status`` and ``body`` are the last reply's: "", 0 and empty where
+    none has come. All of it raises RequestFailed.
     """
 
     def __init__(
@@ -187,19 +188,18 @@ class Connection:
         source: str = "",
         source_port: int = 0,
         request_id: str = "",
-        connect_timeout: float = TIMEOUT,
-        read_timeout: float = TIMEOUT,
+        timeouts: tuple[float, float] = (TIMEOUT, TIMEOUT),
     ) -> None:
         self._target, self._request_id = endpoint(host, port), request_id
         self._whole = False
         self.server, self.status, self.body = "", 0, b""
         try:
-            self._stream = _connected(place, (host, port), (source, source_port), connect_timeout)
+            self._stream = _connected(place, (host, port), (source, source_port), timeouts[0])
         except OSError as error:
-            raise self._failure(error, connect_timeout, connected=False) from error
+            raise self._failure(error, timeouts[0], connected=False) from error
         self.source_address, self.source_port = self._stream.getsockname()[:2]
-        self._read_timeout = read_timeout
-        self._stream.settimeout(read_timeout)
+        self._read_timeout = timeouts[1]
+        self._stream.settimeout(self._read_timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -352,14 +352,8 @@ def get(
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
         raise RequestFailed("other", request_id, f"the request to {url} failed: this is not an http URL")
-    with Connection(
-        Here(),
-        parts.hostname,
-        parts.port or 80,
-        request_id=request_id,
-        connect_timeout=connect_timeout,
-        read_timeout=read_timeout,
-    ) as connection:
+    port, timeouts = parts.port or 80, (connect_timeout, read_timeout)
+    with Connection(Here(), parts.hostname, port, request_id=request_id, timeouts=timeouts) as connection:
         connection.request((parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
         connection.await_end()
     return Reply(
@@ -385,29 +379,20 @@ def requests_in_turn(
 
     Returns the replies in order. Raises RequestFailed at the first request without a whole reply.
     """
-    return namespace.call(_in_turn, url, count, connect_timeout, read_timeout)
-
-
-def _in_turn(url: str, count: int, connect_timeout: float, read_timeout: float) -> tuple[Reply, ...]:
     replies: list[Reply] = []
-    for index in range(count):
-        try:
-            replies.append(
-                get(
-                    url,
-                    request_id=new_request_id(index),
-                    connect_timeout=connect_timeout,
-                    read_timeout=read_timeout,
-                )
-            )
-        except RequestFailed as failed:
-            raise RequestFailed(
-                failed.kind,
-                failed.request_id,
-                f"request {index + 1} of {count}: {failed.message}",
-                failed.hint,
-                tuple(replies),
-            ) from failed.__cause__
+    timeouts = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
+
+    def in_turn() -> None:
+        for index in range(count):
+            replies.append(get(url, request_id=new_request_id(index), **timeouts))
+
+    try:
+        namespace.call(in_turn)
+    except RequestFailed as failed:
+        message = f"request {len(replies) + 1} of {count}: {failed.message}"
+        raise RequestFailed(
+            failed.kind, failed.request_id, message, failed.hint, tuple(replies)
+        ) from failed.__cause__
     return tuple(replies)
 
 
@@ -440,8 +425,7 @@ def attempt(
             port,
             source_port=source_port,
             request_id=request_id,
-            connect_timeout=patience,
-            read_timeout=patience,
+            timeouts=(patience, patience),
         ) as connection:
             connected()
             connection.request(path, seconds=seconds, enough=enough)
@@ -450,16 +434,11 @@ def attempt(
         failure = failed.kind
     if failure is None and connection is not None and connection.status != 200:
         failure = "status"
-    return Attempt(
-        request_id,
-        endpoint(connection.source_address, connection.source_port) if connection else "",
-        connection.server if connection else "",
-        connection.status if connection else 0,
-        connection.body if connection else b"",
-        began,
-        time.monotonic(),
-        failure,
-    )
+    source, server, status, body = "", "", 0, b""
+    if connection is not None:
+        source = endpoint(connection.source_address, connection.source_port)
+        server, status, body = connection.server, connection.status, connection.body
+    return Attempt(request_id, source, server, status, body, began, time.monotonic(), failure)
 
 
 if not TYPE_CHECKING:
