@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from lvslab.check.forwarding.facts import ClusterFacts, Finding, ServerFacts
 from lvslab.check.forwarding.method import Method
 from lvslab.check.ipvs.table import Service
-from lvslab.check.probes import Seen, default_gateway
+from lvslab.check.probes import NodeView, default_gateway
 
 
 class Masquerading(Method):
@@ -23,7 +23,7 @@ class Masquerading(Method):
     def unforeseen(self) -> str:
         return ""
 
-    def examine(self, seen: Seen, name: str, address: str, port: int, service: Service) -> ServerFacts:
+    def examine(self, seen: NodeView, name: str, address: str, port: int, service: Service) -> ServerFacts:
         """Ask the server on its own address, and look up its default gateway."""
         probe, gateway = seen.probe(address, port), default_gateway(seen.routes())
         return ServerFacts(name, address, port, self.name, probe, gateway)

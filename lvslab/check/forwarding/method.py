@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lvslab.check.forwarding.facts import ClusterFacts, Finding, ServerFacts
 from lvslab.check.ipvs.table import FORWARDING, Forwarding, Service
-from lvslab.check.probes import Seen
+from lvslab.check.probes import NodeView
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Method:
         """Return the port of a destination behind port ``virtual`` whose server listens on ``listening``."""
         return listening if FORWARDING[self.name].maps_ports else virtual
 
-    def examine(self, seen: Seen, name: str, address: str, port: int, service: Service) -> ServerFacts:
+    def examine(self, seen: NodeView, name: str, address: str, port: int, service: Service) -> ServerFacts:
         """Examine the real server ``name`` of ``service``, by its own view of the network (``seen``).
 
         Its server program listens on ``port``; ``address`` is its own.
