@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -168,11 +167,6 @@ def ended(program: str, status: int) -> str:
             name = f"signal {-status}"
         return f"{program} was ended by {name}"
     return f"{program} ended with status {status}"
-
-
-def ended_by_signal(words: str) -> bool:
-    """Return whether ``words``, a text that may contain one of ``ended``'s, names a signal."""
-    return bool(re.search(r" was ended by (SIG|signal )", words))
 
 
 def last_lines(output: bytes, count: int = 8) -> str | None:
