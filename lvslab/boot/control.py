@@ -72,7 +72,7 @@ class Control:
             raise _not_up(name, refused) from None
         if _peer_user(self._socket) != 0:
             self._socket.close()
-            raise UsageError(f"the name '{name}' is taken by a process that is not root's, and so is no lab")
+            raise UsageError(f"the name '{name}' is taken by a process that is not root's: it is not a lab")
 
     def __enter__(self) -> Control:
         return self
@@ -174,7 +174,7 @@ def serve(connection: socket.socket, handler: Handler) -> None:
                 reply: dict[str, Any] = {"ok": handler(json.loads(line), descriptors)}
             except LvsLabError as error:
                 reply = {"error": error_to_json(error)}
-            except Exception as error:  # a fault of ours must reach whoever asked, not end the lab
+            except Exception as error:  # a fault of ours must reach the other side, not end the lab
                 reply = {"error": {"kind": "LvsLabError", "message": f"fault in the supervisor: {error!r}"}}
             try:
                 socket.send_fds(connection, [json.dumps(reply).encode() + b"\n"], descriptors)

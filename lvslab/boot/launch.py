@@ -85,7 +85,7 @@ class Launch:
         """Send the supervisor its plan."""
         self._plan = plan
         # Only the supervisor holds the lab's name from now on, so that the name goes when the lab does; what
-        # unshare inherits it would hold for a moment longer. And from now on whoever asks for the lab is
+        # unshare inherits it would hold for a moment longer. And from now on a request to the lab is
         # heard, if not answered at once; until now he would have waited for a plan.
         with self._listener as listener, contextlib.suppress(OSError):  # ``events`` says why nobody listens
             listener.listen(64)

@@ -73,7 +73,9 @@ def compiled(expression: str) -> Program:
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         why = said[-1].removeprefix("tcpdump: ") if said else "tcpdump does not say why"
-        raise UsageError(f"'{expression}' is no filter: {why}", "pcap-filter(7) says how they are written")
+        raise UsageError(
+            f"'{expression}' is not a filter: {why}", "pcap-filter(7) says how they are written"
+        )
     # The first line has the number of instructions.
     return [[int(number) for number in line.split()] for line in done.stdout.splitlines()[1:]]
 

@@ -202,7 +202,7 @@ def test_a_check_that_fails_keeps_packets(run: Runner, name: str) -> None:
         (("nobody",), "has no node 'nobody'\n  its nodes: director, real-server-1"),
         (("director", "eth7"), "director has no interface 'eth7'\n  it has eth0, eth1"),
         (("client", "eth1"), "client has no interface 'eth1'\n  it has eth0"),
-        (("director", "--filter", "tcp prot 80"), "'tcp prot 80' is no filter: "),
+        (("director", "--filter", "tcp prot 80"), "'tcp prot 80' is not a filter: "),
         (("director", "--packets", "-1"), "--packets is -1"),
         (("director", "--output", "/nowhere/file"), "cannot write /nowhere/file: No such file"),
     ],

@@ -138,7 +138,7 @@ def _configure(host: HostPlan, there: Namespaces) -> None:
     """Configure a host's cards with their addresses and default routes."""
     lines = ["link set lo up"]
     if Path("/proc/sys/net/ipv6").exists():
-        # Each of many hosts would tell all the others of addresses that nobody has asked for.
+        # Each of many hosts would tell all the others of addresses without being asked.
         plain = [card.name for card in host.cards if ":" not in card.address]
         lines += [f"link set {name} addrgenmode none" for name in plain]
     there.call(ip_batch, [*lines, *ip_lines(host.cards)])
@@ -150,7 +150,7 @@ def _allow_descriptors(count: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < (wanted := count + _OTHER_DESCRIPTORS):
         if hard != resource.RLIM_INFINITY and hard < wanted:
             raise MachineError(
-                f"so many hosts need {wanted} open files, and this machine allows {hard} to a process",
+                f"the hosts need {wanted} open files, and this machine allows {hard} to a process",
                 "ulimit -Hn shows and sets how many",
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -30,7 +30,7 @@ Program = Sequence[Sequence[int]]
 """A filter for the kernel: code, jt, jf and k of each instruction (struct sock_filter)."""
 
 ROOM = 64 << 20
-"""The memory in bytes that packets of one interface may take in the kernel while nobody reads them. A small
+"""Bytes of kernel memory that unread packets of one interface may take. A small
 one takes some 800."""
 
 # include/uapi/asm-generic/socket.h; the times are those of x86-64.

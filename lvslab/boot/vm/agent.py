@@ -17,7 +17,7 @@ from itertools import count
 _GREETING = b"lvslab-agent 1"
 _PART = 400
 """Bytes that a guest gets at once. The serial driver of Linux 2.4 has room for 512 (TTY_FLIPBUF_SIZE), and
-where nobody takes them in time it throws away what comes then (``receive_chars``, drivers/char/serial.c)."""
+where they are not taken in time it drops what comes then (``receive_chars``, drivers/char/serial.c)."""
 
 
 class AgentSilent(Exception):

@@ -218,7 +218,7 @@ def test_what_is_there_is_written_over_by_a_capture_only(lab: Lab, tmp_path: Pat
     file.write_text("of worth")
     with pytest.raises(UsageError, match="director has no interface 'eth9'\n  it has eth0, eth1"):
         capture(lab.name, "director", "eth9", output=str(file), tell=print)
-    with pytest.raises(UsageError, match="is no filter"):
+    with pytest.raises(UsageError, match="is not a filter"):
         capture(lab.name, "director", output=str(file), expression="tcp prot", tell=print)
     assert file.read_text() == "of worth"
 
@@ -247,7 +247,7 @@ def test_a_terminal_gets_no_packets(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_filters_are_compiled_by_libpcap() -> None:
     assert compiled("arp") == [[40, 0, 0, 12], [21, 0, 1, 2054], [6, 0, 0, 262144], [6, 0, 0, 0]]
     for wrong, why in (("tcp prot 80", "syntax error"), ("-i eth0", "syntax error"), ("port nope", "nope")):
-        with pytest.raises(UsageError, match=f"'{wrong}' is no filter: .*{why}"):
+        with pytest.raises(UsageError, match=f"'{wrong}' is not a filter: .*{why}"):
             compiled(wrong)
 
 
