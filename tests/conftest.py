@@ -15,9 +15,27 @@ from lvslab.boot.net import namespaces, packets
 from lvslab.boot.net.namespaces import CLONE_NEWNET, CLONE_NEWNS, Namespaces
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow, and no others")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect tests that are marked slow, or with ``--slow`` all others."""
+    chosen, others = [], []
+    for item in items:
+        is_slow = item.get_closest_marker("slow") is not None
+        (chosen if is_slow == config.getoption("--slow") else others).append(item)
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = chosen
+
+
 def pytest_configure() -> None:
-    """Take SIGINT and SIGQUIT, which a shell has its background commands ignore, as a command in the
-    foreground does. What is ignored is inherited, and the processes that tests interrupt would never end."""
+    """Handle SIGINT and SIGQUIT as a command in the foreground does.
+
+    A shell has its background commands ignore both. What is ignored is inherited, and processes that tests
+    interrupt would never end.
+    """
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, usual)

@@ -111,6 +111,7 @@ def is_whole(place: Path) -> bool:
     return all(sha256((place / name).read_bytes()).hexdigest() == of for name, of in wanted.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("what", ["program", "kernel"])
 def test_an_interrupted_build(

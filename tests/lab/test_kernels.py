@@ -75,6 +75,7 @@ def built(
     assert not Path(found["folder"]).exists()
 
 
+@pytest.mark.slow
 def test_a_build_leaves_a_whole_kernel(built: dict[str, Any]) -> None:
     folder, manifest = Path(built["folder"]), built["manifest"]
     assert manifest["release"].endswith(built["mark"])
@@ -90,6 +91,7 @@ def test_a_build_leaves_a_whole_kernel(built: dict[str, Any]) -> None:
     assert "# CONFIG_IP_VS_DEBUG is not set" in config
 
 
+@pytest.mark.slow
 def test_an_unchanged_build_is_not_made_again(
     run: Runner, own_store: Mapping[str, str], built: dict[str, Any]
 ) -> None:
@@ -98,11 +100,13 @@ def test_an_unchanged_build_is_not_made_again(
     assert "building" in built["said"] and "building" not in again.stderr
 
 
+@pytest.mark.slow
 def test_what_was_built_balances(run: Runner, own_store: Mapping[str, str], built: dict[str, Any]) -> None:
     document = verified(run, "web-nat", "--kernel", built["name"], env=own_store)
     assert document["up"]["kernel"] == built["manifest"]["release"]
 
 
+@pytest.mark.slow
 def test_what_was_built_draws_by_twos(
     run: Runner, names: Names, own_store: Mapping[str, str], built: dict[str, Any]
 ) -> None:
@@ -125,6 +129,7 @@ def all_verified(run: Runner) -> Iterator[dict[str, Future[dict[str, Any]]]]:
         pool.shutdown(cancel_futures=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not STORE, reason="the store has no kernel: ./run kernel.build puts one into it")
 @pytest.mark.parametrize("name", STORE)
 def test_every_kernel_of_the_store_passes_web_nat(
@@ -138,6 +143,7 @@ def test_every_kernel_of_the_store_passes_web_nat(
 # --- the old userland -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_old_kernels_need_is_built(run: Runner) -> None:
     rows = json.loads(run("toolchain.build", "--json", seconds=PATIENCE).stdout)
     states = {row["name"]: row["state"] for row in rows}
@@ -183,6 +189,7 @@ def test_a_real_server_with_a_kernel_of_its_own(run: Runner, tmp_path: Path, ker
     assert [row["observed"] for row in document["up"]["distribution"].values()] == [4, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(store.find(OLD) is None, reason=f"the store has no {OLD}")
 def test_every_way_into_an_old_director(run: Runner, names: Names) -> None:
     name = names()

@@ -5,7 +5,7 @@ LVSLAB_KILL_ROUNDS says how many labs are ended on their way up while their dire
 while it boots (default 5 and 5: each way to end a lab once); for every five, two more are ended while a
 snapshot is made. LVSLAB_KILL_SEED chooses the moments. 50 and 50::
 
-    LVSLAB_KILL_ROUNDS=50 .venv/bin/python -P -m pytest tests/lab/test_leftovers.py -k on_its_way -s
+    LVSLAB_KILL_ROUNDS=50 .venv/bin/python -P -m pytest --slow tests/lab/test_leftovers.py -s
 """
 
 from __future__ import annotations
@@ -337,6 +337,7 @@ def test_down_leaves_nothing(booting: Undisturbed, resuming: Undisturbed) -> Non
     assert resuming.saving == (0, 0), "the director was booted once more"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_lab_ended_on_its_way_up_while_it_resumes(
     way: str, run: Runner, kept: Path, resuming: Undisturbed
@@ -345,6 +346,7 @@ def test_lab_ended_on_its_way_up_while_it_resumes(
     Rounds(run, kept, "resuming", resuming.seconds).take(way, share(way))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_lab_ended_on_its_way_up_while_it_boots(
     way: str, run: Runner, kept: Path, booting: Undisturbed
@@ -353,6 +355,7 @@ def test_lab_ended_on_its_way_up_while_it_boots(
     Rounds(run, kept, "booting", booting.seconds).take(way, share(way))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["command killed", "supervisor killed"])
 def test_lab_ended_on_its_way_up_while_a_snapshot_is_made(
     way: str, run: Runner, kept: Path, booting: Undisturbed

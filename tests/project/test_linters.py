@@ -7,17 +7,12 @@ import sys
 
 import pytest
 
+from lvslab.cli.tasks.project import LINTERS
 from lvslab.paths import PROJECT
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        pytest.param(["ruff", "check", "."], id="ruff"),
-        pytest.param(["mypy", "--strict", "lvslab", "tasks.py"], id="mypy"),
-    ],
-)
-def test_linter_has_nothing_to_say(command: list[str]) -> None:
+@pytest.mark.parametrize("command", LINTERS, ids=" ".join)
+def test_linter_finds_nothing(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", *command],
         cwd=PROJECT,

@@ -26,17 +26,23 @@ def doctor(c: Context, json: bool = False) -> None:
     end(3 if any(finding["ok"] is False for finding in findings) else 0)
 
 
+LINTERS = (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"], ["codespell_lib"])
+"""Arguments of ``python -m``, one list for each linter; pyproject.toml says what they look at."""
+
+
 @group.task(
     help={
+        "slow": "run the tests that take minutes (kernel builds, kill rounds), and no others",
         "select": "run only tests whose names match (pytest -k)",
         "workers": "how many processes share the tests (default: one for each processor, at most four)",
     }
 )
-def test(c: Context, select: str = "", workers: int = 0) -> None:
-    """Run all tests that this machine allows."""
+def test(c: Context, slow: bool = False, select: str = "", workers: int = 0) -> None:
+    """Run the tests, except those that take minutes."""
     from lvslab.kernel.toolchain import building
 
-    command = [sys.executable, "-P", "-m", "pytest", *(["-k", select] if select else [])]
+    command = [sys.executable, "-P", "-m", "pytest", *(["--slow"] if slow else [])]
+    command += ["-k", select] if select else []
     number = workers or min(building.processors(), 4)
     if number > 1:
         # In the order that they stand in: those that take long come first.
@@ -47,8 +53,8 @@ def test(c: Context, select: str = "", workers: int = 0) -> None:
 
 @group.task()
 def lint(c: Context) -> None:
-    """Run the linters: ruff and mypy."""
-    for command in (["ruff", "check"], ["mypy", "lvslab", "tasks.py", "labs"]):
+    """Run the linters: ruff, mypy and codespell."""
+    for command in LINTERS:
         with spawn([sys.executable, "-P", "-m", *command], stdin=None, cwd=PROJECT) as process:
             end(process.wait())
 
@@ -73,6 +79,7 @@ def bench(
     json: bool = False,
 ) -> None:
     """Measure how long labs take to start and end, or kernels to build."""
+    sys.path.insert(0, str(PROJECT / "tools"))
     from bench import builds
     from bench import labs as benches
     from bench import matrix as bench_matrix

@@ -1,0 +1,1 @@
+"""Measurements of the project itself, for ``./run bench``."""
