@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +13,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lvslab.apply.clones import Applied
 from lvslab.apply.howto import Step
 from lvslab.boot.net import packets
 from lvslab.boot.net.namespaces import Namespaces
 from lvslab.boot.net.packets import Interface
+from lvslab.boot.status import Summary
 from lvslab.check import pytest_run
 from lvslab.check.pytest_plugin import pool
 from lvslab.cluster import cluster
 from lvslab.cluster import registry as running
-from lvslab.cluster.record import Record
 from lvslab.errors import MachineError, StateError
 from lvslab.kernel import catalogue
 from lvslab.kernel.catalogue import Bug
@@ -31,6 +30,7 @@ from lvslab.lab.directors import USUAL, DirectorSpec
 from lvslab.matrix import cell
 from lvslab.run import run as run_program
 from tests.cables import HEADER, IPV4, sender
+from tests.unit.fake_cluster import FakeCluster
 
 pytest_plugins = ["pytester"]
 
@@ -54,38 +54,26 @@ nodes:
 STEPS = (Step(1, "director", "ipvsadm -C", 3),)
 
 
-class Running:
-    """A lab that is up, and notes what is done with it."""
-
-    spec = DirectorSpec("debian", "mininet")
-    applied: Applied | None = None
-    copyable: tuple[str, ...] = ()
+class Running(FakeCluster):
+    """A running lab, in which applying and copying are logged."""
 
     def __init__(self, name: str, folder: Path, log: list[str]) -> None:
-        self.name = name
-        self.evidence = folder / "evidence"
-        self.lab = loader.load(folder)
-        self.versions = {"kernel": "6.1.0", "ipvsadm": "1.31"}
-        self.record = Record(self.lab, STEPS, self.evidence, self.versions, self.spec)
-        self.log = log
+        super().__init__(
+            loader.load(folder),
+            name=name,
+            steps=STEPS,
+            evidence=folder / "evidence",
+            spec=DirectorSpec("debian", "mininet"),
+            log=log,
+        )
 
-    def apply(self, *, without: tuple[str, ...] = ()) -> SimpleNamespace:
+    def apply(self, *_: object, without: Sequence[str] = ()) -> Summary:
         self.log.append(f"apply without {list(without)}")
-        return SimpleNamespace()
+        return Summary(0, 0, 0, 0)
 
-    def copy(self, summary: SimpleNamespace) -> SimpleNamespace:
+    def copy(self, summary: Summary) -> SimpleNamespace:
         self.log.append("copy")
         return SimpleNamespace(close=lambda: self.log.append("close"))
-
-    def capture(self, node: str, **_: int) -> list[Any]:
-        return []
-
-    def __enter__(self) -> Running:
-        self.log.append("enter")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.log.append("leave")
 
 
 @pytest.fixture

@@ -13,45 +13,29 @@ pytest_plugins = ["pytester"]
 
 # In place of the plugin's labs: they are told of in a file, which workers of xdist share.
 CONFTEST = """
+from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from lvslab.cluster import cluster
-from lvslab.check import testbed
+from tests.unit.fake_cluster import FakeCluster, lab_in
 
 LOG = Path(__file__).with_name("log")
 
 
-class Testbed:
-    def __init__(self, running):
-        self.cluster = running
-    def __enter__(self):
-        return self
-    def __exit__(self, *_):
-        pass
-    def apply(self):
-        pass
-
-
-class Booted:
-    def __init__(self, folder, *, name, spec, **_):
-        self.told = f"{folder.name} {spec.kernel or None} {spec.ipvsadm or None}"
-        self.lab = SimpleNamespace(name=folder.name, directors={})
-        self.versions = {"kernel": f"{spec.kernel}-exactly", "ipvsadm": spec.ipvsadm or "1.31"}
-    def __enter__(self):
-        with LOG.open("a") as log:
-            print(self.told, file=log)
-        return self
-    def __exit__(self, *_):
-        pass
+@contextmanager
+def booted(folder, *, name, spec, **_):
+    with LOG.open("a") as log:
+        print(f"{folder.name} {spec.kernel or None} {spec.ipvsadm or None}", file=log)
+    versions = {"kernel": f"{spec.kernel}-exactly", "ipvsadm": spec.ipvsadm or "1.31"}
+    with FakeCluster(lab_in(folder), evidence=folder, versions=versions, spec=spec) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True, scope="session")
 def told():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "booted", Booted)
-        patch.setattr(testbed, "Testbed", Testbed)
+        patch.setattr(cluster, "booted", booted)
         yield
 """
 TESTS = """

@@ -2,15 +2,25 @@ from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import pytest
 
 from lvslab import commands, paths
-from lvslab.cluster import folder
-from lvslab.errors import MachineError, StateError, UsageError
+from lvslab.apply import transcript
+from lvslab.apply.shell import ShellResult
+from lvslab.boot.events import Event, PhaseBegun, PhaseEnded
+from lvslab.boot.status import Summary
+from lvslab.check.testbed import Testbed
+from lvslab.check.traffic.http import Here
+from lvslab.cluster import cluster, folder
+from lvslab.errors import BootError, CheckFailed, MachineError, StateError, StepFailed, UsageError
+from lvslab.lab.directors import DirectorSpec
+from tests.unit.fake_cluster import COMMANDS, FakeCluster, LoopbackCluster, lab_in, loopback_cluster
 
 
 @dataclass
@@ -29,17 +39,14 @@ def test_a_distribution_has_everybody_who_should_answer_or_did() -> None:
     assert commands.distribution(None) == {}
 
 
-class Applied:
-    """A lab of this project as a cluster that nobody has booted."""
-
-    versions: ClassVar = {"kernel": "6.1", "iptables": "1.8.9"}
-
-    def __init__(self, name: str) -> None:
-        self.lab = folder.lab(paths.labs() / name)
-        self.steps = folder.steps(paths.labs() / name, self.lab)
-
-    def is_enterable(self, node: str) -> bool:
-        return node != "director"
+def applied(name: str) -> FakeCluster:
+    """Stand for a lab of this project whose how-to was typed."""
+    lab = folder.lab(paths.labs() / name)
+    return FakeCluster(
+        lab,
+        steps=folder.steps(paths.labs() / name, lab),
+        versions={"kernel": "6.1", "iptables": "1.8.9"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,18 +58,119 @@ class Applied:
     ],
 )
 def test_which_service_has_the_first_round(name: str, kind: str, service: str) -> None:
-    found = commands._first_service(Applied(name))  # type: ignore[arg-type]
+    found = commands._first_service(applied(name))
     assert found is not None
     assert (found[0], str(found[1])) == (kind, service)
 
 
 def test_no_first_round_without_a_service_or_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    applied = Applied("web-nat")
-    monkeypatch.setattr(applied, "is_enterable", lambda node: False)
-    assert commands._first_service(applied) is None  # type: ignore[arg-type]
-    applied = Applied("web-nat")
-    applied.steps = ()
-    assert commands._first_service(applied) is None  # type: ignore[arg-type]
+    running = applied("web-nat")
+    monkeypatch.setattr(running, "is_enterable", lambda node: False)
+    assert commands._first_service(running) is None
+    assert commands._first_service(replace(applied("web-nat"), steps=())) is None
+
+
+# --- lab.up from its beginning to its end ------------------------------------------------------------------
+
+
+@dataclass
+class Boot:
+    """Stands for ``cluster.booted``, which reports a boot in which nothing waits, and yields ``running``."""
+
+    running: LoopbackCluster
+    asked: dict[str, Any] = field(default_factory=dict)
+    failure: BootError | None = None
+
+    @contextmanager
+    def __call__(
+        self, folder: Path, *, report: Callable[[Event], None], **asked: Any
+    ) -> Iterator[LoopbackCluster]:
+        self.asked = asked
+        for phase in ("prepare", "guests started"):
+            report(PhaseBegun(phase))
+            report(PhaseEnded(phase, 0.5))
+        if self.failure:
+            raise self.failure
+        with self.running:
+            yield self.running
+
+
+@pytest.fixture
+def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Boot]:
+    """A lab in a folder of its own, which the fake cluster has instead of a guest."""
+    place = tmp_path / "balanced"
+    place.mkdir()
+    monkeypatch.setattr(Testbed, "enter", lambda testbed, node: Here())
+    with loopback_cluster(lab_in(place)) as running:
+        running.evidence = tmp_path
+        made = Boot(running)
+        monkeypatch.setattr(cluster, "booted", made)
+        yield made
+
+
+def test_a_lab_comes_up(boot: Boot, tmp_path: Path) -> None:
+    told: list[str] = []
+    listeners = commands.Listeners(
+        lambda event: told.append(f"{type(event).__name__} {getattr(event, 'phase', '')}"),
+        lambda entry: told.append(entry.command),
+    )
+    running, typed = boot.running, [step.command for step in boot.running.steps]
+    found = commands.up(str(tmp_path / "balanced"), cold=True, listeners=listeners)
+
+    assert boot.asked == {"name": "balanced", "spec": DirectorSpec(), "cold": True}
+    assert running.log == ["enter", *(f"director: {command}" for command in typed), "keep", "leave"]
+    assert told == [
+        *(
+            "PhaseBegun prepare",
+            "PhaseEnded prepare",
+            "PhaseBegun guests started",
+            "PhaseEnded guests started",
+        ),
+        *("PhaseBegun steps", *typed, "PhaseEnded steps"),
+        *("PhaseBegun first round", "PhaseEnded first round"),
+    ]
+    # Weights 1 and 2 share twelve requests, and the scheduler's model says the same.
+    shares = {"rs1": {"expected": 4, "observed": 4}, "rs2": {"expected": 8, "observed": 8}}
+    assert found.distribution == running.notes.distribution == shares
+    assert running.notes.steps == Summary(3, 3, 0, 0)
+    assert found.steps == {"total": 3, "taken": 3, "failed": 0, "expected_failures": 0}
+    assert found.phases == running.notes.phases
+    assert [*found.phases] == ["prepare", "guests started", "steps", "first round"]
+    assert (found.lab, found.name, found.kernel, found.accelerator) == ("balanced", "a", "6.1.0", "tcg")
+    assert "Masq" in found.table and set(found.nodes) == {"director", "rs1", "rs2", "client"}
+    # The transcript is a real file in the evidence.
+    entries = transcript.records(Path(found.evidence) / cluster.TRANSCRIPT)
+    assert [(entry.command, entry.status) for entry in entries] == [(command, 0) for command in typed]
+
+
+def test_a_lab_comes_up_without_its_how_to(boot: Boot, tmp_path: Path) -> None:
+    found = commands.up(str(tmp_path / "balanced"), name="other", apply=False)
+    assert boot.asked["name"] == "other"
+    assert boot.running.log == ["enter", "keep", "leave"]
+    assert found.steps == {"total": 3, "taken": 0, "failed": 0, "expected_failures": 0}
+    assert (found.distribution, found.table) == ({}, "")
+
+
+def test_a_lab_whose_step_fails_stays_up(boot: Boot, tmp_path: Path) -> None:
+    boot.running.results[boot.running.steps[1].command] = ShellResult("no such service\n", 2, 0.1)
+    with pytest.raises(StepFailed, match="step 2 failed: ended with status 2"):
+        commands.up(str(tmp_path / "balanced"))
+    assert boot.running.log[-2:] == ["keep", "leave"] and boot.running.notes.distribution is None
+    assert boot.running.notes.steps == Summary(3, 2, 1, 0)
+
+
+def test_a_lab_whose_first_round_fails_stays_up(boot: Boot, tmp_path: Path) -> None:
+    boot.running.retype("ipvsadm -A -t 127.0.0.1:PORT -s", *COMMANDS[1:])
+    with pytest.raises(CheckFailed, match="no first round is made"):
+        commands.up(str(tmp_path / "balanced"))
+    assert boot.running.log[-2:] == ["keep", "leave"]
+
+
+def test_a_lab_that_does_not_boot_does_not_stay(boot: Boot, tmp_path: Path) -> None:
+    boot.failure = BootError("director did not come up")
+    with pytest.raises(BootError, match="did not come up"):
+        commands.up(str(tmp_path / "balanced"))
+    assert boot.running.log == []
 
 
 def test_an_unknown_lab(labs: Path) -> None:

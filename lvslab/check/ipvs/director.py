@@ -27,7 +27,7 @@ from lvslab.check.ipvs.typed import spelled_out
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
-    from lvslab.cluster.cluster import Cluster
+    from lvslab.cluster.running import RunningLab
 
 ESTIMATION_PERIOD = 2.5
 """Seconds of the director's own clock in which its kernel adds up all of its counters: every 2 s
@@ -269,7 +269,7 @@ def exact_version(text: str) -> str:
     return found[1] if found else ""
 
 
-def table_of_steps(cluster: Cluster, director: str) -> tuple[Service, ...]:
+def table_of_steps(cluster: RunningLab, director: str) -> tuple[Service, ...]:
     """The table that the how-to's steps on ``director`` make."""
     typed = [
         spelled_out(step.command)

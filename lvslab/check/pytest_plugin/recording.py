@@ -19,7 +19,7 @@ from lvslab.boot.net import packets, pcapng
 from lvslab.boot.net.pcapng import Count, Packet
 
 if TYPE_CHECKING:
-    from lvslab.cluster.cluster import Cluster
+    from lvslab.cluster.running import RunningLab
 
 KEPT = 8 << 20
 """Bytes of packets that are kept, all interfaces of a lab together, besides those in the kernel's queues."""
@@ -33,7 +33,7 @@ class Recording:
     """Keeps the last packets of a lab's directors, from now on, until it is closed. Raises BootError,
     StateError where the lab cannot be asked."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: RunningLab) -> None:
         self._interfaces: list[packets.Interface] = []
         self._over = threading.Event()
         self._reading = threading.Lock()

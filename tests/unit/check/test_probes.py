@@ -13,6 +13,7 @@ from lvslab.check.probes import GuestView, HostView, connect_from, default_gatew
 from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.errors import CheckFailed
+from tests.unit.fake_cluster import FakeCluster
 
 ROUTES = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
@@ -21,7 +22,7 @@ eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
 """
 
 
-class ThisMachine:
+class ThisMachine(FakeCluster):
     """This machine in the place of a lab whose every node is a virtual machine."""
 
     def observe(self, node: str, command: str) -> str:
@@ -77,7 +78,7 @@ def test_a_real_server_that_is_asked_directly() -> None:
 
 
 def test_a_virtual_machine_asks_itself(busybox: None) -> None:
-    seen = GuestView(cast(Any, ThisMachine()), "rs1")
+    seen = GuestView(ThisMachine(), "rs1")
     with server() as port:
         assert seen.probe("127.0.0.1", port) == "answers"
     assert seen.probe("127.0.0.1", free_port()) == "refused"
@@ -85,7 +86,7 @@ def test_a_virtual_machine_asks_itself(busybox: None) -> None:
 
 
 def test_a_virtual_machine_connects(busybox: None) -> None:
-    cluster = cast(Any, ThisMachine())
+    cluster = ThisMachine()
     with server() as port:
         connect_from(cluster, "rs1", "127.0.0.1", port)
     with pytest.raises(CheckFailed, match=r"rs1 cannot connect to 127\.0\.0\.1 port"):
@@ -94,7 +95,7 @@ def test_a_virtual_machine_connects(busybox: None) -> None:
 
 def test_routes_of_both_kinds_read_alike() -> None:
     assert HERE.routes().startswith("Iface\tDestination")
-    assert GuestView(cast(Any, ThisMachine()), "rs1").routes() == HERE.routes()
+    assert GuestView(ThisMachine(), "rs1").routes() == HERE.routes()
 
 
 def test_a_default_gateway() -> None:

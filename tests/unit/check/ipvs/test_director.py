@@ -5,15 +5,14 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
 from lvslab.apply.howto import Step, Versions
 from lvslab.check.ipvs import director, listing
 from lvslab.check.ipvs.director import Reading
-from lvslab.cluster.cluster import Cluster
 from lvslab.errors import CheckFailed
+from tests.unit.fake_cluster import FakeCluster
 
 RULES = """\
 -A -t 192.0.2.1:80 -s wlc
@@ -71,20 +70,16 @@ TCP 10:00  NONE        192.0.2.9:0        192.0.2.1:443      10.0.0.101:443
 """
 
 
-class Shell:
-    """A director whose commands print what they are given; ``said`` are those that it was asked."""
+class Shell(FakeCluster):
+    """A director whose commands print what they are given."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
-        self.steps = (
+        steps = (
             Step(0, "director", "VIP=192.0.2.1", 0),
             Step(0, "rs1", "ipvsadm -A -t 192.0.2.99:80", 0),
             Step(0, "director", "ipvsadm -A -t $VIP:80 -s wlc", 0),
             Step(0, "director", "ipvsadm -a -t $VIP:80 \\\n  -r 10.0.0.100:80 -m", 0),
         )
-
-    def observe(self, node: str, command: str) -> str:
-        self.asked.append((node, command))
         answers = {
             "ipvsadm -Sn": RULES,
             "ipvsadm -Ln --thresholds": THRESHOLDS,
@@ -96,16 +91,16 @@ class Shell:
             "ipvsadm -Ln --rate --exact": RATES,
             "cat /proc/net/ip_vs_stats": TOTALS,
         }
+        super().__init__(steps=steps, answers=answers)
+
+    def observe(self, node: str, command: str) -> str:
         # Each command only runs if the one before it did.
-        parts = command.split(" && ")
-        marks = [part.removeprefix("echo '").removesuffix("'") for part in parts[1::2]]
-        assert len(set(marks)) <= 1
-        assert all(re.fullmatch(r"-- \w{16,}", mark) for mark in marks)
-        return f"{''.join(marks[:1])}\n".join(answers[part] for part in parts[::2])
+        assert all(re.fullmatch(r"echo '-- \w{16,}'", part) for part in command.split(" && ")[1::2])
+        return super().observe(node, command)
 
 
 def read(shell: Shell, *what: str) -> Reading:
-    return director.read(cast(Cluster, shell), "director", what or director.EVERYTHING)
+    return director.read(shell, "director", what or director.EVERYTHING)
 
 
 def test_a_reading_is_one_command() -> None:
@@ -219,13 +214,13 @@ def test_an_ipvsadm_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_table_of_the_steps_is_that_of_one_node_in_the_order_typed() -> None:
-    (service,) = director.table_of_steps(cast(Cluster, Shell()), "director")
+    (service,) = director.table_of_steps(Shell(), "director")
     assert (str(service), service.scheduler) == ("192.0.2.1:80", "wlc")
     assert [str(server) for server in service.destinations] == ["10.0.0.100:80"]
 
 
 def test_steps_that_must_fail_here_make_nothing() -> None:
-    cluster = cast(Any, Shell())
+    cluster = Shell()
     old = Versions("kernel", "<3.0")
     six = Step(
         0, "director", "ipvsadm -A -t [2001:db8::1]:80", 0, known_failure="no IPv6", known_failure_on=old
@@ -237,7 +232,7 @@ def test_steps_that_must_fail_here_make_nothing() -> None:
 
 
 def test_a_step_that_is_to_be_refused_makes_nothing() -> None:
-    cluster = cast(Any, Shell())
+    cluster = Shell()
     again = Step(0, "director", "ipvsadm -A -t 192.0.2.1:80 -s rr", 0, exit=255)
     cluster.steps += (again,)
     (service,) = director.table_of_steps(cluster, "director")
@@ -297,7 +292,7 @@ class Busy(Shell):
 
 def settled(shell: Busy, monkeypatch: pytest.MonkeyPatch) -> Reading:
     monkeypatch.setattr(director, "time", shell)
-    return director.settled(cast(Cluster, shell), "director", 20)
+    return director.settled(shell, "director", 20)
 
 
 def test_nothing_is_awaited_where_a_kernel_counts_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:

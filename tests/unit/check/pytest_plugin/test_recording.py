@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,16 +16,33 @@ from lvslab.boot.net.packets import Interface
 from lvslab.check.pytest_plugin import recording
 from lvslab.check.pytest_plugin.recording import Recording, save
 from lvslab.errors import BootError
+from lvslab.lab.model import Lab
 from tests.cables import HEADER, IPV4, cable, sender
+from tests.unit.fake_cluster import FakeCluster, lab_in
 
 pytestmark = pytest.mark.usefixtures("stamps")
 
 
-class Cluster:
-    """A lab with two directors, who have an interface each at an end of one cable."""
+LAB = """
+title: for a test
+networks: {lan: {subnet: 10.0.0.0/24}}
+nodes:
+  near:
+    role: director
+    kernel: debian-cloud
+    interfaces: {eth0: {network: lan, address: 10.0.0.1}}
+  far:
+    role: director
+    kernel: debian-cloud
+    interfaces: {eth0: {network: lan, address: 10.0.0.2}}
+"""
 
-    def __init__(self, host: Namespaces) -> None:
-        self.lab = SimpleNamespace(directors={"near": None, "far": None})
+
+class Cluster(FakeCluster):
+    """A lab with two directors, each of which has its interface at an end of one cable."""
+
+    def __init__(self, lab: Lab, host: Namespaces) -> None:
+        super().__init__(lab)
         self._host = host
 
     def capture(self, node: str, *, room: int, first: int = 0) -> list[Interface]:
@@ -35,9 +51,9 @@ class Cluster:
 
 
 @pytest.fixture
-def lab(host: Namespaces) -> Cluster:
+def lab(host: Namespaces, tmp_path: Path) -> Cluster:
     host.call(cable, "near", "far")
-    return Cluster(host)
+    return Cluster(lab_in(tmp_path, LAB), host)
 
 
 @pytest.fixture
@@ -49,7 +65,7 @@ def send(host: Namespaces, lab: Cluster) -> Iterator[Callable[[bytes], object]]:
 
 @pytest.fixture
 def kept(lab: Cluster) -> Iterator[Recording]:
-    made = Recording(lab)  # type: ignore[arg-type]
+    made = Recording(lab)
     yield made
     made.close()
 
@@ -79,7 +95,7 @@ def test_the_last_ones_are_kept(
 ) -> None:
     size = 100
     monkeypatch.setattr(recording, "KEPT", 10 * size)
-    kept = Recording(lab)  # type: ignore[arg-type]
+    kept = Recording(lab)
     for number in range(30):
         send(b"%02d" % number + bytes(size - 16))
     taken = kept.taken()
@@ -94,7 +110,7 @@ def test_a_queue_is_read_before_it_is_full(
 ) -> None:
     monkeypatch.setattr(recording, "ROOM", 256 << 10)
     monkeypatch.setattr(recording, "PERIOD", 0.001)
-    kept = Recording(lab)  # type: ignore[arg-type]
+    kept = Recording(lab)
     looks = threading.Event()
     reads = recording.packets.read
 
@@ -118,7 +134,7 @@ def test_a_queue_is_read_before_it_is_full(
 
 def test_nothing_is_left(lab: Cluster) -> None:
     before = set(os.listdir("/proc/self/fd"))
-    Recording(lab).close()  # type: ignore[arg-type]
+    Recording(lab).close()
     deadline = time.monotonic() + 10
     while any(thread.name == "packets" for thread in threading.enumerate()):
         assert time.monotonic() < deadline, "the thread does not end"
@@ -137,12 +153,12 @@ def test_a_director_that_cannot_be_asked(lab: Cluster, monkeypatch: pytest.Monke
     monkeypatch.setattr(lab, "capture", fail)
     before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(BootError, match="the lab ended"):
-        Recording(lab)  # type: ignore[arg-type]
+        Recording(lab)
     assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_two_labs_in_one_file(lab: Cluster, send: Callable[[bytes], object], tmp_path: Path) -> None:
-    one, two = Recording(lab), Recording(lab)  # type: ignore[arg-type]
+    one, two = Recording(lab), Recording(lab)
     send(b"seen four times")
     file = tmp_path / "captures" / "a.pcapng"
     said = save([one.taken(), two.taken()], file)
@@ -158,7 +174,7 @@ def test_what_is_missing_is_said(
     monkeypatch.setattr(recording, "ROOM", 64 << 10)
     monkeypatch.setattr(recording, "PERIOD", 1000.0)
     monkeypatch.setattr(recording, "KEPT", 1000)
-    kept = Recording(lab)  # type: ignore[arg-type]
+    kept = Recording(lab)
     for _ in range(1000):
         send(b"x" * 86)
     said = save([kept.taken()], tmp_path / "a.pcapng")
