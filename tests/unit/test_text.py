@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from lvslab import text as folded
+from lvslab import text
 
 
 def runs(*names: str, **odd: str) -> list[list[str]]:
     rows = {name: odd.get(name.replace("-", "_"), "alike") for name in names}
-    return list(folded.runs(rows, lambda value: value))
+    return list(text.runs(rows, lambda value: value))
 
 
 def test_names_that_count_up_are_a_run() -> None:
@@ -39,7 +39,7 @@ def test_one_that_is_not_like_the_others_divides_a_run() -> None:
 
 
 def test_the_order_in_which_people_count() -> None:
-    assert folded.in_order(["web-10", "web-2", "director", "web-1"]) == [
+    assert text.in_order(["web-10", "web-2", "director", "web-1"]) == [
         "director",
         "web-1",
         "web-2",
@@ -48,12 +48,12 @@ def test_the_order_in_which_people_count() -> None:
 
 
 def test_a_span() -> None:
-    assert folded.span(["a"]) == "a"
-    assert folded.span(["a", "b", "c"]) == "a ... c"
+    assert text.span(["a"]) == "a"
+    assert text.span(["a", "b", "c"]) == "a ... c"
 
 
 def test_a_long_text_loses_its_middle() -> None:
     lines = [str(number) for number in range(1, 101)]
-    assert folded.without_middle("\n".join(lines[:24]), "") == "\n".join(lines[:24])
-    found = folded.without_middle("\n".join(lines), ": see there").splitlines()
+    assert text.without_middle("\n".join(lines[:24]), "") == "\n".join(lines[:24])
+    found = text.without_middle("\n".join(lines), ": see there").splitlines()
     assert found == [*lines[:12], "  (84 more lines: see there)", *lines[-4:]]

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.guest import files as guest_files
-from lvslab.guest import formats, image, keys, musl
+from lvslab.guest import files, formats, image, keys, musl
 from lvslab.kernel.find import Kernel
 from lvslab.kernel.toolchain.musl_programs import OldUserland
 
@@ -59,7 +58,7 @@ def test_a_small_system_gets_every_module(programs: OldUserland, tmp_path: Path)
 def test_the_same_inputs_come_to_the_same_bytes_until_the_format_is_raised(
     programs: OldUserland, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guest_files, "scripts", lambda: {"init": "init", "inittab": "tab", "agent": "agent"})
+    monkeypatch.setattr(files, "scripts", lambda: {"init": "init", "inittab": "tab", "agent": "agent"})
     monkeypatch.setattr(keys, "client_public_key", lambda: "ssh-ed25519 AAAA key")
     monkeypatch.setattr(keys, "dropbear_host_key", lambda: b"host key")
     archive = formats.pack(musl.entries(kernel("initramfs"), programs), "initramfs")

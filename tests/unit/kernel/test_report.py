@@ -9,8 +9,7 @@ from lvslab.cli.text import kernel as text_of
 from lvslab.debian import kernels
 from lvslab.debian.kernels import KernelPackages
 from lvslab.errors import UsageError
-from lvslab.kernel import catalogue, store
-from lvslab.kernel import report as kernel_report
+from lvslab.kernel import catalogue, report, store
 from lvslab.kernel.sources import tarballs
 from lvslab.kernel.store import Manifest
 
@@ -35,7 +34,7 @@ def put() -> None:
 
 
 def test_the_list_with_an_empty_store() -> None:
-    found = kernel_report.listed()
+    found = report.listed()
     assert [row["name"] for row in found["catalogue"]] == [*catalogue.kernels(), *catalogue.prebuilt()]
     assert not any(row["downloaded"] for row in found["catalogue"])
     assert found["store"] == []
@@ -49,7 +48,7 @@ def test_the_list_of_what_is_there(cache: Path) -> None:
     put()
     tarballs.folder().mkdir(parents=True)
     (tarballs.folder() / "linux-2.4.37.11.tar.xz").touch()
-    found = kernel_report.listed()
+    found = report.listed()
     (row,) = found["store"]
     assert (row["name"], row["release"], row["modules"]) == ("2.6.18.8-cccccccccccc", "2.6.18.8", 1)
     assert 1 << 20 <= row["disk"] < 2 << 20
@@ -61,7 +60,7 @@ def test_the_list_of_what_is_there(cache: Path) -> None:
 
 def test_all_about_one_that_was_built() -> None:
     put()
-    found = kernel_report.shown("2.6.18")
+    found = report.shown("2.6.18")
     json.dumps(found)
     assert found["row"]["version"] == "2.6.18.8" and found["row"]["fixes"]
     assert found["store"][0]["manifest"]["config_sha256"] == "c" * 64
@@ -73,15 +72,15 @@ def test_all_about_one_that_was_built() -> None:
 
 
 def test_all_about_others() -> None:
-    ready = kernel_report.shown("debian-trixie")
+    ready = report.shown("debian-trixie")
     assert ready["row"]["release"] == "trixie"
     assert [row["feature"] for row in ready["lacks"]] == ["resizable_tables", "ip_vs_status", "conn_max"]
-    assert kernel_report.shown("debian-sid")["lacks"] == []
-    never = kernel_report.shown("6.1")
+    assert report.shown("debian-sid")["lacks"] == []
+    never = report.shown("6.1")
     assert never["store"] == []
     assert "the store has none of it" in text_of.shown(never)
     with pytest.raises(UsageError, match="no kernel 'debian-6'") as caught:
-        kernel_report.shown("debian-6")
+        report.shown("debian-6")
     assert "debian-6.1" in str(caught.value)
 
 
@@ -94,10 +93,10 @@ def test_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
         return Path(row.file)
 
     monkeypatch.setattr(tarballs, "fetch", fetch)
-    assert kernel_report.fetched("2.6.18", insecure=True) == (Path("linux-2.6.18.8.tar.xz"),)
+    assert report.fetched("2.6.18", insecure=True) == (Path("linux-2.6.18.8.tar.xz"),)
     assert asked == [("linux-2.6.18.8.tar.xz", True)]
     both = KernelPackages(Path("binary.deb"), Path("modules.deb"))
     monkeypatch.setattr(kernels, "kernel_packages", lambda release, package: both)
-    assert kernel_report.fetched("debian-sid") == (Path("binary.deb"), Path("modules.deb"))
+    assert report.fetched("debian-sid") == (Path("binary.deb"), Path("modules.deb"))
     with pytest.raises(UsageError, match="no kernel 'busybox'"):
-        kernel_report.fetched("busybox")
+        report.fetched("busybox")
