@@ -22,7 +22,8 @@ from lvslab.apply.ssh import Executed
 from lvslab.apply.transcript import StepRecord
 from lvslab.boot.net.namespaces import Namespaces
 from lvslab.boot.net.packets import Interface
-from lvslab.boot.status import LabStatus, NodeStatus, Notes, State, Summary
+from lvslab.boot.states import State
+from lvslab.boot.status import LabStatus, NodeStatus, Notes, Summary
 from lvslab.check.ipvs import director
 from lvslab.cluster.cluster import Cluster
 from lvslab.cluster.record import Record

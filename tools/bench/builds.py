@@ -1,7 +1,6 @@
-"""What ``bench --tree`` measures: how long a kernel takes to build, beside plain make with the same
-configuration and jobs.
+"""Measure how long a kernel takes to build, compared to plain make, for ``bench --tree``.
 
-As in `bench`, all of it happens in one run and in turns.
+Both have the same configuration and jobs. As in `labs`, all is measured in one run and in turns.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from bench import labs
-
 from lvslab import paths
 from lvslab.errors import BuildError
 from lvslab.kernel import build, patches
@@ -33,8 +31,8 @@ _AGAIN = "  the same again: nothing has changed"
 def measure(tree: Path, rounds: int) -> dict[str, Any]:
     """Build ``tree`` by ``kernel.build``, by it again, and by plain make, ``rounds`` times in turns.
 
-    Returns ``about``, ``rounds`` and ``rows`` (`bench.Row`). Raises UsageError where the tree is none,
-    MachineError where a program is missing, BuildError where it does not build.
+    Returns ``about``, ``rounds`` and ``rows`` (`labs.Row`). Raises UsageError where ``tree`` is not a
+    source tree, MachineError where a program is missing, BuildError where it does not build.
     """
     version = kernel_tree.version(tree)
     row = build.row_of(version, tree)
@@ -67,7 +65,7 @@ def measure(tree: Path, rounds: int) -> dict[str, Any]:
 
 
 def _made_in(tree: Path, recipe: Recipe, modules: Path) -> float:
-    """Seconds that make takes in ``tree``, from a .config to installed modules."""
+    """Return the seconds that make takes in ``tree``, from a .config to installed modules."""
     environment = {**kernel_recipe.environment(recipe), "PATH": kernel_recipe.PATH}
     del environment["TMPDIR"]
     commands = [kernel_recipe.configure(recipe, False)]

@@ -1,8 +1,7 @@
-"""What ``bench`` measures: how long labs take to come and go, beside bare QEMU doing what they cannot do
-without.
+"""Measure how long labs take to start and end, compared to bare QEMU with the same guest.
 
-All of it happens in one run and in turns, since a shared machine is faster now and slower then: it is the
-ratios that mean something.
+All is measured in one run and in turns, since the speed of a shared machine varies: only ratios mean
+something.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ MANY = "many"
 _TIED = ("unshare", "--pid", "--fork", "--kill-child", "--")
 
 _DIRECTORS = 3
-"""So many directors has the lab that shows what one more costs."""
+"""Number of directors in the lab that shows the cost of a further one."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: the median of ``value`` in ``unit``, and how it compares to ``base``, another row."""
+    """One figure: a median in ``unit``, and its ratio to the row ``base``."""
 
     what: str
     value: float
@@ -54,22 +53,23 @@ class Row:
 
 
 class Figures:
-    """Rows in the order in which they are added, with their ratios."""
+    """Rows with their ratios, in the order in which they are added."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
 
     def add(self, what: str, values: list[float], base: str = "", unit: Literal["s", "MiB"] = "s") -> None:
-        """Add the median of ``values``, compared to the row ``base``, which has been added before."""
+        """Add the median of ``values``, compared to the row ``base``, which was added before."""
         value = statistics.median(values)
         ratio = value / next(row.value for row in self.rows if row.what == base) if base else None
         self.rows.append(Row(what, value, unit, ratio, base))
 
 
 def measure(rounds: int, tests: int, kernel_name: str = "") -> dict[str, Any]:
-    """Boot and resume bare QEMU and whole labs ``rounds`` times in turns, and run ``tests`` tests that have
-    a lab of their own each. With ``kernel_name`` directors have that kernel, and only bare QEMU and
-    web-nat are measured.
+    """Measure guests, labs, steps, directors, tests and the lab `many`, ``rounds`` times in turns.
+
+    ``tests`` is the number of tests with a lab of their own. With ``kernel_name`` directors have that
+    kernel, and only bare QEMU and web-nat are measured.
 
     Returns ``about``, ``rounds`` and ``rows`` (`Row`).
     """
@@ -101,7 +101,7 @@ _WARM = "lab.up web-nat, whole command"
 
 
 def _guests(figures: Figures, guest: plan.Guest, choice: Accelerator, rounds: int) -> None:
-    """A guest without a lab: booted, and resumed."""
+    """Boot and resume a guest without a lab."""
     boots, restores, answers, typed = list[float](), list[float](), list[float](), list[float]()
     folder = paths.labs() / commands.DEFAULT
     steps = lab_folder.steps(folder, lab_folder.lab(folder))
@@ -129,7 +129,7 @@ def _guests(figures: Figures, guest: plan.Guest, choice: Accelerator, rounds: in
 
 
 def _labs(figures: Figures, rounds: int, options: tuple[str, ...]) -> None:
-    """The tutorial's lab, cold and warm, and its end."""
+    """Measure ``lab.up`` of web-nat, cold and warm, and ``lab.down``."""
     ups: dict[str, list[float]] = {"cold": [], "warm": []}
     downs, answers = list[float](), list[float]()
     phases: dict[str, dict[str, list[float]]] = {"cold": {}, "warm": {}}
@@ -154,7 +154,7 @@ def _labs(figures: Figures, rounds: int, options: tuple[str, ...]) -> None:
 
 
 def _many(figures: Figures, rounds: int) -> None:
-    """The lab with 250 real servers."""
+    """Measure ``lab.up`` and ``lab.down`` of the lab with 250 real servers."""
     ups, downs = list[float](), list[float]()
     phases: dict[str, list[float]] = {}
     for turn in range(rounds + 1):
@@ -173,7 +173,7 @@ def _many(figures: Figures, rounds: int) -> None:
 
 
 def _steps(figures: Figures, rounds: int) -> None:
-    """What one step costs on a director: over SSH in the node's shell, and beside it what else there is."""
+    """Measure a step on a director: over SSH in the node's shell, and in other ways."""
     name = f"bench-{secrets.token_hex(3)}"
     command("lab.up", "--name", name, "--no-apply", "--json")
     try:
@@ -202,7 +202,7 @@ def _steps(figures: Figures, rounds: int) -> None:
 
 
 def _directors(figures: Figures, rounds: int) -> None:
-    """What each further director costs, in time and in memory of its own."""
+    """Measure the time and the memory that each further director costs."""
     seconds: dict[int, list[float]] = {1: [], _DIRECTORS: []}
     memory: dict[int, list[float]] = {1: [], _DIRECTORS: []}
     with tempfile.TemporaryDirectory() as place:
@@ -230,7 +230,7 @@ def _directors(figures: Figures, rounds: int) -> None:
 
 
 def _fresh_labs(figures: Figures, tests: int) -> None:
-    """Tests that have a lab of their own each, and look at its table: all of pytest's run."""
+    """Measure a whole run of pytest with ``tests`` tests, each with a lab of its own."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "fresh")
         shutil.copytree(paths.labs() / commands.DEFAULT, folder, ignore=shutil.ignore_patterns("*.py"))
@@ -256,13 +256,14 @@ def _fresh_labs(figures: Figures, tests: int) -> None:
 
 
 def _timed(way: Callable[[], object]) -> float:
+    """Return the seconds that ``way`` takes."""
     began = time.monotonic()
     way()
     return time.monotonic() - began
 
 
 def _write_lab(folder: Path, directors: int, token: str) -> None:
-    """A lab of directors and one client, whose how-to is only looked at."""
+    """Write a lab of ``directors`` and one client, whose how-to prints a table."""
     nodes = [
         f"  d{number}-{token}:\n    role: director\n    kernel: debian-cloud\n    interfaces:\n"
         f"      eth0: {{network: lan, address: 10.0.0.{number}}}\n"
@@ -278,7 +279,7 @@ def _write_lab(folder: Path, directors: int, token: str) -> None:
 
 
 def _proportional_memory(token: str) -> float:
-    """MiB that the QEMU processes of a lab use, what they share with others divided by these (PSS)."""
+    """Return the proportional set size, in MiB, of the QEMU processes of a lab."""
     total = 0
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -292,6 +293,7 @@ def _proportional_memory(token: str) -> float:
 
 
 def _guest(kernel_name: str) -> plan.Guest:
+    """Plan web-nat's director with the kernel ``kernel_name``, "" for its own."""
     found = lab_folder.lab(paths.labs() / commands.DEFAULT)
     chosen = find.find(kernel_name or next(iter(found.directors.values())).kernel or "")
     initrd = image.build(chosen).path
@@ -303,6 +305,7 @@ def _guest(kernel_name: str) -> plan.Guest:
 
 @contextmanager
 def _machine(guest: plan.Guest, choice: Accelerator, memory: Memory) -> Iterator[Machine]:
+    """Run ``guest`` without network cards; it ends with the block."""
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(guest, choice, Path(folder), cards=False, wrapper=_TIED, memory=memory)
         try:
@@ -312,8 +315,7 @@ def _machine(guest: plan.Guest, choice: Accelerator, memory: Memory) -> Iterator
 
 
 def _lab_up(*options: str) -> tuple[float, float, dict[str, Any]]:
-    """Seconds of one whole ``lab.up`` with ``options`` and of the ``lab.down`` after it; what ``--json``
-    says."""
+    """Return the seconds of ``lab.up`` and of ``lab.down``, and the document of the first."""
     name = f"bench-{secrets.token_hex(3)}"
     up_seconds, document = command("lab.up", "--name", name, "--json", *options)
     down_seconds, _ = command("lab.down", "--name", name, "--json")
@@ -321,8 +323,10 @@ def _lab_up(*options: str) -> tuple[float, float, dict[str, Any]]:
 
 
 def command(*words: str, **environment: str) -> tuple[float, dict[str, Any]]:
-    """Seconds of one whole ``./run`` with ``words``, and the document that it prints; ``environment`` is
-    added to its own. Raises BootError where it fails."""
+    """Run ``./run`` with ``words``, and return its seconds and the document that it prints.
+
+    ``environment`` is added to this process's. Raises BootError where the command fails.
+    """
     begun = time.monotonic()
     done = subprocess.run(
         [str(paths.PROJECT / "run"), *words],

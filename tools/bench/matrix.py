@@ -1,5 +1,7 @@
-"""What ``bench --matrix`` measures: what a cell of a matrix costs beside ``lab.verify``, and what a second
-worker is good for. All in one run and in turns, as in `bench`."""
+"""Measure a matrix's cost above ``lab.verify``, and a second worker's gain, for ``bench --matrix``.
+
+As in `labs`, all is measured in one run and in turns.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from bench.labs import Figures, command
-
 from lvslab.cluster import registry
 from lvslab.commands import DEFAULT
 from lvslab.kernel import store
 from lvslab.kernel.toolchain import building
 
 _KERNELS = 6
-"""So many kernels are tried, or as many as are there."""
+"""Maximum number of kernels that are tried."""
 _USUAL = "debian-cloud"
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Verify web-nat on some kernels one after the other, and the same cells as a matrix with one worker and
-    with two, ``rounds`` times in turns.
+    """Verify web-nat on some kernels, and run the same cells as a matrix, ``rounds`` times in turns.
 
-    Returns ``about``, ``rounds`` and ``rows`` (`bench.Row`). Raises BootError where a command fails.
+    The kernels are verified one after the other; the matrix has one worker, then two. Returns ``about``,
+    ``rounds`` and ``rows`` (`labs.Row`). Raises BootError where a command fails.
     """
     registry.need_root()
     built = list(dict.fromkeys(each.manifest.version for each in store.installed()))
@@ -54,6 +55,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def _matrix(kernels: list[str], workers: int) -> tuple[float, dict[str, Any]]:
+    """Run the matrix of web-nat on ``kernels``, and return its seconds and its document."""
     with tempfile.TemporaryDirectory() as place:
         return command(
             *("matrix.run", "--kernels", ",".join(kernels), "--labs", DEFAULT, "--json"),
