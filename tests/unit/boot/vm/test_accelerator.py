@@ -134,12 +134,13 @@ def test_a_qemu_that_refuses_kvm_means_emulation(kvm: object, qemu: Qemu, guest:
 
 
 def test_another_qemu_or_another_boot_is_another_machine(
-    kvm: object, qemu: Qemu, guest: Guest, cache: Path
+    kvm: object, qemu: Qemu, guest: Guest, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accelerator.probe(guest)
     kept_as_it_was = (cache / "kvm.json").read_text()
     assert accelerator.known() is not None
     qemu(greets=False)  # another file
+    monkeypatch.setattr(accelerator, "PROBE_SECONDS", 0.1)
     assert accelerator.known() is None
     accelerator.probe(guest)
     assert (cache / "kvm.json").read_text() != kept_as_it_was
