@@ -28,6 +28,8 @@ from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
 from lvslab.guest import keys
 from lvslab.lab import model
 from lvslab.lab.directors import USUAL, DirectorSpec
+from lvslab.report import formats
+from lvslab.report.formats import Places
 
 if TYPE_CHECKING:
     from lvslab.check.ftp_rounds import Turns
@@ -249,18 +251,30 @@ def execute(name: str, node: str, command: str) -> int:
             raise
 
 
-def check(name: str, junit: Path | None, *, quiet: bool) -> Checked:
-    """Run the checks of a running lab with pytest. ``quiet`` sends pytest's words to stderr."""
-    from lvslab.report.junit import check_place
-
-    check_place(junit)
+def check(name: str, reports: Places, *, quiet: bool) -> Checked:
+    """Run the checks of a running lab with pytest. ``quiet`` redirects pytest's stdout to stderr."""
+    formats.check_places(reports)
     with cluster.attach(name) as running:
         folder, evidence = running.lab.folder, running.evidence
         if running.status().notes.steps is None:
             raise StateError(
                 f"the how-to has not been applied to the lab '{name}'", "./run lab.apply does it"
             )
-    return checked.run(folder, name, junit or evidence / "junit.xml", quiet=quiet)
+    return _check(folder, name, reports, evidence, quiet=quiet)
+
+
+def _check(
+    folder: Path, name: str, reports: Places, evidence: Path, *, quiet: bool, select: str = ""
+) -> Checked:
+    """Run checks, and write ``reports``; pytest writes the one in JUnit XML, by default to the evidence."""
+    others = {format: file for format, file in reports.items() if format != "junit"}
+    junit = reports.get("junit", evidence / formats.JUNIT_FILE)
+    found = checked.run(folder, name, junit, quiet=quiet, select=select)
+    if others:
+        from lvslab.report import checks
+
+        formats.write(others, checks.report(found))
+    return found
 
 
 def steps_taken(name: str) -> list[StepRecord]:
@@ -289,15 +303,13 @@ def verify(
     lab: str,
     *,
     spec: DirectorSpec,
-    junit: Path | None,
+    reports: Places,
     listeners: Listeners,
     only: Collection[str] = (),
 ) -> Verified:
     """Up, check and down in one, under a name of its own; with ``only`` some, those checks whose
     names hold one of these, and no others."""
-    from lvslab.report.junit import check_place
-
-    check_place(junit)
+    formats.check_places(reports)
     folder = model.find(lab, paths.labs())
     name = names.name_of_its_own(folder.resolve().name)
     with ExitStack() as held:
@@ -305,8 +317,8 @@ def verify(
             _, result = _up(held, folder, name, spec, True, False, listeners)
         except _Stopped as stopped:
             raise stopped.why from None
-        report = junit or Path(result.evidence) / "junit.xml"
-        found = checked.run(folder, name, report, quiet=True, select=" or ".join(sorted(only)))
+        select = " or ".join(sorted(only))
+        found = _check(folder, name, reports, Path(result.evidence), quiet=True, select=select)
     return Verified(result, found)
 
 

@@ -31,6 +31,7 @@ from signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal
 from typing import Any, NoReturn
 
 from lvslab import paths
+from lvslab.cli import report_options
 from lvslab.cli.command_line import CommandLine, no_command, option, placeholder
 from lvslab.cli.invoke_lite import (
     Argument,
@@ -82,10 +83,17 @@ class Group(Collection):
     The commands are listed in the order in which they are defined.
     """
 
-    def task(self, **options: Any) -> Callable[[Body], Task[Body]]:
-        """Invoke's ``@task(...)``, typed, and without one-letter options: they change as arguments do."""
+    def task(self, *, reports: str | None = None, **options: Any) -> Callable[[Body], Task[Body]]:
+        """Invoke's ``@task(...)``, typed, and without one-letter options: they change as arguments do.
+
+        With ``reports``, a note on the place of the first one, the parameter of that name becomes an option
+        for each format of reports.
+        """
 
         def decorate(body: Body) -> Task[Body]:
+            if reports is not None:
+                body = report_options.expand(body)
+                options["help"] = {**options["help"], **report_options.help_texts(reports)}
             command: Task[Body] = invoke_task(klass=LabTask, auto_shortflags=False, **options)(body)
             self.add_task(command)
             return command

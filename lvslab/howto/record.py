@@ -95,7 +95,7 @@ def _record_checks(name: str, kernel: str, wanted: set[str], listeners: Listener
     done = commands.verify(
         name,
         spec=DirectorSpec.chosen(kernel),
-        junit=None,
+        reports={},
         listeners=commands.Listeners(listeners.event),
         only=wanted,
     )

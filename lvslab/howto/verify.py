@@ -1,4 +1,4 @@
-"""``howto.verify``: a how-to is typed in a fresh lab for each kernel, with a verdict for each step."""
+"""``howto.verify``: type a how-to in a fresh lab for each kernel, and judge each step."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from lvslab.boot.events import Listener, ignore
 from lvslab.cluster import cluster, folder, registry
 from lvslab.cluster.cluster import Cluster
 from lvslab.errors import LabFileError, LvsLabError, UsageError
-from lvslab.howto import junit as howto_junit
+from lvslab.howto.report import report
 from lvslab.howto.results import OnKernel, Verified
 from lvslab.lab.directors import DirectorSpec
 from lvslab.lab.model import Lab
-from lvslab.report.junit import check_place
+from lvslab.report import formats
+from lvslab.report.formats import JUNIT_FILE, Places
 
 VERDICTS = "verdicts.json"
-JUNIT = "junit.xml"
 
 
 @dataclass(frozen=True)
 class Listeners:
-    """Who hears of events of the boot, of each kernel that is begun with, and of steps that were judged."""
+    """Callbacks for events of the boot, for the start with each kernel, and for verdicts on steps."""
 
     event: Listener = ignore
     kernel: Callable[[str], None] = ignore
@@ -41,9 +41,8 @@ class Listeners:
 
 
 @dataclass(frozen=True)
-class Read:
-    """A how-to that was read: where it stands, its lab, its steps, and the lines of blocks that are not
-    typed."""
+class HowTo:
+    """A how-to: its source, lab and steps, and the lines of shell blocks that are not typed."""
 
     source: Source
     lab: Lab
@@ -51,10 +50,10 @@ class Read:
     untyped: tuple[int, ...]
 
 
-def read(word: str, lab: str = "") -> Read:
-    """The how-to that ``word`` and ``lab`` mean (see ``own_howto.find``), with at least one step.
+def load(word: str, lab: str = "") -> HowTo:
+    """Load the how-to that ``word`` and ``lab`` mean (see `lvslab.apply.source.find`).
 
-    Raises UsageError and LabFileError.
+    Raises UsageError, and LabFileError if it has no step.
     """
     source = own_howto.find(word, lab, paths.labs())
     described = folder.lab(source.folder)
@@ -67,7 +66,7 @@ def read(word: str, lab: str = "") -> Read:
             "begin a block with ```sh node=NAME; the nodes of the lab"
             f" {described.name}: {', '.join(described.nodes)}",
         )
-    return Read(source, described, steps, own_howto.untyped(source.file.read_text(encoding="utf-8-sig")))
+    return HowTo(source, described, steps, own_howto.untyped(source.file.read_text(encoding="utf-8-sig")))
 
 
 def verify(
@@ -76,19 +75,18 @@ def verify(
     lab: str = "",
     kernels: Sequence[str] = (),
     ipvsadm: str = "",
-    junit: Path | None = None,
+    reports: Places | None = None,
     listeners: Listeners = Listeners(),  # frozen, and holds no state
 ) -> Verified:
-    """Type a how-to in a fresh lab for each of ``kernels`` (for the one of lab.yaml where there are none),
-    one after the other, and judge each step.
+    """Type a how-to in a fresh lab for each of ``kernels`` (default: that of lab.yaml), and judge each step.
 
-    ``junit`` is where the results of all kernels are written; those of each one are with its evidence.
-    A lab that does not come up keeps no other kernel from being tried. Raises UsageError and its relatives
-    before anything is booted.
+    ``reports`` have the results of all kernels; those of each kernel are also with its evidence. If a lab
+    does not come up, the other kernels are tried nevertheless. Raises UsageError and its subclasses before
+    anything is booted.
     """
-    found = read(word, lab)
+    found = load(word, lab)
     _check_kernels(kernels)
-    check_place(junit)
+    formats.check_places(reports or {})
     registry.need_root()
     runs = []
     for kernel in kernels or ("",):
@@ -96,13 +94,12 @@ def verify(
         runs.append(_on_kernel(found, kernel, ipvsadm, listeners))
         _keep(found, runs[-1])
     result = Verified(str(found.source.file), found.lab.name, found.untyped, tuple(runs))
-    if junit is not None:
-        junit.write_bytes(howto_junit.document(result))
+    formats.write(reports or {}, report(result))
     return result
 
 
 def _check_kernels(kernels: Sequence[str]) -> None:
-    """Raise the UsageError of a kernel that is not there before the first one takes its time."""
+    """Raise UsageError if a kernel does not exist or is given twice."""
     from lvslab.kernel import find as kernel
 
     for number, name in enumerate(kernels):
@@ -111,7 +108,7 @@ def _check_kernels(kernels: Sequence[str]) -> None:
         kernel.find(name)
 
 
-def _on_kernel(found: Read, kernel: str, ipvsadm: str, listeners: Listeners) -> OnKernel:
+def _on_kernel(found: HowTo, kernel: str, ipvsadm: str, listeners: Listeners) -> OnKernel:
     name = registry.name_of_its_own(found.lab.name)
     with ExitStack() as held:
         try:
@@ -148,12 +145,12 @@ def _judge(booted: Cluster, listeners: Listeners) -> tuple[StepVerdict, ...]:
         )
 
 
-def _keep(found: Read, run: OnKernel) -> None:
-    """Put the verdicts and the text that they are on with the evidence of the run, where there is any."""
+def _keep(found: HowTo, run: OnKernel) -> None:
+    """Write the verdicts and a copy of the how-to to the evidence of the run, if there is any."""
     if not run.evidence:
         return
     evidence = Path(run.evidence)
     (evidence / VERDICTS).write_text(json.dumps(run.as_json(), indent=1) + "\n", encoding="utf-8")
     shutil.copyfile(found.source.file, evidence / howto.HOWTO_FILE)
     one = Verified(str(found.source.file), found.lab.name, found.untyped, (run,))
-    (evidence / JUNIT).write_bytes(howto_junit.document(one))
+    (evidence / JUNIT_FILE).write_bytes(formats.document("junit", report(one)))

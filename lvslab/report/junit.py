@@ -1,31 +1,35 @@
-"""What all reports in JUnit XML have in common."""
+"""Reports as JUnit XML."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from lvslab.apply.transcript import printable
-from lvslab.errors import UsageError
+from lvslab.outcome import Outcome
+from lvslab.report.model import Report, ReportCase, Suite
+
+_TAGS: Mapping[Outcome, str] = {
+    Outcome.ERROR: "error",
+    Outcome.FAILED: "failure",
+    Outcome.UNEXPECTEDLY_PASSED: "failure",
+    Outcome.EXPECTED_FAILURE: "skipped",
+    Outcome.SKIPPED: "skipped",
+    Outcome.NOT_RUN: "skipped",
+}
+"""Elements for outcomes. JUnit has no others, so the word for the outcome is the type of the element."""
 
 
-def check_place(file: Path | None) -> None:
-    """Raise UsageError where no report can be written to ``file``, before the work that it is about."""
-    if file is None:
-        return
-    folder = file.resolve().parent
-    wrong = "it is a folder" if file.is_dir() else "" if folder.is_dir() else f"there is no folder {folder}"
-    if not wrong and not os.access(file if file.exists() else folder, os.W_OK):
-        wrong = "it may not be written"
-    if wrong:
-        raise UsageError(f"{file} cannot be written: {wrong}", "--junit takes the name of a file")
-
-
-def written(root: Element) -> bytes:
-    """The document of ``root``. What XML 1.0 does not take is shown as visible escapes."""
+def document(report: Report) -> bytes:
+    """Write ``report`` as JUnit XML. Characters that XML 1.0 does not allow become visible escapes."""
+    root = Element("testsuites", name=report.name)
+    if report.begun:
+        root.set("timestamp", report.begun)
+    _count(root, (case for _, case in report.cases()))
+    for suite in report.suites:
+        root.append(_suite(suite))
     for element in root.iter():
         for key, value in element.items():
             element.set(key, printable(value))
@@ -35,18 +39,33 @@ def written(root: Element) -> bytes:
     return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'.encode()
 
 
-def add_properties(suite: Element, about: Mapping[str, str]) -> None:
-    """Say ``about``, name by name, as properties of ``suite``."""
-    properties = SubElement(suite, "properties")
-    for name, value in about.items():
+def _suite(suite: Suite) -> Element:
+    element = Element("testsuite", name=suite.name, time=_time(suite.seconds))
+    _count(element, suite.cases)
+    properties = SubElement(element, "properties")
+    for name, value in suite.properties.items():
         SubElement(properties, "property", name=name, value=value)
+    for case in suite.cases:
+        child = SubElement(
+            element, "testcase", classname=suite.group, name=case.name, time=_time(case.seconds)
+        )
+        if tag := _TAGS.get(case.outcome):
+            first, _, more = case.message.partition("\n")
+            ended = SubElement(child, tag, message=first, type=case.word or case.outcome)
+            ended.text = case.message if more else None
+        if case.output:
+            SubElement(child, "system-out").text = case.output
+    return element
 
 
-def add_outcome(case: Element, tag: str, reason: str, kind: str = "") -> None:
-    """Say that ``case`` ended with ``tag`` (failure, error, skipped), of that ``kind`` if there are several:
-    the first line of ``reason`` is the message, and all of it the text, where there is more."""
-    first, _, more = reason.partition("\n")
-    outcome = SubElement(case, tag, message=first)
-    if kind:
-        outcome.set("type", kind)
-    outcome.text = reason if more else None
+def _count(element: Element, cases: Iterable[ReportCase]) -> None:
+    """Set the numbers of cases as attributes."""
+    outcomes = [case.outcome for case in cases]
+    tags = Counter(_TAGS.get(outcome, "") for outcome in outcomes)
+    element.set("tests", str(len(outcomes)))
+    for key, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        element.set(key, str(tags[tag]))
+
+
+def _time(seconds: float | None) -> str:
+    return "0" if seconds is None else f"{seconds:.3f}"

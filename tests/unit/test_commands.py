@@ -204,7 +204,7 @@ def test_commands_for_a_lab_that_is_not_up(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     name = f"unit-{secrets.token_hex(6)}"
     for attempt in (
-        lambda: commands.check(name, None, quiet=True),
+        lambda: commands.check(name, {}, quiet=True),
         lambda: commands.attach_console(name, "director"),
     ):
         with pytest.raises(StateError, match=f"the lab '{name}' is not up"):

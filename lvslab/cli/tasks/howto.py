@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from invoke import Context
 
 from lvslab.cli.command_line import names_in
 from lvslab.cli.program import JSON, Group, end, say
+from lvslab.cli.report_options import NO_REPORTS
 from lvslab.cli.text.progress import Progress
+from lvslab.report.formats import Places
 
 group = Group("howto")
 
@@ -16,12 +16,12 @@ group = Group("howto")
 @group.task(
     positional=["path"],
     iterable=["kernel"],
+    reports="each kernel's own is with its evidence",
     help={
         "path": "a Markdown file, or a lab's name or folder",
         "lab": "the lab to type it in: a name, or the path of a folder (default: what the file says)",
         "kernel": "a kernel as in lab.up, or several separated by commas; may be repeated",
         "ipvsadm": "as in lab.up",
-        "junit": "where to write JUnit XML (each kernel's own is with its evidence)",
         "json": JSON,
     },
 )
@@ -31,7 +31,7 @@ def verify(
     lab: str = "",
     kernel: list[str] | None = None,
     ipvsadm: str = "",
-    junit: str = "",
+    reports: Places = NO_REPORTS,
     json: bool = False,
 ) -> None:
     """Type a how-to step by step in a fresh lab, and judge each step."""
@@ -45,7 +45,7 @@ def verify(
             lab=lab,
             kernels=names_in(kernel),
             ipvsadm=ipvsadm,
-            junit=Path(junit) if junit else None,
+            reports=reports,
             listeners=listeners,
         )
     say(result, json, text.verified)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 from invoke import Context
 
 from lvslab.cli.program import JSON, Group, end, say
+from lvslab.cli.report_options import NO_REPORTS
 from lvslab.cli.text import lab as text
 from lvslab.cli.text import layout
 from lvslab.cli.text.progress import Progress
+from lvslab.report.formats import Places
 
 # Heavy modules are imported in functions: `./run --list` must not wait for pydantic and paramiko.
 
@@ -84,15 +85,13 @@ def apply(c: Context, name: str = "", json: bool = False) -> None:
     say(result, json, text.up)
 
 
-@group.task(
-    help={"name": NAME, "junit": "where to write JUnit XML (default: with the evidence)", "json": JSON}
-)
-def check(c: Context, name: str = "", junit: str = "", json: bool = False) -> None:
+@group.task(reports="default: with the evidence", help={"name": NAME, "json": JSON})
+def check(c: Context, name: str = "", reports: Places = NO_REPORTS, json: bool = False) -> None:
     """Check with real traffic that the cluster does what the how-to says."""
     from lvslab import commands
     from lvslab.cluster import registry
 
-    result = commands.check(registry.only(name), Path(junit) if junit else None, quiet=json)
+    result = commands.check(registry.only(name), reports, quiet=json)
     if json:
         layout.document(result.as_json())
     end(result.exit_code)
@@ -275,12 +274,12 @@ def down(c: Context, name: str = "", all: bool = False, json: bool = False) -> N
 
 @group.task(
     positional=["lab"],
+    reports="default: with the evidence",
     help={
         "lab": "a lab's name, or the path of its folder",
         "kernel": "as in lab.up",
         "director": "as in lab.up",
         "ipvsadm": "as in lab.up",
-        "junit": "where to write JUnit XML (default: with the evidence)",
         "json": JSON,
     },
 )
@@ -290,7 +289,7 @@ def verify(
     kernel: str = "",
     director: str = "qemu",
     ipvsadm: str = "",
-    junit: str = "",
+    reports: Places = NO_REPORTS,
     json: bool = False,
 ) -> None:
     """Boot a lab, check it and end it, under a name of its own: for scripts."""
@@ -303,7 +302,7 @@ def verify(
         result = commands.verify(
             lab,
             spec=spec,
-            junit=Path(junit) if junit else None,
+            reports=reports,
             listeners=listeners,
         )
     say(result, json, text.verified)

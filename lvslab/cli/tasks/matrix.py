@@ -8,7 +8,9 @@ from invoke import Context
 
 from lvslab.cli.command_line import names_in, number
 from lvslab.cli.program import JSON, Group, end, say
+from lvslab.cli.report_options import NO_REPORTS
 from lvslab.cli.text import layout
+from lvslab.report.formats import Places
 
 group = Group("matrix")
 
@@ -63,14 +65,14 @@ def run(
 
 @group.task(
     positional=["run"],
+    reports="",
     help={
         "run": RUN,
         "html": "where to write the page (default: report.html in the folder of the run)",
-        "junit": "where to write JUnit XML (default: nowhere)",
         "json": "print the results as one JSON document (see matrix.schema); writes a page only with --html",
     },
 )
-def report(c: Context, run: str, html: str = "", junit: str = "", json: bool = False) -> None:
+def report(c: Context, run: str, html: str = "", reports: Places = NO_REPORTS, json: bool = False) -> None:
     """Report a matrix as one HTML file with all evidence, or as JUnit XML."""
     from lvslab.cli.text import compare as text
     from lvslab.matrix import folder as run_folder
@@ -79,7 +81,7 @@ def report(c: Context, run: str, html: str = "", junit: str = "", json: bool = F
 
     kept = reading.read(run_folder.place(run))
     page = Path(html) if html else None if json else kept.folder / writer.PAGE
-    written = writer.write(kept, html=page, junit=Path(junit) if junit else None)
+    written = writer.write(kept, html=page, reports=reports)
     if json:
         layout.document(kept.run.model_dump(mode="json"))
     else:

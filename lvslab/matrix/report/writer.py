@@ -1,28 +1,25 @@
-"""``matrix.report``: a run's page and its JUnit XML, written to files."""
+"""``matrix.report``: write the page of a run and its other reports to files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from lvslab.errors import UsageError
 from lvslab.matrix.reading import Kept
-from lvslab.matrix.report import html as report
-from lvslab.matrix.report import junit as matrix_junit
+from lvslab.matrix.report import html as page
+from lvslab.matrix.report import suites
+from lvslab.report import formats
+from lvslab.report.formats import Places
 
 PAGE = "report.html"
 
 
-def write(kept: Kept, *, html: Path | None = None, junit: Path | None = None) -> dict[str, Path]:
-    """Write what was asked for, and return what is where. Raises UsageError where it cannot be written."""
-    contents: list[tuple[str, Path, bytes]] = []
+def write(kept: Kept, *, html: Path | None = None, reports: Places | None = None) -> dict[str, Path]:
+    """Write what was asked for, and return the files by what they are. Raises UsageError."""
+    places = reports or {}
+    formats.check_places({**({"html": html} if html else {}), **places})
     if html is not None:
-        contents.append(("page", html, report.html(kept, html.parent).encode()))
-    if junit is not None:
-        contents.append(("JUnit XML", junit, matrix_junit.document(kept.run)))
-    for _, path, content in contents:
-        try:
-            path.write_bytes(content)
-        except OSError as error:
-            message = f"{path} cannot be written: {error.strerror}"
-            raise UsageError(message, "name a file in a folder that is there") from error
-    return {what: path for what, path, _ in contents}
+        formats.write_file("html", html, page.html(kept, html.parent).encode())
+    if places:
+        formats.write(places, suites.report(kept.run))
+    written = {"page": html} if html is not None else {}
+    return written | {formats.FORMATS[name]: path for name, path in places.items()}

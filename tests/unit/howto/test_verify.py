@@ -192,8 +192,8 @@ def test_a_step_that_was_not_run_is_no_success() -> None:
         ({"kernels": ["2.4.37.11", "nope"]}, "no kernel 'nope'"),
         ({"kernels": ["2.4.37.11", "2.4.37.11"]}, "the kernel 2.4.37.11 is given twice"),
         ({"lab": "nope"}, "there is no lab 'nope'"),
-        ({"junit": Path("/no/such/folder/junit.xml")}, "there is no folder /no/such/folder"),
-        ({"junit": Path("/")}, "/ cannot be written: it is a folder"),
+        ({"reports": {"junit": Path("/no/such/folder/junit.xml")}}, "there is no folder /no/such/folder"),
+        ({"reports": {"junit": Path("/")}}, "/ cannot be written: it is a folder"),
     ],
 )
 def test_wrong_usage_is_found_before_anything_is_booted(
@@ -253,7 +253,7 @@ def test_the_command_line_takes_kernels_more_than_once() -> None:
 
 def test_junit(own: Path, labs: Labs, tmp_path: Path) -> None:
     file = tmp_path / "all.xml"
-    verify(str(own), kernels=["debian-6.12", "2.4.37.11", "dead"], junit=file)
+    verify(str(own), kernels=["debian-6.12", "2.4.37.11", "dead"], reports={"junit": file})
     new, old, dead = ElementTree.parse(file).getroot()
     assert [suite.get("name") for suite in (new, old, dead)] == [
         f"{own} on {kernel}" for kernel in ("debian-6.12", "2.4.37.11", "dead")
@@ -322,7 +322,7 @@ def test_the_document(own: Path, labs: Labs) -> None:
 
 
 def test_what_it_reads(own: Path) -> None:
-    found = howto_verify.read("web-nat")
+    found = howto_verify.load("web-nat")
     assert found.source.file == paths.labs() / "web-nat/howto.md"
     assert (found.lab.name, len(found.steps) > 5, found.untyped) == ("web-nat", True, ())
     listener: Callable[[str], None] = Listeners().kernel

@@ -16,12 +16,12 @@ from lvslab.apply.transcript import StepRecord, Transcript, printable
 from lvslab.errors import UsageError
 from lvslab.matrix import reading, results
 from lvslab.matrix.reading import Kept
-from lvslab.matrix.report import excerpts, writer
+from lvslab.matrix.report import excerpts, suites, writer
 from lvslab.matrix.report import html as report
-from lvslab.matrix.report import junit as matrix_junit
 from lvslab.matrix.results import OUTCOMES, Case, Cell, Result, Run
 from lvslab.outcome import Outcome, worst
 from lvslab.paths import PROJECT
+from lvslab.report import junit
 
 VOID = {"meta", "link", "input"}
 TAGS = {
@@ -283,7 +283,7 @@ def test_a_matrix_of_320_cells_is_a_page_of_some_megabytes(tmp_path: Path) -> No
 
 
 def test_junit(kept: Kept) -> None:
-    root = ElementTree.fromstring(matrix_junit.document(kept.run))
+    root = ElementTree.fromstring(junit.document(suites.report(kept.run)))
     keys = ("name", "tests", "failures", "errors", "skipped")
     assert [[suite.get(key) for key in keys] for suite in root] == [
         ["web-nat on 2.4.37.11", "3", "1", "0", "1"],
@@ -309,7 +309,7 @@ def test_junit(kept: Kept) -> None:
 
 def test_known_bugs_in_junit() -> None:
     run = Run(begun="", cells=(OLD, NEW), results=(result(OLD, KNOWN), result(NEW, GONE)))
-    old, new = ElementTree.fromstring(matrix_junit.document(run))
+    old, new = ElementTree.fromstring(junit.document(suites.report(run)))
     skipped, failure = old.find("testcase/skipped"), new.find("testcase/failure")
     assert skipped is not None
     assert (skipped.get("type"), skipped.get("message")) == ("expected failure", "lc-257: 257")
@@ -368,7 +368,7 @@ def test_any_run_makes_a_page_and_xml_in_which_all_of_it_is_text(run: Run) -> No
         kept = reading.read(Path(folder))
         assert kept.run == run
         page = Page(report.html(kept))
-    root = ElementTree.fromstring(matrix_junit.document(run))
+    root = ElementTree.fromstring(junit.document(suites.report(run)))
     shown = squeezed("".join(page.text))
     names = {case.get("name") for case in root.iter("testcase")}
     for each in {found.cell: found for found in run.results}.values():
@@ -390,11 +390,14 @@ def squeezed(text: str) -> str:
 
 
 def test_what_is_written_where(kept: Kept, tmp_path: Path) -> None:
-    html, junit = tmp_path / "a.html", tmp_path / "b.xml"
-    assert writer.write(kept, html=html, junit=junit) == {"page": html, "JUnit XML": junit}
+    html, file = tmp_path / "a.html", tmp_path / "b.xml"
+    assert writer.write(kept, html=html, reports={"junit": file}) == {"page": html, "JUnit XML": file}
     assert html.read_text() == report.html(kept)
-    assert junit.read_bytes() == matrix_junit.document(kept.run)
-    with pytest.raises(UsageError, match=r"no/a\.html cannot be written: No such file or directory"):
+    assert file.read_bytes() == junit.document(suites.report(kept.run))
+    with pytest.raises(
+        UsageError,
+        match=r"no/a\.html cannot be written: there is no folder .*/no\n  --html takes the name of a file",
+    ):
         writer.write(kept, html=tmp_path / "no/a.html")
 
 

@@ -1,0 +1,48 @@
+"""Options of commands for reports: ``--NAME FILE`` for each row of `lvslab.report.formats.FORMATS`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
+from inspect import Parameter
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from lvslab.report.formats import FORMATS, Places
+
+NO_REPORTS: Places = MappingProxyType({})
+"""Default of the parameter ``reports`` of a command."""
+
+_NOWHERE = "default: nowhere"
+_PARAMETER = "reports"
+
+
+def expand(body: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with a text parameter for each format in place of the parameter ``reports``."""
+    signature = inspect.signature(body)
+
+    @wraps(body)
+    def command(*arguments: Any, **options: Any) -> None:
+        given = {name: options.pop(name, "") for name in FORMATS}
+        reports = {name: Path(file) for name, file in given.items() if file}
+        body(*arguments, **{_PARAMETER: reports}, **options)
+
+    def parameters() -> Iterator[Parameter]:
+        for parameter in signature.parameters.values():
+            if parameter.name == _PARAMETER:
+                yield from (Parameter(name, parameter.kind, default="") for name in FORMATS)
+            else:
+                yield parameter
+
+    command.__signature__ = signature.replace(parameters=[*parameters()])  # type: ignore[attr-defined]
+    return command
+
+
+def help_texts(note: str) -> Mapping[str, str]:
+    """Help texts of the options; ``note`` is for the first format, which may be written in any case."""
+    return {
+        name: f"where to write {title} ({_NOWHERE if number else note or _NOWHERE})"
+        for number, (name, title) in enumerate(FORMATS.items())
+    }

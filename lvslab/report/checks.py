@@ -1,0 +1,16 @@
+"""Report of a check run."""
+
+from __future__ import annotations
+
+from lvslab.check.pytest_run import Checked
+from lvslab.outcome import PYTEST
+from lvslab.report.model import Report, ReportCase, Suite
+
+
+def report(checked: Checked) -> Report:
+    """Results of the checks of one lab. The JUnit report of a check run is pytest's own."""
+    cases = tuple(
+        ReportCase(case.name, case.outcome, case.seconds, case.message, word=PYTEST.word(case.outcome))
+        for case in checked.cases
+    )
+    return Report("lvslab checks", (Suite(checked.name, checked.name, cases, properties=checked.measured),))
