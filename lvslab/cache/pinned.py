@@ -1,4 +1,4 @@
-"""What a lab boots from, where it has been made elsewhere: a folder that the environment names.
+"""Kernels, images and servers that were made elsewhere, in a folder that the environment names.
 
 The folder holds ``given.json``, which says where kernels, guest images and servers are, and ``keys``, the
 SSH keys that the images were made with. Whatever it has is neither looked for nor built.
@@ -22,13 +22,13 @@ KEYS = "keys"
 
 
 def folder() -> Path | None:
-    """The folder, where one is named."""
+    """Return the folder, or None where the environment names none."""
     chosen = os.environ.get(VARIABLE)
     return Path(chosen) if chosen else None
 
 
 def read(lab: Path, spec: DirectorSpec) -> Mapping[str, Any] | None:
-    """Return what is given for the lab in the folder ``lab`` with such directors; None where nothing is.
+    """Return what is pinned for the lab in the folder ``lab`` with such directors, or None.
 
     It has ``nodes``, ``versions`` and ``servers``, as `lvslab.cluster.prepare` writes them.
     """
@@ -39,5 +39,5 @@ def read(lab: Path, spec: DirectorSpec) -> Mapping[str, Any] | None:
 
 
 def wanted(lab: Path, spec: DirectorSpec) -> list[str]:
-    """What something is given for, as it is written down."""
+    """Return the key under which something is pinned, as the folder's file has it."""
     return [str(lab.resolve()), spec.kernel, spec.ipvsadm]

@@ -39,8 +39,6 @@ _OWN_VIEW = (
     "-o", "Debug::NoLocking=true",
 )  # fmt: skip
 
-ARCHITECTURE = "amd64"
-
 
 @dataclass(frozen=True)
 class Package:
