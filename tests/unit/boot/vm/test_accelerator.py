@@ -42,6 +42,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def guest(tmp_path: Path) -> Guest:
+    """A director for probes."""
+    if not os.access("/run", os.W_OK):
+        pytest.skip("a probe has its files in /run, where only root may write")
     return Guest("director", (), tmp_path / "k", "6.1", tmp_path / "i", "id", 192, plan._management(0))
 
 
