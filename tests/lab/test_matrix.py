@@ -192,6 +192,7 @@ def test_a_cell_alone_has_the_same_dice(box: Box, undisturbed: tuple[dict[str, A
     assert len({result["measured"]["dice"] for result in whole["results"]}) == len(LABS)
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed(box: Box, labs: str, undisturbed: tuple[dict[str, Any], float]) -> None:
     words = ("--kernels", KERNEL, "--labs", labs, "--workers", "2", "--seed", "5")
     wanted, whole = report_of(undisturbed[0]), undisturbed[1]
@@ -209,6 +210,7 @@ def test_a_worker_is_killed(box: Box, labs: str, undisturbed: tuple[dict[str, An
         await_empty(box)
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed_while_it_starts(
     run: Runner, box: Box, labs: str, undisturbed: tuple[dict[str, Any], float]
 ) -> None:
@@ -218,6 +220,7 @@ def test_a_worker_is_killed_while_it_starts(
     await_empty(box)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_goes_on(run: Runner, box: Box, labs: str, number: signal.Signals) -> None:
     out = f"{box.EVIDENCE}/{number.name}"

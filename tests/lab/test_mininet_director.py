@@ -389,6 +389,7 @@ def result(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
 # --- where the machine's kernel has IPVS -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_web_nat_passes_all_of_its_checks(result: Result) -> None:
     up, _, _, checked = result.documents()
     assert up["distribution"] == {
@@ -402,6 +403,7 @@ def test_web_nat_passes_all_of_its_checks(result: Result) -> None:
     assert outcomes == dict.fromkeys(wanted, "passed"), checked
 
 
+@pytest.mark.slow
 def test_labs_of_single_tests_have_such_directors_too(result: Result) -> None:
     """A virtual machine could not have been booted: there is no QEMU in the guest."""
     (suite,) = ElementTree.fromstring(result.files["junit.xml"]).iter("testsuite")
@@ -410,6 +412,7 @@ def test_labs_of_single_tests_have_such_directors_too(result: Result) -> None:
     assert found["kernel-version"] == result.release
 
 
+@pytest.mark.slow
 def test_the_director_is_a_host_with_the_machines_kernel_and_programs(result: Result) -> None:
     up, status, said, _ = result.documents()
     assert up["kernel"] == result.release
@@ -423,6 +426,7 @@ def test_the_director_is_a_host_with_the_machines_kernel_and_programs(result: Re
     assert said == f"director {result.release} 1"
 
 
+@pytest.mark.slow
 def test_the_directors_table_and_settings_are_its_own(result: Result) -> None:
     assert result.files["table"] == ""
     assert result.files["setting"] == "0\n"
@@ -431,6 +435,7 @@ def test_the_directors_table_and_settings_are_its_own(result: Result) -> None:
     assert result.files["before"].split() == ["0", "60"]
 
 
+@pytest.mark.slow
 def test_a_mininet_director_has_no_console(result: Result) -> None:
     assert result.files["status"] == "2\n"
     assert "error: director has no serial console" in result.files["stderr"]

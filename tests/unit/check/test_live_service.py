@@ -6,13 +6,14 @@ from typing import cast
 
 import pytest
 
+from lvslab.apply.ssh import Executed
 from lvslab.check.live_service import LiveService, Place
 from lvslab.check.schedulers import NOBODY
-from lvslab.check.testbed import NodeUnderTest
+from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.held import HeldConnection, HeldConnections
 from lvslab.check.traffic.http import RequestFailed
-from lvslab.cluster.cluster import Cluster
 from lvslab.errors import CheckFailed
+from tests.unit.fake_cluster import FakeCluster
 
 SERVERS = {"one": "10.0.0.100", "two": "10.0.0.101"}
 HEAD = (
@@ -21,20 +22,21 @@ HEAD = (
 )
 
 
-class Director:
-    """Stands for the director's node and its cluster: notes what is typed, and lists what it is told to."""
-
-    name = "director"
+class Director(FakeCluster):
+    """A cluster that notes what is typed on its director, which lists ``counts`` of connections."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.typed: list[str] = []
         self.counts: dict[str, tuple[int, int]] = {}
         self.row = "TCP  66.199.240.50:9001 rr"
 
-    def execute(self, command: str) -> None:
+    def execute(self, node: str, command: str, *, timeout: float | None = 30.0) -> Executed:
+        assert node == "director"
         self.typed += command.split(" && ")
+        return Executed(b"", b"", 0)
 
-    def observe(self, node: str, command: str) -> str:
+    def prints(self, node: str, command: str) -> str:
         assert (node, command) == ("director", "ipvsadm -Ln")
         rows = [f"  -> {SERVERS[name]}:80  Masq  1  {a}  {i}" for name, (a, i) in self.counts.items()]
         return HEAD + "\n".join([self.row, *rows]) + "\n"
@@ -74,8 +76,8 @@ class Held:
 
 def live_service(director: Director, held: Held, place: Place | None = None) -> LiveService:
     return LiveService(
-        cast(Cluster, director),
-        cast(NodeUnderTest, director),
+        director,
+        Testbed(director).node("director"),
         place or Place("66.199.240.50", 9001),
         SERVERS,
         cast(HeldConnections, held),
@@ -182,8 +184,8 @@ def test_a_forwarding_method_without_a_model() -> None:
     director = Director()
     with pytest.raises(CheckFailed, match="lvslab has no model of tunneling yet"):
         LiveService(
-            cast(Cluster, director),
-            cast(NodeUnderTest, director),
+            director,
+            Testbed(director).node("director"),
             Place("66.199.240.50", 9001),
             SERVERS,
             cast(HeldConnections, Held()),

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -27,6 +26,7 @@ from lvslab.howto.results import OnKernel, Verified
 from lvslab.howto.verify import Listeners, verify
 from lvslab.lab.directors import DirectorSpec
 from lvslab.outcome import STEPS, Outcome
+from tests.unit.fake_cluster import FakeCluster
 
 LAB = """
 title: for a test
@@ -52,34 +52,13 @@ list
 RELEASES = {"": "6.1.0-50-cloud-amd64", "2.4.37.11": "2.4.37.11", "debian-6.12": "6.12.9"}
 
 
-class Shell:
-    """``drop`` is refused since 6.0, ``add`` fails on 2.4."""
-
-    def __init__(self, release: str) -> None:
-        self.release = release
-
-    def run(self, command: str, timeout: float) -> ShellResult:
-        fails = {"drop": self.release.startswith("6"), "add": self.release.startswith("2.4")}
-        return ShellResult(f"{command} says \x1b[1m<so>\n", int(fails.get(command, False)), 0.25)
-
-
-@dataclass
-class Booted:
-    """What ``cluster.booted`` yields, as far as it is used here."""
-
-    steps: Any
-    evidence: Path
-    versions: Mapping[str, str]
-
-    def status(self) -> SimpleNamespace:
-        return SimpleNamespace(accelerator="tcg")
-
-    def connect(self, node: str) -> Booted:
-        return self
-
-    @contextmanager
-    def shell(self) -> Iterator[Shell]:
-        yield Shell(self.versions["kernel"])
+def results(release: str) -> dict[str, ShellResult | BaseException]:
+    """Return how the steps end: ``drop`` is refused since 6.0, ``add`` fails on 2.4."""
+    fails = {"drop": release.startswith("6"), "add": release.startswith("2.4"), "list": False}
+    return {
+        command: ShellResult(f"{command} says \x1b[1m<so>\n", int(failed), 0.25)
+        for command, failed in fails.items()
+    }
 
 
 @dataclass
@@ -90,9 +69,11 @@ class Labs:
     booted: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
 
-    def __call__(self, folder: Path, *, spec: DirectorSpec, **more: Any) -> AbstractContextManager[Booted]:
+    def __call__(
+        self, folder: Path, *, spec: DirectorSpec, **more: Any
+    ) -> AbstractContextManager[FakeCluster]:
         @contextmanager
-        def boot() -> Iterator[Booted]:
+        def boot() -> Iterator[FakeCluster]:
             kernel = spec.kernel
             # One lab at a time.
             assert self.booted == self.ended
@@ -103,7 +84,12 @@ class Labs:
                 evidence = self.state / (kernel or "default")
                 evidence.mkdir()
                 versions = {"kernel": RELEASES[kernel], "iptables": "1.8.9", "ipvsadm": "1.31"}
-                yield Booted(more["steps"], evidence, versions)
+                yield FakeCluster(
+                    steps=more["steps"],
+                    evidence=evidence,
+                    versions=versions,
+                    results=results(versions["kernel"]),
+                )
             finally:
                 self.ended.append(kernel)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from lvslab.boot.status import Summary
 from lvslab.check.pytest_plugin import pool
 from lvslab.check.pytest_plugin.pool import Spares, Wanted
 from lvslab.errors import BootError, MachineError, StepFailed
 from lvslab.lab.directors import USUAL, DirectorSpec
+from tests.unit.fake_cluster import FakeCluster
 
 FRESH = Wanted(Path("lab"), USUAL, applied=True)
 BARE = Wanted(Path("lab"), USUAL, applied=False)
@@ -36,29 +38,26 @@ class Labs:
             raise self.raising[what]
 
     @contextmanager
-    def booted(
-        self,
-        folder: Path,
-        *,
-        name: str,
-        spec: DirectorSpec,
-        copyable: bool,
-        begin_with: Any,
-        **_: Any,
-    ) -> Iterator[SimpleNamespace]:
+    def booted(self, folder: Path, *, copyable: bool, begin_with: Any, **_: Any) -> Iterator[Running]:
         self("begin" if begin_with else "boot copyable" if copyable else "boot")
+        yield Running(self, ("guest",) if copyable and self.copyable else (), begin_with)
 
-        def apply(*, without: Any = ()) -> str:
-            assert self.go.wait(10)
-            self("apply")
-            return "summary"
 
-        def copy(summary: str) -> SimpleNamespace:
-            self("copy")
-            return SimpleNamespace(close=lambda: self("close"))
+class Running(FakeCluster):
+    """A running lab that writes down among its ``labs`` what is done with it."""
 
-        able = ("guest",) if copyable and self.copyable else ()
-        yield SimpleNamespace(apply=apply, copy=copy, copyable=able, applied=begin_with)
+    def __init__(self, labs: Labs, copyable: tuple[str, ...], applied: Any) -> None:
+        super().__init__(copyable=copyable, applied=applied)
+        self._labs = labs
+
+    def apply(self, *_: object, without: Sequence[str] = ()) -> Summary:
+        assert self._labs.go.wait(10)
+        self._labs("apply")
+        return Summary(0, 0, 0, 0)
+
+    def copy(self, summary: Summary) -> SimpleNamespace:
+        self._labs("copy")
+        return SimpleNamespace(close=lambda: self._labs("close"))
 
 
 @pytest.fixture
