@@ -35,11 +35,9 @@ from lvslab.boot.services import bundles
 from lvslab.boot.vm import accelerator
 from lvslab.boot.vm.qemu import QEMU
 from lvslab.debian import libraries, packages
-from lvslab.guest import debian
-from lvslab.guest import formats as archive
+from lvslab.guest import debian, formats
 from lvslab.guest.formats import Entry
-from lvslab.kernel import find as kernel
-from lvslab.kernel import modules
+from lvslab.kernel import find, modules
 from lvslab.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -178,7 +176,7 @@ class Files:
         """All of it as an initramfs: a descriptor of a file without a name. The caller closes it."""
         descriptor = os.memfd_create("initramfs")
         with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(archive.newc(self._entries.values()))
+            file.write(formats.newc(self._entries.values()))
         return descriptor
 
     def _copy_libraries(self, content: bytes) -> None:
@@ -354,7 +352,7 @@ def result(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """What the commands did in a guest, which has ended."""
     if Path(sys.prefix) != PROJECT / ".venv":
         pytest.skip(f"the guest gets a copy of {PROJECT}/.venv, which this pytest does not run in")
-    found = kernel.find("debian-cloud")
+    found = find.find("debian-cloud")
     assert found.module_source is not None
     initramfs = guest_files(found.release, found.module_source).initramfs()
     folder = tmp_path_factory.mktemp("guest")

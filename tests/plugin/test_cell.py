@@ -14,7 +14,7 @@ from lvslab import paths
 from lvslab.boot.states import State
 from lvslab.boot.status import NodeStatus
 from lvslab.cluster import cluster
-from lvslab.matrix import cell as cells
+from lvslab.matrix import cell
 from lvslab.matrix.results import Cell
 
 FIXTURES = """
@@ -57,8 +57,8 @@ def test_a_fixture_that_fails_is_judged_by_the_family_of_its_error(
         yield SimpleNamespace(versions={}, status=lambda: status, apply=lambda: None)
 
     monkeypatch.setattr(cluster, "booted", booted)
-    monkeypatch.setattr(cells, "prepare", lambda _: None)
-    found = cells.run(Cell(lab=str(lab), kernel="debian-6.1"), tmp_path / "evidence")
+    monkeypatch.setattr(cell, "prepare", lambda _: None)
+    found = cell.run(Cell(lab=str(lab), kernel="debian-6.1"), tmp_path / "evidence")
     assert (found.verdict, found.attempts, found.flaky) == (verdict, attempts, False)
     assert [(case.name, case.verdict) for case in found.cases] == [
         ("howto.md", "passed"),
