@@ -26,7 +26,7 @@ from lvslab.cluster import registry as names
 from lvslab.cluster.cluster import Cluster
 from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
 from lvslab.guest import keys
-from lvslab.lab import model
+from lvslab.lab import files as lab_files
 from lvslab.lab.directors import USUAL, DirectorSpec
 from lvslab.report import formats
 from lvslab.report.formats import Places
@@ -105,7 +105,7 @@ def up(
     otherwise an error ends it. Raises every LvsLabError but UsageError's relatives after the lab has
     been named.
     """
-    folder = model.find(lab, paths.labs())
+    folder = lab_files.find(lab, paths.labs())
     with ExitStack() as held:
         try:
             own_name = name or folder.resolve().name
@@ -310,7 +310,7 @@ def verify(
     """Up, check and down in one, under a name of its own; with ``only`` some, those checks whose
     names hold one of these, and no others."""
     formats.check_places(reports)
-    folder = model.find(lab, paths.labs())
+    folder = lab_files.find(lab, paths.labs())
     name = names.name_of_its_own(folder.resolve().name)
     with ExitStack() as held:
         try:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvslab.errors import LabFileError, LvsLabError
-from lvslab.lab.model import read_text, suggest
+from lvslab.lab.files import read_text, suggest
 from lvslab.run import run
 
 if TYPE_CHECKING:

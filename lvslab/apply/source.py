@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lvslab.apply.howto import HOWTO_FILE
 from lvslab.errors import LabFileError, UsageError
-from lvslab.lab import model
-from lvslab.lab.model import LAB_FILE
+from lvslab.lab import files as lab_files
+from lvslab.lab.files import LAB_FILE
 
 _SHELLS = frozenset({"bash", "console", "ksh", "sh", "shell", "shell-session", "zsh"})
 """Languages of blocks that a reader would type."""
@@ -41,11 +41,11 @@ def find(word: str, lab: str, labs: Path) -> Source:
             raise UsageError(
                 f"there is no file {word}", "give a Markdown file, or the name or folder of a lab"
             )
-        folder = model.find(word, labs)
-        return Source(folder / HOWTO_FILE, model.find(lab, labs) if lab else folder)
+        folder = lab_files.find(word, labs)
+        return Source(folder / HOWTO_FILE, lab_files.find(lab, labs) if lab else folder)
     if lab:
-        return Source(file, model.find(lab, labs))
-    named, line = front_matter_lab(model.read_text(file))
+        return Source(file, lab_files.find(lab, labs))
+    named, line = front_matter_lab(lab_files.read_text(file))
     if named:
         return Source(file, _named_in(file, named, line, labs))
     if (file.parent / LAB_FILE).is_file():
@@ -53,7 +53,7 @@ def find(word: str, lab: str, labs: Path) -> Source:
     raise UsageError(
         f"nothing says in which lab {word} is typed",
         f"give --lab NAME, put a {LAB_FILE} beside it, or begin it with front matter that has a line"
-        f" `lab: NAME`; known labs: {', '.join(model.list_labs(labs))}",
+        f" `lab: NAME`; known labs: {', '.join(lab_files.list_labs(labs))}",
     )
 
 
@@ -88,6 +88,6 @@ def untyped(text: str) -> tuple[int, ...]:
 def _named_in(file: Path, named: str, line: int, labs: Path) -> Path:
     """The folder of the lab that ``file`` names in its ``line``; a path is meant from where the file is."""
     try:
-        return model.find(f"{file.parent / named}" if "/" in named else named, labs)
+        return lab_files.find(f"{file.parent / named}" if "/" in named else named, labs)
     except UsageError as error:
         raise LabFileError(file, line, error.message, error.hint) from None

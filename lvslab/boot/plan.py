@@ -1,4 +1,4 @@
-"""What the supervisor is to boot, worked out beforehand: names, numbers, command lines. No effects here.
+"""The plan of a lab to boot: names, numbers and command lines. No effects here.
 
 A plan is made from a lab's specification outside and handed to the supervisor, which needs to know
 nothing of YAML, of packages or of the cache.
@@ -6,7 +6,8 @@ nothing of YAML, of packages or of the cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from lvslab.lab.directors import USUAL, DirectorSpec
 
 if TYPE_CHECKING:
-    from lvslab.lab import model
     from lvslab.lab.directors import DirectorKind
-    from lvslab.lab.model import Interface, Lab, Node
+    from lvslab.lab.model import Interface, InterfaceAddress, Lab, Node, Service
+    from lvslab.lab.rules import Address
 
 
 @dataclass(frozen=True)
 class Card:
-    """A network card: its name in the node, its network, MAC and address with prefix length.
+    """A network card: its name in the node, its network, its MAC, and its address with prefix length.
 
     ``port`` is what it is plugged into: a bridge port that holds the network's name, as Mininet asks for.
     """
@@ -30,34 +31,8 @@ class Card:
     network: str
     port: str
     mac: str
-    address: str
-    gateway: str | None
-
-
-@dataclass(frozen=True)
-class Web:
-    """A web server on a node."""
-
-    port: int
-
-
-@dataclass(frozen=True)
-class Ftp:
-    """An FTP server on a node; ``port`` is that of its control connections."""
-
-    port: int
-
-
-@dataclass(frozen=True)
-class Dns:
-    """A name server on a node, for ``zone``, whose records are in ``file``."""
-
-    port: int
-    zone: str
-    file: Path
-
-
-Service = Web | Ftp | Dns
+    address: InterfaceAddress
+    gateway: Address | None
 
 
 @dataclass(frozen=True)
@@ -75,8 +50,8 @@ class Management:
 
     tap: str
     mac: str
-    here: str
-    there: str
+    here: InterfaceAddress
+    there: InterfaceAddress
 
     @property
     def mac_here(self) -> str:
@@ -85,30 +60,38 @@ class Management:
 
     @property
     def server(self) -> tuple[str, int]:
-        """Where the guest's SSH server listens."""
-        return self.there.split("/")[0], 22
+        """Address and port of the guest's SSH server."""
+        return str(self.there.ip), 22
 
 
 @dataclass(frozen=True)
-class Guest:
-    """A node that is a virtual machine. ``memory`` is in MiB; ``kernel`` and ``initrd`` are files.
+class Boot:
+    """A kernel and the guest image that goes with it: what a virtual machine boots.
 
-    ``identity`` changes whenever the content of one of the two does. ``image_kind`` says what the second one
-    is, ``nic`` is the model of the network cards, and ``usual_memory`` what kernel and image like to have.
+    ``kernel`` and ``initrd`` are files, and ``identity`` changes whenever the content of one of them does.
+    ``image_kind`` is the form of the image ("initramfs" or "ext2"), ``nic`` the model of the network cards
+    as QEMU calls it, and ``memory`` what kernel and image usually get, in MiB.
     """
 
-    name: str
-    cards: tuple[Card, ...]
     kernel: Path
     release: str
     initrd: Path
     identity: str
-    memory: int
-    management: Management
     image_kind: str = "initramfs"
     nic: str = "virtio-net-pci"
-    usual_memory: int = 192
-    services: tuple[Web, ...] = ()
+    memory: int = 192
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A node that is a virtual machine with ``memory`` in MiB."""
+
+    name: str
+    cards: tuple[Card, ...]
+    boot: Boot
+    memory: int
+    management: Management
+    services: tuple[Service, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,19 +131,6 @@ class Plan:
         return self.evidence / "supervisor.log"
 
 
-@dataclass(frozen=True)
-class Bootable:
-    """A kernel and the image that goes with it, as in ``Guest``."""
-
-    kernel: Path
-    release: str
-    initrd: Path
-    identity: str
-    image_kind: str = "initramfs"
-    nic: str = "virtio-net-pci"
-    memory: int = 192
-
-
 def nodes_of(lab: Lab) -> dict[str, dict[str, Any]]:
     """Role and addresses of each node in the order of lab.yaml, as ``lab.status`` shows them."""
     return {
@@ -181,38 +151,29 @@ def virtual_machines(lab: Lab, directors: DirectorKind = "qemu") -> tuple[str, .
 
 
 def hosts_of(lab: Lab, directors: DirectorKind = "qemu") -> tuple[Host, ...]:
-    """The Mininet hosts of ``lab``: every node that is no virtual machine."""
+    """The Mininet hosts of ``lab``: every node that is not a virtual machine."""
     virtual = virtual_machines(lab, directors)
     return tuple(
-        Host(name, _cards(lab, name, node), _services(lab, node))
+        Host(name, _cards(lab, name, node), node.services)
         for name, node in lab.nodes.items()
         if name not in virtual
     )
 
 
-def guests_of(lab: Lab, bootables: Mapping[str, Bootable]) -> tuple[Guest, ...]:
-    """The virtual machines of ``lab``; ``bootables`` has a kernel for each of them by name."""
+def guests_of(lab: Lab, boots: Mapping[str, Boot]) -> tuple[Guest, ...]:
+    """The virtual machines of ``lab``; ``boots`` has what each of them boots, by name."""
+    named = [(name, node) for name, node in lab.nodes.items() if name in boots]
     return tuple(
         Guest(
             name=name,
             cards=_cards(lab, name, node),
-            kernel=bootables[name].kernel,
-            release=bootables[name].release,
-            initrd=bootables[name].initrd,
-            identity=bootables[name].identity,
-            memory=node.memory or bootables[name].memory,
+            boot=boots[name],
+            memory=node.memory or boots[name].memory,
             management=_management(number),
-            image_kind=bootables[name].image_kind,
-            nic=bootables[name].nic,
-            usual_memory=bootables[name].memory,
-            services=tuple(service for service in _services(lab, node) if isinstance(service, Web)),
+            services=node.services,
         )
-        for number, (name, node) in enumerate(_named(lab, bootables))
+        for number, (name, node) in enumerate(named)
     )
-
-
-def _named(lab: Lab, names: Iterable[str]) -> list[tuple[str, Node]]:
-    return [(name, node) for name, node in lab.nodes.items() if name in set(names)]
 
 
 def resolvers_of(lab: Lab) -> tuple[str, ...]:
@@ -225,20 +186,6 @@ def resolvers_of(lab: Lab) -> tuple[str, ...]:
         for address in node.addresses
     ]
     return tuple(found[:3])
-
-
-def _services(lab: Lab, node: Node) -> tuple[Service, ...]:
-    return tuple(_service(lab, service) for service in node.services)
-
-
-def _service(lab: Lab, service: model.Service) -> Service:
-    match service.kind:
-        case "ftp":
-            return Ftp(service.port)
-        case "dns":
-            return Dns(service.port, service.zone, lab.folder / service.zone_file)
-        case "http":
-            return Web(service.port)
 
 
 def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
@@ -266,7 +213,7 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
     for card in guest.cards:
         commands.append(f"busybox ip link set {card.name} address {card.mac}")
         address = f"busybox ip address add {card.address} dev {card.name}"
-        if ":" in card.address:
+        if card.address.version == 6:
             # For IPv6 as for hosts (`ip_lines`), but busybox knows no "nodad".
             address = f"echo 0 > /proc/sys/net/ipv6/conf/{card.name}/accept_dad && {address}"
         commands.append(_if_able(card.address, address))
@@ -278,9 +225,9 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
     return " && ".join(commands)
 
 
-def _if_able(address: str, command: str) -> str:
-    """A ``command`` about an address: of an IPv6 address nothing, where the guest's kernel has no IPv6."""
-    return f"{{ [ ! -e /proc/net/if_inet6 ] || {{ {command}; }}; }}" if ":" in address else command
+def _if_able(address: Address | InterfaceAddress, command: str) -> str:
+    """``command`` about an address; of an IPv6 address it does nothing where the guest has no IPv6."""
+    return f"{{ [ ! -e /proc/net/if_inet6 ] || {{ {command}; }}; }}" if address.version == 6 else command
 
 
 def guest_renewal(*, seconds: int, seed: str) -> str:
@@ -297,7 +244,7 @@ def ip_lines(cards: tuple[Card, ...]) -> list[str]:
     for card in cards:
         # IPv6 addresses are usable at once only without duplicate address detection, and a lab has no
         # duplicates.
-        nodad = " nodad" if ":" in card.address else ""
+        nodad = " nodad" if card.address.version == 6 else ""
         lines.append(f"address add {card.address} dev {card.name}{nodad}")
         lines.append(f"link set {card.name} up")
     for card in cards:
@@ -321,13 +268,13 @@ def _card(lab: Lab, interface: Interface, own_name: str, number: int, index: int
         port=f"{interface.network}-{number}.{index}",
         # Locally administered; the middle octets are "LVS" as far as they fit.
         mac=f"02:4c:56:{number >> 8:02x}:{number & 255:02x}:{index:02x}",
-        address=lab.with_prefix(interface),
-        gateway=str(interface.gateway) if interface.gateway else None,
+        address=lab.interface_address(interface),
+        gateway=interface.gateway,
     )
 
 
 def _management(number: int) -> Management:
-    block = number * 4
-    subnet = f"169.254.{100 + (block >> 8)}.{block & 255}".rsplit(".", 1)[0]
-    here, there = (f"{subnet}.{(block & 255) + offset}/30" for offset in (1, 2))
+    # Link-local (RFC 3927), which no lab's network is: a block of four addresses for each guest.
+    block = ipaddress.ip_network((int(ipaddress.IPv4Address("169.254.100.0")) + 4 * number, 30))
+    here, there = (ipaddress.ip_interface((address, 30)) for address in block.hosts())
     return Management(f"mgmt_{number}", f"02:4c:56:ff:{number >> 8:02x}:{number & 255:02x}", here, there)

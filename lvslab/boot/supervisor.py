@@ -230,7 +230,7 @@ class Supervisor(control.Handler):
 
         programs.unpack(self._plan.servers)
         made = {
-            host.name: servers.of(host, self._hosts[host.name].namespaces())
+            host.name: servers.on_host(host, self._hosts[host.name].namespaces(), self._plan.folder)
             for host in self._plan.hosts
             if host.services
         }
@@ -239,12 +239,12 @@ class Supervisor(control.Handler):
         servers.start(made.values())
 
     def _start_guests_servers(self) -> None:
-        from lvslab.boot.services.http_in_guest import GuestWebServer
+        from lvslab.boot.services import servers
 
         for guest in self._plan.guests:
             if guest.services:
                 node = self._guests.nodes[guest.name]
-                node.servers = GuestWebServer(node.running(), guest.services)
+                node.servers = servers.in_guest(node.running())
                 node.servers.start()
 
     def _status(self) -> LabStatus:

@@ -30,7 +30,7 @@ def folder() -> Path | None:
 def read(lab: Path, spec: DirectorSpec) -> Mapping[str, Any] | None:
     """Return what is pinned for the lab in the folder ``lab`` with such directors, or None.
 
-    It has ``nodes``, ``versions`` and ``servers``, as `lvslab.cluster.prepare` writes them.
+    It has the fields of `lvslab.cluster.prepare.Prepared`.
     """
     if (place := folder()) is None:
         return None

@@ -20,7 +20,7 @@ from lvslab.check.ipvs.table import Service, endpoint
 from lvslab.check.traffic import wrk
 from lvslab.check.traffic.wrk import WrkResult
 from lvslab.errors import CheckFailed, MachineError, StateError, UsageError
-from lvslab.lab.model import suggest
+from lvslab.lab.files import suggest
 from lvslab.run import PIPE, STDOUT, Process, TimeoutExpired, spawn
 
 if TYPE_CHECKING:

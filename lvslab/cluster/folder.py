@@ -16,11 +16,12 @@ from typing import TypeVar
 from lvslab.apply import howto
 from lvslab.apply.howto import Step
 from lvslab.cache import store
-from lvslab.lab.model import LAB_FILE, Lab
+from lvslab.lab.files import LAB_FILE
+from lvslab.lab.model import Lab
 
 T = TypeVar("T")
 
-_FORMAT = 1
+_FORMAT = 2
 """Version of the readers' rules: raise it when they come to something else for the same files."""
 
 

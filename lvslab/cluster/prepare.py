@@ -1,4 +1,4 @@
-"""Before a lab boots: what it needs is fetched and made, and a plan says how to boot it.
+"""Preparation of a lab's boot: files are fetched and made, and a plan says how to boot it.
 
 Apart from `cluster`, which imports this only when the lab's supervisor has been started: that imports
 things of its own meanwhile.
@@ -11,24 +11,73 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lvslab import paths
 from lvslab.boot import control, plan
 from lvslab.boot.net import host_kernel
-from lvslab.boot.services import bundles as servers
+from lvslab.boot.plan import Boot
+from lvslab.boot.services import bundles
 from lvslab.cache import pinned
 from lvslab.errors import LabFileError, UsageError
 from lvslab.guest import image, keys
 from lvslab.kernel import find
 from lvslab.lab.directors import USUAL, DirectorSpec
-from lvslab.lab.model import LAB_FILE, Lab
+from lvslab.lab.files import LAB_FILE
+from lvslab.lab.model import Lab
 
 KEPT_RUNS = 20
-"""So many runs' evidence is kept; that of older ones is deleted, except where the lab is still up."""
+"""Number of runs whose evidence is kept; that of older ones is deleted, except while the lab is up."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The files that a lab boots from: what each virtual machine boots, and archives of the servers of
+    Mininet hosts by kind of service. ``versions`` are of the programs in the last director's image."""
+
+    boots: Mapping[str, Boot]
+    versions: Mapping[str, str]
+    servers: Mapping[str, Path]
+
+    def moved(self, where: Callable[[Path], Path]) -> Prepared:
+        """Return the same with each file at the place that ``where`` returns for it."""
+        boots = {
+            name: replace(boot, kernel=where(boot.kernel), initrd=where(boot.initrd))
+            for name, boot in self.boots.items()
+        }
+        return replace(self, boots=boots, servers={kind: where(path) for kind, path in self.servers.items()})
+
+    def pinned(self, lab: Path, spec: DirectorSpec) -> bytes:
+        """Return the document that pins these files for a lab with such directors, see `pinned`."""
+        return json.dumps({"for": pinned.wanted(lab, spec), **asdict(self)}, default=str).encode()
+
+
+def prepared(lab: Lab, spec: DirectorSpec) -> Prepared:
+    """Return the files that ``lab`` boots from: those that are pinned, or else fetched and made where they
+    are not in the cache. Raises UsageError, MachineError, BuildError."""
+    if (ready := pinned.read(lab.folder, spec)) is not None:
+        boots = {name: Boot(**about) for name, about in ready["boots"].items()}
+        return Prepared(boots, ready["versions"], ready["servers"]).moved(Path)
+    boots, versions = dict[str, Boot](), dict[str, str]()
+    for name in plan.virtual_machines(lab, spec.kind):
+        node = lab.nodes[name]
+        chosen = spec if node.role == "director" else USUAL
+        kernel = _kernel(lab, name, chosen.kernel or node.kernel or "", not chosen.kernel)
+        built = image.build(kernel, chosen.ipvsadm)
+        boots[name] = boot_of(kernel, built)
+        if node.role == "director":
+            versions = {**built.versions}
+    services = (service for host in plan.hosts_of(lab, spec.kind) for service in host.services)
+    return Prepared(boots, versions, bundles.bundles(service.kind for service in services))
+
+
+def boot_of(kernel: find.Kernel, built: image.Image) -> Boot:
+    """Return the pair of a kernel and the image that was made for it."""
+    identity = f"{kernel.sha256} {built.key}"
+    about = (kernel.image_kind, kernel.nic, kernel.memory)
+    return Boot(kernel.image, kernel.release, built.path, identity, *about)
 
 
 def plan_of(
@@ -43,18 +92,16 @@ def plan_of(
 
     ``evidence`` is a folder that exists, None for a new one among those of runs.
     """
-    found, versions = bootables(lab, spec)
-    if spec.kind == "mininet":
-        versions = host_kernel.versions()
-    hosts = plan.hosts_of(lab, spec.kind)
+    found = prepared(lab, spec)
+    versions = host_kernel.versions() if spec.kind == "mininet" else found.versions
     planned = plan.Plan(
         name=name,
         lab=lab.name,
         folder=lab.folder,
         networks=tuple(lab.networks),
-        hosts=hosts,
-        guests=plan.guests_of(lab, found),
-        servers=bundles(lab, hosts, spec),
+        hosts=plan.hosts_of(lab, spec.kind),
+        guests=plan.guests_of(lab, found.boots),
+        servers=found.servers,
         host_key=keys.dropbear_host_key(),
         client_key=keys.client_public_key(),
         evidence=evidence or evidence_folder(name),
@@ -66,70 +113,14 @@ def plan_of(
     )
     about = {"lab": lab.name, "name": name, **{f"{who}-version": what for who, what in versions.items()}}
     files = {
-        director: {"kernel": str(b.kernel), "image": str(b.initrd)}
-        for director, b in found.items()
+        director: {"kernel": str(boot.kernel), "image": str(boot.initrd)}
+        for director, boot in found.boots.items()
         if director in lab.directors
     }
     (planned.evidence / "versions.json").write_text(
         json.dumps({**about, "directors": files}, indent=1) + "\n"
     )
     return planned
-
-
-def bootables(lab: Lab, spec: DirectorSpec) -> tuple[dict[str, plan.Bootable], Mapping[str, str]]:
-    """A kernel and an image for each virtual machine of ``lab``, fetched or made where they are not there,
-    and the versions of what is in the last director's.
-
-    Raises UsageError, MachineError, BuildError.
-    """
-    if (ready := pinned.read(lab.folder, spec)) is not None:
-        return {name: _bootable(about) for name, about in ready["nodes"].items()}, ready["versions"]
-    found, versions = dict[str, plan.Bootable](), dict[str, str]()
-    for name in plan.virtual_machines(lab, spec.kind):
-        node = lab.nodes[name]
-        chosen = spec if node.role == "director" else USUAL
-        own = _kernel(lab, name, chosen.kernel or node.kernel or "", not chosen.kernel)
-        built = image.build(own, chosen.ipvsadm)
-        found[name] = plan.Bootable(
-            own.image,
-            own.release,
-            built.path,
-            f"{own.sha256} {built.key}",
-            own.image_kind,
-            own.nic,
-            own.memory,
-        )
-        if node.role == "director":
-            versions = {**built.versions}
-    return found, versions
-
-
-def bundles(lab: Lab, hosts: Iterable[plan.Host], spec: DirectorSpec) -> dict[str, Path]:
-    """The archives of servers that ``hosts`` need, by kind. Raises MachineError, BuildError."""
-    if (ready := pinned.read(lab.folder, spec)) is not None:
-        return {kind: Path(place) for kind, place in ready["servers"].items()}
-    return servers.bundles(service.kind for host in hosts for service in lab.nodes[host.name].services)
-
-
-def given_for(
-    lab: Path,
-    spec: DirectorSpec,
-    nodes: Mapping[str, plan.Bootable],
-    versions: Mapping[str, str],
-    archives: Mapping[str, Path],
-) -> bytes:
-    """What `pinned.read` reads, for the lab of that folder with such directors."""
-    document = {
-        "for": pinned.wanted(lab, spec),
-        "nodes": {name: asdict(bootable) for name, bootable in nodes.items()},
-        "versions": dict(versions),
-        "servers": dict(archives),
-    }
-    return json.dumps(document, default=str).encode()
-
-
-def _bootable(about: Mapping[str, Any]) -> plan.Bootable:
-    return plan.Bootable(**{**about, "kernel": Path(about["kernel"]), "initrd": Path(about["initrd"])})
 
 
 def _kernel(lab: Lab, node: str, name: str, from_file: bool) -> find.Kernel:

@@ -87,7 +87,7 @@ def listed() -> list[dict[str, Any]]:
     """
     from lvslab.cluster import folder as lab_folder
     from lvslab.cluster.record import held
-    from lvslab.lab import model
+    from lvslab.lab import files as lab_files
 
     # A lab that is up is shown as it was booted, whatever has become of its folder.
     up: dict[str, dict[str, Any]] = {}
@@ -101,7 +101,7 @@ def listed() -> list[dict[str, Any]]:
             row["up"].append(name)
             row["title"] = held(conversation).lab.title
     rows = []
-    for folder in (str((paths.labs() / name).resolve()) for name in model.list_labs(paths.labs())):
+    for folder in (str((paths.labs() / name).resolve()) for name in lab_files.list_labs(paths.labs())):
         if folder in up:
             rows.append(up.pop(folder))
         else:

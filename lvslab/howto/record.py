@@ -17,7 +17,7 @@ from lvslab.howto.claims import Claims, Recorded
 from lvslab.howto.results import OnKernel
 from lvslab.howto.verify import Listeners
 from lvslab.lab.directors import DirectorSpec
-from lvslab.lab.model import suggest
+from lvslab.lab.files import suggest
 from lvslab.outcome import PYTEST
 from lvslab.report import checksums
 

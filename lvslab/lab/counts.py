@@ -7,40 +7,17 @@ file, and each of the others the next ones.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, Self, TypeVar
+from dataclasses import replace
 
-MOST_NODES = 999
-"""Nodes of one lab: a node's number is part of the names of its interfaces, which are short."""
+from lvslab.lab.model import MAX_NODES, Node
 
-LONGEST_NAME = 32
-
-
-class _Copied(Protocol):
-    """A model of pydantic's, as far as it is copied."""
-
-    def model_copy(self, *, update: Mapping[str, Any]) -> Self: ...
+MAX_NAME = 32
+"""Maximum length of a node's name."""
 
 
-class _Interface(_Copied, Protocol):
-    @property
-    def address(self) -> Any: ...
-
-
-class _Node(_Copied, Protocol):
-    @property
-    def role(self) -> str: ...
-    @property
-    def count(self) -> int | None: ...
-    @property
-    def interfaces(self) -> Mapping[str, _Interface]: ...
-
-
-N = TypeVar("N", bound=_Node)
-
-
-def expanded(nodes: Mapping[str, N]) -> Iterator[tuple[str, N]]:
-    """Every node by its host name, in the order of the file. Raises ValueError where there is no next
-    address: after 255.255.255.255."""
+def expanded(nodes: Mapping[str, Node]) -> Iterator[tuple[str, Node]]:
+    """Yield every node with its host name, in the order of the file. Raises ValueError where there is no
+    next address: after 255.255.255.255."""
     for name, node in nodes.items():
         if node.count is None:
             yield name, node
@@ -49,19 +26,19 @@ def expanded(nodes: Mapping[str, N]) -> Iterator[tuple[str, N]]:
                 yield f"{name}-{number + 1}", _copy(node, number)
 
 
-def _copy(node: N, number: int) -> N:
+def _copy(node: Node, number: int) -> Node:
     interfaces = {
-        card: interface.model_copy(update={"address": interface.address + number})
+        card: replace(interface, address=interface.address + number)
         for card, interface in node.interfaces.items()
     }
-    return node.model_copy(update={"count": None, "interfaces": interfaces})
+    return replace(node, count=None, interfaces=interfaces)
 
 
-def mistakes(nodes: Mapping[str, N]) -> Iterator[tuple[str, str, str]]:
-    """What is wrong with the counts: the node whose count it is ("" for all of them), a message, a hint."""
+def mistakes(nodes: Mapping[str, Node]) -> Iterator[tuple[str, str, str]]:
+    """Yield mistakes in counts: the node ("" for all of them), a message and a hint."""
     total = sum(1 if node.count is None else node.count for node in nodes.values())
-    if total > MOST_NODES:
-        yield "", f"the lab has {total} nodes", f"a lab has {MOST_NODES} at most"
+    if total > MAX_NODES:
+        yield "", f"the lab has {total} nodes", f"a lab has {MAX_NODES} at most"
     single = [name for name, node in nodes.items() if node.count is None]
     for name, node in nodes.items():
         if node.count is None:
@@ -72,8 +49,8 @@ def mistakes(nodes: Mapping[str, N]) -> Iterator[tuple[str, str, str]]:
                 f"{name} is a director, and each director is written down by itself",
                 "remove 'count'",
             )
-        if len(last := f"{name}-{node.count}") > LONGEST_NAME:
-            hint = f"a name has {LONGEST_NAME} characters at most, the number among them"
+        if len(last := f"{name}-{node.count}") > MAX_NAME:
+            hint = f"a name has {MAX_NAME} characters at most, the number among them"
             yield name, f"{last!r} cannot be the name of a node", hint
         if taken := next((other for other in single if _makes(name, node.count, other)), None):
             message = f"{name} with the count {node.count} makes a node {taken}, and there is one already"
@@ -86,6 +63,6 @@ def mistakes(nodes: Mapping[str, N]) -> Iterator[tuple[str, str, str]]:
 
 
 def _makes(name: str, count: int, node: str) -> bool:
-    """Whether ``node`` is one of those that ``name`` stands for."""
+    """Return whether ``node`` is one of those that ``name`` stands for."""
     stem, _, number = node.rpartition("-")
     return stem == name and number.isdecimal() and number[0] != "0" and int(number) <= count

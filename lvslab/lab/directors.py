@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lvslab.errors import UsageError
-from lvslab.lab.model import suggest
+from lvslab.lab.files import suggest
 
 DirectorKind = Literal["qemu", "mininet"]
 """A virtual machine with a kernel of its own, or a Mininet host on this machine's kernel."""

@@ -1,7 +1,7 @@
-"""How ``lab.yaml`` is read and checked, by its `schema`.
+"""Reads ``lab.yaml`` and checks it: pydantic validates the `model`, and the rest is looked at here.
 
-``load`` turns it into a ``topology.Lab``. Whatever is wrong with the file becomes one LabFileError: the
-line, what is wrong there, and what would be right.
+Whatever is wrong with the file becomes one LabFileError: the line, what is wrong there, and what would be
+right.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import Field, fields
 from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -21,21 +22,21 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from lvslab.errors import LabFileError
-from lvslab.lab import counts, zone_file
-from lvslab.lab import model as topology
-from lvslab.lab.model import LAB_FILE, Address, Lab, read_text, suggest
-from lvslab.lab.schema import (
+from lvslab.lab import counts
+from lvslab.lab.files import LAB_FILE, read_text, suggest
+from lvslab.lab.model import (
     SERVICES,
-    DnsService,
-    FtpService,
-    HttpService,
     Interface,
+    Lab,
     LabFile,
-    Model,
     Network,
     Node,
+    Section,
     Service,
 )
+from lvslab.lab.rules import Address, Wrong
+
+_FILE = TypeAdapter(LabFile)
 
 # Of a bridge these would be the loopback interface's, or stand for all interfaces under /proc/sys/net.
 _TAKEN = frozenset({"lo", "all", "default"})
@@ -46,52 +47,37 @@ def load(folder: Path) -> Lab:
     path = folder / LAB_FILE
     data = _parse(path, read_text(path))
     try:
-        spec = LabFile.model_validate(data)
+        file = _FILE.validate_python(data)
     except ValidationError as error:
         mistakes = _translated(error.errors(include_url=False))
     else:
-        mistakes = list(_contradictions(spec))
+        mistakes = list(_contradictions(file))
         if not mistakes:
-            lab = _lab(folder.resolve(), spec)
-            _check_zones(folder, lab)
-            return lab
+            for service in (service for node in file.nodes.values() for service in node.services):
+                service.check_files(folder)
+            folder, nodes = folder.resolve(), dict(counts.expanded(file.nodes))
+            return Lab(
+                title=file.title, networks=file.networks, nodes=nodes, name=folder.name, folder=folder
+            )
     place, message, hint = min(mistakes, key=lambda mistake: _line(data, mistake.place))
     if more := len(mistakes) - 1:
         hint += f"\n  {more} more mistake{'s' if more > 1 else ''} in this file"
     raise LabFileError(path, _line(data, place), message, hint)
 
 
-def _check_zones(folder: Path, lab: Lab) -> None:
-    services = (service for node in lab.nodes.values() for service in node.services)
-    for service in services:
-        if isinstance(service, topology.DnsService):
-            zone_file.check(folder / service.zone_file, service.zone)
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of ``lab.yaml``, for editors.
 
-
-def _lab(folder: Path, spec: LabFile) -> Lab:
-    """``spec`` as plain data."""
-    networks = {name: topology.Network(network.subnet) for name, network in spec.networks.items()}
-    nodes = {name: _node(node) for name, node in counts.expanded(spec.nodes)}
-    return Lab(folder.name, folder, spec.title, networks, nodes)
-
-
-def _node(node: Node) -> topology.Node:
-    interfaces = {
-        name: topology.Interface(interface.network, interface.address, interface.gateway)
-        for name, interface in node.interfaces.items()
-    }
-    services = tuple(map(_service, node.services))
-    return topology.Node(node.role, node.kernel, node.memory, interfaces, services)
-
-
-def _service(service: Service) -> topology.Service:
-    match service:
-        case HttpService():
-            return topology.HttpService(service.kind, service.port)
-        case FtpService():
-            return topology.FtpService(service.kind, service.port)
-        case DnsService():
-            return topology.DnsService(service.kind, service.port, service.zone)
+    It cannot say all that ``load`` checks.
+    """
+    found = _FILE.json_schema()
+    for kind in SERVICES.values():
+        # The default is for programs: in the file the kind tells services apart.
+        about = found["$defs"][kind.__name__]
+        del about["properties"]["kind"]["default"]
+        about["required"] = ["kind", *about.get("required", ())]
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, **found, "title": f"lvslab {LAB_FILE}"}
 
 
 def _parse(path: Path, text: str) -> CommentedMap:
@@ -146,16 +132,15 @@ def _shown(place: Iterable[int | str]) -> str:
     return "".join(parts).removeprefix(".") or "the lab"
 
 
-def _model(place: tuple[int | str, ...], kind: str = "http") -> type[Model]:
-    """The model of the mapping that stands at ``place``; of a service's, that of its ``kind``."""
-    if not place:
-        return LabFile
-    models: dict[str, type[Model]] = {
+def _fields(place: tuple[int | str, ...], kind: str = "http") -> dict[str, Field[Any]]:
+    """Return the fields of the mapping that stands at ``place``; of a service's, those of its ``kind``."""
+    sections: dict[str, type[Section]] = {
         "networks": Network,
         "interfaces": Interface,
         "services": SERVICES[kind],
     }
-    return models.get(str(place[2] if len(place) > 2 else place[0]), Node)
+    section = sections.get(str(place[2] if len(place) > 2 else place[0]), Node) if place else LabFile
+    return {each.name: each for each in fields(section)}  # type: ignore[arg-type]  # all are dataclasses
 
 
 _NAME_RULES: Mapping[str, tuple[str, str]] = {
@@ -168,7 +153,7 @@ _NAME_RULES: Mapping[str, tuple[str, str]] = {
 def _translated(errors: list[ErrorDetails]) -> list[_Mistake]:
     """What pydantic found, in our words."""
     # A key that is missing beside an unknown one most likely is that one, misspelt: told once.
-    unknown = {error["loc"][:-1] for error in errors if error["type"] == "extra_forbidden"}
+    unknown = {error["loc"][:-1] for error in errors if error["type"] == "unexpected_keyword_argument"}
     told = (error for error in errors if error["type"] != "missing" or error["loc"][:-1] not in unknown)
     return [_explained(error) for error in told]
 
@@ -180,17 +165,17 @@ def _explained(error: ErrorDetails) -> _Mistake:
         # What is wrong in a service of a known kind has the kind in its place.
         of_kind, place = (str(place[4]),), place[:4] + place[5:]
     *parent, key = place
-    model = _model(tuple(parent), *of_kind)
-    field = model.model_fields.get(str(key))
-    keys = _model(place, *of_kind).model_fields
-    hint = f"{key}: {field.description}" if field else f"its keys: {', '.join(keys)}"
+    siblings = _fields(tuple(parent), *of_kind)
+    field = siblings.get(str(key))
+    keys = _fields(place, *of_kind)
+    hint = f"{key}: {field.metadata['description']}" if field else f"its keys: {', '.join(keys)}"
     message = f"{_shown(place)}: {error['msg'].replace('Input', reprlib.repr(value))}"
     match error["type"]:
-        case "lab":
-            message, hint = f"{_shown(place)}: {context['text']}", context["hint"]
-        case "extra_forbidden":
+        case "value_error" if isinstance(wrong := context["error"], Wrong):
+            message, hint = f"{_shown(place)}: {wrong}", wrong.hint
+        case "unexpected_keyword_argument":
             message = f"unknown key {key!r} in {_shown(parent)}"
-            hint = suggest(str(key), model.model_fields)
+            hint = suggest(str(key), siblings)
         case "missing" | "too_short" if key == "interfaces":
             message = f"{_shown(parent)} is on no network"
             hint = "give it an interface: 'interfaces: {eth0: {network: ..., address: ...}}'"
@@ -217,8 +202,9 @@ def _explained(error: ErrorDetails) -> _Mistake:
             "int_type"
             | "string_type"
             | "tuple_type"
+            | "dict_type"
             | "mapping_type"
-            | "model_type"
+            | "dataclass_type"
             | "model_attributes_type" as kind
         ):
             names = {"int_type": "a whole number", "string_type": "text", "tuple_type": "a list"}
@@ -229,36 +215,36 @@ def _explained(error: ErrorDetails) -> _Mistake:
     return _Mistake(place, message, hint)
 
 
-def _contradictions(spec: LabFile) -> Iterator[_Mistake]:
+def _contradictions(file: LabFile) -> Iterator[_Mistake]:
     """What is wrong between the parts of a lab, each of which is well formed."""
-    for name in sorted(_TAKEN & spec.networks.keys()):
+    for name in sorted(_TAKEN & file.networks.keys()):
         message = f"a network cannot be called {name}: Linux has another use for that name"
         yield _Mistake(("networks", name), message, "choose another name")
-    for (other, earlier), (name, network) in combinations(spec.networks.items(), 2):
+    for (other, earlier), (name, network) in combinations(file.networks.items(), 2):
         if network.subnet.overlaps(earlier.subnet):
             message = f"the subnet {network.subnet} of {name} overlaps {earlier.subnet} of {other}"
             yield _Mistake(("networks", name, "subnet"), message, "every network needs addresses of its own")
-    if not any(node.role == "director" for node in spec.nodes.values()):
+    if not any(node.role == "director" for node in file.nodes.values()):
         yield _Mistake(("nodes",), "the lab has no director", "give one node 'role: director' and a kernel")
-    for name, message, hint in (counted := list(counts.mistakes(spec.nodes))):
+    for name, message, hint in (counted := list(counts.mistakes(file.nodes))):
         yield _Mistake(("nodes", name, "count") if name else ("nodes",), message, hint)
     owners: dict[Address, str] = {}
-    for name, node in spec.nodes.items():
+    for name, node in file.nodes.items():
         yield from _node_mistakes(name, node)
         if not counted:
             # What is wrong with one of many alike is wrong with more of them, and told once.
-            found = _address_mistakes(name, node, spec, owners)
+            found = _address_mistakes(name, node, file, owners)
             yield from islice(found, None if node.count is None else 1)
 
 
 def _address_mistakes(
-    name: str, node: Node, spec: LabFile, owners: dict[Address, str]
+    name: str, node: Node, file: LabFile, owners: dict[Address, str]
 ) -> Iterator[_Mistake]:
     for own_name, copy in counts.expanded({name: node}):
         which = f"{own_name}: " if node.count is not None else ""
         for card, interface in copy.interfaces.items():
             place = ("nodes", name, "interfaces", card)
-            for mistake in _interface_mistakes(place, interface, spec):
+            for mistake in _interface_mistakes(place, interface, file):
                 yield mistake._replace(message=which + mistake.message)
             if interface.address in owners:
                 owner = owners[interface.address]
@@ -270,7 +256,7 @@ def _address_mistakes(
 def _node_mistakes(name: str, node: Node) -> Iterator[_Mistake]:
     place = ("nodes", name)
     if node.role != "director":
-        if "memory" in node.model_fields_set and node.kernel is None:
+        if node.memory is not None and node.kernel is None:
             message = f"{name} has no kernel of its own, and so no memory either"
             yield _Mistake(
                 (*place, "memory"), message, "remove it, or name a kernel, which makes it a virtual machine"
@@ -291,34 +277,32 @@ def _service_mistakes(
 ) -> Iterator[_Mistake]:
     """``taken`` are the ports of the services before it."""
     place = ("nodes", name, "services", number)
-    if node.kernel is not None and node.role != "director" and service.kind not in topology.IN_GUESTS:
+    if node.kernel is not None and node.role != "director" and not service.in_guests:
         message = f"{name} is a virtual machine, and those have no server for {service.kind}"
-        able = ", ".join(sorted(topology.IN_GUESTS))
-        yield _Mistake(
-            place,
-            message,
-            f"remove its kernel, which makes it a Mininet host; virtual machines serve {able}",
-        )
-    if service.kind == "dns" and any(earlier.kind == "dns" for earlier in taken.values()):
-        yield _Mistake(place, f"{name} has two name servers", "a second zone belongs on another node")
+        able = ", ".join(sorted(kind for kind, each in SERVICES.items() if each.in_guests))
+        hint = f"remove its kernel, which makes it a Mininet host; virtual machines serve {able}"
+        yield _Mistake(place, message, hint)
+    if service.one_per_node and any(earlier.kind == service.kind for earlier in taken.values()):
+        several, hint = service.one_per_node
+        yield _Mistake(place, f"{name} has {several}", hint)
         return
-    for port in topology.ports_of(_service(service)):
+    for port, note in service.ports.items():
         if port not in taken:
             taken[port] = service
             continue
         message, hint = f"{name} has two services on port {port}", "give one of the two another port"
-        if service.port != taken[port].port:
-            hint += "; an ftp service makes its data connections from the port below its own"
+        if why := note or taken[port].ports[port]:
+            hint += f"; {why}"
         yield _Mistake(place, message, hint)
         break
 
 
-def _interface_mistakes(place: tuple[str, ...], interface: Interface, spec: LabFile) -> Iterator[_Mistake]:
-    if interface.network not in spec.networks:
+def _interface_mistakes(place: tuple[str, ...], interface: Interface, file: LabFile) -> Iterator[_Mistake]:
+    if interface.network not in file.networks:
         message = f"there is no network {interface.network!r}"
-        yield _Mistake((*place, "network"), message, suggest(interface.network, spec.networks))
+        yield _Mistake((*place, "network"), message, suggest(interface.network, file.networks))
         return
-    subnet = spec.networks[interface.network].subnet
+    subnet = file.networks[interface.network].subnet
     # IPv6 has no broadcast address, and a link of two machines needs both its addresses (RFC 3021).
     all_usable = subnet.version == 6 or subnet.prefixlen > 30
     for key, address in (("address", interface.address), ("gateway", interface.gateway)):

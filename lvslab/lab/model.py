@@ -1,94 +1,218 @@
-"""What a lab is, as plain data, and where its folder is found.
+"""The model of a lab: plain frozen dataclasses, which the file ``lab.yaml`` spells out.
 
-`spec` reads it from ``lab.yaml`` and checks it, which takes pydantic and a YAML parser; what is done with a
-lab after that needs neither of them.
+`loader` reads the file and has pydantic validate these classes; nothing here imports it. The metadata of a
+field are pydantic's: its description, and the rules that its value keeps. A kind of service is a subclass of
+`Service` with a row in SERVICES.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from lvslab.errors import LabFileError, UsageError
+from lvslab.lab import rules
+from lvslab.lab.rules import Address, Matching, Parsed, Subnet
 
-LAB_FILE = "lab.yaml"
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
 
-Address = IPv4Address | IPv6Address
-Subnet = IPv4Network | IPv6Network
+InterfaceAddress = IPv4Interface | IPv6Interface
+"""An address with the prefix length of its network."""
 Role = Literal["director", "real-server", "client", "name-server"]
 
+MAX_NODES = 999
+"""Maximum number of nodes of a lab: a node's number is part of its interfaces' names, which are short."""
+
+# A network's name and a port's number are the name of a Linux interface, which has at most 15 characters.
+NetworkName = Annotated[str, Matching(r"^[a-z][a-z0-9-]{0,8}$")]
+NodeName = Annotated[str, Matching(r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+InterfaceName = Annotated[str, Matching(r"^[A-Za-z][A-Za-z0-9._-]{0,14}$")]
+_ZONE = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+
+class Section:
+    """A mapping of ``lab.yaml``, which has no other keys than its fields."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
+
 
 @dataclass(frozen=True)
-class Network:
+class Network(Section):
     """One Ethernet segment, and the subnet that its addresses are from."""
 
-    subnet: Subnet
+    subnet: Annotated[Subnet, Parsed(rules.subnet, "/")] = field(
+        metadata={"description": "The network's addresses, such as 10.0.0.0/24 or fd00::/64"}
+    )
 
 
 @dataclass(frozen=True)
-class Interface:
+class Interface(Section):
     """A network card of a node."""
 
-    network: str
-    address: Address
-    gateway: Address | None
+    network: str = field(
+        metadata={"description": "The network that the interface is plugged into: a name from networks"}
+    )
+    address: Annotated[Address, Parsed(rules.address)] = field(
+        metadata={"description": "The interface's IPv4 or IPv6 address, from its network"}
+    )
+    gateway: Annotated[Address, Parsed(rules.address)] | None = field(
+        default=None, metadata={"description": "The default route, in the same network"}
+    )
 
 
-@dataclass(frozen=True)
-class HttpService:
+@dataclass(frozen=True, kw_only=True)
+class Service(Section):
+    """A server that runs on a node. Each kind is a subclass.
+
+    Class variables: ``in_guests``, virtual machines have a server of the kind too, not only Mininet hosts;
+    ``one_per_node``, what messages call several of the kind, where a node can have one only, and a hint.
+    """
+
+    kind: str = ""
+    port: int
+
+    in_guests: ClassVar[bool] = False
+    one_per_node: ClassVar[tuple[str, str] | None] = None
+
+    @property
+    def ports(self) -> Mapping[int, str]:
+        """The ports that it takes on its node, the one that clients know first, each with a note on why the
+        node's other services cannot have it ("" where that is plain)."""
+        return {self.port: ""}
+
+    def check_files(self, folder: Path) -> None:
+        """Check the files that it has in the lab's ``folder``. Raises LabFileError."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        if cls is not Service:
+            return handler(source)
+        choices = {kind: handler.generate_schema(service) for kind, service in SERVICES.items()}
+        return {"type": "tagged-union", "discriminator": "kind", "choices": choices}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpService(Service):
     """A web server whose page names the node that served it."""
 
-    kind: Literal["http"]
-    port: int
+    kind: Literal["http"] = field(default="http", metadata={"description": "What is served: http"})
+    port: int = field(
+        default=80,
+        metadata={"ge": 1, "le": 65535, "strict": True, "description": "The TCP port, 1 to 65535"},
+    )
+
+    in_guests: ClassVar[bool] = True
 
 
-@dataclass(frozen=True)
-class FtpService:
-    """An FTP server with anonymous users only, whose files name the server and are the same on all else."""
+@dataclass(frozen=True, kw_only=True)
+class FtpService(Service):
+    """An FTP server for anonymous users, with files that name the server and files of known content."""
 
-    kind: Literal["ftp"]
-    port: int
+    kind: Literal["ftp"] = field(default="ftp", metadata={"description": "What is served: ftp"})
+    port: int = field(
+        default=21,
+        metadata={
+            "ge": 2,
+            "le": 65535,
+            "strict": True,
+            "description": "The TCP port of control connections, 2 to 65535",
+        },
+    )
+
+    @property
+    def ports(self) -> Mapping[int, str]:
+        """See Service. Active data connections come from the port below the control port (RFC 959, 5.2)."""
+        note = "an ftp service makes its data connections from the port below its own"
+        return {self.port: "", self.port - 1: note}
 
 
-@dataclass(frozen=True)
-class DnsService:
-    """A name server with authority for ``zone``, whose zone file is ``zone_file`` in the lab's folder."""
+@dataclass(frozen=True, kw_only=True)
+class DnsService(Service):
+    """A name server with authority for one zone, whose records are in a zone file in the lab's folder."""
 
-    kind: Literal["dns"]
-    port: int
-    zone: str
+    kind: Literal["dns"] = field(default="dns", metadata={"description": "What is served: dns"})
+    zone: str = field(
+        metadata={
+            "pattern": _ZONE,
+            "description": "The zone, such as example.test; its records are in example.test.zone",
+        }
+    )
+    port: int = field(
+        default=53,
+        metadata={"ge": 1, "le": 65535, "strict": True, "description": "The UDP and TCP port, 1 to 65535"},
+    )
+
+    one_per_node: ClassVar[tuple[str, str]] = ("two name servers", "a second zone belongs on another node")
 
     @property
     def zone_file(self) -> str:
-        """The file's name."""
+        """The name of the zone file."""
         return f"{self.zone}.zone"
 
+    def check_files(self, folder: Path) -> None:
+        """Check the zone file. Raises LabFileError."""
+        from lvslab.lab import zone_file  # only a lab that is read has to wait for this import
 
-Service = HttpService | FtpService | DnsService
-
-IN_GUESTS = frozenset({"http"})
-"""The kinds of services that a virtual machine can run: a guest's image has busybox httpd and no more."""
-
-
-def ports_of(service: Service) -> tuple[int, ...]:
-    """The ports that ``service`` takes on its node, the one that clients know first."""
-    # Data connections in active mode come from the port below the control connection's (RFC 959, 5.2).
-    return (service.port, service.port - 1) if service.kind == "ftp" else (service.port,)
+        zone_file.check(folder / self.zone_file, self.zone)
 
 
-@dataclass(frozen=True)
-class Node:
-    """A machine of the lab. One with a kernel of its own, as each director has, is a virtual machine with
-    ``memory`` in MiB (None for what its kernel usually gets), any other a Mininet host."""
+SERVICES: Mapping[str, type[Service]] = MappingProxyType(
+    {"http": HttpService, "ftp": FtpService, "dns": DnsService}
+)
+"""The kinds of services by their ``kind`` in ``lab.yaml``."""
 
-    role: Role
-    kernel: str | None
-    memory: int | None
-    interfaces: Mapping[str, Interface]
-    services: tuple[Service, ...]
+
+@dataclass(frozen=True, kw_only=True)
+class Node(Section):
+    """A machine of the lab: with a kernel of its own a virtual machine, else a Mininet host."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {
+        **Section.__pydantic_config__,
+        "json_schema_extra": {
+            "if": {"properties": {"role": {"const": "director"}}},
+            "then": {"required": ["kernel"], "properties": {"count": False, "services": False}},
+            "dependentRequired": {"memory": ["kernel"]},
+        },
+    }
+
+    role: Role = field(
+        metadata={"description": "What the node is for: director, real-server, client or name-server"}
+    )
+    kernel: str | None = field(
+        default=None,
+        metadata={"min_length": 1, "description": "The node's own kernel: debian-cloud, 2.4.37.11"},
+    )
+    # None for as much as the kernel usually gets.
+    memory: int | None = field(
+        default=None,
+        metadata={
+            "ge": 16,
+            "le": 65536,
+            "strict": True,
+            "description": "A virtual machine's memory in MiB, 16 to 65536",
+        },
+    )
+    # In the file only: a lab that was loaded has each of them, without a count.
+    count: int | None = field(
+        default=None,
+        metadata={
+            "ge": 1,
+            "le": MAX_NODES,
+            "strict": True,
+            "description": "So many nodes alike, NAME-1, NAME-2 and so on, each with the next address",
+        },
+    )
+    interfaces: Mapping[InterfaceName, Interface] = field(
+        metadata={"min_length": 1, "description": "Network cards by name"}
+    )
+    services: tuple[Service, ...] = field(
+        default=(), metadata={"description": "The servers that run on the node, a list"}
+    )
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -96,15 +220,25 @@ class Node:
         return tuple(interface.address for interface in self.interfaces.values())
 
 
-@dataclass(frozen=True)
-class Lab:
+@dataclass(frozen=True, kw_only=True)
+class LabFile(Section):
+    """A lab of lvslab: the networks and nodes of a Linux Virtual Server cluster."""
+
+    title: str = field(metadata={"min_length": 1, "description": "What the lab shows, in one line"})
+    networks: Mapping[NetworkName, Network] = field(
+        metadata={"min_length": 1, "description": "The lab's networks by name"}
+    )
+    nodes: Mapping[NodeName, Node] = field(
+        metadata={"min_length": 1, "description": "The lab's machines by host name"}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lab(LabFile):
     """A lab as its folder describes it. Nodes and networks keep the order of the file."""
 
     name: str
     folder: Path
-    title: str
-    networks: Mapping[str, Network]
-    nodes: Mapping[str, Node]
 
     @property
     def directors(self) -> Mapping[str, Node]:
@@ -126,50 +260,10 @@ class Lab:
         """The nodes with kernels of their own by host name, directors included."""
         return {name: node for name, node in self.nodes.items() if node.kernel is not None}
 
-    def with_prefix(self, interface: Interface) -> str:
+    def interface_address(self, interface: Interface) -> InterfaceAddress:
         """``interface``'s address with its network's prefix length: ``66.199.240.50/24``."""
-        return f"{interface.address}/{self.networks[interface.network].subnet.prefixlen}"
+        prefix_length = self.networks[interface.network].subnet.prefixlen
+        return ipaddress.ip_interface((interface.address, prefix_length))
 
     def _of(self, role: Role) -> Mapping[str, Node]:
         return {name: node for name, node in self.nodes.items() if node.role == role}
-
-
-def list_labs(labs: Path) -> tuple[str, ...]:
-    """The names of the labs in the folder ``labs``, sorted; none where there is no such folder."""
-    return tuple(sorted(file.parent.name for file in labs.glob(f"*/{LAB_FILE}")))
-
-
-def find(name: str, labs: Path) -> Path:
-    """The folder of the lab ``name`` in ``labs``; a ``name`` with a slash is the path of the folder itself.
-
-    Raises UsageError where there is no such lab.
-    """
-    if "/" in name:
-        if (Path(name) / LAB_FILE).is_file():
-            return Path(name)
-        raise UsageError(f"{name} is not a lab: it holds no {LAB_FILE}")
-    known = list_labs(labs)
-    if name in known:
-        return labs / name
-    raise UsageError(f"there is no lab {name!r}", suggest(name, known))
-
-
-def read_text(path: Path) -> str:
-    """The text of a lab's file. Raises LabFileError where it is not there, or is not UTF-8."""
-    try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise LabFileError(path, line, "this is not UTF-8 text", "save the file as UTF-8") from None
-    except OSError as error:
-        raise LabFileError(path, 0, f"cannot be read: {error.strerror}", "every lab has one") from None
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """A hint for a ``word`` that is none of ``known``: the nearest one, if any is near, and all of them."""
-    from difflib import get_close_matches  # only a mistake has to wait for this import
-
-    names = list(known)
-    near = get_close_matches(word, names, n=1)
-    listed = f"known here: {', '.join(names) or 'none'}"
-    return f"did you mean {near[0]!r}? ({listed})" if near else listed

@@ -1,4 +1,4 @@
-"""A zone file in a lab's folder: is it one that a name server can serve?
+"""Checks of zone files in a lab's folder.
 
 ``check`` finds out before anything is booted. The format is that of RFC 1035, section 5.
 """
@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from lvslab.errors import LabFileError
-from lvslab.lab.model import read_text
+from lvslab.lab.files import read_text
 
 
 def check(path: Path, zone: str) -> None:

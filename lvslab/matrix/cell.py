@@ -27,7 +27,7 @@ from lvslab.errors import (
     StepFailed,
     UsageError,
 )
-from lvslab.lab import model
+from lvslab.lab import files as lab_files
 from lvslab.lab.model import Lab
 from lvslab.matrix.results import Case, Cell, Result
 from lvslab.outcome import Outcome, worst
@@ -86,7 +86,7 @@ def run(
     ``worker`` and ``evidence`` of the result are left empty. Raises UsageError and its subclasses, but no
     other LvsLabError, before anything runs.
     """
-    place = model.find(cell.lab, paths.labs())
+    place = lab_files.find(cell.lab, paths.labs())
     prepare(cell)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -116,7 +116,7 @@ def run(
 
 
 def prepare(cell: Cell) -> None:
-    """Find or build what the virtual machines of ``cell`` boot.
+    """Find or build the files that ``cell`` boots from.
 
     Raises UsageError and its subclasses if there is no such lab, kernel or ipvsadm. Other errors are left to
     the attempt, which meets them again.
@@ -125,7 +125,7 @@ def prepare(cell: Cell) -> None:
 
     lab = find_lab(cell.lab)
     try:
-        planning.bootables(lab, cell.spec)
+        planning.prepared(lab, cell.spec)
     except UsageError:
         raise
     except LvsLabError:
@@ -134,7 +134,7 @@ def prepare(cell: Cell) -> None:
 
 def find_lab(name: str) -> Lab:
     """Read the lab of that name or path. Raises UsageError if it has no how-to or no check."""
-    folder = model.find(name, paths.labs())
+    folder = lab_files.find(name, paths.labs())
     lab = lab_folder.lab(folder)
     lab_folder.steps(folder, lab)
     if not any(folder.rglob("test_*.py")):

@@ -11,10 +11,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from lvslab import paths
-from lvslab.boot import plan
 from lvslab.cache import pinned, store
 from lvslab.cluster import folder as lab_folder
 from lvslab.cluster import prepare
+from lvslab.cluster.prepare import Prepared
 from lvslab.debian import packages
 from lvslab.errors import LvsLabError, UsageError
 from lvslab.guest import debian, keys
@@ -22,104 +22,59 @@ from lvslab.kernel import find as kernel
 from lvslab.kernel import store as kernel_store
 from lvslab.kernel.toolchain import ipvsadm as ipvsadm_build
 from lvslab.kernel.toolchain import musl_programs
-from lvslab.lab import model
+from lvslab.lab import files as lab_files
 from lvslab.matrix.results import Cell
 from lvslab.report import checksums
 
 
-class _Data(BaseModel):
+class Order(BaseModel):
+    """A cell to be tried. ``seed`` is that of the run, and ``checksums`` are those of the result.
+
+    ``files`` are those that it boots from: the SHA-256 of each, and its place in a cache that has made it
+    itself ("" for none). ``prepared`` has their checksums for paths. ``keys`` are the SSH keys that the
+    images were made with.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class File(_Data):
-    """A file by its SHA-256. ``place`` is where it is in a cache that has made it itself, "" for nowhere."""
-
-    sha256: str
-    place: str = ""
-
-
-class Boot(_Data):
-    """What a virtual machine boots, as `plan.Bootable` has it."""
-
-    kernel: File
-    image: File
-    release: str
-    identity: str
-    image_kind: str
-    nic: str
-    memory: int
-
-
-class Order(_Data):
-    """A cell to be tried. ``seed`` is that of the run; ``nodes`` are its virtual machines, ``servers`` the
-    archives of servers by kind; ``keys`` are the SSH keys that the images were made with; ``checksums`` are
-    those of the result."""
 
     cell: Cell
     seed: int
-    nodes: dict[str, Boot]
-    versions: dict[str, str]
-    servers: dict[str, File]
+    prepared: Prepared
+    files: dict[str, str]
     keys: dict[str, str]
     checksums: dict[str, str]
-
-    @property
-    def files(self) -> dict[str, File]:
-        """All that it boots from, by checksum."""
-        found = [file for boot in self.nodes.values() for file in (boot.kernel, boot.image)]
-        return {file.sha256: file for file in (*found, *self.servers.values())}
 
 
 def order(cell: Cell, seed: int) -> tuple[Order, dict[str, Path]]:
     """What it takes to try ``cell``, fetched and made where it is not there, and where its files are, by
     checksum. Raises UsageError, MachineError, BuildError."""
-    folder = model.find(cell.lab, paths.labs())
+    folder = lab_files.find(cell.lab, paths.labs())
     lab = lab_folder.lab(folder)
-    bootables, versions = prepare.bootables(lab, cell.spec)
-    archives = prepare.bundles(lab, plan.hosts_of(lab), cell.spec)
-    found: dict[str, Path] = {}
+    found = prepare.prepared(lab, cell.spec)
+    places, paths_of = dict[str, str](), dict[str, Path]()
 
-    def file(path: Path) -> File:
-        checksum = store.checksum(path)
-        found[checksum] = path
-        in_cache = path.is_relative_to(paths.cache())
-        return File(sha256=checksum, place=str(path.relative_to(paths.cache())) if in_cache else "")
+    def checksum_of(path: Path) -> Path:
+        checksum, cache = store.checksum(path), paths.cache()
+        paths_of[checksum] = path
+        places[checksum] = str(path.relative_to(cache)) if path.is_relative_to(cache) else ""
+        return Path(checksum)
 
-    nodes = {
-        name: Boot(
-            kernel=file(bootable.kernel),
-            image=file(bootable.initrd),
-            release=bootable.release,
-            identity=bootable.identity,
-            image_kind=bootable.image_kind,
-            nic=bootable.nic,
-            memory=bootable.memory,
-        )
-        for name, bootable in bootables.items()
-    }
-    director = next(name for name in nodes if name in lab.directors)
+    travelling = found.moved(checksum_of)
+    director = next(name for name in found.boots if name in lab.directors)
     sums = {
-        "kernel": nodes[director].kernel.sha256,
-        "image": nodes[director].image.sha256,
+        "kernel": str(travelling.boots[director].kernel),
+        "image": str(travelling.boots[director].initrd),
         "ipvsadm": _ipvsadm(cell.kernel or lab.nodes[director].kernel or "", cell.ipvsadm),
         "lab": checksums.of_folder(folder),
         "lvslab": checksums.of_lvslab(),
     }
-    built = kernel_store.read(bootables[director].kernel.parent)
+    built = kernel_store.read(found.boots[director].kernel.parent)
     if built is not None:
         # Modules may differ where the kernel's image does not: what was compiled tells.
         about = {"config": built.manifest.config_sha256, "source": built.manifest.source_sha256}
         sums |= {name: checksum for name, checksum in about.items() if checksum}
-    made = Order(
-        cell=cell,
-        seed=seed,
-        nodes=nodes,
-        versions=dict(versions),
-        servers={kind: file(path) for kind, path in archives.items()},
-        keys=keys.pair(),
-        checksums=sums,
-    )
-    return made, found
+    made = Order(cell=cell, seed=seed, prepared=travelling, files=places, keys=keys.pair(), checksums=sums)
+    return made, paths_of
 
 
 def _ipvsadm(kernel_name: str, ipvsadm: str) -> str:
@@ -140,7 +95,7 @@ def difference(wanted: Order, lvslab: str) -> str:
     if lvslab != wanted.checksums["lvslab"]:
         return "it has another version of lvslab's code"
     try:
-        folder = model.find(wanted.cell.lab, paths.labs())
+        folder = lab_files.find(wanted.cell.lab, paths.labs())
     except LvsLabError as lacking:
         return lacking.message
     if checksums.of_folder(folder) != wanted.checksums["lab"]:
@@ -148,11 +103,12 @@ def difference(wanted: Order, lvslab: str) -> str:
     return ""
 
 
-def find(file: File) -> Path | None:
-    """Where ``file`` is in this machine's cache; None where it is not, or not with this content."""
-    for place in filter(None, (file.place, f"received/{file.sha256}")):
-        path = (paths.cache() / place).resolve()
-        if path.is_relative_to(paths.cache()) and path.is_file() and store.checksum(path) == file.sha256:
+def find(sha256: str, place: str = "") -> Path | None:
+    """Find a file in this machine's cache, at ``place`` or among those that were sent. None where there is
+    none with this content."""
+    for known in filter(None, (place, f"received/{sha256}")):
+        path = (paths.cache() / known).resolve()
+        if path.is_relative_to(paths.cache()) and path.is_file() and store.checksum(path) == sha256:
             return path
     return None
 
@@ -166,34 +122,16 @@ def receive(sha256: str, content: bytes) -> None:
 
 
 def lay_out(wanted: Order, folder: Path) -> None:
-    """Put what ``wanted`` boots from into ``folder``, which is there, for `lvslab.cache.pinned`. All of its
-    files are in this machine's cache."""
+    """Pin the files of ``wanted`` in ``folder``, which is there (`lvslab.cache.pinned`). All of them are in
+    this machine's cache."""
 
-    def found(file: File) -> Path:
-        path = find(file)
+    def found(checksum: Path) -> Path:
+        path = find(checksum.name, wanted.files[checksum.name])
         assert path is not None
         return path
 
-    nodes = {
-        name: plan.Bootable(
-            found(boot.kernel),
-            boot.release,
-            found(boot.image),
-            boot.identity,
-            boot.image_kind,
-            boot.nic,
-            boot.memory,
-        )
-        for name, boot in wanted.nodes.items()
-    }
     cell = wanted.cell
-    document = prepare.given_for(
-        model.find(cell.lab, paths.labs()),
-        cell.spec,
-        nodes,
-        wanted.versions,
-        {kind: found(file) for kind, file in wanted.servers.items()},
-    )
-    (folder / pinned.FILE).write_bytes(document)
+    lab = lab_files.find(cell.lab, paths.labs())
+    (folder / pinned.FILE).write_bytes(wanted.prepared.moved(found).pinned(lab, cell.spec))
     for name, text in wanted.keys.items():
         store.write(folder / pinned.KEYS / name, text.encode(), mode=0o600)

@@ -12,7 +12,7 @@ from lvslab.cluster import folder as lab_folder
 from lvslab.errors import UsageError
 from lvslab.kernel import find, store
 from lvslab.kernel.toolchain import ipvsadm as ipvsadm_build
-from lvslab.lab import model
+from lvslab.lab import files as lab_files
 from lvslab.matrix.cell import find_lab
 from lvslab.matrix.results import Cell, Run
 from lvslab.outcome import Outcome
@@ -69,7 +69,7 @@ def _kernels(word: str) -> list[str]:
 
 def _labs(word: str) -> Iterable[str]:
     if word == ALL:
-        return model.list_labs(paths.labs())
+        return lab_files.list_labs(paths.labs())
     folder = find_lab(word).folder
     return [str(folder.resolve()) if "/" in word else word]
 
@@ -81,7 +81,7 @@ def _ipvsadm(word: str) -> str:
 
 def need(cell: Cell) -> int:
     """Memory of ``cell`` in MiB: its machines, and those of the labs that its tests boot."""
-    lab = lab_folder.lab(model.find(cell.lab, paths.labs()))
+    lab = lab_folder.lab(lab_files.find(cell.lab, paths.labs()))
     guests = 0
     for name in lab.virtual_machines:
         node = lab.nodes[name]
@@ -121,7 +121,7 @@ def seconds(cells: Iterable[Cell], earlier: Iterable[Run]) -> dict[Cell, float]:
 
 
 def _guess(cell: Cell) -> float:
-    folder = model.find(cell.lab, paths.labs())
+    folder = lab_files.find(cell.lab, paths.labs())
     texts = (file.read_text(errors="replace") for file in folder.rglob("test_*.py"))
     return _SECONDS * sum(len(re.findall(r"^def test_", text, re.MULTILINE)) for text in texts)
 

@@ -42,7 +42,7 @@ def work(run: str, text: str) -> Reply:
     order = Order.model_validate_json(text)
     if why := job.difference(order, _CODE):
         return {"refused": f"{_name()} cannot try {order.cell}: {why}"}
-    if lacks := [checksum for checksum, file in order.files.items() if job.find(file) is None]:
+    if lacks := [each for each, place in order.files.items() if job.find(each, place) is None]:
         return {"lacks": lacks, "cache": _cache(), "worker": get_worker().address}
     with _turn:
         get_worker().log_event(TOPIC, {"run": run, "cell": order.cell.key, "worker": _name()})
@@ -66,7 +66,7 @@ def _tried(order: Order) -> Reply:
             update={
                 "worker": _name(),
                 "checksums": order.checksums,
-                "versions": {**order.versions, **found.versions, **programs()},
+                "versions": {**order.prepared.versions, **found.versions, **programs()},
             }
         )
         return {"result": found.model_dump_json(), "evidence": evidence.packed(place / "evidence")}

@@ -28,6 +28,7 @@ from lvslab.boot.services import bundles
 from lvslab.errors import LvsLabError
 from lvslab.guest import image
 from lvslab.kernel import find
+from lvslab.lab.model import SERVICES
 from lvslab.paths import PROJECT
 
 RUN = PROJECT / "run"
@@ -450,7 +451,7 @@ def machine() -> None:
             pytest.skip(f"labs need {program}")
     try:
         image.build(find.find("debian-cloud"))
-        bundles.bundles(bundles.RECIPES)
+        bundles.bundles(SERVICES)
     except LvsLabError as lacking:
         pytest.skip(f"what labs are made of cannot be had: {lacking}")
     if subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], check=False).returncode:

@@ -29,6 +29,7 @@ from lvslab.boot.events import Event, GuestUp
 from lvslab.boot.vm import accelerator, snapshot
 from lvslab.boot.vm.guests import HEARTBEAT
 from lvslab.boot.vm.qemu import PATIENCE, Machine, Memory
+from lvslab.cluster import prepare
 from lvslab.cluster.cluster import Cluster, booted
 from lvslab.guest import image
 from lvslab.kernel import find
@@ -248,9 +249,8 @@ def test_random_bytes_from_the_first_order_on(warm: Place, tmp_path: Path) -> No
     choice = accelerator.known()
     assert choice is not None
     this = find.find("debian-cloud")
-    built = image.build(this)
-    bootable = plan.Bootable(this.image, this.release, built.path, f"{this.sha256} {built.key}")
-    (guest,) = plan.guests_of(loader.load(warm.lab(1)), {"director-1": bootable})
+    boot = prepare.boot_of(this, image.build(this))
+    (guest,) = plan.guests_of(loader.load(warm.lab(1)), {"director-1": boot})
     memory, state = tmp_path / "memory", tmp_path / "state"
 
     def start(number: int, *, shared: bool) -> Machine:

@@ -10,13 +10,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
 
 from lvslab import paths
 from lvslab.boot import control, plan
-from lvslab.boot.plan import Card, Guest
+from lvslab.boot.plan import Boot, Card, Guest
 from lvslab.boot.vm import qemu
 from lvslab.boot.vm.qemu import Machine
 
@@ -212,8 +213,8 @@ def stand_in(tmp_path: Path, program: Callable[[str, str], Path]) -> Iterator[St
 
 
 CARDS = (
-    Card("eth0", "internet", "internet-0.0", "02:4c:56:00:00:00", "192.0.2.1/24", None),
-    Card("eth1", "lan", "lan-0.1", "02:4c:56:00:00:01", "10.0.0.1/24", None),
+    Card("eth0", "internet", "internet-0.0", "02:4c:56:00:00:00", ip_interface("192.0.2.1/24"), None),
+    Card("eth1", "lan", "lan-0.1", "02:4c:56:00:00:01", ip_interface("10.0.0.1/24"), None),
 )
 
 
@@ -221,7 +222,8 @@ CARDS = (
 def guest(tmp_path: Path) -> Guest:
     """A director with two cards."""
     kernel, image = tmp_path / "bzImage", tmp_path / "image"
-    return Guest("director", CARDS, kernel, "6.1.0", image, "identity", 192, plan._management(0))
+    boot = Boot(kernel, "6.1.0", image, "identity")
+    return Guest("director", CARDS, boot, 192, plan._management(0))
 
 
 @pytest.fixture

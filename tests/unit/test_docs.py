@@ -19,8 +19,8 @@ from lvslab.cli.program import BUG, LabProgram
 from lvslab.cli.text.progress import PHASES
 from lvslab.commands import Up
 from lvslab.errors import LvsLabError
-from lvslab.lab.model import list_labs
-from lvslab.lab.schema import LabFile
+from lvslab.lab import loader
+from lvslab.lab.files import list_labs
 from lvslab.paths import PROJECT
 
 DOCS = PROJECT / "docs"
@@ -177,7 +177,7 @@ def test_keys_of_lab_up_are_those_of_its_document() -> None:
 
 def test_keys_of_lab_yaml_are_documented() -> None:
     text = (DOCS / "lab-files.md").read_text()
-    schema = LabFile.model_json_schema()
+    schema = loader.json_schema()
     for model in (schema, *schema["$defs"].values()):
         for key in model["properties"]:
             assert f"| `{key}` |" in text, key

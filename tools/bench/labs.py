@@ -25,7 +25,7 @@ from lvslab import commands, paths
 from lvslab.boot import plan
 from lvslab.boot.vm import accelerator
 from lvslab.boot.vm.qemu import QEMU, Accelerator, Machine, Memory
-from lvslab.cluster import cluster, registry
+from lvslab.cluster import cluster, prepare, registry
 from lvslab.cluster import folder as lab_folder
 from lvslab.errors import BootError, CheckFailed, StateError
 from lvslab.guest import image
@@ -89,7 +89,7 @@ def measure(rounds: int, tests: int, kernel_name: str = "") -> dict[str, Any]:
         _directors(figures, rounds)
         _fresh_labs(figures, tests)
         _many(figures, rounds)
-    about = f"medians of {rounds}, kernel {guest.release}, accelerator {choice.accelerator}"
+    about = f"medians of {rounds}, kernel {guest.boot.release}, accelerator {choice.accelerator}"
     return {"about": about, "rounds": rounds, "rows": [asdict(row) for row in figures.rows]}
 
 
@@ -296,11 +296,8 @@ def _guest(kernel_name: str) -> plan.Guest:
     """Plan web-nat's director with the kernel ``kernel_name``, "" for its own."""
     found = lab_folder.lab(paths.labs() / commands.DEFAULT)
     chosen = find.find(kernel_name or next(iter(found.directors.values())).kernel or "")
-    initrd = image.build(chosen).path
-    bootable = plan.Bootable(
-        chosen.image, chosen.release, initrd, "", chosen.image_kind, chosen.nic, chosen.memory
-    )
-    return plan.guests_of(found, dict.fromkeys(found.directors, bootable))[0]
+    boot = prepare.boot_of(chosen, image.build(chosen))
+    return plan.guests_of(found, dict.fromkeys(found.directors, boot))[0]
 
 
 @contextmanager

@@ -139,7 +139,7 @@ def _configure(host: HostPlan, there: Namespaces) -> None:
     lines = ["link set lo up"]
     if Path("/proc/sys/net/ipv6").exists():
         # Each of many hosts would tell all the others of addresses without being asked.
-        plain = [card.name for card in host.cards if ":" not in card.address]
+        plain = [card.name for card in host.cards if card.address.version == 4]
         lines += [f"link set {name} addrgenmode none" for name in plain]
     there.call(ip_batch, [*lines, *ip_lines(host.cards)])
 

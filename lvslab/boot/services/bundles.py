@@ -6,13 +6,13 @@ They are not installed: Debian's packages would start them on the user's machine
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
-from types import MappingProxyType
 
 from lvslab import paths
+from lvslab.boot.services.programs import Bundle
+from lvslab.boot.services.servers import SERVERS
 from lvslab.cache import store
 from lvslab.debian import libraries, packages
 
@@ -20,39 +20,21 @@ _FORMAT = 1
 """Version of the code that makes archives: raise it when the same packages come to other bytes."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The ``packages`` that a kind of server comes in, and the ``programs`` that are wanted of them."""
-
-    packages: tuple[str, ...]
-    programs: tuple[str, ...]
-
-
-RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {
-        "http": Recipe(("nginx",), ("usr/sbin/nginx",)),
-        "ftp": Recipe(("vsftpd",), ("usr/sbin/vsftpd",)),
-        "dns": Recipe(("nsd",), ("usr/sbin/nsd", "usr/sbin/nsd-checkzone", "usr/sbin/nsd-control")),
-    }
-)
-"""By the ``kind`` of the services in ``lab.yaml``."""
-
-
 def bundles(kinds: Iterable[str]) -> dict[str, Path]:
-    """For each of ``kinds`` a tar archive of the server and the libraries it loads, from the cache or made
-    now. Raises BuildError, MachineError."""
-    return {kind: _bundle(RECIPES[kind]) for kind in sorted(set(kinds))}
+    """Return for each of ``kinds`` of services a tar archive of the server and the libraries it loads, from
+    the cache or made now. Raises BuildError, MachineError."""
+    return {kind: _archived(SERVERS[kind].bundle) for kind in sorted(set(kinds))}
 
 
-def _bundle(recipe: Recipe) -> Path:
-    sources = packages.fetch(recipe.packages)
-    parts = [str(_FORMAT), *recipe.programs, *sorted(source.sha256 for source in sources)]
+def _archived(bundle: Bundle) -> Path:
+    sources = packages.fetch(bundle.packages)
+    parts = [str(_FORMAT), *bundle.programs, *sorted(source.sha256 for source in sources)]
     key = sha256("\0".join(parts).encode()).hexdigest()[:16]
     path = paths.cache() / "servers" / f"{key}.tar"
     if not path.exists():
         with store.locked("servers"):
             if not path.exists():
-                store.write(path, _archive(sources, recipe.programs))
+                store.write(path, _archive(sources, bundle.programs))
     return path
 
 

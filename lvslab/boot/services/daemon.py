@@ -10,16 +10,20 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Generic, Literal, TypeVar, cast
 
 from lvslab.boot.net import namespaces
 from lvslab.boot.net.namespaces import CLONE_NEWPID, Namespaces
 from lvslab.boot.plan import Host
+from lvslab.boot.services.base import HostServer, Server
 from lvslab.errors import BootError
+from lvslab.lab.model import Service
 from lvslab.run import Process, last_lines, spawn
 
+S = TypeVar("S", bound=Service)
 Endpoint = tuple[Literal["tcp", "udp"], int]
 """A protocol and a port."""
 
@@ -93,40 +97,40 @@ class Daemon:
         return BootError(f"{self.what} {how}", last_lines(self._messages.read_bytes()))
 
 
-class DaemonServer:
-    """A kind of server that is one such program on a host; ``log`` is its log there.
+class DaemonServer(HostServer, Generic[S]):
+    """A kind of server that is one such program for each service on a host.
 
-    A further kind is a class that says its ``kind``, what messages call it (``what``), and how its files
-    come to be on the host (``_write``).
+    A subclass says what messages call it (``what``), its ``log`` on the host, its command, its endpoints,
+    and how its files come to be on the host (``_write``).
     """
 
-    kind: ClassVar[str]
     what: ClassVar[str]
+    log: ClassVar[Path]
 
-    def __init__(
-        self,
-        host: Host,
-        place: Namespaces,
-        folder: str,
-        command: Sequence[str],
-        endpoints: Iterable[Endpoint],
-        log: Path,
-    ) -> None:
+    def __init__(self, host: Host, place: Namespaces, service: S, lab: Path) -> None:
         self._host = host
         self._place = place
-        self._folder = Path(f"/run/lvslab/nodes/{host.name}/{folder}")
-        self._log = log
+        self._service = service
+        self._lab = lab
+        self._folder = Path(f"/run/lvslab/nodes/{host.name}/{service.kind}-{service.port}")
         what, messages = f"{self.what} on {host.name}", self._folder.with_suffix(".out")
-        self._daemon = Daemon(what, place, command, messages, endpoints)
+        self._daemon = Daemon(what, place, self._command(), messages, self._endpoints())
         self._written = False
 
+    @classmethod
+    def on_host(cls, host: Host, place: Namespaces, lab: Path) -> Iterator[Server]:
+        """See HostServer."""
+        for service in host.services:
+            if isinstance(service, cls.service):
+                yield cls(host, place, cast(S, service), lab)
+
     def access_log(self) -> int:
-        """A descriptor of its log, open for reading."""
-        return self._place.call(os.open, self._log, os.O_RDONLY | os.O_CLOEXEC)
+        """See Server."""
+        return self._place.call(os.open, self.log, os.O_RDONLY | os.O_CLOEXEC)
 
     @property
     def running(self) -> bool:
-        """Whether the server's process is there."""
+        """See Server."""
         return self._daemon.running
 
     def start(self) -> None:
@@ -143,9 +147,17 @@ class DaemonServer:
         """Stop the server with all its sessions, and return when they are gone."""
         self._daemon.stop()
 
+    def _endpoints(self) -> Iterable[Endpoint]:
+        """Return what it listens on when it has started."""
+        return [("tcp", self._service.port)]
+
+    @abstractmethod
+    def _command(self) -> list[str]:
+        """Return the words that start it in the foreground."""
+
+    @abstractmethod
     def _write(self) -> None:
         """Put its files on the host; called once, before the first start."""
-        raise NotImplementedError
 
     def _check(self) -> None:
         """Look at its files before each start. Raises BootError."""

@@ -11,20 +11,21 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from lvslab.boot.net.namespaces import Namespaces
-from lvslab.boot.plan import Dns, Host
 from lvslab.boot.services import programs
 from lvslab.boot.services.daemon import DaemonServer, Endpoint
+from lvslab.boot.services.programs import Bundle
 from lvslab.errors import BootError
+from lvslab.lab.model import DnsService
 from lvslab.run import STDOUT, run
 
 FOLDER = Path("/etc/nsd")
+CONFIGURATION = FOLDER / "nsd.conf"
 LOG = Path("/var/log/nsd.log")
 CONTROL = FOLDER / "control"
 """A program that gives the server orders: ``/etc/nsd/control reload`` reads the zone file again."""
 
 
-def configuration(service: Dns, addresses: tuple[str, ...], folder: Path) -> str:
+def configuration(service: DnsService, addresses: tuple[str, ...], folder: Path) -> str:
     """The configuration of NSD, which keeps its own files in ``folder``."""
     listen = "\n".join(f'    ip-address: "{address}@{service.port}"' for address in addresses)
     return f"""server:
@@ -49,36 +50,37 @@ remote-control:
     control-interface: "{folder}/control"
 zone:
     name: "{service.zone}"
-    zonefile: "{service.zone}.zone"
+    zonefile: "{service.zone_file}"
 """
 
 
-class DnsServer(DaemonServer):
+class DnsServer(DaemonServer[DnsService]):
     """NSD on one Mininet host. Its log has no line for a query."""
 
-    kind = "dns"
+    service = DnsService
+    bundle = Bundle(("nsd",), ("usr/sbin/nsd", "usr/sbin/nsd-checkzone", "usr/sbin/nsd-control"))
     what = "the name server"
+    log = LOG
 
-    def __init__(self, host: Host, namespaces: Namespaces, service: Dns) -> None:
-        self._service = service
-        self._configuration = FOLDER / "nsd.conf"
-        command = [*programs.command(self.kind, "usr/sbin/nsd"), "-d", "-c", str(self._configuration)]
-        endpoints: list[Endpoint] = [("tcp", service.port), ("udp", service.port)]
-        super().__init__(host, namespaces, "nsd", command, endpoints, LOG)
+    def _command(self) -> list[str]:
+        return [*programs.command(self.kind, "usr/sbin/nsd"), "-d", "-c", str(CONFIGURATION)]
+
+    def _endpoints(self) -> list[Endpoint]:
+        return [("tcp", self._service.port), ("udp", self._service.port)]
 
     def _write(self) -> None:
         # Read here: a host has a /tmp of its own, in which a lab's folder under the machine's is not.
-        self._place.call(self._write_files, self._service.file.read_bytes())
+        self._place.call(self._write_files, (self._lab / self._service.zone_file).read_bytes())
 
     def _write_files(self, zone: bytes) -> None:
         """In the host's namespaces."""
         self._folder.mkdir()
         FOLDER.mkdir(exist_ok=True)
-        addresses = tuple(card.address.partition("/")[0] for card in self._host.cards)
-        self._configuration.write_text(configuration(self._service, addresses, self._folder))
+        addresses = tuple(str(card.address.ip) for card in self._host.cards)
+        CONFIGURATION.write_text(configuration(self._service, addresses, self._folder))
         self._zone_file.write_bytes(zone)
         LOG.write_bytes(b"")
-        orders = [*programs.command(self.kind, "usr/sbin/nsd-control"), "-c", str(self._configuration)]
+        orders = [*programs.command(self.kind, "usr/sbin/nsd-control"), "-c", str(CONFIGURATION)]
         CONTROL.write_text(f'#!/bin/sh\nexec {shlex.join(orders)} "$@"\n')
         CONTROL.chmod(0o755)
 
@@ -98,4 +100,4 @@ class DnsServer(DaemonServer):
     @property
     def _zone_file(self) -> Path:
         """The zone file on the host."""
-        return FOLDER / f"{self._service.zone}.zone"
+        return FOLDER / self._service.zone_file

@@ -12,10 +12,11 @@ from hashlib import sha256, shake_256
 from pathlib import Path
 from types import MappingProxyType
 
-from lvslab.boot.net.namespaces import Namespaces, mount
-from lvslab.boot.plan import Ftp, Host
+from lvslab.boot.net.namespaces import mount
 from lvslab.boot.services import programs
-from lvslab.boot.services.daemon import DaemonServer, Endpoint
+from lvslab.boot.services.daemon import DaemonServer
+from lvslab.boot.services.programs import Bundle
+from lvslab.lab.model import FtpService
 
 ROOT = Path("/srv/ftp")
 LOG = Path("/var/log/vsftpd.log")
@@ -85,18 +86,16 @@ vsftpd_log_file={LOG}
 """
 
 
-class FtpServer(DaemonServer):
+class FtpServer(DaemonServer[FtpService]):
     """vsftpd on one Mininet host, with its control connections on one port."""
 
-    kind = "ftp"
+    service = FtpService
+    bundle = Bundle(("vsftpd",), ("usr/sbin/vsftpd",))
     what = "the FTP server"
+    log = LOG
 
-    def __init__(self, host: Host, namespaces: Namespaces, service: Ftp) -> None:
-        self._port = service.port
-        self._configuration = Path(f"/etc/vsftpd-{service.port}.conf")
-        command = [*programs.command(self.kind, "usr/sbin/vsftpd"), str(self._configuration)]
-        endpoints: list[Endpoint] = [("tcp", service.port)]
-        super().__init__(host, namespaces, f"vsftpd-{service.port}", command, endpoints, LOG)
+    def _command(self) -> list[str]:
+        return [*programs.command(self.kind, "usr/sbin/vsftpd"), str(self._configuration)]
 
     def _write(self) -> None:
         self._place.call(self._write_files)
@@ -104,7 +103,7 @@ class FtpServer(DaemonServer):
     def _write_files(self) -> None:
         """In the host's namespaces."""
         self._folder.mkdir()
-        text = configuration(self._host.name, self._port, self._folder)
+        text = configuration(self._host.name, self._service.port, self._folder)
         self._configuration.write_text(text)
         # The machine may have a log and files of an FTP server of its own, which would be seen through the
         # host's layer.
@@ -119,3 +118,8 @@ class FtpServer(DaemonServer):
         incoming = ROOT / INCOMING
         incoming.mkdir(exist_ok=True)
         incoming.chmod(0o777)
+
+    @property
+    def _configuration(self) -> Path:
+        """The configuration file on the host."""
+        return Path(f"/etc/vsftpd-{self._service.port}.conf")

@@ -6,14 +6,23 @@ import os
 import select
 import shlex
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lvslab.boot import control
 from lvslab.boot.net.namespaces import Namespaces
-from lvslab.boot.plan import Host, Web
+from lvslab.boot.plan import Host
 from lvslab.boot.services import programs
+from lvslab.boot.services.base import HostServer, Server
+from lvslab.boot.services.http_in_guest import GuestWebServer
+from lvslab.boot.services.programs import Bundle
 from lvslab.errors import BootError
+from lvslab.lab.model import HttpService
 from lvslab.run import last_lines, spawn
+
+if TYPE_CHECKING:
+    from lvslab.boot.vm.qemu import Machine
 
 ACCESS_LOG = "/var/log/nginx/access.log"
 INIT_SCRIPT = "/etc/init.d/nginx"
@@ -62,7 +71,7 @@ def page(host: str) -> str:
 
 def nginx_command() -> list[str]:
     """The command that starts the web server on a host."""
-    nginx = programs.command(WebServer.kind, "usr/sbin/nginx")
+    nginx = programs.command(HttpService.kind, "usr/sbin/nginx")
     return [*nginx, "-e", "/var/log/nginx/error.log", "-c", _CONFIGURATION]
 
 
@@ -83,10 +92,21 @@ esac
 """
 
 
-class WebServer:
+class WebServer(HostServer):
     """nginx on one Mininet host, for all ports that are to serve the web there."""
 
-    kind = "http"
+    service = HttpService
+    bundle = Bundle(("nginx",), ("usr/sbin/nginx",))
+
+    @classmethod
+    def on_host(cls, host: Host, place: Namespaces, lab: Path) -> Iterator[Server]:
+        """See HostServer."""
+        yield cls(host, place)
+
+    @classmethod
+    def in_guest(cls, machine: Machine) -> Server:
+        """See HostServer."""
+        return GuestWebServer(machine)
 
     def __init__(self, host: Host, namespaces: Namespaces) -> None:
         self.host = host
@@ -94,12 +114,12 @@ class WebServer:
         self._written = False
 
     def access_log(self) -> int:
-        """A descriptor of the access log, open for reading."""
+        """See Server."""
         return self._namespaces.call(os.open, ACCESS_LOG, os.O_RDONLY | os.O_CLOEXEC)
 
     @property
     def running(self) -> bool:
-        """Whether the server's process is there."""
+        """See Server."""
         pid = self._pid()
         return pid is not None and Path(f"/proc/{pid}").exists()
 
@@ -134,7 +154,7 @@ class WebServer:
             )
 
     def _write(self) -> None:
-        ports = tuple(service.port for service in self.host.services if isinstance(service, Web))
+        ports = tuple(service.port for service in self.host.services if isinstance(service, HttpService))
         for path, text in (
             (_CONFIGURATION, nginx_configuration(self.host.name, ports)),
             ("/var/www/html/index.html", page(self.host.name)),

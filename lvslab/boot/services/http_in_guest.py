@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from lvslab.boot.plan import Web
-from lvslab.boot.vm.qemu import Machine
-from lvslab.errors import BootError, UsageError
+from lvslab.errors import BootError
+from lvslab.lab.model import HttpService
+
+if TYPE_CHECKING:
+    from lvslab.boot.vm.qemu import Machine
 
 ACCESS_LOG = "/var/log/httpd/access.log"
 # Where a client asks for "/" and there is no index.html, httpd runs cgi-bin/index.cgi.
@@ -35,16 +38,17 @@ def stop_order() -> str:
 
 
 class GuestWebServer:
-    """busybox httpd in one virtual machine; as `web_server.WebServer` is nginx on a Mininet host."""
+    """busybox httpd in one virtual machine, as `http.WebServer` is nginx on a Mininet host."""
 
-    def __init__(self, machine: Machine, services: tuple[Web, ...]) -> None:
+    kind = HttpService.kind
+
+    def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._ports = tuple(service.port for service in services)
+        services = machine.guest.services
+        self._ports = tuple(service.port for service in services if isinstance(service, HttpService))
 
-    def access_log(self, kind: str = "http") -> int:
-        """A descriptor of what the access log holds now, open for reading. Raises BootError, UsageError."""
-        if kind != "http":
-            raise UsageError(f"{self._machine.guest.name} has no server for {kind}", "it serves http")
+    def access_log(self) -> int:
+        """Return a descriptor of what the access log holds now, open for reading. Raises BootError."""
         lines = self._machine.observe(f"[ ! -e {ACCESS_LOG} ] || cat {ACCESS_LOG}").lines
         descriptor = os.memfd_create("access.log")
         with open(descriptor, "wb", closefd=False) as copy:

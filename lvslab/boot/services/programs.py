@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from lvslab.run import run
@@ -10,8 +11,16 @@ from lvslab.run import run
 PROGRAMS = Path("/run/lvslab/servers")
 
 
+@dataclass(frozen=True)
+class Bundle:
+    """The ``packages`` that a kind of server comes in, and the ``programs`` that are wanted of them."""
+
+    packages: tuple[str, ...]
+    programs: tuple[str, ...]
+
+
 def unpack(archives: Mapping[str, Path]) -> None:
-    """Put the programs of each kind of server, archives made by ``build.servers``, where hosts find them."""
+    """Put the programs of each kind of server, archives made by `bundles`, where hosts find them."""
     for kind, archive in archives.items():
         folder = PROGRAMS / kind
         folder.mkdir(parents=True)

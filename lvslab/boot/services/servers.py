@@ -1,55 +1,43 @@
-"""The servers of Mininet hosts, whatever they serve: started, stopped, and asked for their logs.
+"""The servers of a lab's nodes: made, started, stopped, and asked for their logs.
 
-Each kind has a room of its own: `web_server`, `ftp_server`, `dns_server`.
+Each kind has a module of its own and a row in SERVERS.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from lvslab.boot.net.namespaces import Namespaces
-from lvslab.boot.plan import Dns, Ftp, Host, Web
+from lvslab.boot.plan import Host
+from lvslab.boot.services.base import HostServer, Server
 from lvslab.boot.services.dns import DnsServer
 from lvslab.boot.services.ftp import FtpServer
 from lvslab.boot.services.http import WebServer
 from lvslab.errors import UsageError
+from lvslab.lab.model import Service
+
+if TYPE_CHECKING:
+    from lvslab.boot.vm.qemu import Machine
+
+SERVERS: Mapping[str, type[HostServer]] = MappingProxyType(
+    {each.service.kind: each for each in (WebServer, FtpServer, DnsServer)}
+)
+"""The kinds of servers by the ``kind`` of their services."""
 
 # More than there are processors: each waits for its files now and then.
 _AT_ONCE = 2 * (os.cpu_count() or 1)
 
 
-class Server(Protocol):
-    """One server program on one host. ``kind`` is that of the services in ``lab.yaml``."""
+class NodeServers:
+    """All servers of the node with the host name ``node``."""
 
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def running(self) -> bool:
-        """Whether the server's process is there."""
-        ...
-
-    def access_log(self) -> int:
-        """A descriptor of the log of its requests, open for reading."""
-        ...
-
-    def start(self) -> None:
-        """Start it if it is not running, and return when it listens. Raises BootError."""
-        ...
-
-    def stop(self) -> None:
-        """Stop it, and return when it is gone with all its connections. Raises BootError."""
-        ...
-
-
-class HostServers:
-    """All servers of one Mininet host."""
-
-    def __init__(self, host: Host, servers: Iterable[Server]) -> None:
-        self._host = host
+    def __init__(self, node: str, servers: Iterable[Server]) -> None:
+        self._node = node
         self._servers = tuple(servers)
 
     @property
@@ -58,12 +46,15 @@ class HostServers:
         return all(server.running for server in self._servers)
 
     def access_log(self, kind: str = "http") -> int:
-        """A descriptor of the log of the first server of a ``kind``, open for reading. Raises UsageError."""
+        """Return a descriptor of the log of the first server of a ``kind``, open for reading.
+
+        Raises BootError, UsageError.
+        """
         for server in self._servers:
             if server.kind == kind:
                 return server.access_log()
         known = ", ".join(server.kind for server in self._servers)
-        raise UsageError(f"{self._host.name} has no server for {kind}", f"it serves {known}")
+        raise UsageError(f"{self._node} has no server for {kind}", f"it serves {known}")
 
     def start(self) -> None:
         """Start those that do not run, and return when all listen. Raises BootError."""
@@ -76,23 +67,24 @@ class HostServers:
             server.stop()
 
 
-def of(host: Host, namespaces: Namespaces) -> HostServers:
-    """The servers of ``host``, not started yet."""
-    return HostServers(host, _made(host, namespaces))
+def on_host(host: Host, place: Namespaces, lab: Path) -> NodeServers:
+    """Return the servers of ``host``, not started yet. ``lab`` is the lab's folder."""
+    made = (SERVERS[kind].on_host(host, place, lab) for kind in _kinds(host.services))
+    return NodeServers(host.name, (server for servers in made for server in servers))
 
 
-def _made(host: Host, namespaces: Namespaces) -> Iterator[Server]:
-    if any(isinstance(service, Web) for service in host.services):
-        yield WebServer(host, namespaces)
-    for service in host.services:
-        if isinstance(service, Ftp):
-            yield FtpServer(host, namespaces, service)
-        elif isinstance(service, Dns):
-            yield DnsServer(host, namespaces, service)
+def in_guest(machine: Machine) -> NodeServers:
+    """Return the servers of a virtual machine, not started yet."""
+    guest = machine.guest
+    return NodeServers(guest.name, (SERVERS[kind].in_guest(machine) for kind in _kinds(guest.services)))
 
 
-def start(servers: Iterable[HostServers]) -> None:
-    """Start the servers of many hosts, some at a time. Raises BootError where one does not start."""
+def _kinds(services: Iterable[Service]) -> Iterable[str]:
+    return dict.fromkeys(service.kind for service in services)
+
+
+def start(servers: Iterable[NodeServers]) -> None:
+    """Start the servers of many nodes, some at a time. Raises BootError where one does not start."""
     with ThreadPoolExecutor(_AT_ONCE) as workers:
-        for _ in workers.map(HostServers.start, servers):
+        for _ in workers.map(NodeServers.start, servers):
             pass

@@ -108,8 +108,8 @@ def command(
         *("-cpu", "host" if accelerator == "kvm" else "qemu64,+rdrand"),
         *("-m", str(guest.memory)),
         *(_backend(guest, memory) if memory else ()),
-        *("-kernel", str(guest.kernel)),
-        *("-initrd", str(guest.initrd)),
+        *("-kernel", str(guest.boot.kernel)),
+        *("-initrd", str(guest.boot.initrd)),
         *("-append", parameters(guest, accelerator)),
         *("-chardev", f"socket,id=console,fd={ports.console}"),
         *("-serial", "chardev:console"),
@@ -120,14 +120,14 @@ def command(
         *(
             word
             for number, card in enumerate(plugged if cards else ())
-            for word in _card(number, guest.nic, *card)
+            for word in _card(number, guest.boot.nic, *card)
         ),
     ]
 
 
 def parameters(guest: Guest, accelerator: Accelerator) -> str:
     """Return the command line of the guest's kernel, as short as the oldest kernels want it."""
-    version = numbers(guest.release)
+    version = numbers(guest.boot.release)
     # Kernels restart after a panic, and -no-reboot turns that into QEMU's end, which is noticed at once.
     # Since 3.2 they can do so without waiting for a second first.
     words = ["console=ttyS0", "panic=-1" if version >= (3, 2) else "panic=1", "quiet"]
@@ -136,8 +136,8 @@ def parameters(guest: Guest, accelerator: Accelerator) -> str:
         # process it does so over and over: a program with four of them starts in 75 ms then, and in 22 ms
         # otherwise.
         words.append("norandmaps")
-    if guest.image_kind == "ext2":
-        size = guest.initrd.stat().st_size >> 10
+    if guest.boot.image_kind == "ext2":
+        size = guest.boot.initrd.stat().st_size >> 10
         words += ["root=/dev/ram0", "rw", "init=/init", f"ramdisk_size={size}"]
     return " ".join(words)
 
@@ -262,8 +262,9 @@ class Machine:
         if done.status != 0:
             said = "\n  ".join(done.lines) or "it printed nothing"
             raise BootError(
-                f"{self.guest.name} booted {self.guest.release}, but could not be set up: {said}",
-                f"has this kernel a driver for {self.guest.nic}, built in or as a module that lvslab found?",
+                f"{self.guest.name} booted {self.guest.boot.release}, but could not be set up: {said}",
+                f"has this kernel a driver for {self.guest.boot.nic}, built in or as a module that lvslab"
+                " found?",
             )
 
     def renew(self) -> None:
@@ -361,11 +362,12 @@ class Machine:
         if panic:
             what = f"its kernel gave up: {panic}"
         said = [
-            f"kernel {guest.release} ({guest.kernel}), {self.accelerator}; evidence in {self._log.parent}"
+            f"kernel {guest.boot.release} ({guest.boot.kernel}), {self.accelerator};"
+            f" evidence in {self._log.parent}"
         ]
-        if panic and guest.memory < guest.usual_memory:
+        if panic and guest.memory < guest.boot.memory:
             said.append(
-                f"it has {guest.memory} MiB of memory; kernel and image want some {guest.usual_memory}"
+                f"it has {guest.memory} MiB of memory; kernel and image want some {guest.boot.memory}"
             )
         if lines := self.console.last_lines():
             said += ["last lines of its console:", *(f"  {line}" for line in lines)]

@@ -72,14 +72,9 @@ def key(guest: Guest, accelerator: qemu.Accelerator) -> str:
     where there is no QEMU.
     """
     cards = tuple(replace(card, port=f"tap{n}", mac="") for n, card in enumerate(guest.cards))
-    plain = replace(
-        guest,
-        name="",
-        cards=cards,
-        management=replace(guest.management, tap="tap", mac="", here="", there=""),
-    )
+    plain = replace(guest, name="", cards=cards, management=replace(guest.management, tap="tap", mac=""))
     line = qemu.command(plain, accelerator, qemu.Ports(0, 0, 0))
-    parts = [_FORMAT, guest.identity, *qemu.which(), line]
+    parts = [_FORMAT, guest.boot.identity, *qemu.which(), line]
     if accelerator == "kvm":
         # The guest has seen this very processor and what this kernel makes of it.
         parts += [os.uname().release, _processor()]

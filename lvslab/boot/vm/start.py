@@ -129,7 +129,7 @@ class Starter:
         try:
             self.machine.save(state)
             about = {
-                "kernel": self.guest.release,
+                "kernel": self.guest.boot.release,
                 "accelerator": self._accelerator,
                 "mib": self.guest.memory,
             }

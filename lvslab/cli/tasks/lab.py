@@ -312,6 +312,6 @@ def verify(
 @group.task()
 def schema(c: Context) -> None:
     """Print the JSON Schema of lab.yaml, for editors."""
-    from lvslab.lab import schema as schemas
+    from lvslab.lab import loader
 
-    layout.document(schemas.json_schema())
+    layout.document(loader.json_schema())

@@ -1,20 +1,21 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import pickle
 import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 import pytest
 
 from lvslab.boot import plan
-from lvslab.boot.plan import Bootable, Card, Guest, Host, Web
+from lvslab.boot.plan import Boot, Card, Guest, Host
 from lvslab.lab import loader
+from lvslab.lab.model import HttpService, Lab
 
 LAB = """
 title: for a test
@@ -47,49 +48,54 @@ nodes:
       eth1: {network: six, address: "fd00::100", gateway: "fd00::1"}
     services: [{kind: http, port: 80}, {kind: http, port: 8080}]
 """
-BOOTABLE = Bootable(Path("/k/vmlinuz"), "6.1.0", Path("/k/image.cpio"), "identity")
+BOOT = Boot(Path("/k/vmlinuz"), "6.1.0", Path("/k/image.cpio"), "identity")
 
 
-def read(folder: Path, text: str) -> loader.Lab:
+def read(folder: Path, text: str) -> Lab:
     (folder / "lab.yaml").write_text(text)
     return loader.load(folder)
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> loader.Lab:
+def lab(tmp_path: Path) -> Lab:
     return read(tmp_path, LAB)
 
 
-def guests(lab: loader.Lab) -> tuple[Guest, ...]:
-    return plan.guests_of(lab, dict.fromkeys(lab.directors, BOOTABLE))
+def guests(lab: Lab) -> tuple[Guest, ...]:
+    return plan.guests_of(lab, dict.fromkeys(lab.directors, BOOT))
 
 
-def test_hosts_are_the_nodes_that_are_no_directors(lab: loader.Lab) -> None:
+def test_hosts_are_the_nodes_that_are_no_directors(lab: Lab) -> None:
     client, server = plan.hosts_of(lab)
     assert client == Host(
         "client",
-        (Card("eth0", "internet", "internet-0.0", "02:4c:56:00:00:00", "192.0.2.9/24", None),),
+        (
+            Card(
+                "eth0",
+                "internet",
+                "internet-0.0",
+                "02:4c:56:00:00:00",
+                ip_interface("192.0.2.9/24"),
+                None,
+            ),
+        ),
         (),
     )
-    assert server.services == (Web(80), Web(8080))
-    assert [card.address for card in server.cards] == ["10.0.0.100/24", "fd00::100/64"]
-    assert [card.gateway for card in server.cards] == ["10.0.0.1", "fd00::1"]
+    assert server.services == (HttpService(), HttpService(port=8080))
+    assert [str(card.address) for card in server.cards] == ["10.0.0.100/24", "fd00::100/64"]
+    assert [card.gateway for card in server.cards] == [*map(ip_address, ("10.0.0.1", "fd00::1"))]
 
 
-def test_guests_are_the_directors(lab: loader.Lab) -> None:
+def test_guests_are_the_directors(lab: Lab) -> None:
     director, spare = guests(lab)
     assert (director.name, director.memory, spare.memory) == ("director", 256, 192)
-    assert (director.kernel, director.release, director.initrd) == (
-        BOOTABLE.kernel,
-        BOOTABLE.release,
-        BOOTABLE.initrd,
-    )
+    assert director.boot == spare.boot == BOOT
     assert [card.name for card in director.cards] == ["eth0", "eth1", "eth2"]
     assert director.management.server == ("169.254.100.2", 22)
     assert spare.management.server == ("169.254.100.6", 22)
 
 
-def test_nothing_has_the_name_or_the_mac_of_something_else(lab: loader.Lab) -> None:
+def test_nothing_has_the_name_or_the_mac_of_something_else(lab: Lab) -> None:
     nodes = [*plan.hosts_of(lab), *guests(lab)]
     cards = [card for node in nodes for card in node.cards]
     ways = [guest.management for guest in guests(lab)]
@@ -105,7 +111,7 @@ def test_nothing_has_the_name_or_the_mac_of_something_else(lab: loader.Lab) -> N
 @pytest.mark.parametrize("number", [0, 1, 63, 64, 200])
 def test_the_ends_of_a_management_network_meet(number: int) -> None:
     way = plan._management(number)
-    here, there = (ipaddress.ip_interface(address) for address in (way.here, way.there))
+    here, there = way.here, way.there
     assert here.network == there.network
     assert here.network.prefixlen == 30
     assert here.ip + 1 == there.ip
@@ -123,12 +129,12 @@ def test_a_network_whose_name_the_lab_needs_itself(tmp_path: Path, name: str) ->
     assert not {name} & {"lo", *(guest.management.tap for guest in guests(lab))}
 
 
-def test_a_plan_travels_whole(lab: loader.Lab) -> None:
+def test_a_plan_travels_whole(lab: Lab) -> None:
     whole = (plan.hosts_of(lab), guests(lab))
     assert pickle.loads(pickle.dumps(whole)) == whole
 
 
-def test_addresses_before_routes(lab: loader.Lab) -> None:
+def test_addresses_before_routes(lab: Lab) -> None:
     _, server = plan.hosts_of(lab)
     assert plan.ip_lines(server.cards) == [
         "address add 10.0.0.100/24 dev eth0",
@@ -240,7 +246,7 @@ def test_only_a_kernel_that_knows_no_reseeding_may_go_without(
 
 
 def card(name: str) -> Card:
-    return Card(name, "lan", f"lan-{name}", "02:4c:56:00:00:00", "10.0.0.1/24", None)
+    return Card(name, "lan", f"lan-{name}", "02:4c:56:00:00:00", ip_interface("10.0.0.1/24"), None)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +254,7 @@ def card(name: str) -> Card:
 )
 def test_cards_get_the_names_of_the_lab(names: list[str], sandbox: Sandbox) -> None:
     cards = tuple(map(card, names))
-    guest = Guest("d", cards, Path("k"), "6.1", Path("i"), "identity", 192, plan._management(0))
+    guest = Guest("d", cards, BOOT, 192, plan._management(0))
     current = [f"eth{number}" for number in range(len(names) + 1)]
     addressed: list[str] = []
     for line in sandbox.run(guest):
@@ -266,7 +272,7 @@ def test_cards_get_the_names_of_the_lab(names: list[str], sandbox: Sandbox) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace takes root")
-def test_the_kernel_takes_what_ip_is_told(lab: loader.Lab) -> None:
+def test_the_kernel_takes_what_ip_is_told(lab: Lab) -> None:
     """In a network namespace of its own, with dummies in place of cards."""
     _, server = plan.hosts_of(lab)
     links = [f"link add {card.name} type veth peer name peer-{card.name}" for card in server.cards]

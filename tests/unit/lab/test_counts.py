@@ -7,12 +7,12 @@ from ipaddress import ip_address
 import pytest
 
 from lvslab.lab import counts
-from lvslab.lab.schema import Interface, Node
+from lvslab.lab.model import Interface, Node, Role
 
 
-def node(address: str, count: int | None, role: str = "client") -> Node:
+def node(address: str, count: int | None, role: Role = "client") -> Node:
     cards = {"eth0": Interface(network="lan", address=ip_address(address))}
-    return Node.model_validate({"role": role, "count": count, "interfaces": cards})
+    return Node(role=role, count=count, interfaces=cards)
 
 
 def test_nodes_without_a_count_stay_as_they_are() -> None:

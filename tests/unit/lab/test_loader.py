@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from pydantic import TypeAdapter
 
 from lvslab import paths
-from lvslab.boot.services.bundles import RECIPES
-from lvslab.errors import LabFileError, UsageError
-from lvslab.lab import loader, schema
-from lvslab.lab import model as topology
+from lvslab.errors import LabFileError
+from lvslab.lab import loader, model
+from lvslab.lab.model import SERVICES, FtpService, HttpService, LabFile, Service
 
 LAB = """title: A lab
 networks:
@@ -77,13 +78,13 @@ def test_load(folder: Path) -> None:
 def test_each_kind_of_service_has_its_own_defaults(folder: Path) -> None:
     (folder / "lab.yaml").write_text(LAB.replace("- {kind: http}", "- {kind: ftp}"))
     services = loader.load(folder).nodes["web"].services
-    assert services == (topology.FtpService("ftp", 21), topology.HttpService("http", 8080))
-    assert topology.ports_of(services[0]) == (21, 20)
+    assert services == (FtpService(), HttpService(port=8080))
+    assert list(services[0].ports) == [21, 20]
 
 
-def test_every_kind_of_service_has_a_server() -> None:
-    assert schema.SERVICES.keys() == RECIPES.keys()
-    assert schema.SERVICES.keys() >= topology.IN_GUESTS
+@pytest.mark.parametrize("kind", SERVICES)
+def test_a_kind_of_service_has_one_name(kind: str) -> None:
+    assert SERVICES[kind].kind == kind
 
 
 def test_one_node_stands_for_many(folder: Path) -> None:
@@ -110,8 +111,8 @@ def test_many_has_250_real_servers() -> None:
 
 def test_an_address_with_its_prefix(folder: Path) -> None:
     lab = loader.load(folder)
-    shown = [lab.with_prefix(interface) for interface in lab.nodes["director"].interfaces.values()]
-    assert shown == ["192.0.2.1/24", "10.0.0.1/31", "fd00::/64"]
+    found = [lab.interface_address(interface) for interface in lab.nodes["director"].interfaces.values()]
+    assert found == [ipaddress.ip_interface(each) for each in ("192.0.2.1/24", "10.0.0.1/31", "fd00::/64")]
     assert lab.nodes["client"].addresses == (ipaddress.IPv6Address("fd00::2"),)
 
 
@@ -121,18 +122,34 @@ def test_a_lab_is_frozen(folder: Path) -> None:
         lab.nodes["web"].role = "client"  # type: ignore[misc]
 
 
-def test_all_that_a_file_may_say_is_in_the_lab() -> None:
-    """The schema and the plain data are two lists of the same things."""
-    for plain, model in (
-        (topology.Network, schema.Network),
-        (topology.Interface, schema.Interface),
-        (topology.HttpService, schema.HttpService),
-        (topology.FtpService, schema.FtpService),
-        (topology.DnsService, schema.DnsService),
-        (topology.Node, schema.Node),
+def test_a_further_kind_of_service_is_a_dataclass_and_a_row(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Echo(Service):
+        """A server that sends back what it gets."""
+
+        kind: Literal["echo"] = field(default="echo", metadata={"description": "What is served: echo"})
+        port: int = field(default=7, metadata={"le": 9, "description": "The UDP port, 1 to 9"})
+
+        one_per_node = ("two echoes", "one is enough")
+
+    monkeypatch.setattr(model, "SERVICES", {**SERVICES, "echo": Echo})
+    monkeypatch.setattr(loader, "SERVICES", {**SERVICES, "echo": Echo})
+    monkeypatch.setattr(loader, "_FILE", TypeAdapter(LabFile))
+    (folder / "lab.yaml").write_text(LAB.replace("- {kind: http}", "- {kind: echo}"))
+    assert loader.load(folder).nodes["web"].services == (Echo(), HttpService(port=8080))
+    assert {"EchoService", "Echo"} & loader.json_schema()["$defs"].keys()
+    for wrong, message, hint in (
+        ("{kind: echo, port: 10}", "should be less than or equal to 9", "port: The UDP port, 1 to 9"),
+        ("{kind: echo, prot: 7}", "unknown key 'prot'", "did you mean 'port'? (known here: kind, port)"),
+        ("{kind: http, port: 7}", "web has two services on port 7", "give one of the two another port"),
+        ("{kind: echo, port: 8}", "web has two echoes", "one is enough"),
     ):
-        # What one node stands for has been written out.
-        assert {field.name for field in fields(plain)} == set(model.model_fields) - {"count"}
+        (folder / "lab.yaml").write_text(LAB.replace("- {kind: http}", f"- {{kind: echo}}\n      - {wrong}"))
+        with pytest.raises(LabFileError, match=message) as caught:
+            loader.load(folder)
+        assert caught.value.hint == hint
 
 
 def test_a_merged_key_is_told_by_a_line_that_exists(folder: Path) -> None:
@@ -149,41 +166,16 @@ def test_a_folder_without_lab_yaml(tmp_path: Path) -> None:
     assert (caught.value.file, caught.value.line) == (tmp_path / "lab.yaml", 0)
 
 
-def test_find(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    labs = folder.parent
-    (labs / "no-lab").mkdir()
-    assert topology.list_labs(labs) == ("small",)
-    assert topology.list_labs(labs / "nowhere") == ()
-    assert topology.find("small", labs) == folder
-    monkeypatch.chdir(labs)
-    assert topology.find("./small", Path("nowhere")) == Path("small")
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("smal", "there is no lab 'smal'\n  did you mean 'small'? (known here: small)"),
-        ("web", "there is no lab 'web'\n  known here: small"),
-        ("..", "there is no lab '..'\n  known here: small"),
-        ("./web", "./web is not a lab: it holds no lab.yaml"),
-    ],
-)
-def test_an_unknown_lab(folder: Path, name: str, message: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        topology.find(name, folder.parent)
-    assert str(caught.value) == message
-
-
 def test_the_schema_file_is_up_to_date() -> None:
-    found = schema.json_schema()
+    found = loader.json_schema()
     written = json.loads((paths.labs() / "lab.schema.json").read_text())
     assert written == found, "write it anew: ./run lab.schema > labs/lab.schema.json"
 
 
 def test_the_schema_describes_every_field() -> None:
-    found = schema.json_schema()
+    found = loader.json_schema()
     assert found["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    for model in [found, *found["$defs"].values()]:
-        assert model["additionalProperties"] is False
-        for name, field in model["properties"].items():
-            assert field.get("description"), f"{model['title']}.{name}"
+    for section in [found, *found["$defs"].values()]:
+        assert section["additionalProperties"] is False
+        for name, about in section["properties"].items():
+            assert about.get("description"), f"{section['title']}.{name}"

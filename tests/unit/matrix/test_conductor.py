@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from distributed import KilledWorker
 
+from lvslab.cluster.prepare import Prepared
 from lvslab.errors import BuildError, LvsLabError, MachineError, UsageError
 from lvslab.matrix import evidence, folder, reading, worker
 from lvslab.matrix.conductor import WORKER_DEATHS, Conductor, Listener, worker_count
@@ -157,7 +158,7 @@ def conduct(
         if broken and cell.lab in broken:
             raise broken[cell.lab]
         return Order(
-            cell=cell, seed=seed, nodes={}, versions={}, servers={}, keys={}, checksums={"lab": "1"}
+            cell=cell, seed=seed, prepared=Prepared({}, {}, {}), files={}, keys={}, checksums={"lab": "1"}
         ), files
 
     heard = Heard()

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from lvslab import paths
+from lvslab.boot.plan import Boot
 from lvslab.cache import pinned, store
 from lvslab.cluster import folder, prepare
+from lvslab.cluster.prepare import Prepared
 from lvslab.errors import UsageError
 from lvslab.guest import keys
 from lvslab.lab.directors import DirectorSpec
 from lvslab.matrix import job
-from lvslab.matrix.job import Boot, File, Order
+from lvslab.matrix.job import Order
 from lvslab.matrix.results import Cell
 from lvslab.report import checksums
 
@@ -22,19 +24,16 @@ SUMS = {name: sha256(content).hexdigest() for name, content in CONTENT.items()}
 ORDER = Order(
     cell=Cell(lab="web-nat", kernel="2.6.18", ipvsadm="1.29"),
     seed=7,
-    nodes={
-        "director": Boot(
-            kernel=File(sha256=SUMS["kernel"], place="kernels/k"),
-            image=File(sha256=SUMS["image"]),
-            release="2.6.18",
-            identity="k i",
-            image_kind="initramfs",
-            nic="e1000",
-            memory=64,
-        )
-    },
-    versions={"kernel": "2.6.18", "ipvsadm": "1.29"},
-    servers={"http": File(sha256=SUMS["nginx"], place="servers/n")},
+    prepared=Prepared(
+        boots={
+            "director": Boot(
+                Path(SUMS["kernel"]), "2.6.18", Path(SUMS["image"]), "k i", nic="e1000", memory=64
+            )
+        },
+        versions={"kernel": "2.6.18", "ipvsadm": "1.29"},
+        servers={"http": Path(SUMS["nginx"])},
+    ),
+    files={SUMS["kernel"]: "kernels/k", SUMS["image"]: "", SUMS["nginx"]: "servers/n"},
     keys={"id_ed25519": "theirs", "host_ed25519": "theirs too"},
     checksums={
         "lvslab": checksums.of_lvslab(),
@@ -51,19 +50,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_an_order_is_data() -> None:
     assert Order.model_validate_json(ORDER.model_dump_json()) == ORDER
-    assert set(ORDER.files) == set(SUMS.values())
+    paths_of = set[Path]()
+    ORDER.prepared.moved(lambda path: paths_of.add(path) or path)
+    assert {path.name for path in paths_of} == set(ORDER.files) == set(SUMS.values())
 
 
 def test_a_file_is_found_by_its_content_only(cache: Path) -> None:
-    kernel = ORDER.nodes["director"].kernel
-    assert job.find(kernel) is None
+    kernel = SUMS["kernel"], "kernels/k"
+    assert job.find(*kernel) is None
     store.write(cache / "kernels/k", b"another one")
-    assert job.find(kernel) is None
+    assert job.find(*kernel) is None
     job.receive(SUMS["kernel"], CONTENT["kernel"])
-    assert job.find(kernel) == cache / "received" / SUMS["kernel"]
+    assert job.find(*kernel) == cache / "received" / SUMS["kernel"]
     (cache / "kernels/k").write_bytes(CONTENT["kernel"])
-    assert job.find(kernel) == cache / "kernels/k"
-    assert job.find(File(sha256=SUMS["kernel"], place="../elsewhere")) == cache / "received" / SUMS["kernel"]
+    assert job.find(*kernel) == cache / "kernels/k"
+    assert job.find(SUMS["kernel"], "../elsewhere") == cache / "received" / SUMS["kernel"]
 
 
 def test_what_was_sent_is_believed_by_its_checksum(cache: Path) -> None:
@@ -91,12 +92,12 @@ def test_what_is_given_is_neither_looked_for_nor_built(
     lab = folder.lab(paths.labs() / "web-nat")
     monkeypatch.setenv(pinned.VARIABLE, str(tmp_path))
     spec = DirectorSpec("2.6.18", ipvsadm="1.29")
-    nodes, versions = prepare.bootables(lab, spec)
-    director = nodes["director"]
+    found = prepare.prepared(lab, spec)
+    director = found.boots["director"]
     assert director.kernel.read_bytes() == b"kernel" and director.initrd.read_bytes() == b"image"
     assert (director.nic, director.memory, director.identity) == ("e1000", 64, "k i")
-    assert versions == ORDER.versions
-    assert prepare.bundles(lab, (), spec) == {"http": cache / "received" / SUMS["nginx"]}
+    assert found.versions == ORDER.prepared.versions
+    assert found.servers == {"http": cache / "received" / SUMS["nginx"]}
     assert keys.client_key().read_text() == "theirs"
     assert (keys.client_key().stat().st_mode & 0o777) == 0o600
     assert pinned.read(lab.folder, DirectorSpec("2.6.18")) is None, "for another ipvsadm nothing is given"

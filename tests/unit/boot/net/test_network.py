@@ -22,16 +22,17 @@ from pathlib import Path
 
 from lvslab.boot import supervisor
 from lvslab.boot.net import hosts, network
+from ipaddress import ip_interface
 from lvslab.boot.plan import Card, Host, Plan
 from lvslab.run import run
 
 def lan(number, gateway=None):
     mac, address = f"02:4c:56:00:0{number}:00", f"10.0.0.1{number}/24"
-    return Card("eth0", "lan", f"lan-{number}.0", mac, address, gateway)
+    return Card("eth0", "lan", f"lan-{number}.0", mac, ip_interface(address), gateway)
 
 def six(number):
     mac, address = f"02:4c:56:00:0{number}:01", f"fd00::1{number}/64"
-    return Card("eth1", "six", f"six-{number}.1", mac, address, None)
+    return Card("eth1", "six", f"six-{number}.1", mac, ip_interface(address), None)
 
 nodes = (
     Host("rs1", (lan(1, "10.0.0.1"), six(1)), ()),

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
 
 from lvslab.boot import plan
 from lvslab.boot.net import taps
-from lvslab.boot.plan import Card, Guest
+from lvslab.boot.plan import Boot, Card, Guest
 from lvslab.errors import CommandFailed
 
-CARD = Card("eth0", "lan", "lan-0.0", "02:4c:56:00:00:00", "10.0.0.1/24", None)
+CARD = Card("eth0", "lan", "lan-0.0", "02:4c:56:00:00:00", ip_interface("10.0.0.1/24"), None)
+BOOT = Boot(Path("k"), "6.1", Path("i"), "identity")
 
 
 def guest(number: int, *cards: Card) -> Guest:
-    return Guest(f"d{number}", cards, Path("k"), "6.1", Path("i"), "identity", 192, plan._management(number))
+    return Guest(f"d{number}", cards, BOOT, 192, plan._management(number))
 
 
 def test_one_call_makes_all_taps(program: Callable[[str, str], Path], tmp_path: Path) -> None:

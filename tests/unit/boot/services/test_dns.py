@@ -4,12 +4,12 @@ from pathlib import Path
 
 from lvslab.boot import plan
 from lvslab.boot.net import hosts
-from lvslab.boot.plan import Dns
 from lvslab.boot.services import dns
+from lvslab.lab.model import DnsService
 
 
 def test_the_configuration() -> None:
-    service = Dns(5353, "example.test", Path("/lab/example.test.zone"))
+    service = DnsService(port=5353, zone="example.test")
     text = dns.configuration(service, ("192.0.2.3", "2001:db8::3"), Path("/run/nsd"))
     for line in (
         '    ip-address: "192.0.2.3@5353"',
@@ -51,4 +51,4 @@ def test_name_servers_that_resolv_conf_can_have(tmp_path: Path) -> None:
     )
     lab = loader.load(tmp_path)
     assert plan.resolvers_of(lab) == ("192.0.2.2", "fd00::2", "192.0.2.3")
-    assert plan.hosts_of(lab)[0].services == (Dns(5353, "example.test", tmp_path / "example.test.zone"),)
+    assert plan.hosts_of(lab)[0].services == (DnsService(port=5353, zone="example.test"),)

@@ -13,13 +13,13 @@ from typing import Any, cast
 
 import pytest
 
-from lvslab.boot.plan import Web
 from lvslab.boot.services import http_in_guest
 from lvslab.boot.services.http_in_guest import GuestWebServer
 from lvslab.boot.states import Condition, hanging
 from lvslab.boot.vm.agent import Done
 from lvslab.check.traffic.access_log import parse_access_log
 from lvslab.errors import BootError
+from lvslab.lab.model import HttpService
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Guest:
     root: Path
     trouble: Condition | None = None
     asked: list[str] = field(default_factory=list)
-    guest: Any = field(default_factory=lambda: SimpleNamespace(name="rs1"))
+    guest: Any = None
 
     def observe(self, command: str, seconds: float = 30.0) -> Done:
         self.asked.append(command)
@@ -64,7 +64,9 @@ def guest(tmp_path: Path, program: Callable[[str, str], Path]) -> Iterator[Guest
 
 
 def server(guest: Guest, *ports: int) -> GuestWebServer:
-    return GuestWebServer(cast(Any, guest), tuple(map(Web, ports)))
+    services = tuple(HttpService(port=port) for port in ports)
+    guest.guest = SimpleNamespace(name="rs1", services=services)
+    return GuestWebServer(cast(Any, guest))
 
 
 def test_a_server_starts_once_and_stops(guest: Guest) -> None:

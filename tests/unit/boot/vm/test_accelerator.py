@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lvslab.boot import plan
-from lvslab.boot.plan import Guest
+from lvslab.boot.plan import Boot, Guest
 from lvslab.boot.vm import accelerator
 from lvslab.boot.vm.accelerator import Choice
 from lvslab.boot.vm.qemu import Machine
@@ -45,7 +45,8 @@ def guest(tmp_path: Path) -> Guest:
     """A director for probes."""
     if not os.access("/run", os.W_OK):
         pytest.skip("a probe has its files in /run, where only root may write")
-    return Guest("director", (), tmp_path / "k", "6.1", tmp_path / "i", "id", 192, plan._management(0))
+    boot = Boot(tmp_path / "k", "6.1", tmp_path / "i", "id")
+    return Guest("director", (), boot, 192, plan._management(0))
 
 
 @pytest.fixture

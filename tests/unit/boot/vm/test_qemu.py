@@ -61,8 +61,8 @@ def test_a_guest_as_a_command_line(guest: Guest) -> None:
     assert line[0] == "qemu-system-x86_64"
     assert found["-name"] == ["director"]
     assert found["-m"] == ["192"]
-    assert found["-kernel"] == [str(guest.kernel)]
-    assert found["-initrd"] == [str(guest.initrd)]
+    assert found["-kernel"] == [str(guest.boot.kernel)]
+    assert found["-initrd"] == [str(guest.boot.initrd)]
     assert found["-accel"][0].split(",")[0] == "tcg"
     # Nothing of the user's own configuration, and no window.
     assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= found.keys()
@@ -114,8 +114,9 @@ def test_only_an_emulated_kernel_keeps_its_addresses(guest: Guest) -> None:
 
 def old(guest: Guest, release: str = "2.4.37.11") -> Guest:
     """The same with an old kernel and a RAM disk of 2 MiB."""
-    guest.initrd.write_bytes(bytes(2 << 20))
-    return replace(guest, release=release, image_kind="ext2", nic="e1000", memory=32, usual_memory=32)
+    guest.boot.initrd.write_bytes(bytes(2 << 20))
+    boot = replace(guest.boot, release=release, image_kind="ext2", nic="e1000", memory=32)
+    return replace(guest, boot=boot, memory=32)
 
 
 def test_an_old_kernel_has_its_root_in_a_ram_disk_and_cards_that_it_knows(guest: Guest) -> None:
@@ -140,7 +141,7 @@ def test_an_old_kernel_has_its_root_in_a_ram_disk_and_cards_that_it_knows(guest:
 def test_a_kernel_is_told_what_it_understands(
     guest: Guest, release: str, panic: str, addresses_kept: bool
 ) -> None:
-    words = qemu.parameters(replace(guest, release=release), "tcg").split()
+    words = qemu.parameters(replace(guest, boot=replace(guest.boot, release=release)), "tcg").split()
     assert panic in words
     assert ("norandmaps" in words) == addresses_kept
     assert not any(word.startswith("root=") for word in words)
@@ -185,7 +186,7 @@ def test_a_panic_is_the_reason(start: Starter, guest: Guest, tmp_path: Path) -> 
         machine.await_ready(10)
     assert caught.value.message == f"director is not up (boot): its kernel gave up: [ 1.0] {panic}"
     assert (caught.value.hint or "").splitlines() == [
-        f"kernel 6.1.0 ({guest.kernel}), tcg; evidence in {tmp_path}",
+        f"kernel 6.1.0 ({guest.boot.kernel}), tcg; evidence in {tmp_path}",
         "  last lines of its console:",
         "    booting",
         f"    [ 1.0] {panic}",
@@ -308,7 +309,7 @@ def test_what_is_the_matter_with_a_guest_that_hangs(start: Starter, guest: Guest
     assert told.message == "director is not up (running): it hangs"
     assert told.exit_code == 4
     assert (told.hint or "").splitlines() == [
-        f"kernel 6.1.0 ({guest.kernel}), tcg; evidence in {tmp_path}",
+        f"kernel 6.1.0 ({guest.boot.kernel}), tcg; evidence in {tmp_path}",
         "  last lines of its console:",
         "    one",
         "    two",
@@ -421,8 +422,8 @@ def test_a_wrapper_stands_before_qemu(guest: Guest, tmp_path: Path, machines: li
 def test_the_real_qemu_takes_the_command_line_and_refuses_what_is_no_kernel(
     guest: Guest, tmp_path: Path, machines: list[Machine]
 ) -> None:
-    guest.kernel.write_bytes(b"no kernel\n" * 1000)
-    guest.initrd.write_bytes(bytes(512))
+    guest.boot.kernel.write_bytes(b"no kernel\n" * 1000)
+    guest.boot.initrd.write_bytes(bytes(512))
     machine = Machine(guest, "tcg", tmp_path, cards=False)
     with pytest.raises(BootError, match="qemu-system-x86_64 ended with status 1") as caught:
         machine.await_ready(10)

@@ -8,12 +8,13 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lvslab.boot.plan import Card, Guest, Management
+from lvslab.boot.plan import Boot, Card, Guest, Management
 from lvslab.boot.vm import snapshot
 from lvslab.boot.vm.snapshot import Snapshot
 from lvslab.cache import store
@@ -24,16 +25,15 @@ KEY = "0123456789abcdef"
 ABOUT = {"kernel": "6.1.0", "accelerator": "tcg", "mib": 8}
 DAY = 86400.0
 
-CARD = Card("eth0", "lan", "lan-0.0", "02:00:00:00:00:01", "10.0.0.1/24", None)
+CARD = Card("eth0", "lan", "lan-0.0", "02:00:00:00:00:01", ip_interface("10.0.0.1/24"), None)
 GUEST = Guest(
     name="director",
     cards=(CARD,),
-    kernel=Path("/kernel"),
-    release="6.1.0",
-    initrd=Path("/initrd"),
-    identity="kernel and image",
+    boot=Boot(Path("/kernel"), "6.1.0", Path("/initrd"), "kernel and image"),
     memory=128,
-    management=Management("mgmt_0", "02:00:00:00:ff:00", "169.254.1.1/30", "169.254.1.2/30"),
+    management=Management(
+        "mgmt_0", "02:00:00:00:ff:00", ip_interface("169.254.1.1/30"), ip_interface("169.254.1.2/30")
+    ),
 )
 
 
@@ -283,7 +283,9 @@ def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "other",
     [
-        pytest.param(replace(GUEST, identity="another kernel"), id="kernel or image"),
+        pytest.param(
+            replace(GUEST, boot=replace(GUEST.boot, identity="another kernel")), id="kernel or image"
+        ),
         pytest.param(replace(GUEST, memory=256), id="memory"),
         pytest.param(replace(GUEST, cards=(CARD, CARD)), id="one card more"),
         pytest.param(replace(GUEST, cards=()), id="one card less"),
@@ -316,9 +318,16 @@ def test_key_changes_with_qemu(qemu: Path, tmp_path: Path, monkeypatch: pytest.M
         pytest.param(replace(GUEST, name="director-2"), id="name"),
         pytest.param(replace(GUEST, cards=(replace(CARD, mac="02:00:00:00:00:02"),)), id="MAC"),
         pytest.param(replace(GUEST, cards=(replace(CARD, port="wan-3.1"),)), id="tap"),
-        pytest.param(replace(GUEST, cards=(replace(CARD, address="10.9.0.1/8"),)), id="address"),
         pytest.param(
-            replace(GUEST, management=Management("mgmt_7", "02:00:00:00:ff:07", "1.1.1.1/30", "1.1.1.2/30")),
+            replace(GUEST, cards=(replace(CARD, address=ip_interface("10.9.0.1/8")),)), id="address"
+        ),
+        pytest.param(
+            replace(
+                GUEST,
+                management=Management(
+                    "mgmt_7", "02:00:00:00:ff:07", ip_interface("1.1.1.1/30"), ip_interface("1.1.1.2/30")
+                ),
+            ),
             id="management",
         ),
     ],

@@ -1,0 +1,51 @@
+"""Folders and files of labs: where a lab is found, and how its files are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from lvslab.errors import LabFileError, UsageError
+
+LAB_FILE = "lab.yaml"
+
+
+def list_labs(labs: Path) -> tuple[str, ...]:
+    """The names of the labs in the folder ``labs``, sorted; none where there is no such folder."""
+    return tuple(sorted(file.parent.name for file in labs.glob(f"*/{LAB_FILE}")))
+
+
+def find(name: str, labs: Path) -> Path:
+    """The folder of the lab ``name`` in ``labs``; a ``name`` with a slash is the path of the folder itself.
+
+    Raises UsageError where there is no such lab.
+    """
+    if "/" in name:
+        if (Path(name) / LAB_FILE).is_file():
+            return Path(name)
+        raise UsageError(f"{name} is not a lab: it holds no {LAB_FILE}")
+    known = list_labs(labs)
+    if name in known:
+        return labs / name
+    raise UsageError(f"there is no lab {name!r}", suggest(name, known))
+
+
+def read_text(path: Path) -> str:
+    """The text of a lab's file. Raises LabFileError where it is not there, or is not UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise LabFileError(path, line, "this is not UTF-8 text", "save the file as UTF-8") from None
+    except OSError as error:
+        raise LabFileError(path, 0, f"cannot be read: {error.strerror}", "every lab has one") from None
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A hint for a ``word`` that is none of ``known``: the nearest one, if any is near, and all of them."""
+    from difflib import get_close_matches  # only a mistake has to wait for this import
+
+    names = list(known)
+    near = get_close_matches(word, names, n=1)
+    listed = f"known here: {', '.join(names) or 'none'}"
+    return f"did you mean {near[0]!r}? ({listed})" if near else listed

@@ -1,0 +1,78 @@
+"""Rules for values in ``lab.yaml`` that no standard type has, as metadata of the fields in `model`.
+
+pydantic asks them for its schemas when `loader` sets it up. Nothing here imports it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic_core import CoreSchema
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Wrong(ValueError):
+    """A value that breaks a rule: what is wrong with it, and a ``hint`` at what would be right."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Matching:
+    """A text that matches the regular expression ``pattern``."""
+
+    pattern: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return {**handler(source), "pattern": self.pattern}
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A value that ``parse`` makes of what stands in the file; it raises Wrong.
+
+    ``pattern`` is a regular expression for JSON Schema, if there is one for the text.
+    """
+
+    parse: Callable[[object], object]
+    pattern: str | None = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return {"type": "function-plain", "function": {"type": "no-info", "function": self.parse}}
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string", **({"pattern": self.pattern} if self.pattern else {})}
+
+
+def address(value: object) -> Address:
+    """Parse an IPv4 or IPv6 address. Raises Wrong."""
+    try:
+        return ipaddress.ip_address(str(value))  # As text: the number 5 would become 0.0.0.5.
+    except ValueError:
+        hint = "an address looks like 10.0.0.1 or fd00::1, and has no prefix length"
+        raise Wrong(f"{value!r} is not an address", hint) from None
+
+
+def subnet(value: object) -> Subnet:
+    """Parse a subnet with its prefix length. Raises Wrong."""
+    hint = "a subnet is an address and a prefix length, such as 10.0.0.0/24 or fd00::/64"
+    try:
+        # Without a prefix length ipaddress would make a network of one address.
+        if "/" in str(value):
+            return ipaddress.ip_network(str(value))
+    except ValueError:
+        with suppress(ValueError):
+            hint = f"the subnet that this address is in is {ipaddress.ip_network(str(value), strict=False)}"
+    raise Wrong(f"{value!r} is not a subnet", hint)
