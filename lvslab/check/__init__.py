@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import Any
 
 MOVED: Mapping[str, str] = {
+    "lvslab.boot.ftp_server": "lvslab.boot.services.ftp",
+    "lvslab.build": "lvslab.kernel",
     "lvslab.check.access_log": "lvslab.check.traffic.access_log",
     "lvslab.check.address_order": "lvslab.check.traffic.address_order",
     "lvslab.check.chance": "lvslab.check.exact_test",
@@ -47,13 +49,17 @@ MOVED: Mapping[str, str] = {
 
 RENAMED: Mapping[str, Mapping[str, str]] = {
     "lvslab.check.load": {"ended": "await_result"},
+    "lvslab.check.schedulers": {"LATER": "later()"},
     "lvslab.check.traffic.access_log": {"Entry": "LogEntry"},
     "lvslab.check.traffic.dns": {"Answer": "DnsAnswer"},
     "lvslab.check.traffic.http": {"ask": "attempt", "Answer": "Attempt", "Failed": "Failure"},
     "lvslab.check.traffic.visits": {"by_requests": "any_address"},
     "lvslab.check.traffic.wrk": {"Sent": "WrkResult", "together": "merge"},
 }
-"""Module to former name to today's; the module ends with ``__getattr__ = former_names(__name__)``."""
+"""Module to former name to today's, with ``()`` where a constant has become a function.
+
+Each module here ends with ``__getattr__ = former_names(__name__)``.
+"""
 
 
 def former_names(module: str) -> Callable[[str], Any]:
@@ -64,7 +70,8 @@ def former_names(module: str) -> Callable[[str], Any]:
         if new is None:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         _warn(f"{module}.{name}", f"{module}.{new}")
-        return getattr(sys.modules[module], new)
+        value = getattr(sys.modules[module], new.removesuffix("()"))
+        return value() if new.endswith("()") else value
 
     return getattr_
 

@@ -126,7 +126,7 @@ def data_follows_control(visits: Sequence[Visit], facts: FtpFacts) -> None:
             if not server:
                 raise CheckFailed(
                     f"IPVS on the director knows nothing of a data connection ({data.method}, {data.client} "
-                    f"with {data.other}): it did not come about by the FTP helper",
+                    f"with {data.other}): the FTP helper did not make it",
                     _hints(_helper(data.method, facts)),
                 )
             if server != owner:

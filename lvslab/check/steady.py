@@ -33,7 +33,7 @@ _WORDS: Mapping[Failure, str] = {
     "no-connection": "got no connection",
     "no-reply": "got no reply",
     "refused": "refused",
-    "unreachable": "found nobody",
+    "unreachable": "unreachable",
     "broken-off": "broken off",
     "not-closed": "not closed",
     "status": "answered with an error",

@@ -21,7 +21,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
+from lvslab.check import former_names
 from lvslab.check.schedulers.model import Change, Choice, Model, Moment, Scheduler, Server
 from lvslab.check.schedulers.registry import TUTORIAL, later, model_for
 from lvslab.check.schedulers.simulated import NOBODY, SimulatedService
@@ -112,3 +114,7 @@ def remembered(model: Model, servers: Sequence[Server], count: int, *, destinati
     return forecast(
         model.choose, service.servers, count, destination=destination, memory=service.memory
     ).memory
+
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__)

@@ -313,7 +313,7 @@ def _explained(
     if number in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return (
             "unreachable",
-            f"{what}: there is no way to the address, or nobody has it",
+            f"{what}: there is no route to the address, or no node has it",
             "is the virtual address on the director's interface, and does the client have a route to it?",
         )
     if isinstance(error, TimeoutError):

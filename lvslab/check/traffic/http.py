@@ -68,7 +68,7 @@ _EXPLANATIONS: Mapping[Failure, tuple[str, str | None]] = {
         "server of weight above 0, or a stopped web server on the real server that was chosen",
     ),
     "unreachable": (
-        "{place} cannot be reached from here: no route, or nobody on the network has the address",
+        "{place} cannot be reached from here: no route, or no node on the network has the address",
         "is the virtual address on the director's interface, and does the client have a route to it?",
     ),
     "broken-off": (

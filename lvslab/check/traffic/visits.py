@@ -110,7 +110,7 @@ def any_address(place: Place, name: str, count: int, *, timeout: float = 5.0) ->
 def by_curl(place: Place, name: str, count: int) -> Visits:
     """Make ``count`` visits in turn by curl. Raises CheckFailed where curl is not installed."""
     if shutil.which("curl") is None:
-        raise CheckFailed("there is no curl on this machine")
+        raise CheckFailed("curl is not installed on this machine")
     return _visits(place, lambda: _curl(name), count, 1)
 
 
