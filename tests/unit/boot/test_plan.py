@@ -226,6 +226,14 @@ def test_a_guest_whose_kernel_has_no_ipv6_does_without(lab: loader.Lab, sandbox:
     assert not (sandbox.root / "proc/sys/net/ipv6/conf/eth2/accept_dad").exists()
 
 
+def test_a_guest_with_a_program_for_the_clock_sets_it_by_that(lab: loader.Lab, sandbox: Sandbox) -> None:
+    # Busybox's date cannot set the clock of Linux 2.4, and does not end with a status that says so.
+    clock = sandbox.root / "etc/lvslab/clock"
+    clock.write_text(RECORD)
+    clock.chmod(0o700)
+    assert sandbox.run(guests(lab)[0])[0] == "clock 1700000000"
+
+
 def test_a_new_seed_goes_to_the_kernels_random_numbers(lab: loader.Lab, sandbox: Sandbox) -> None:
     sandbox.reseed = '#!/bin/sh\nprintf %s "$1"\n'
     sandbox.run(guests(lab)[0])

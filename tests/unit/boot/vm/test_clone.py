@@ -134,7 +134,7 @@ def test_which_memory_waits_for_its_state(tmp_path: Path) -> None:
 
 def test_a_copy_gets_only_what_must_differ() -> None:
     order = plan.guest_renewal(seconds=7, seed="ab" * 32)
-    assert order.startswith("{ date -u -s @7 || ")
+    assert "date -u -s @7;" in order
     assert "reseed " + "ab" * 32 in order
     assert not any(word in order for word in ("hostname", "address", "manage", "route"))
 
