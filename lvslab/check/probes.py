@@ -24,8 +24,8 @@ class NodeView(Protocol):
         """Request a page from inside the node and tell what comes back."""
         ...
 
-    def routes(self) -> str:
-        """Read the node's IPv4 routes, as /proc/net/route lists them."""
+    def read(self, file: str) -> str:
+        """Read a file of /proc, such as /proc/net/route for its IPv4 routes."""
         ...
 
 
@@ -41,8 +41,8 @@ class HostView:
             return "answers"
         return "refused" if made.failure == "refused" else "no-answer"
 
-    def routes(self) -> str:
-        return self.namespace.call(Path("/proc/thread-self/net/route").read_text)
+    def read(self, file: str) -> str:
+        return self.namespace.call(Path(file.replace("/proc/net/", "/proc/thread-self/net/")).read_text)
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class GuestView:
             return "answers"
         return "refused" if "refused" in said else "no-answer"
 
-    def routes(self) -> str:
-        return self.cluster.observe(self.node, "cat /proc/net/route")
+    def read(self, file: str) -> str:
+        return self.cluster.observe(self.node, f"cat {file}")
 
 
 def connect_from(cluster: Cluster, node: str, address: str, port: int) -> None:

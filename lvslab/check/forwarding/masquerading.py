@@ -25,7 +25,7 @@ class Masquerading(Method):
 
     def examine(self, seen: NodeView, name: str, address: str, port: int, service: Service) -> ServerFacts:
         """Ask the server on its own address, and look up its default gateway."""
-        probe, gateway = seen.probe(address, port), default_gateway(seen.routes())
+        probe, gateway = seen.probe(address, port), default_gateway(seen.read("/proc/net/route"))
         return ServerFacts(name, address, port, self.name, probe, gateway)
 
     def causes(self, facts: ClusterFacts, servers: Sequence[ServerFacts]) -> list[Finding]:

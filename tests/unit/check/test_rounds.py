@@ -121,14 +121,14 @@ def test_no_answer_comes_with_its_likely_cause(
         return "answers"
 
     monkeypatch.setattr(HostView, "probe", probe)
-    monkeypatch.setattr(HostView, "routes", lambda self: ROUTES)
+    monkeypatch.setattr(HostView, "read", lambda self, file: ROUTES)
     with pytest.raises(CheckFailed, match="request 1 of 9") as caught:
         take(cluster)
     hint = caught.value.hint or ""
     assert hint.startswith("ip_forward is 0 on the director")
     assert "default route" not in hint
     assert sorted(probed) == ["10.0.0.100:80", "10.0.0.101:80"]
-    monkeypatch.setattr(HostView, "routes", lambda self: ROUTES.replace("0100000A", "FE00000A"))
+    monkeypatch.setattr(HostView, "read", lambda self, file: ROUTES.replace("0100000A", "FE00000A"))
     with pytest.raises(CheckFailed, match=r"rs1's default route goes to 10\.0\.0\.254"):
         take(cluster)
 
@@ -246,7 +246,7 @@ def test_only_its_own_servers_are_a_directors_matter(cluster: LoopbackCluster, t
         def probe(self, address: str, port: int) -> str:
             return "open"
 
-        def routes(self) -> str:
+        def read(self, file: str) -> str:
             return ROUTES
 
     (service,) = rounds.web_services(cluster, "director")
