@@ -11,7 +11,7 @@ from fractions import Fraction
 import pytest
 
 from lvslab.check import exact_test, verdict
-from lvslab.check.seed import dice
+from lvslab.check.seed import random_for
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic import address_order, dns, visits
 from lvslab.check.traffic.dns import DnsAnswer, Kind
@@ -202,7 +202,7 @@ def test_a_resolver_that_keeps_answers(lab: Testbed, measured: Measured) -> None
     begun, _ = resolver.since
     again = {resolver.addresses(NAME) for _ in range(20)}
     assert again == {kept} or time.monotonic() >= begun + TTL, "answers of its own within the TTL"
-    choose = dice("one address of an answer").choice
+    choose = random_for("one address of an answer").choice
     made = visits.one_of(lab.inside("client"), lambda: choose(kept), 60)
     visits.all_answered(made)
     likely = exact_test.shares_hold(

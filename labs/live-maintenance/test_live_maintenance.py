@@ -12,7 +12,7 @@ import pytest
 from lvslab.apply.transcript import StepRecord
 from lvslab.check import load, steady, verdict
 from lvslab.check.ipvs import director as directors
-from lvslab.check.ipvs.listing import ServerConnections
+from lvslab.check.ipvs.listing import ListedServer
 from lvslab.check.steady import Outcome, Steady
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic import access_log, http
@@ -51,11 +51,11 @@ def on(lab: Testbed, server: str, entries: dict[str, str], outcomes: tuple[Outco
     )
 
 
-def await_that(lab: Testbed, server: str, what: Callable[[ServerConnections], bool]) -> None:
+def await_that(lab: Testbed, server: str, what: Callable[[ListedServer], bool]) -> None:
     """Return when the director has the connections for ``server`` that ``what`` asks for."""
     deadline, place = time.monotonic() + 15, f"{lab.node(server).address}:80"
     while time.monotonic() < deadline:
-        (row,) = directors.read(lab.cluster, lab.directors[0].name, ("listing",)).connections
+        (row,) = directors.read_director(lab.cluster, lab.directors[0].name, ("listing",)).connections
         if any(str(found) == place and what(found) for found in row.servers):
             return
     pytest.fail(f"{server} did not get its connections within 15 s")
@@ -78,7 +78,7 @@ def await_given(lab: Testbed, server: str) -> None:
     """Return when ``server`` was given connections, be they over: short ones are too short to be seen."""
     before: list[int] = []
 
-    def more(found: ServerConnections) -> bool:
+    def more(found: ListedServer) -> bool:
         before.append(found.active + found.inactive)
         return before[-1] > before[0]
 

@@ -15,7 +15,7 @@ from lvslab.check import verdict
 from lvslab.check.ipvs import director
 from lvslab.check.live_service import LiveService, Place
 from lvslab.check.schedulers import NOBODY, TUTORIAL, later
-from lvslab.check.seed import dice
+from lvslab.check.seed import random_for
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.held import HeldConnections
 from lvslab.errors import CheckFailed
@@ -47,7 +47,7 @@ def kernel(lab: Testbed) -> str:
 def ports() -> Iterator[int]:
     """Ports of services that nobody has had yet, in an earlier check of this lab either: connections of a
     service that is gone are remembered for two minutes."""
-    return count(100 * dice("ports of services").randrange(90, 600))
+    return count(100 * random_for("ports of services").randrange(90, 600))
 
 
 @pytest.fixture

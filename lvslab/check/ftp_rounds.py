@@ -14,7 +14,7 @@ from lvslab.check.forwarding.facts import ClusterFacts, Probe
 from lvslab.check.ftp_verdict import FtpFacts, Visit, explained
 from lvslab.check.ipvs import director
 from lvslab.check.ipvs.features import lacking
-from lvslab.check.ipvs.listing import parse_entries
+from lvslab.check.ipvs.listing import parse_connections
 from lvslab.check.ipvs.table import Service
 from lvslab.check.probes import HostView
 from lvslab.check.traffic import ftp
@@ -121,7 +121,9 @@ def turns(
 def _turns(lab: Testbed, service: Service, count: int, held: bool, client: str) -> tuple[Turns, bool]:
     name, client = lab.directors[0].name, client or lab.first_client()
     place = lab.enter(client)
-    before = director.read(lab.cluster, name, ("listing", "entries") if service.persistent else ("listing",))
+    before = director.read_director(
+        lab.cluster, name, ("listing", "entries") if service.persistent else ("listing",)
+    )
     model = rounds.model_of(lab.cluster, service)
     servers = rounds.servers_now(lab.cluster, service, before)
     own = rounds.address_towards(lab.cluster, client, service.address)
@@ -141,7 +143,7 @@ def _turns(lab: Testbed, service: Service, count: int, held: bool, client: str) 
             sessions.append(Session(place, service.address, service.port))
             if not held:
                 sessions[-1].quit()
-        now = director.read(lab.cluster, name, ("listing",))
+        now = director.read_director(lab.cluster, name, ("listing",))
         after = rounds.servers_now(lab.cluster, service, now)
         for session in sessions if held else ():
             session.quit()
@@ -169,7 +171,7 @@ def facts(lab: Testbed, address: str = "") -> FtpFacts:
         port=service.port,
         forwarding=service.destinations[0].forwarding,
         helper_ports=_helper_ports(apps),
-        entries=parse_entries(entries),
+        entries=parse_connections(entries),
         names=_names(lab),
         kernel=lab.cluster.versions.get("kernel", ""),
         lacking=lacking(lab.cluster.versions, ["ftp_ipv6" if ":" in target else "ftp_extended"]),

@@ -13,7 +13,7 @@ from hashlib import sha256
 from lvslab.boot.services import ftp
 from lvslab.check.forwarding import method_for
 from lvslab.check.forwarding.facts import ClusterFacts, Finding
-from lvslab.check.ipvs.listing import Entry
+from lvslab.check.ipvs.listing import Connection
 from lvslab.check.ipvs.table import Forwarding, address_of, endpoint
 from lvslab.check.traffic.ftp import PASSIVE, FtpFailed, Transfer
 from lvslab.check.verdict import diagnose
@@ -46,7 +46,7 @@ class FtpFacts:
     port: int
     forwarding: Forwarding
     helper_ports: tuple[int, ...]
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[Connection, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     lacking: str | None = None
     kernel: str = ""

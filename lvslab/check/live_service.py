@@ -237,7 +237,7 @@ class LiveService:
 
     def _counts(self) -> list[tuple[str, int, int]]:
         names = {address: name for name, address in self._addresses.items()}
-        rows = director.read(self._cluster, self._node.name, ("listing",)).connections
+        rows = director.read_director(self._cluster, self._node.name, ("listing",)).connections
         row = next((row for row in rows if str(row) == self.place.name), None)
         return (
             [(names[server.address], server.active, server.inactive) for server in row.servers]

@@ -118,7 +118,7 @@ def load(
                 f"the lab '{name}' has no director '{director}'", suggest(director, running.lab.directors)
             )
         clients = _clients(running, client)
-        table = directors.read(running, director, ("rules",)).rules
+        table = directors.read_director(running, director, ("rules",)).rules
         service = next(iter(rounds.services_of(running, table, "http")), None)
         if service is None:
             raise StateError(
@@ -126,10 +126,10 @@ def load(
                 "./run lab.apply types the how-to's steps",
             )
         url = f"http://{endpoint(service.address, service.port)}/"
-        before = directors.settled(running, director, what=_READ)
+        before = directors.read_settled(running, director, what=_READ)
         with generators(running, clients, url, seconds, connections) as started:
             sent = wrk.merge(await_result(process, seconds) for process in started)
-        after = directors.settled(running, director, what=_READ)
+        after = directors.read_settled(running, director, what=_READ)
         names = {str(a): node for node, about in running.lab.nodes.items() for a in about.addresses}
     return Load(
         name=name,

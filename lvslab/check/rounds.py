@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lvslab.check import schedulers, verdict
 from lvslab.check.forwarding import method_for
 from lvslab.check.forwarding.facts import ClusterFacts, ServerFacts
-from lvslab.check.ipvs.director import Reading, await_calm, read, settled, table_of_steps
+from lvslab.check.ipvs.director import Reading, await_calm, read_director, read_settled, table_of_steps
 from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.table import Destination, Service, address_of, endpoint, scan_order
 from lvslab.check.probes import GuestView, HostView, NodeView
@@ -180,7 +180,7 @@ def _take(
 ) -> tuple[Round, bool]:
     refuse_unforeseen(cluster, service)
     model = model_of(cluster, service)
-    look = settled if model.remembers else read
+    look = read_settled if model.remembers else read_director
     what = ("listing", "counters", "entries") if service.persistent else ("listing", "counters")
     before = look(cluster, director, what=what)
     forecast = _forecast(cluster, service, model, before, client, count)
@@ -188,7 +188,7 @@ def _take(
     try:
         replies = http.requests_in_turn(namespaces(client), url, count)
     except RequestFailed as failure:
-        now = read(cluster, director)
+        now = read_director(cluster, director)
 
         def see(name: str) -> NodeView:
             return HostView(namespaces(name)) if cluster.is_enterable(name) else GuestView(cluster, name)
@@ -196,7 +196,7 @@ def _take(
         facts = facts_of(cluster, service, director, "http", see, now)
         totals = now.totals.get(str(service), _NOTHING).since(before.totals.get(str(service), _NOTHING))
         raise verdict.no_answer(replace(facts, counters=totals), failure) from failure
-    after = read(cluster, director, ("listing", "entries"))
+    after = read_director(cluster, director, ("listing", "entries"))
     names = _names(cluster)
     entries = _logged(cluster, [reply.request_id for reply in replies])
     servers = {str(server): names.get(server.address, server.address) for server in service.destinations}

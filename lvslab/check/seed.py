@@ -15,6 +15,6 @@ def seed() -> str:
     return os.environ.setdefault(VARIABLE, str(secrets.randbits(32)))
 
 
-def dice(what: str) -> random.Random:
+def random_for(what: str) -> random.Random:
     """Dice for one purpose, ``what``: thrown as often as you like, they show the same for the same seed."""
     return random.Random(f"{seed()} {what}")

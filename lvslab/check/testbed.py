@@ -149,11 +149,11 @@ class Testbed:
 
     def reading(self, node: str = "") -> director.Reading:
         """What a director says now, the first one where none is named."""
-        return director.read(self.cluster, node or self.directors[0].name)
+        return director.read_director(self.cluster, node or self.directors[0].name)
 
     def settled_reading(self) -> director.Reading:
         """The same when its counters have caught up with all that has happened."""
-        return director.settled(self.cluster, self.directors[0].name)
+        return director.read_settled(self.cluster, self.directors[0].name)
 
     def connections_since(self, before: director.Reading) -> dict[str, int]:
         """What the first director's counters have gained since ``before``, by server, once they have

@@ -33,11 +33,11 @@ SEED = int(os.environ.get("LVSLAB_KILL_SEED", secrets.randbits(32)))
 LABS = ("one", "two", "three")
 TEST = """
 from lvslab.check import verdict
-from lvslab.check.seed import dice
+from lvslab.check.seed import random_for
 
 
 def test_sequence(lab, measured):
-    measured("dice", str(dice("of this check").randrange(1 << 30)))
+    measured("dice", str(random_for("of this check").randrange(1 << 30)))
     taken = lab.round(count=6)
     verdict.sequence_matches(taken.forecast, taken.observed)
 

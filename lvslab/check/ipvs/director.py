@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 from lvslab.check.ipvs import stats as ipvs_stats
 from lvslab.check.ipvs.listing import (
     Counters,
+    ListedService,
     Rates,
-    ServiceConnections,
     parse_connections,
     parse_counters,
-    parse_entries,
+    parse_listing,
     parse_rates,
     parse_thresholds,
 )
@@ -79,13 +79,13 @@ class Reading:
     ``entries`` maps the client's end of each connection that it remembers to the real server's, both as
     ``address:port``; ``templates`` does so for the clients (port 0) of persistent services, by service and
     client. ``rules`` have their thresholds only where these were read too. The counters
-    (``totals``, ``by_server``, ``stats``) lag behind since Linux 2.6.39: see `settled`. Connections and
+    (``totals``, ``by_server``, ``stats``) lag behind since Linux 2.6.39: see `read_settled`. Connections and
     entries are of this moment. ``uptime`` is the director's clock, in seconds; ``rates`` are the kernel's
     (`parse_rates`).
     """
 
     rules: tuple[Service, ...]
-    connections: tuple[ServiceConnections, ...]
+    connections: tuple[ListedService, ...]
     totals: dict[str, Counters]
     by_server: dict[tuple[str, str], Counters]
     entries: dict[str, str]
@@ -96,12 +96,12 @@ class Reading:
     stats: Stats | None = None
     templates: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
-    def connections_of(self, service: Service) -> ServiceConnections | None:
+    def connections_of(self, service: Service) -> ListedService | None:
         """The row of ``service``, None where the director does not have it."""
         return next((row for row in self.connections if str(row) == str(service)), None)
 
 
-def read(cluster: Observer, director: str, what: Sequence[str] = EVERYTHING) -> Reading:
+def read_director(cluster: Observer, director: str, what: Sequence[str] = EVERYTHING) -> Reading:
     """Read the director named ``director``; only ``what`` (of EVERYTHING and MONITORED), where that is
     enough and the rest shall be as if there were nothing. Raises CheckFailed where its ipvsadm does not
     answer.
@@ -112,10 +112,10 @@ def read(cluster: Observer, director: str, what: Sequence[str] = EVERYTHING) -> 
     if len(parts) != len(what):
         raise CheckFailed(f"{director} did not say all that it was asked for", "has it too much to list?")
     found = dict.fromkeys(_COMMANDS, "") | dict(zip(what, parts, strict=True))
-    counters, entries = parse_counters(found["counters"]), parse_entries(found["entries"])
+    counters, entries = parse_counters(found["counters"]), parse_connections(found["entries"])
     return Reading(
         rules=_with_thresholds(parse_rules(found["rules"]), parse_thresholds(found["thresholds"])),
-        connections=parse_connections(found["listing"]),
+        connections=parse_listing(found["listing"]),
         totals={str(service): service.counters for service in counters},
         by_server={
             (str(service), str(server)): server.counters
@@ -149,7 +149,7 @@ def _with_thresholds(
     )
 
 
-def settled(
+def read_settled(
     cluster: Observer, director: str, seconds: float = 20.0, what: Sequence[str] = EVERYTHING
 ) -> Reading:
     """Read the director, all or ``what`` of it, when its counters have caught up with what has happened.
@@ -167,17 +167,17 @@ def settled(
     while time.monotonic() < deadline:
         now = _added_up(cluster.observe(director, _ADDED_UP))
         if now is None or (now.at_once and now.processors.up_to_date):
-            return read(cluster, director, what)
+            return read_director(cluster, director, what)
         if before is None or now.processors.counted != before.processors.counted:
             before = now
         elif now.uptime - before.uptime > ESTIMATION_PERIOD:
-            return read(cluster, director, what)
+            return read_director(cluster, director, what)
     raise CheckFailed(
         f"the counters of {director} do not stand still", "is somebody else using the service?"
     )
 
 
-def fresh(
+def read_fresh(
     cluster: Observer,
     director: str,
     what: Sequence[str] = MONITORED,
@@ -186,7 +186,7 @@ def fresh(
     pause: Callable[[float], object] = time.sleep,
 ) -> Reading:
     """Read ``what`` of the director just when its kernel has added up its counters, which may be 2 s from
-    now (`settled` says why); where none lags behind, or none moves, in ``early`` seconds.
+    now (`read_settled` says why); where none lags behind, or none moves, in ``early`` seconds.
 
     So whatever traffic there is, there are whole periods between two of these readings, and the difference
     of their counters is what was counted in the time between. ``uptime`` is then when the kernel added up,
@@ -198,11 +198,11 @@ def fresh(
         if now is None or now.processors.up_to_date:
             if first is None:
                 pause(early)
-            return read(cluster, director, what)
+            return read_director(cluster, director, what)
         if last is not None and now.processors.shown != last.processors.shown:
-            return replace(read(cluster, director, what), uptime=(last.uptime + now.uptime) / 2)
+            return replace(read_director(cluster, director, what), uptime=(last.uptime + now.uptime) / 2)
         if first is not None and now.uptime - first.uptime > ESTIMATION_PERIOD:
-            return read(cluster, director, what)
+            return read_director(cluster, director, what)
         first, last = first or now, now
         pause(_GLANCES)
 
@@ -212,7 +212,7 @@ def await_calm(
 ) -> None:
     """Wait for a time of ``seconds`` in which the director will forget no connection that it remembers now,
     at most the two minutes after which finished ones are forgotten. ``pause`` waits for so many seconds."""
-    remembered = parse_entries(cluster.observe(director, ENTRIES))
+    remembered = parse_connections(cluster.observe(director, ENTRIES))
     pause(calm_from([entry.expires for entry in remembered if entry.expires <= _REMEMBERED], seconds))
 
 

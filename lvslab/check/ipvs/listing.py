@@ -21,7 +21,7 @@ _PROTOCOLS: Mapping[str, Protocol] = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp"
 
 
 @dataclass(frozen=True)
-class ServerConnections:
+class ListedServer:
     """A destination's line of ``ipvsadm -Ln``: its connections now, by what the scheduler makes of them."""
 
     address: str
@@ -36,14 +36,14 @@ class ServerConnections:
 
 
 @dataclass(frozen=True)
-class ServiceConnections:
+class ListedService:
     """A virtual service in ``ipvsadm -Ln``; ``servers`` in the order of the listing."""
 
     protocol: Protocol
     address: str
     port: int
     scheduler: str
-    servers: tuple[ServerConnections, ...] = ()
+    servers: tuple[ListedServer, ...] = ()
     mark: int = 0
     ipv6: bool = False
     flags: str = ""
@@ -122,7 +122,7 @@ class ServiceCounters:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Connection:
     """A connection that the director remembers: a line of ``ipvsadm -Lnc``. ``client``, ``virtual`` and
     ``server`` are endpoints, ``address:port``; a client's port that is not known yet is 0. It is forgotten
     ``expires`` seconds later, rounded down, if there are no more packets."""
@@ -148,9 +148,9 @@ class _Heading:
         return service_name(self.protocol, self.address, self.port, self.mark, self.ipv6)
 
 
-def parse_connections(text: str) -> tuple[ServiceConnections, ...]:
+def parse_listing(text: str) -> tuple[ListedService, ...]:
     """The rows of ``ipvsadm -Ln`` (with ``--nosort``: servers in the kernel's order). Raises TableError."""
-    table: list[ServiceConnections] = []
+    table: list[ListedService] = []
     for heading, lines in _listing(text):
         scheduler, _, flags = heading.rest.partition(" ")
         servers = []
@@ -159,11 +159,9 @@ def parse_connections(text: str) -> tuple[ServiceConnections, ...]:
             if len(columns) != 4 or columns[0] not in _METHODS:
                 raise TableError(f"not a line of `ipvsadm -Ln`: {line!r}")
             weight, active, inactive = (_count(column, line) for column in columns[1:])
-            servers.append(
-                ServerConnections(address, port or 0, _METHODS[columns[0]], weight, active, inactive)
-            )
+            servers.append(ListedServer(address, port or 0, _METHODS[columns[0]], weight, active, inactive))
         table.append(
-            ServiceConnections(
+            ListedService(
                 heading.protocol,
                 heading.address,
                 heading.port,
@@ -231,7 +229,7 @@ def parse_thresholds(text: str) -> dict[tuple[str, str], tuple[int, int]]:
     return found
 
 
-def parse_entries(text: str) -> tuple[Entry, ...]:
+def parse_connections(text: str) -> tuple[Connection, ...]:
     """The lines of ``ipvsadm -Lnc``, templates of persistence included."""
     found = []
     for line in text.splitlines():
@@ -240,7 +238,7 @@ def parse_entries(text: str) -> tuple[Entry, ...]:
             minutes, _, seconds = columns[1].partition(":")
             state, client, virtual, server = columns[2:6]
             expires = 60 * int(minutes) + int(seconds)
-            found.append(Entry(_PROTOCOLS[columns[0]], state, client, virtual, server, expires))
+            found.append(Connection(_PROTOCOLS[columns[0]], state, client, virtual, server, expires))
     return tuple(found)
 
 

@@ -62,7 +62,7 @@ class Destination:
     """One real server of a virtual service.
 
     Thresholds are connections, 0 for none. ``-S`` never prints them, so they are no part of equality;
-    ``compare`` looks at them, and `director.read` knows them from another listing.
+    ``compare`` looks at them, and `director.read_director` knows them from another listing.
     ``tunnel`` is "" for plain IPIP, else the options that say otherwise, as ``gue --tun-port 6080``.
     """
 

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.director import Reading
-from lvslab.check.ipvs.listing import Counters, ServerConnections, ServiceConnections
+from lvslab.check.ipvs.listing import Counters, ListedServer, ListedService
 from lvslab.check.monitor import watch
 from lvslab.check.monitor.watch import Places
 from lvslab.errors import LvsLabError, MachineError, UsageError
@@ -89,9 +89,7 @@ class Families:
             for row in found.connections:
                 self._add_service(labels, row, found, places)
 
-    def _add_service(
-        self, labels: list[str], row: ServiceConnections, found: Reading, places: Places
-    ) -> None:
+    def _add_service(self, labels: list[str], row: ListedService, found: Reading, places: Places) -> None:
         family = "fwmark-ipv6" if row.protocol == "fwmark" and row.ipv6 else row.protocol
         labels = [*labels, family, row.address, str(row.port), str(row.mark or "")]
         self.service.add_metric(labels, {"scheduler": row.scheduler, "flags": row.flags})
@@ -102,8 +100,8 @@ class Families:
     def _add_server(
         self,
         labels: list[str],
-        row: ServiceConnections,
-        server: ServerConnections,
+        row: ListedService,
+        server: ListedServer,
         found: Reading,
         places: Places,
     ) -> None:
@@ -150,7 +148,7 @@ class LabCollector(Collector):
 
     def _read(self, director: str) -> Reading | LvsLabError:
         return watch.glance(
-            self.name, director, lambda by, node: directors.read(by, node, directors.MONITORED)
+            self.name, director, lambda by, node: directors.read_director(by, node, directors.MONITORED)
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from lvslab.boot.control import Control
 from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.director import Reading
-from lvslab.check.ipvs.listing import Counters, Rates, ServiceConnections
+from lvslab.check.ipvs.listing import Counters, ListedService, Rates
 from lvslab.cluster import registry
 from lvslab.errors import LvsLabError, StateError, UsageError
 
@@ -110,7 +110,7 @@ def shares_since(now: Reading, last: Mapping[str, Since]) -> dict[str, Since]:
     return {str(row): _since(row, now, last.get(str(row))) for row in now.connections}
 
 
-def _since(row: ServiceConnections, now: Reading, last: Since | None) -> Since:
+def _since(row: ListedService, now: Reading, last: Since | None) -> Since:
     settings = (row.scheduler, row.flags, *((str(server), server.weight) for server in row.servers))
     counted = {
         str(server): counters.connections
@@ -134,7 +134,7 @@ def director_seen(
 
 
 def _service(
-    row: ServiceConnections, now: Reading, before: Reading | None, since: Since, nodes: Mapping[str, str]
+    row: ListedService, now: Reading, before: Reading | None, since: Since, nodes: Mapping[str, str]
 ) -> ServiceSeen:
     service = str(row)
     given = {
@@ -207,7 +207,7 @@ def places(name: str) -> Places:
 
 @dataclass(frozen=True)
 class _Glance:
-    """The supervisor as `director.read` wants it, with a time limit."""
+    """The supervisor as `director.read_director` wants it, with a time limit."""
 
     conversation: Control
 
@@ -286,7 +286,7 @@ class Watch:
 
     def _read(self, observer: directors.Observer, director: str) -> Reading:
         early = _EARLY if director in self._last else 0.0
-        return directors.fresh(observer, director, early=early, pause=self._pause)
+        return directors.read_fresh(observer, director, early=early, pause=self._pause)
 
     def _pause(self, seconds: float) -> None:
         if self._lifeline.wait_for_end(seconds):

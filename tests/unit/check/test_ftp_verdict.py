@@ -10,7 +10,7 @@ from lvslab.boot.services import ftp
 from lvslab.check import ftp_rounds, ftp_verdict, schedulers
 from lvslab.check.forwarding.facts import ClusterFacts, ServerFacts
 from lvslab.check.ftp_verdict import FtpFacts, Visit
-from lvslab.check.ipvs.listing import Entry, parse_entries
+from lvslab.check.ipvs.listing import Connection, parse_connections
 from lvslab.check.schedulers import Server, model_for
 from lvslab.check.traffic.ftp import DataConnection, FtpFailed, Method, Transfer
 from lvslab.errors import CheckFailed
@@ -32,7 +32,7 @@ FACTS = FtpFacts(
     21,
     "masquerading",
     (21,),
-    parse_entries(ENTRIES),
+    parse_connections(ENTRIES),
     {"10.0.0.100": "rs1", "10.0.0.101": "rs2", "10.0.0.102": "rs3"},
 )
 PASSIVE = DataConnection("PASV", f"{VIP}:50001", f"{CLIENT}:40002", f"{VIP}:50001")
@@ -58,10 +58,10 @@ def test_what_is_right() -> None:
 
 
 def test_entries_of_a_listing() -> None:
-    entry = parse_entries(ENTRIES)[0]
-    assert entry == Entry("tcp", "ESTABLISHED", f"{CLIENT}:40001", f"{VIP}:21", "10.0.0.100:21", 899)
+    entry = parse_connections(ENTRIES)[0]
+    assert entry == Connection("tcp", "ESTABLISHED", f"{CLIENT}:40001", f"{VIP}:21", "10.0.0.100:21", 899)
     assert len(FACTS.entries) == 4
-    (six,) = parse_entries("TCP 00:59 NONE [fd00::10]:0 [fd00::50]:4321 [fd00:10::1]:4321\n")
+    (six,) = parse_connections("TCP 00:59 NONE [fd00::10]:0 [fd00::50]:4321 [fd00:10::1]:4321\n")
     assert (six.client, six.virtual) == ("[fd00::10]:0", "[fd00::50]:4321")
 
 
@@ -162,7 +162,7 @@ def test_a_control_connection_that_stalls() -> None:
 
 
 def test_a_data_connection_that_was_given_to_another_server() -> None:
-    stray = Entry("tcp", "CLOSE", f"{CLIENT}:40009", f"{VIP}:50009", "10.0.0.101:50009", 9)
+    stray = Connection("tcp", "CLOSE", f"{CLIENT}:40009", f"{VIP}:50009", "10.0.0.101:50009", 9)
     facts = replace(FACTS, helper_ports=(), entries=(*FACTS.entries, stray))
     # The reply named the server's own address, and the client went to the one that it knew.
     said = str(ftp_verdict.explained(failure("PASV", "10.0.0.100:50009"), facts, FINE))

@@ -250,7 +250,7 @@ def test_only_its_own_servers_are_a_directors_matter(cluster: LoopbackCluster, t
             return ROUTES
 
     (service,) = rounds.web_services(cluster, "director")
-    now = director.read(cluster, "director")
+    now = director.read_director(cluster, "director")
     facts = rounds.facts_of(cluster, service, "director", "http", lambda name: cast(Any, Sees()), now)
     assert {server.name for server in facts.servers} == {"rs1", "rs2"}
     assert verdict.diagnose(facts) == ()
@@ -263,9 +263,9 @@ def test_a_lab_without_a_web_service(cluster: LoopbackCluster) -> None:
 
 
 def test_what_the_directors_counters_gained(cluster: LoopbackCluster) -> None:
-    before = director.read(cluster, "director")
+    before = director.read_director(cluster, "director")
     take(cluster, 6)
-    after = director.read(cluster, "director")
+    after = director.read_director(cluster, "director")
     assert rounds.connections_since(before, after, cluster) == {"rs1": 2, "rs2": 4}
     assert rounds.connections_since(after, after, cluster) == {}
 

@@ -100,7 +100,7 @@ class Shell(FakeCluster):
 
 
 def read(shell: Shell, *what: str) -> Reading:
-    return director.read(shell, "director", what or director.EVERYTHING)
+    return director.read_director(shell, "director", what or director.EVERYTHING)
 
 
 def test_a_reading_is_one_command() -> None:
@@ -292,7 +292,7 @@ class Busy(Shell):
 
 def settled(shell: Busy, monkeypatch: pytest.MonkeyPatch) -> Reading:
     monkeypatch.setattr(director, "time", shell)
-    return director.settled(shell, "director", 20)
+    return director.read_settled(shell, "director", 20)
 
 
 def test_nothing_is_awaited_where_a_kernel_counts_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +324,7 @@ def test_elsewhere_a_whole_period_must_pass(monkeypatch: pytest.MonkeyPatch, hea
 
 def fresh(shell: Busy, early: float = 0.0) -> tuple[Reading, list[float]]:
     pauses: list[float] = []
-    return director.fresh(shell, "director", early=early, pause=pauses.append), pauses
+    return director.read_fresh(shell, "director", early=early, pause=pauses.append), pauses
 
 
 @pytest.mark.parametrize("adds_up", [None, lambda looks: 33])
@@ -417,7 +417,7 @@ def test_many_connections_are_listed_twice(known: int, listed: int, tmp_path: Pa
     (tmp_path / "ipvsadm").chmod(0o755)
     shell = ["env", f"PATH={tmp_path}:/usr/bin:/bin", "sh", "-c", director.ENTRIES]
     said = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
-    assert len(listing.parse_entries(said)) == listed
+    assert len(listing.parse_connections(said)) == listed
 
 
 def test_an_ipvsadm_that_fails_is_told(tmp_path: Path) -> None:

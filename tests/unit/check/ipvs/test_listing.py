@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lvslab.check.ipvs.listing import Counters, Rates, parse_connections, parse_counters, parse_rates
+from lvslab.check.ipvs.listing import Counters, Rates, parse_counters, parse_listing, parse_rates
 from lvslab.check.ipvs.table import TableError
 from tests.unit.check.ipvs.listings import KERNELS, listing
 
@@ -21,7 +21,7 @@ def test_kernels_of_all_ages() -> None:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_connections(kernel: str) -> None:
-    (service,) = parse_connections(listing(kernel, "ipvsadm -Ln"))
+    (service,) = parse_listing(listing(kernel, "ipvsadm -Ln"))
     assert (str(service), service.scheduler) == (SERVICE, "wlc")
     assert [(str(server), server.forwarding, server.weight) for server in service.servers] == [
         (ONE, "masquerading", 1),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lvslab.check.ipvs.listing import Counters, parse_connections, parse_counters, parse_thresholds
+from lvslab.check.ipvs.listing import Counters, parse_counters, parse_listing, parse_thresholds
 from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.ipvs.table import Destination, Service, TableError, compare, scan_order
 
@@ -173,7 +173,7 @@ def test_what_cannot_be_understood(text: str, message: str) -> None:
 
 
 def test_connections_keep_the_order_of_the_listing() -> None:
-    web, six, mark, mark6 = parse_connections(LISTED)
+    web, six, mark, mark6 = parse_listing(LISTED)
     assert [(str(row), row.weight, row.active, row.inactive) for row in web.servers] == [
         ("10.0.0.101:80", 2, 1, 14),
         ("10.0.0.100:80", 1, 0, 7),
@@ -198,7 +198,7 @@ def test_counters() -> None:
 
 def test_an_empty_table() -> None:
     title = "\n".join(LISTED.splitlines()[:3])
-    assert parse_connections(title) == ()
+    assert parse_listing(title) == ()
     assert parse_counters(title) == ()
     assert parse_rules("") == ()
 
@@ -212,7 +212,7 @@ def test_an_empty_table() -> None:
 )
 def test_a_listing_that_is_none(text: str, message: str) -> None:
     with pytest.raises(TableError, match=message):
-        parse_connections(text)
+        parse_listing(text)
 
 
 def test_counters_must_be_exact() -> None:
