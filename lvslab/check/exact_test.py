@@ -1,4 +1,4 @@
-"""Exact tests for what chance decides: how likely is it that a fair draw looks as odd as this one?
+"""Exact multinomial tests of random choices.
 
 The numbers are fractions, so nothing is rounded before the end. Draws are independent of each other, and
 each falls into one of a few classes with known shares.
@@ -14,11 +14,11 @@ from math import comb, prod
 from lvslab.errors import CheckFailed
 
 FALSE_ALARM = Fraction(1, 1_000_000)
-"""The most that the probability of a verdict against something that is as it should be may be."""
+"""Maximum false-positive probability of a check."""
 
 
 def multinomial(counts: Sequence[int], shares: Sequence[Fraction]) -> Fraction:
-    """The probability of exactly these ``counts`` where each draw falls into a class with its share.
+    """Return the probability of exactly these ``counts``, where each class has its share of the draws.
 
     Shares add up to 1. With two classes this is the binomial distribution.
     """
@@ -32,8 +32,10 @@ def multinomial(counts: Sequence[int], shares: Sequence[Fraction]) -> Fraction:
 
 
 def tail(counts: Sequence[int], shares: Sequence[Fraction]) -> Fraction:
-    """The probability of ``counts``, or of any others of the same sum that are no likelier (the exact
-    multinomial test)."""
+    """Return the p-value of ``counts`` in the exact multinomial test.
+
+    It is the probability of these counts, or of any others of the same sum that are at most as likely.
+    """
     observed = multinomial(counts, shares)
     return sum(
         (
@@ -46,7 +48,7 @@ def tail(counts: Sequence[int], shares: Sequence[Fraction]) -> Fraction:
 
 
 def _compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
-    """All ways to write ``total`` as a sum of so many ``parts``, in order, zeros included."""
+    """Yield all ways to write ``total`` as an ordered sum of ``parts`` numbers, zeros included."""
     if parts == 1:
         yield (total,)
         return
@@ -58,13 +60,12 @@ def _compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
 def draws_hold(
     what: str, draws: Sequence[tuple[str, Mapping[str, Fraction]]], limit: Fraction = FALSE_ALARM
 ) -> None:
-    """Draws with different shares, one after the other: each had a result, and shares by possible result.
-    Those with the same shares are looked at together, as `shares_hold` does.
+    """Test ``draws``, each of which has a result, and the shares of the possible results.
 
-    The shares of a draw may depend on the results before it. So it is chance, too, how many kinds of shares
-    there are, and how many draws of each kind. Both are at most the number of all draws, so the square of
-    that is the most different verdicts that there can be. Each gets that part of ``limit``, which thereby is
-    the most that the probability of a false alarm can be.
+    Draws with the same shares are tested together by `shares_hold`. The shares of a draw may depend on
+    earlier results, so the number of kinds of shares, and of draws of each kind, is random too. Both are at
+    most the number of all draws, so there are at most its square of different tests. Each gets that part of
+    ``limit``, which thus is the maximum probability of a false alarm.
 
     Raises CheckFailed as `shares_hold` does.
     """
@@ -78,11 +79,11 @@ def draws_hold(
 def shares_hold(
     what: str, counts: Mapping[str, int], shares: Mapping[str, Fraction], limit: Fraction = FALSE_ALARM
 ) -> Fraction:
-    """The observed ``counts`` are such as draws with these ``shares`` give; returns how likely counts as
-    odd as these are. ``what`` is what was counted, in the plural.
+    """Test the observed ``counts`` against the ``shares`` of the draws; return the p-value.
 
-    Raises CheckFailed where counts as odd as these come with a probability of at most ``limit``, which is
-    thereby the probability of a false alarm; and where something was counted that has no share.
+    ``what`` names the counted things, in the plural. Raises CheckFailed where the p-value is at most
+    ``limit``, which thus is the maximum probability of a false alarm, and where a class without a share was
+    counted.
     """
     total, names = sum(counts.values()), sorted(shares)
     stray = {name: count for name, count in counts.items() if count and not shares.get(name)}

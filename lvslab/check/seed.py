@@ -1,4 +1,4 @@
-"""Random choices of checks, which can be made once more: all of them come from one seed."""
+"""Random choices of checks, repeatable from one seed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ VARIABLE = "LVSLAB_SEED"
 
 
 def seed() -> str:
-    """The seed, chosen now where there is none yet; child processes inherit it."""
+    """Return the seed; choose one where there is none yet. Child processes inherit it."""
     return os.environ.setdefault(VARIABLE, str(secrets.randbits(32)))
 
 
-def random_for(what: str) -> random.Random:
-    """Dice for one purpose, ``what``: thrown as often as you like, they show the same for the same seed."""
-    return random.Random(f"{seed()} {what}")
+def random_for(purpose: str) -> random.Random:
+    """Return a random generator for one purpose, which depends on the seed and the purpose alone."""
+    return random.Random(f"{seed()} {purpose}")

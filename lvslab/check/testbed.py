@@ -51,8 +51,10 @@ class NodeUnderTest:
         return self._testbed.inside(self.name)
 
     def execute(self, command: str, *, check: bool = True) -> Executed:
-        """Run ``command`` on the node over SSH. Raises CheckFailed where it ends with another status
-        than 0."""
+        """Run ``command`` on the node over SSH.
+
+        With ``check``, raises CheckFailed where it ends with another status than 0.
+        """
         done = self._testbed.cluster.execute(self.name, command)
         if check and done.status != 0:
             said = (done.stderr or done.stdout).decode(errors="replace").strip()
@@ -60,20 +62,20 @@ class NodeUnderTest:
         return done
 
     def output(self, command: str) -> str:
-        """What ``command`` prints on the node, without the last line's end. Raises as ``execute`` does."""
+        """Run ``command`` as `execute` does; return its output without the last line feed."""
         return self.execute(command).stdout.decode(errors="replace").rstrip("\n")
 
     def seen_by(self, other: NodeUnderTest) -> str:
-        """The address that ``other``, a Mininet host, sees when this node connects to it by TCP.
+        """Connect to ``other``, a Mininet host, by TCP; return the source address that it sees.
 
-        Raises CheckFailed where the connection does not come about within 5 s.
+        Raises CheckFailed where there is no connection within 5 s.
         """
         with other.namespace.call(socket.create_server, (other.address, 0)) as listener:
             listener.settimeout(5)
             place = listener.getsockname()[:2]
             try:
                 if not self._testbed.cluster.is_enterable(self.name):
-                    # Its program hangs up when this side does.
+                    # The node's program ends when this side closes the connection.
                     with ThreadPoolExecutor(1) as pool:
                         connecting = pool.submit(connect_from, self._testbed.cluster, self.name, *place)
                         seen = _accepted(listener)
@@ -89,13 +91,12 @@ class NodeUnderTest:
         return seen
 
     def get(self, url: str, count: int = 1) -> tuple[Reply, ...]:
-        """Ask for ``url`` from inside the node, ``count`` times, one after the other. Raises
-        RequestFailed."""
+        """Request ``url`` from inside the node, ``count`` times in turn. Raises RequestFailed."""
         return http.requests_in_turn(self.namespace, url, count)
 
 
 def _accepted(listener: socket.socket) -> str:
-    """The address that the next connection comes from."""
+    """Return the source address of the next connection."""
     connection, (seen, *_) = listener.accept()
     connection.close()
     return str(seen)
@@ -140,29 +141,31 @@ class Testbed:
         return tuple(map(self.node, self.cluster.lab.clients))
 
     def apply(self, *, without: Sequence[str] = ()) -> Summary:
-        """Type the how-to's steps, leaving out those whose command holds one of the texts of ``without``."""
+        """Type the how-to's steps, except those whose command contains a text of ``without``."""
         return self.cluster.apply(without=without)
 
     def table_of_steps(self, node: str = "") -> tuple[Service, ...]:
-        """The table that the how-to's steps make on a director, the first one where none is named."""
+        """Return the table that the how-to's steps make on a director; the first one where none is named."""
         return director.table_of_steps(self.cluster, node or self.directors[0].name)
 
     def reading(self, node: str = "") -> director.Reading:
-        """What a director says now, the first one where none is named."""
+        """Read a director; the first one where none is named."""
         return director.read_director(self.cluster, node or self.directors[0].name)
 
     def settled_reading(self) -> director.Reading:
-        """The same when its counters have caught up with all that has happened."""
+        """Read the first director once its counters have caught up with the traffic."""
         return director.read_settled(self.cluster, self.directors[0].name)
 
     def connections_since(self, before: director.Reading) -> dict[str, int]:
-        """What the first director's counters have gained since ``before``, by server, once they have
-        settled."""
+        """Return the connections by server that the first director's counters gained since ``before``."""
         return rounds.connections_since(before, self.settled_reading(), self.cluster)
 
     def round(self, *, count: int = 12, client: str = "", director: str = "", service: str = "") -> Round:
-        """A round of requests; from the first client that is a Mininet host, through the first director, to
-        its first web service, unless others are named."""
+        """Take a round of requests.
+
+        It goes from the first client that is a Mininet host, through the first director, to its first web
+        service, unless others are named.
+        """
         return rounds.take(
             self.cluster,
             self.enter,
@@ -173,7 +176,7 @@ class Testbed:
         )
 
     def first_client(self) -> str:
-        """The first client that is a Mininet host. Raises CheckFailed where there is none."""
+        """Return the name of the first client that is a Mininet host. Raises CheckFailed."""
         hosts = [*filter(self.cluster.is_enterable, self.cluster.lab.clients)]
         if not hosts:
             raise CheckFailed(
@@ -183,8 +186,10 @@ class Testbed:
         return hosts[0]
 
     def inside(self, node: str) -> Namespaces:
-        """The network and mount namespaces of the Mininet host ``node``, for what looks at its files too:
-        the C library's resolver, for one, reads its /etc/resolv.conf."""
+        """Return the network and mount namespaces of the Mininet host ``node``.
+
+        They are for code that reads its files too, as the C library's resolver reads /etc/resolv.conf.
+        """
         if node not in self._namespaces:
             found = self.cluster.namespaces(node)
             self._opened.callback(os.close, found.network)
@@ -193,7 +198,7 @@ class Testbed:
         return self._namespaces[node]
 
     def enter(self, node: str) -> NamespaceThread:
-        """The thread in the network namespace of the Mininet host ``node``, the same one every time."""
+        """Return the one thread in the network namespace of the Mininet host ``node``."""
         if node not in self._threads:
             descriptor = self.cluster.namespace(node)
             try:

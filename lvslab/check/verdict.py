@@ -1,4 +1,4 @@
-"""The checks as plain functions over data, and the search for a cause when no answer comes at all.
+"""Checks as plain functions over data, and the diagnosis of a cluster that does not answer.
 
 A check that fails raises CheckFailed: its message shows what was expected and what was seen, its hint names
 likely causes. Nothing here talks to a cluster.
@@ -18,7 +18,7 @@ from lvslab.errors import CheckFailed
 
 
 def sequence_matches(expected: Sequence[str], observed: Sequence[str]) -> None:
-    """The servers answered in exactly this order. Raises CheckFailed with the first difference marked."""
+    """Check that the servers answered in exactly this order. Raises CheckFailed."""
     if list(expected) == list(observed):
         return
     first = next(
@@ -34,7 +34,7 @@ def sequence_matches(expected: Sequence[str], observed: Sequence[str]) -> None:
 
 def _side_by_side(expected: Sequence[str], observed: Sequence[str], first: int) -> list[str]:
     rows = max(len(expected), len(observed))
-    # Long rounds: what leads up to the difference, and a little of what follows.
+    # Of a long round, only the lines around the difference.
     start, end = (0, rows) if rows <= 24 else (max(0, first - 6), min(rows, first + 12))
     width = max(len("expected"), *(len(name) for name in expected), 1)
     lines = [f"  {'request':>7}  {'expected':<{width}}  observed"]
@@ -56,9 +56,7 @@ def _sequence_hint(expected: Sequence[str], observed: Sequence[str]) -> str:
         name or "(a reply without a name)" for name in dict.fromkeys(observed) if name not in expected
     ]
     if strange:
-        return (
-            f"{_and(strange)} should not have answered: is it another server's page, or a server too many?"
-        )
+        return f"{_and(strange)} should not have answered: is it another server's page, or an extra server?"
     if silent and observed:
         return (
             f"{_and(silent)} never answered: is it missing from the director's table (was its `ipvsadm -a` "
@@ -70,8 +68,8 @@ def _sequence_hint(expected: Sequence[str], observed: Sequence[str]) -> str:
             "another order, or were there other connections at the same time?"
         )
     return (
-        "check the weights (-w) and the scheduler (-s) in `ipvsadm -Ln`; connections of somebody else, or "
-        "old ones that are forgotten during the round, change the order too"
+        "check the weights (-w) and the scheduler (-s) in `ipvsadm -Ln`; connections of other clients, or "
+        "old ones that expire during the round, change the order too"
     )
 
 
@@ -80,10 +78,10 @@ def counts_agree(
     access_log_counts: Mapping[str, int],
     director_counts: Mapping[str, int],
 ) -> None:
-    """Client, real servers and director counted the same requests for each server (by its name).
+    """Check that client, real servers and director counted the same requests for each server.
 
-    The director's are the connections that were added during the round. Raises CheckFailed with every
-    server on which they differ.
+    The counts are by the server's name; the director's are the connections added during the round. Raises
+    CheckFailed with every server on which they differ.
     """
     names = sorted({*client_counts, *access_log_counts, *director_counts})
     rows = [
@@ -100,12 +98,12 @@ def counts_agree(
         )
     hints = []
     if any(log > client for _, client, log, _ in wrong):
-        hints.append("a server had requests whose answers never arrived, or that somebody else sent")
+        hints.append("a server had requests whose answers never arrived, or that another client sent")
     if any(log < client for _, client, log, _ in wrong):
-        hints.append("answers came that the server did not log: is it another server that bears its name?")
+        hints.append("answers came that the server did not log: does another server have its name?")
     if any(director > max(client, log) for _, client, log, director in wrong):
         hints.append(
-            "the director gave out connections that ended without a request: was one refused or lost?"
+            "the director scheduled connections that ended without a request: was one refused or lost?"
         )
     if any(director < max(client, log) for _, client, log, director in wrong):
         hints.append(
@@ -115,7 +113,7 @@ def counts_agree(
 
 
 def table_matches(expected: Sequence[Service], observed: Sequence[Service]) -> None:
-    """The director's table is what the steps said. Raises CheckFailed with every difference."""
+    """Check that the director has the table of the steps. Raises CheckFailed with every difference."""
     if differences := compare(expected, observed):
         raise CheckFailed(
             "the director's table is not what the steps say\n  " + "\n  ".join(differences),
@@ -128,10 +126,10 @@ def sources_preserved(
     logged_addresses: Collection[str],
     director_addresses: Collection[str] = (),
 ) -> None:
-    """The real servers saw their requests come from the clients' own addresses.
+    """Check that the real servers saw requests from the clients' own addresses.
 
-    IPVS rewrites the destination of a request, never its source; a source that changed was changed by a
-    rule of iptables. ``director_addresses`` are known to be the director's. Raises CheckFailed.
+    No forwarding method of IPVS changes a request's source; if it changed, a rule of iptables did it.
+    ``director_addresses`` are the director's own. Raises CheckFailed.
     """
     foreign = sorted(set(logged_addresses) - set(client_addresses))
     if not logged_addresses:
@@ -145,9 +143,7 @@ def sources_preserved(
             "interface (-o eth0)"
         )
     else:
-        hint = (
-            "does somebody else use the service, or does a router before the director translate addresses?"
-        )
+        hint = "are there other clients, or does a router before the director translate addresses?"
     raise CheckFailed(
         f"the real servers saw requests from {_and(foreign)}, "
         f"but the clients are {_and(sorted(client_addresses))}",
@@ -183,7 +179,7 @@ def diagnose(facts: ClusterFacts) -> tuple[Finding, ...]:
 
 
 def no_answer(facts: ClusterFacts, failure: CheckFailed) -> CheckFailed:
-    """The failed request again, with the causes that `diagnose` finds in its hint."""
+    """Return ``failure`` with the causes that `diagnose` finds as its hint."""
     findings = diagnose(facts)
     if not findings:
         return failure
@@ -194,7 +190,7 @@ def no_answer(facts: ClusterFacts, failure: CheckFailed) -> CheckFailed:
 
 
 def _has_service(facts: ClusterFacts) -> bool:
-    """Whether the director has each service of the steps, with a server that takes connections."""
+    """Return whether the director has each service of the steps, with a server of a weight above 0."""
     alive = {
         str(service) for service in facts.observed if any(server.weight for server in service.destinations)
     }

@@ -1,4 +1,4 @@
-"""What a director says of its virtual services, read in one go."""
+"""Readings of a director: its table, connections and counters."""
 
 from __future__ import annotations
 
@@ -30,17 +30,19 @@ if TYPE_CHECKING:
     from lvslab.cluster.running import RunningLab
 
 ESTIMATION_PERIOD = 2.5
-"""Seconds of the director's own clock in which its kernel adds up all of its counters: every 2 s
-(``IPVS_EST_TICK`` times 50 in include/net/ip_vs.h since Linux 6.2), and a little for threads that come late.
+"""Seconds of the director's clock within which its kernel adds up all counters.
+
+That is every 2 s (``IPVS_EST_TICK`` times 50 in include/net/ip_vs.h since Linux 6.2), and some time for
+threads that come late.
 """
 
 ENTRIES = (
     'if known=$(ipvsadm -Lnc); then echo "$known"; [ ${#known} -lt 3000 ] || ipvsadm -Lnc; else false; fi'
 )
-"""What lists the connections that a director remembers; twice, where they are more than a page.
+"""Shell command that lists a director's connections; twice, where they are more than a page.
 
-The kernel gives them out by the page, and counts from the first one for each (``ip_vs_conn_array``, from 2.4
-to today): where one is forgotten meanwhile, another one is passed over.
+The kernel hands them out by the page, and counts from the first one for each (``ip_vs_conn_array``, from 2.4
+to today): where one expires meanwhile, another one is left out.
 """
 
 _COMMANDS = {
@@ -55,33 +57,33 @@ _COMMANDS = {
     "stats": f"cat {ipvs_stats.STATS}",
 }
 EVERYTHING = ("rules", "thresholds", "listing", "counters", "entries", "ip_forward")
-"""What checks want to know: the table and what has come of it."""
+"""The parts of a reading that checks need: the table, connections and counters."""
 MONITORED = ("listing", "uptime", "counters", "rates", "stats")
-"""What somebody who looks at a director all the time wants to know. ipvsadm first: it loads IPVS."""
+"""The parts of a reading for monitoring. ipvsadm comes first: it loads IPVS."""
 _REMEMBERED = 120
-"""Seconds for which a finished connection is remembered (FIN_WAIT and TIME_WAIT, ip_vs_proto_tcp.c)."""
+"""Seconds until a finished connection expires (FIN_WAIT and TIME_WAIT, ip_vs_proto_tcp.c)."""
 _GLANCES = 0.05
-"""Seconds between two looks at whether the kernel has added up; each takes a few processes there."""
+"""Seconds between two looks at the kernel's sums; each starts a few processes on the director."""
 
 
 class Observer(Protocol):
-    """Whoever runs lvslab's own commands on nodes: a `Cluster`, or its supervisor itself."""
+    """An object that runs lvslab's own commands on nodes: a `Cluster`, or its supervisor."""
 
     def observe(self, node: str, command: str) -> str:
-        """What ``command`` prints on ``node``: see `control.Control.observe`."""
+        """Run ``command`` on ``node`` and return its output: see `control.Control.observe`."""
         ...
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A director at one moment: its table, its connections and counters, and whether it forwards.
+    """The state of a director at one moment.
 
-    ``entries`` maps the client's end of each connection that it remembers to the real server's, both as
+    ``rules`` is its table, with thresholds only where these were read too; ``connections`` are the rows of
+    ``ipvsadm -Ln``. ``entries`` maps the client's end of each connection to the real server's, both as
     ``address:port``; ``templates`` does so for the clients (port 0) of persistent services, by service and
-    client. ``rules`` have their thresholds only where these were read too. The counters
-    (``totals``, ``by_server``, ``stats``) lag behind since Linux 2.6.39: see `read_settled`. Connections and
-    entries are of this moment. ``uptime`` is the director's clock, in seconds; ``rates`` are the kernel's
-    (`parse_rates`).
+    client. The counters (``totals`` by service, ``by_server`` by service and server, ``stats``) lag behind
+    since Linux 2.6.39: see `read_settled`; connections and entries do not. ``ip_forward`` is the sysctl.
+    ``uptime`` is the director's clock, in seconds; ``rates`` are the kernel's (`parse_rates`).
     """
 
     rules: tuple[Service, ...]
@@ -97,20 +99,20 @@ class Reading:
     templates: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def connections_of(self, service: Service) -> ListedService | None:
-        """The row of ``service``, None where the director does not have it."""
+        """Return the row of ``service``, or None where the director does not have it."""
         return next((row for row in self.connections if str(row) == str(service)), None)
 
 
 def read_director(cluster: Observer, director: str, what: Sequence[str] = EVERYTHING) -> Reading:
-    """Read the director named ``director``; only ``what`` (of EVERYTHING and MONITORED), where that is
-    enough and the rest shall be as if there were nothing. Raises CheckFailed where its ipvsadm does not
-    answer.
+    """Read ``what`` (of EVERYTHING and MONITORED) of the director named ``director``, in one command.
+
+    The rest of the reading is empty. Raises CheckFailed where the output is not complete.
     """
     mark = f"-- {secrets.token_hex(8)}"
     said = cluster.observe(director, f" && echo '{mark}' && ".join(_COMMANDS[part] for part in what))
     parts = said.split(f"{mark}\n")
     if len(parts) != len(what):
-        raise CheckFailed(f"{director} did not say all that it was asked for", "has it too much to list?")
+        raise CheckFailed(f"the output of ipvsadm on {director} is not complete", "is its table very long?")
     found = dict.fromkeys(_COMMANDS, "") | dict(zip(what, parts, strict=True))
     counters, entries = parse_counters(found["counters"]), parse_connections(found["entries"])
     return Reading(
@@ -137,7 +139,7 @@ def read_director(cluster: Observer, director: str, what: Sequence[str] = EVERYT
 def _with_thresholds(
     rules: tuple[Service, ...], thresholds: Mapping[tuple[str, str], tuple[int, int]]
 ) -> tuple[Service, ...]:
-    """``rules`` with the thresholds of their servers, which ``ipvsadm -S`` does not print."""
+    """Return ``rules`` with the thresholds of their servers, which ``ipvsadm -S`` does not print."""
 
     def of(service: Service, server: Destination) -> Destination:
         upper, lower = thresholds.get((str(service), str(server)), (0, 0))
@@ -152,15 +154,15 @@ def _with_thresholds(
 def read_settled(
     cluster: Observer, director: str, seconds: float = 20.0, what: Sequence[str] = EVERYTHING
 ) -> Reading:
-    """Read the director, all or ``what`` of it, when its counters have caught up with what has happened.
+    """Wait up to ``seconds`` until the counters have caught up with the traffic, then read the director.
 
-    Kernels since 2.6.39 count on each processor, and add that up every 2 s into what ipvsadm shows
-    (net/netfilter/ipvs/ip_vs_est.c). ``ip_vs_stats_percpu``, which came with it, shows both for all services
-    together. Up to 6.1 one timer adds up all there is, so what holds for the whole holds for each server.
-    Since 6.2 threads do, server by server; there, and where the whole has been zeroed, which makes the two
-    differ for good, the counters must stand still for a period of the director's own clock.
+    Kernels since 2.6.39 count on each processor, and add that up every 2 s into the sums that ipvsadm shows
+    (net/netfilter/ipvs/ip_vs_est.c). ``ip_vs_stats_percpu``, which came with it, has both for all services
+    together. Up to 6.1 one timer adds up everything, so equal totals mean that each server's counters are up
+    to date. Since 6.2 threads do, server by server; there, and where the totals were zeroed, after which
+    the two differ for good, the counters must not change for a period of the director's clock.
 
-    Raises CheckFailed where they go on moving: there is other traffic then.
+    Raises CheckFailed where they go on changing: there is other traffic then.
     """
     deadline = time.monotonic() + seconds
     before = None
@@ -173,7 +175,7 @@ def read_settled(
         elif now.uptime - before.uptime > ESTIMATION_PERIOD:
             return read_director(cluster, director, what)
     raise CheckFailed(
-        f"the counters of {director} do not stand still", "is somebody else using the service?"
+        f"the counters of {director} go on changing", "are there other clients of the service?"
     )
 
 
@@ -185,12 +187,12 @@ def read_fresh(
     early: float = 0.0,
     pause: Callable[[float], object] = time.sleep,
 ) -> Reading:
-    """Read ``what`` of the director just when its kernel has added up its counters, which may be 2 s from
-    now (`read_settled` says why); where none lags behind, or none moves, in ``early`` seconds.
+    """Read ``what`` of the director just after its kernel has added up its counters.
 
-    So whatever traffic there is, there are whole periods between two of these readings, and the difference
-    of their counters is what was counted in the time between. ``uptime`` is then when the kernel added up,
-    as near as it was seen. ``pause`` waits for so many seconds.
+    That may be 2 s from now (`read_settled` says why); where no counter lags behind, or none changes, the
+    director is read after ``early`` seconds. So there are whole periods between two such readings, whatever
+    the traffic. ``uptime`` is the time of the adding up, as near as it was seen. ``pause`` waits for a
+    number of seconds.
     """
     first = last = None
     while True:
@@ -210,15 +212,16 @@ def read_fresh(
 def await_calm(
     cluster: Observer, director: str, seconds: float, pause: Callable[[float], object] = time.sleep
 ) -> None:
-    """Wait for a time of ``seconds`` in which the director will forget no connection that it remembers now,
-    at most the two minutes after which finished ones are forgotten. ``pause`` waits for so many seconds."""
+    """Wait (at most 120 s) until no tracked connection will expire within the next ``seconds``."""
     remembered = parse_connections(cluster.observe(director, ENTRIES))
     pause(calm_from([entry.expires for entry in remembered if entry.expires <= _REMEMBERED], seconds))
 
 
 def calm_from(expiries: Iterable[float], seconds: float) -> float:
-    """How long from now begins a time of ``seconds`` in which nothing expires; ``expiries`` are whole
-    seconds from now, rounded down."""
+    """Return the delay, in seconds, until the first gap of ``seconds`` between ``expiries``.
+
+    ``expiries`` are whole seconds from now, rounded down.
+    """
     begins = 0.0
     for expires in sorted(expiries):
         if expires >= begins + seconds:
@@ -235,8 +238,9 @@ _ADDED_UP = (
 
 @dataclass(frozen=True)
 class _AddedUp:
-    """How far a director's kernel has added up what its processors have counted for all services.
-    ``at_once``: all there is to add up is added up together.
+    """The per-processor counters of a director, and their sum as it was last added up.
+
+    ``at_once`` is true where one timer adds up the counters of all services and servers together.
     """
 
     uptime: float
@@ -245,7 +249,7 @@ class _AddedUp:
 
 
 def _added_up(text: str) -> _AddedUp | None:
-    """What _ADDED_UP prints; None where the kernel counts in one place, so that nothing lags behind."""
+    """Parse the output of _ADDED_UP; None where the kernel counts in one place, and nothing lags behind."""
     uptime, _, rest = text.partition("\n")
     threads, found, table = rest.partition(f"{ipvs_stats.PERCPU}\n")
     if not found:
@@ -254,7 +258,7 @@ def _added_up(text: str) -> _AddedUp | None:
 
 
 def kernel(cluster: Observer, director: str) -> str:
-    """The version of the kernel that ``director`` runs, to the last number where the kernel says so.
+    """Return the version of the kernel that ``director`` runs, to the last number where the kernel has it.
 
     Debian's releases (``uname -r``) have it in their name only since 6.6: 6.1.0-50-cloud-amd64 is an update
     of 6.1, and /proc/version says which ("Debian 6.1.176-1").
@@ -263,19 +267,19 @@ def kernel(cluster: Observer, director: str) -> str:
 
 
 def exact_version(text: str) -> str:
-    """The kernel's version in what /proc/version says, "" where there is none."""
+    """Return the kernel's version from the text of /proc/version, or ""."""
     # The compiler of Debian comes before the "#" and the number of the build.
     found = re.search(r"#\d.*\bDebian (\d+(?:\.\d+)+)", text) or re.match(r"Linux version (\S+)", text)
     return found[1] if found else ""
 
 
 def table_of_steps(cluster: RunningLab, director: str) -> tuple[Service, ...]:
-    """The table that the how-to's steps on ``director`` make."""
+    """Return the table that the how-to's steps on ``director`` make."""
     typed = [
         spelled_out(step.command)
         for step in cluster.steps
         if step.node == director
-        # What must fail here makes nothing.
+        # A step that must fail here changes nothing.
         and step.exit == 0
         and not (step.known_failure and step.expects_failure(cluster.versions))
     ]

@@ -1,4 +1,4 @@
-"""What the kernel and the ipvsadm of a lab's directors can do, by their versions."""
+"""Features of the kernel and the ipvsadm of a lab's directors, by their versions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lvslab.kernel import catalogue
 
 
 def lacking(versions: Mapping[str, str], features: Iterable[str]) -> str | None:
-    """Why these ``versions`` (of kernel and ipvsadm) cannot do one of ``features``; None where they can.
+    """Return why these ``versions`` (of kernel and ipvsadm) lack one of ``features``, or None.
 
     Raises UsageError for a feature that is not in the catalogue.
     """

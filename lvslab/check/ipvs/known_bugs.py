@@ -1,4 +1,4 @@
-"""Checks that must fail where the director has a known bug, and how a report says so.
+"""Checks that must fail where the director has a known bug, and their reason in reports.
 
 In pytest such a check is a strict xfail, which only a failure in the bug's own way fulfils.
 """
@@ -16,7 +16,7 @@ from lvslab.kernel.catalogue import Bug
 
 
 def present(versions: Mapping[str, str], names: Iterable[str]) -> Bug | None:
-    """The first bug of these ``names`` that a kernel and ipvsadm of these ``versions`` have, or None.
+    """Return the first bug of these ``names`` that a kernel and ipvsadm of these ``versions`` have, or None.
 
     Raises UsageError for a name that is not in the catalogue.
     """
@@ -31,8 +31,7 @@ def present(versions: Mapping[str, str], names: Iterable[str]) -> Bug | None:
 
 
 def expect(test: pytest.Item, versions: Mapping[str, str], names: Iterable[str]) -> None:
-    """Have ``test`` fail unless it shows the bug, where a director of these ``versions`` has one of those
-    named."""
+    """Mark ``test`` as a strict xfail where a director of these ``versions`` has one of the named bugs."""
     bug = present(versions, names)
     if bug is not None:
         as_known = pytest.RaisesExc((CheckFailed, AssertionError), match=bug.shows)
@@ -40,5 +39,5 @@ def expect(test: pytest.Item, versions: Mapping[str, str], names: Iterable[str])
 
 
 def reason(bug: Bug) -> str:
-    """Why a check is expected to fail, as pytest's reports have it."""
+    """Return the reason of an expected failure, as pytest's reports have it."""
     return f"{KNOWN_BUG}{bug.name}: {bug.what}"

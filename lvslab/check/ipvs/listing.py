@@ -1,8 +1,8 @@
-"""Listings of ipvsadm read as rows: connections (``ipvsadm -Ln`` by server, ``-Lnc`` one by one),
-counters (``ipvsadm -Ln --stats``) and rates (``--rate``).
+"""Parsers of ipvsadm's listings.
 
-Numbers from 100,000,000 on are cut to 123456K, and so on with M, G and T, unless ``--exact`` is asked for
-(``print_largenum``, ipvsadm.c 1.31). What is cut is refused here: differences of it would be wrong.
+They are the table (``ipvsadm -Ln``), its connections (``-Lnc``), counters (``-Ln --stats``) and rates
+(``--rate``). Without ``--exact`` ipvsadm cuts numbers from 100,000,000 on to 123456K, and so on with M, G
+and T (``print_largenum``, ipvsadm.c 1.31). Such numbers are refused here: differences would be wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PROTOCOLS: Mapping[str, Protocol] = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp"
 
 @dataclass(frozen=True)
 class ListedServer:
-    """A destination's line of ``ipvsadm -Ln``: its connections now, by what the scheduler makes of them."""
+    """A destination's line of ``ipvsadm -Ln``, with its active and inactive connections."""
 
     address: str
     port: int
@@ -37,7 +37,7 @@ class ListedServer:
 
 @dataclass(frozen=True)
 class ListedService:
-    """A virtual service in ``ipvsadm -Ln``; ``servers`` in the order of the listing."""
+    """A virtual service's lines of ``ipvsadm -Ln``; ``servers`` are in the order of the listing."""
 
     protocol: Protocol
     address: str
@@ -54,8 +54,10 @@ class ListedService:
 
 @dataclass(frozen=True)
 class Counters:
-    """Totals since the entry was made or zeroed. "In" is from the client, "out" what the director saw of the
-    answers: with masquerading all of them, with the other methods none."""
+    """Totals since the service or server was added or zeroed.
+
+    "In" is from the client, "out" are the replies that pass through the director.
+    """
 
     connections: int
     packets_in: int
@@ -64,7 +66,7 @@ class Counters:
     bytes_out: int
 
     def since(self, earlier: Counters) -> Counters:
-        """What was added after ``earlier`` was read."""
+        """Return the difference to an ``earlier`` reading."""
         return Counters(
             self.connections - earlier.connections,
             self.packets_in - earlier.packets_in,
@@ -74,8 +76,11 @@ class Counters:
         )
 
     def per(self, seconds: float) -> Rates | None:
-        """The rates of what was added in ``seconds``; None in no time, and where counters went backwards:
-        they were zeroed meanwhile, or have passed their 32 bits (old kernels)."""
+        """Return these increments as rates over ``seconds``.
+
+        None where ``seconds`` is 0, and where a counter went backwards: it was zeroed meanwhile, or passed
+        32 bits (old kernels).
+        """
         added = astuple(self)
         if seconds <= 0 or min(added) < 0:
             return None
@@ -107,7 +112,7 @@ class ServerCounters:
 
 @dataclass(frozen=True)
 class ServiceCounters:
-    """A virtual service in ``ipvsadm -Ln --stats --exact``; ``servers`` in the order of the listing."""
+    """A virtual service's lines of ``ipvsadm -Ln --stats --exact``; ``servers`` in the listing's order."""
 
     protocol: Protocol
     address: str
@@ -123,9 +128,11 @@ class ServiceCounters:
 
 @dataclass(frozen=True)
 class Connection:
-    """A connection that the director remembers: a line of ``ipvsadm -Lnc``. ``client``, ``virtual`` and
-    ``server`` are endpoints, ``address:port``; a client's port that is not known yet is 0. It is forgotten
-    ``expires`` seconds later, rounded down, if there are no more packets."""
+    """A connection in the director's table: a line of ``ipvsadm -Lnc``.
+
+    ``client``, ``virtual`` and ``server`` are endpoints, ``address:port``; a client's port that is not known
+    yet is 0. Without more packets it expires in ``expires`` seconds, rounded down.
+    """
 
     protocol: Protocol
     state: str
@@ -149,7 +156,7 @@ class _Heading:
 
 
 def parse_listing(text: str) -> tuple[ListedService, ...]:
-    """The rows of ``ipvsadm -Ln`` (with ``--nosort``: servers in the kernel's order). Raises TableError."""
+    """Parse ``ipvsadm -Ln`` (with ``--nosort``: servers in the kernel's order). Raises TableError."""
     table: list[ListedService] = []
     for heading, lines in _listing(text):
         scheduler, _, flags = heading.rest.partition(" ")
@@ -176,7 +183,7 @@ def parse_listing(text: str) -> tuple[ListedService, ...]:
 
 
 def parse_counters(text: str) -> tuple[ServiceCounters, ...]:
-    """The rows of ``ipvsadm -Ln --stats --exact``. Raises TableError, also on numbers cut to 12K or 3M."""
+    """Parse ``ipvsadm -Ln --stats --exact``. Raises TableError, also on numbers cut to 12K or 3M."""
     table: list[ServiceCounters] = []
     for heading, lines in _listing(text):
         servers = []
@@ -198,11 +205,11 @@ def parse_counters(text: str) -> tuple[ServiceCounters, ...]:
 
 
 def parse_rates(text: str) -> dict[tuple[str, str], Rates]:
-    """What the kernel itself takes for the rates, by service and server (a service's own: "" as the server),
-    from ``ipvsadm -Ln --rate --exact``. Raises TableError, also on numbers cut to 12K or 3M.
+    """Parse the kernel's rates by service and server from ``ipvsadm -Ln --rate --exact``.
 
-    The kernel's are averages that decay: every 2 s a quarter of the difference between old rate and that of
-    these 2 s is added (net/netfilter/ipvs/ip_vs_est.c of 6.1, net/ipv4/ipvs/ip_vs_est.c of 2.4.37.11).
+    The server is "" for a service's own. They are decaying averages: every 2 s a quarter of the difference
+    between the rate of these 2 s and the old one is added (net/netfilter/ipvs/ip_vs_est.c of 6.1,
+    net/ipv4/ipvs/ip_vs_est.c of 2.4.37.11). Raises TableError, also on numbers cut to 12K or 3M.
     """
     found = {}
     for heading, lines in _listing(text):
@@ -215,8 +222,10 @@ def parse_rates(text: str) -> dict[tuple[str, str], Rates]:
 
 
 def parse_thresholds(text: str) -> dict[tuple[str, str], tuple[int, int]]:
-    """Upper and lower threshold in connections (0: none) by service and server, from ``ipvsadm -Ln
-    --thresholds``. Raises TableError."""
+    """Parse upper and lower threshold by service and server from ``ipvsadm -Ln --thresholds``.
+
+    They are in connections, 0 for none. Raises TableError.
+    """
     found = {}
     for heading, lines in _listing(text):
         service = str(heading)
@@ -230,7 +239,7 @@ def parse_thresholds(text: str) -> dict[tuple[str, str], tuple[int, int]]:
 
 
 def parse_connections(text: str) -> tuple[Connection, ...]:
-    """The lines of ``ipvsadm -Lnc``, templates of persistence included."""
+    """Parse ``ipvsadm -Lnc``, templates of persistence included."""
     found = []
     for line in text.splitlines():
         columns = line.split()
@@ -265,7 +274,7 @@ def _listing(text: str) -> list[tuple[_Heading, list[tuple[str, list[str], str]]
 
 
 def _five(columns: Sequence[str], line: str, option: str) -> list[int]:
-    """Connections, packets and bytes, in and out."""
+    """Return connections, packets and bytes, in and out."""
     if len(columns) != 5:
         raise TableError(f"not a line of `ipvsadm -Ln --{option}`: {line!r}")
     return [_count(column, line) for column in columns]

@@ -1,4 +1,4 @@
-"""Rules of ipvsadm read as a table: what ``ipvsadm -Sn`` prints, or what a how-to has typed."""
+"""Parser of ipvsadm's rules, from ``ipvsadm -Sn`` or from a how-to's own lines, to a table."""
 
 from __future__ import annotations
 
@@ -72,18 +72,18 @@ _FORWARDING: Mapping[str, Forwarding] = {
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _ASSIGNS = re.compile(r"(?:^|[;&|])\s*(?:export\s+)?[A-Za-z_]\w*=")
 _COMPUTED = re.compile(r"\$\(|`")
-"""What a shell finds out when it gets there."""
+"""A command substitution, whose value only a shell knows."""
 _REDIRECTION = re.compile(r"\d*[<>]")
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 
 
 def parse_rules(text: str) -> tuple[Service, ...]:
-    """The table that rules or commands make, starting from an empty one.
+    """Return the table that rules or commands make from an empty one.
 
-    ``text`` is what ``ipvsadm -Sn`` printed, or what a person types on the director: lines that do not call
-    ipvsadm are passed over, shell variables set in one line are seen by the next, a backslash joins lines.
-    Services and destinations come in the order in which they were added. Raises TableError on an option
-    that ipvsadm does not have, on names instead of numbers, and on what ipvsadm or the kernel refuses.
+    ``text`` is the output of ``ipvsadm -Sn``, or shell commands: lines that do not call ipvsadm are ignored,
+    shell variables set in one line are known to the next, a backslash joins lines. Services and destinations
+    come in the order in which they were added. Raises TableError on an option that ipvsadm does not have, on
+    names instead of numbers, and on commands that ipvsadm or the kernel refuses.
     """
     table: dict[str, Service] = {}
     variables: dict[str, str] = {}
@@ -102,8 +102,10 @@ def parse_rules(text: str) -> tuple[Service, ...]:
 
 
 def _commands(line: str, bare: bool) -> Iterator[list[str]]:
-    """The words of each command in a line that may matter: one that sets a variable, or calls ipvsadm; or
-    else (``bare``) it is ipvsadm's own."""
+    """Split a line into the words of each command, where it sets a variable or calls ipvsadm.
+
+    A ``bare`` line holds the arguments of ipvsadm alone.
+    """
     calls = bare or "ipvsadm" in line
     if not calls and not _ASSIGNS.search(line):
         return
@@ -123,7 +125,7 @@ def _commands(line: str, bare: bool) -> Iterator[list[str]]:
 
 
 def _assign(variables: dict[str, str], words: Sequence[str], line: str) -> None:
-    """Set the variables of a command that only does that. One whose value nobody can tell has none."""
+    """Set the variables of an assignment; drop one whose value only a shell knows."""
     for word in words:
         if assigned := _ASSIGNMENT.fullmatch(word):
             variables.pop(assigned[1], None)
@@ -133,7 +135,7 @@ def _assign(variables: dict[str, str], words: Sequence[str], line: str) -> None:
 
 
 def _expanded(words: Sequence[str], variables: Mapping[str, str], line: str) -> Iterator[str]:
-    """The words as a shell makes them of ``words``: what a variable holds may be several, or none."""
+    """Expand the variables in ``words``; a variable may hold several words, or none."""
     for word in words:
         value = _expand(word, variables, line)
         yield from value.split() if _VARIABLE.search(word) else [value]
@@ -152,7 +154,7 @@ def _expand(word: str, variables: Mapping[str, str], line: str) -> str:
 
 
 def _options(words: Sequence[str], line: str) -> dict[str, str]:
-    """The options of one command with their values ("" for none), by short name if there is one."""
+    """Return the options of one command with their values ("" for none), by short name if there is one."""
     found: dict[str, str] = {}
     rest = list(words)
 

@@ -1,10 +1,10 @@
-"""What the kernel itself lists of its counters of all services together, in /proc/net.
+"""Parsers of the kernel's counters of all services together, in /proc/net.
 
 ``ip_vs_stats`` has a heading of two lines, the counters, an empty line, a heading, and the rates; all
-numbers are hexadecimal, without anything before them. It has been so from Linux 2.4 to today
+numbers are hexadecimal, without a prefix. It has been so from Linux 2.4 to today
 (``ip_vs_stats_show`` in ip_vs_ctl.c, ``ip_vs_stats_get_info`` in that of 2.4.37.11). ``ip_vs_stats_percpu``,
-since 2.6.39, has a line of counters for each processor, and one that begins with "~" for what has been
-added up, which is what ``ip_vs_stats`` and ipvsadm show (``ip_vs_stats_percpu_show``).
+since 2.6.39, has a line of counters for each processor, and one that begins with "~" for the sum when it was
+last added up, which is the one in ``ip_vs_stats`` and ipvsadm (``ip_vs_stats_percpu_show``).
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ PERCPU = "/proc/net/ip_vs_stats_percpu"
 
 @dataclass(frozen=True)
 class Stats:
-    """All services together: what they have counted, and the kernel's own rates (`ipvs_listing.parse_rates`
-    says what they are)."""
+    """Counters of all services together, and the kernel's own rates (see `listing.parse_rates`)."""
 
     counters: Counters
     rates: Rates
@@ -29,21 +28,23 @@ class Stats:
 
 @dataclass(frozen=True)
 class PerProcessor:
-    """What each processor has ``counted``, and what is ``shown``: their sum when it was last added up."""
+    """Counters of each processor (``counted``), and the sum when it was last added up (``shown``)."""
 
     counted: tuple[Counters, ...]
     shown: Counters
 
     @property
     def up_to_date(self) -> bool:
-        """Whether all that was counted has been added up. Once the counters have been zeroed that is never
-        so again: only what is shown is."""
+        """True if the sum is that of the processors' counters.
+
+        It never is again once the counters were zeroed: that zeroes the sum alone.
+        """
         summed = tuple(map(sum, zip(*map(astuple, self.counted), strict=True)))
         return summed == astuple(self.shown)
 
 
 def parse_stats(text: str) -> Stats:
-    """What /proc/net/ip_vs_stats holds. Raises TableError."""
+    """Parse /proc/net/ip_vs_stats. Raises TableError."""
     rows = [line.split() for line in text.splitlines() if line.strip()]
     if len(rows) != 5:
         raise TableError(f"not what {STATS} holds: {text!r}")
@@ -52,7 +53,7 @@ def parse_stats(text: str) -> Stats:
 
 
 def parse_percpu(text: str) -> PerProcessor:
-    """What /proc/net/ip_vs_stats_percpu holds. Raises TableError."""
+    """Parse /proc/net/ip_vs_stats_percpu. Raises TableError."""
     counted, shown = [], None
     # The rates come after an empty line.
     for line in text.partition("\n\n")[0].splitlines()[2:]:

@@ -1,4 +1,4 @@
-"""The director's virtual services as data: from a how-to's own commands, and from what `ipvsadm` prints.
+"""The director's virtual services as data, and the differences between two tables.
 
 Formats and defaults follow ipvsadm 1.29 and 1.31 (``ipvsadm.c``). Two orders must be told apart:
 
@@ -25,7 +25,7 @@ Forwarding = Literal["masquerading", "gatewaying", "tunneling", "local"]
 
 @dataclass(frozen=True)
 class ForwardingSyntax:
-    """How ipvsadm writes a forwarding method: the ``option`` of ``-a``, and the word in its listings.
+    """ipvsadm's notation of a forwarding method: the ``option`` of ``-a``, and the word in its listings.
 
     With ``maps_ports`` a destination may have another port than its service.
     """
@@ -47,23 +47,23 @@ FORWARDING: Mapping[Forwarding, ForwardingSyntax] = MappingProxyType(
 """``process_options`` and ``fwd_name`` of ipvsadm.c (1.29)."""
 
 DEFAULT_SCHEDULER = "wlc"
-"""What ``-A`` without ``-s`` means (``DEF_SCHED``, ipvsadm.c 1.29)."""
+"""The scheduler of ``-A`` without ``-s`` (``DEF_SCHED``, ipvsadm.c 1.29)."""
 
 DEFAULT_PERSISTENCE = 360
-"""Seconds that ``-p`` without a value means (``IPVS_SVC_PERSISTENT_TIMEOUT``, libipvs.h of ipvsadm 1.29)."""
+"""Seconds of ``-p`` without a value (``IPVS_SVC_PERSISTENT_TIMEOUT``, libipvs.h of ipvsadm 1.29)."""
 
 
 class TableError(LvsLabError, ValueError):
-    """An ipvsadm command or a listing that cannot be understood. The message quotes it."""
+    """An ipvsadm command or a listing that cannot be parsed. The message quotes it."""
 
 
 @dataclass(frozen=True)
 class Destination:
     """One real server of a virtual service.
 
-    Thresholds are connections, 0 for none. ``-S`` never prints them, so they are no part of equality;
-    ``compare`` looks at them, and `director.read_director` knows them from another listing.
-    ``tunnel`` is "" for plain IPIP, else the options that say otherwise, as ``gue --tun-port 6080``.
+    Thresholds are in connections, 0 for none. ``-S`` never prints them, so they do not count in equality;
+    ``compare`` does compare them, and `director.read_director` takes them from another listing.
+    ``tunnel`` is "" for plain IPIP, else the options of another one, as ``gue --tun-port 6080``.
     """
 
     address: str
@@ -104,24 +104,24 @@ class Service:
 
 
 def endpoint(address: str, port: int) -> str:
-    """``address:port`` as ipvsadm writes it, an IPv6 address in brackets."""
+    """Return ``address:port`` as ipvsadm writes it, an IPv6 address in brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def address_of(end: str) -> str:
-    """The address of an ``endpoint``."""
+    """Return the address of an ``endpoint``."""
     return end.rpartition(":")[0].strip("[]")
 
 
 def service_name(protocol: Protocol, address: str, port: int, mark: int = 0, ipv6: bool = False) -> str:
-    """A virtual service's name for people: ``10.0.0.1:80``, ``10.0.0.1:53 (udp)``, ``firewall mark 3``."""
+    """Return a virtual service's name: ``10.0.0.1:80``, ``10.0.0.1:53 (udp)``, ``firewall mark 3``."""
     if protocol == "fwmark":
         return f"firewall mark {mark}" + (" (IPv6)" if ipv6 else "")
     return endpoint(address, port) + ("" if protocol == "tcp" else f" ({protocol})")
 
 
 def scan_order(service: Service) -> tuple[Destination, ...]:
-    """The destinations in the order in which the kernel's schedulers look at them: the last one added first.
+    """Return the destinations in the order of the kernel's schedulers: the last one added first.
 
     ``service`` must come from the commands that were typed. New destinations are put at the head of the
     list: ``list_add(&dest->n_list, &svc->destinations)`` in ``ip_vs_add_dest`` of Linux 2.4.37.11
@@ -135,9 +135,9 @@ _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", 
 
 
 def compare(expected: Sequence[Service], observed: Sequence[Service]) -> list[str]:
-    """Every way in which the director's table is not what the steps said, in sentences; none when it is.
+    """Return the differences between the steps' table and the director's, in sentences.
 
-    The order of services and destinations is not compared: `ipvsadm` sorts what it prints.
+    The order of services and destinations is not compared: ipvsadm sorts its output.
     """
     differences: list[str] = []
     there = {str(service): service for service in observed}

@@ -1,7 +1,6 @@
-"""Typed commands with loops, and rules for ``ipvsadm -R``, as the plain commands that they come to.
+"""Expansion of a how-to's loops, and of rules for ``ipvsadm -R``, to plain ipvsadm lines.
 
-The checks must know the table that a how-to makes from its text alone. Many rules are not typed one by one;
-these forms of a shell's are understood::
+The checks derive the expected table from the how-to's text alone. These forms of a shell are expanded::
 
     for n in $(seq 1 250); do ipvsadm -a ... -r 10.0.1.$n:80 -m; done     over words as well
     for n in $(seq 1 250); do echo "-a ..."; done | ipvsadm -R            and any other row of echoes
@@ -31,10 +30,10 @@ _SEQ = re.compile(r"\$\(\s*seq((?:\s+\d+){1,3})\s*\)")
 
 
 def spelled_out(command: str) -> str:
-    """``command``, one complete command of a shell, as lines for `ipvs_rules.parse_rules`.
+    """Expand ``command``, one complete shell command, to lines for `rules.parse_rules`.
 
-    What does not call ipvsadm comes back as it is. Raises TableError where it cannot be told which rules a
-    loop or a pipe makes.
+    A command that does not call ipvsadm is returned unchanged. Raises TableError where the rules of a loop
+    or a pipe cannot be told without a shell.
     """
     if "ipvsadm" not in command:
         return command
@@ -49,7 +48,7 @@ def spelled_out(command: str) -> str:
 
 
 def _unrolled(text: str) -> str:
-    """``text`` with the body of each ``for`` as often as it is run."""
+    """Repeat the body of each ``for`` in ``text`` for each of its values."""
     begin = 0
     while head := _FOR.search(text, begin):
         end = _end_of_body(text, head.end() - len("do"))
@@ -71,7 +70,7 @@ def _unrolled(text: str) -> str:
 
 
 def _end_of_body(text: str, begin: int) -> re.Match[str] | None:
-    """The ``done`` that belongs to the ``do`` at ``begin``."""
+    """Find the ``done`` that belongs to the ``do`` at ``begin``."""
     depth = 0
     for word in _DO_OR_DONE.finditer(text, begin):
         depth += 1 if word[1] == "do" else -1
@@ -81,7 +80,7 @@ def _end_of_body(text: str, begin: int) -> re.Match[str] | None:
 
 
 def _values(words: str) -> list[str] | None:
-    """What a loop over ``words`` runs over, None where only a shell could tell."""
+    """Return the values of a loop over ``words``, or None where only a shell knows them."""
     values: list[str] = []
     for word in _WORD.findall(words):
         if seq := _SEQ.fullmatch(word):
@@ -100,7 +99,7 @@ def _values(words: str) -> list[str] | None:
 
 
 def _printed(text: str, command: str) -> Iterator[str]:
-    """The lines that the echoes in ``text`` print."""
+    """Return the lines that the echo commands in ``text`` print."""
     # Quotes are read as a shell reads them; a line's end separates commands like a semicolon.
     lexer = shlex.shlex(text, posix=True, punctuation_chars=";\n")
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""

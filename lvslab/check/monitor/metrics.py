@@ -1,8 +1,8 @@
-"""The directors of a lab for Prometheus, read whenever somebody asks.
+"""Prometheus metrics of a lab's directors, read at each scrape.
 
-Names, units and types follow Prometheus's conventions, and node_exporter's IPVS collector, which has the
-counters of all services together, and of servers weights and connections, under such names. It is served on
-this machine's loopback only.
+Names, units and types follow Prometheus's conventions, and those of node_exporter's IPVS collector, which
+has the counters of all services together, and servers' weights and connections. They are served on this
+machine's loopback only.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Families:
         yield from (self.service, self.server, self.weight, self.active, self.inactive)
 
     def add(self, lab: str, director: str, found: Reading | LvsLabError, places: Places) -> None:
-        """What was read of a director, or why it could not be."""
+        """Add the reading of a director, or the error of reading it."""
         labels = [lab, director]
         self.up.add_metric(labels, float(isinstance(found, Reading)))
         if isinstance(found, Reading):
@@ -120,15 +120,17 @@ class Families:
 
 
 class LabCollector(Collector):
-    """Reads the directors of the lab ``name`` at scrape time. A lab that has ended is one that is not up;
-    one that comes up under the same name is read again."""
+    """Collector that reads the directors of the lab ``name`` at each scrape.
+
+    A lab that has ended is not up; one that comes up under the same name is read again.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         watch.places(name)  # a lab that is not there is an error now, and not at every scrape
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics of one scrape; never fails for what is the matter with a lab."""
+        """Return the metrics of one scrape; a lab that cannot be read is a metric, and not an error."""
         families = Families()
         there = self._there()
         families.lab_up.add_metric([self.name], float(there is not None))
@@ -140,7 +142,7 @@ class LabCollector(Collector):
         yield from families
 
     def _there(self) -> Places | None:
-        """The lab's places, None where it is not up. They may be another lab's than at the last scrape."""
+        """Return the lab's nodes, or None where it is not up; it may differ from that of the last scrape."""
         try:
             return watch.places(self.name)
         except LvsLabError:
@@ -154,9 +156,9 @@ class LabCollector(Collector):
 
 @contextmanager
 def served(name: str, port: int) -> Iterator[str]:
-    """Serve the metrics of the lab ``name`` in threads of their own while the block lasts; the URL.
+    """Serve the metrics of the lab ``name`` in background threads during the block; yield the URL.
 
-    ``port`` 0 is one that is free. Raises StateError, UsageError and MachineError.
+    ``port`` 0 takes a free one. Raises StateError, UsageError and MachineError.
     """
     if not 0 <= port <= 65535:
         raise UsageError(f"--port is {port}", "it takes a number from 0 (any that is free) to 65535")

@@ -1,7 +1,7 @@
-"""The directors of a lab under watch: what they forward to whom, how much a second, and in which shares.
+"""Live figures of a lab's directors: connections, rates and shares of the real servers.
 
-Pure functions make figures of two readings; `Watch` takes the readings. It looks through the lab's
-supervisor, which asks the directors' agents, and needs nothing of the lab's files.
+Pure functions compute the figures from two readings; `Watch` takes the readings. It asks the lab's
+supervisor, which asks the directors' agents, and needs no file of the lab.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lvslab.cluster import registry
 from lvslab.errors import LvsLabError, StateError, UsageError
 
 INTERVAL = 2
-"""Seconds between two readings: kernels since 2.6.39 add up their counters as often."""
+"""Seconds between two readings: kernels since 2.6.39 add up their counters every 2 s."""
 MOST_SECONDS = 3600
 PATIENCE = 8.0
 """Seconds in which a director must answer. Prometheus waits 10 s for a scrape unless told otherwise."""
@@ -33,12 +33,12 @@ _GRACE = 5.0
 
 @dataclass(frozen=True)
 class ServerSeen:
-    """A real server of a virtual service.
+    """Figures of a real server of a virtual service.
 
-    ``rates`` are over the time between two readings, None where there is one only; ``kernel_rates`` are the
-    kernel's own averages. ``share`` is of the connections that the service gave out since its weights were
-    last changed, as far as that was seen, else since its entries were made; ``by_weight`` is the weight's
-    share of all weights. Both are from 0 to 1, and None where there is nothing to be shared.
+    ``rates`` are over the time between two readings, None at the first; ``kernel_rates`` are the kernel's
+    own averages. ``share`` is the server's part of the connections since the weights last changed, as far as
+    that was seen, else since the service was made; ``by_weight`` is its part of all weights. Both are from
+    0 to 1, and None where the total is 0.
     """
 
     server: str
@@ -56,7 +56,7 @@ class ServerSeen:
 
 @dataclass(frozen=True)
 class ServiceSeen:
-    """A virtual service, with its servers in the order of ipvsadm's listing."""
+    """Figures of a virtual service; servers are in the order of ipvsadm's listing."""
 
     service: str
     protocol: str
@@ -73,8 +73,11 @@ class ServiceSeen:
 
 @dataclass(frozen=True)
 class DirectorSeen:
-    """A director: ``state`` is "up", or what is the matter. ``seconds`` of its own clock is what the rates
-    are over; None where there are none."""
+    """Figures of a director.
+
+    ``state`` is "up", or the error of reading it. The rates are over ``seconds`` of its own clock, None
+    where there are none.
+    """
 
     director: str
     state: str
@@ -84,7 +87,7 @@ class DirectorSeen:
 
 @dataclass(frozen=True)
 class LabSeen:
-    """All directors of a lab at one time, ``time`` in seconds since 1970, as ``lab.watch --json`` has it."""
+    """Figures of a lab's directors, as ``lab.watch --json`` prints them; ``time`` is in Unix seconds."""
 
     name: str
     time: float
@@ -97,16 +100,17 @@ class LabSeen:
 
 @dataclass(frozen=True)
 class Since:
-    """Where the shares of a service begin: ``settings`` decide who gets a connection, and each of the
-    servers had so many of them then."""
+    """The start of a service's shares.
+
+    ``settings`` are those that the shares depend on; ``connections`` are the servers' counters at the start.
+    """
 
     settings: tuple[object, ...] = ()
     connections: Mapping[str, int] = field(default_factory=dict)
 
 
 def shares_since(now: Reading, last: Mapping[str, Since]) -> dict[str, Since]:
-    """Where the shares of each service begin that is there ``now``; ``last`` is where those of the reading
-    before began."""
+    """Return the start of the shares of each service, given that of the ``last`` reading."""
     return {str(row): _since(row, now, last.get(str(row))) for row in now.connections}
 
 
@@ -127,7 +131,7 @@ def _since(row: ListedService, now: Reading, last: Since | None) -> Since:
 def director_seen(
     name: str, now: Reading, before: Reading | None, since: Mapping[str, Since], nodes: Mapping[str, str]
 ) -> DirectorSeen:
-    """The figures of a director, ``nodes`` being the names of nodes by address."""
+    """Compute the figures of a director; ``nodes`` are the names of nodes by address."""
     seconds = now.uptime - before.uptime if before is not None else None
     services = tuple(_service(row, now, before, since[str(row)], nodes) for row in now.connections)
     return DirectorSeen(name, "up", None if seconds is None else round(seconds, 2), services)
@@ -179,7 +183,7 @@ def _counted(reading: Reading, service: str, server: str = "") -> Counters | Non
 
 
 def _rates(now: Reading, before: Reading | None, service: str, server: str = "") -> Rates | None:
-    """By the director's own clock: an emulated one may be slower than ours."""
+    """Compute rates by the director's own clock: an emulated one may be slower than ours."""
     if before is None:
         return None
     counted, earlier = (_counted(reading, service, server) for reading in (now, before))
@@ -190,14 +194,14 @@ def _rates(now: Reading, before: Reading | None, service: str, server: str = "")
 
 @dataclass(frozen=True)
 class Places:
-    """Who is who in a lab: its directors, and the names of all nodes by address."""
+    """The directors of a lab, and the names of all nodes by address."""
 
     directors: tuple[str, ...]
     nodes: Mapping[str, str]
 
 
 def places(name: str) -> Places:
-    """Who is who in the lab ``name``. Raises StateError where it is not up."""
+    """Return the nodes of the lab ``name``. Raises StateError where it is not up."""
     nodes = registry.status(name).nodes
     return Places(
         tuple(node for node, about in nodes.items() if about.role == "director"),
@@ -207,7 +211,7 @@ def places(name: str) -> Places:
 
 @dataclass(frozen=True)
 class _Glance:
-    """The supervisor as `director.read_director` wants it, with a time limit."""
+    """The supervisor as an `Observer`, with a time limit."""
 
     conversation: Control
 
@@ -218,9 +222,9 @@ class _Glance:
 def glance(
     name: str, director: str, how: Callable[[directors.Observer, str], Reading]
 ) -> Reading | LvsLabError:
-    """What ``how`` reads of a director of the lab ``name``, or why it could not.
+    """Read a director of the lab ``name`` by ``how``; return the reading, or the error.
 
-    A conversation of its own, so that a director that hangs keeps nobody from looking at the others.
+    It has a connection of its own to the supervisor, so that a director that hangs does not block others.
     """
     try:
         with Control(name, PATIENCE + _GRACE) as conversation:
@@ -230,7 +234,7 @@ def glance(
 
 
 def check_bounds(interval: int, count: int) -> None:
-    """Raises UsageError where a watch cannot be as often, or as long, as asked for."""
+    """Raise UsageError for an interval or a count out of range."""
     if not 1 <= interval <= MOST_SECONDS:
         raise UsageError(
             f"--interval is {interval}", f"it takes a whole number of seconds from 1 to {MOST_SECONDS}"
@@ -242,8 +246,8 @@ def check_bounds(interval: int, count: int) -> None:
 class Watch:
     """The directors of the lab ``name``, read every ``interval`` seconds, all at the same time.
 
-    Iterating gives a LabSeen for each reading, the first of which has no rates. Raises StateError when the
-    lab ends. Leaving the context ends all waiting, also in other threads.
+    Iteration yields a LabSeen for each reading; the first has no rates. Raises StateError when the lab ends.
+    Leaving the context ends all waiting, in other threads too.
     """
 
     def __init__(self, name: str, interval: int = INTERVAL) -> None:

@@ -1,6 +1,6 @@
 """Models of the schedulers that hash an address into a table of servers: dh and sh.
 
-Neither remembers anything: the table is made anew from all servers whenever one is added, edited or removed.
+They have no memory: the table is rebuilt from all servers whenever one is added, edited or removed.
 """
 
 from __future__ import annotations
@@ -17,23 +17,28 @@ TABLE_BITS = 8
 (``Kconfig`` of net/netfilter/ipvs; before, constants in ip_vs_dh.c and ip_vs_sh.c)."""
 
 Hash = Callable[[int, int], int]
-"""From a number of 32 bits, and how many bits are wanted."""
+"""From a number of 32 bits and a number of bits to a hash of so many bits."""
 
 
 def low_bits(number: int, bits: int) -> int:
-    """The hash up to 4.17: the lowest bits of a product, so those of the address alone decide
-    (``ip_vs_sh_hashkey``, 2.4.37.11 to 2.6.39, and 9a17740e0ea1, which ended it)."""
+    """Return the hash up to 4.17: the lowest bits of a product.
+
+    So the lowest bits of the address alone decide (``ip_vs_sh_hashkey``, 2.4.37.11 to 2.6.39, and
+    9a17740e0ea1, which ended it).
+    """
     return number * 2654435761 & ((1 << bits) - 1)
 
 
 def high_bits(number: int, bits: int) -> int:
-    """The hash since 4.18 (9a17740e0ea1): ``hash_32`` of include/linux/hash.h, with GOLDEN_RATIO_32
-    (4.19.79)."""
+    """Return the hash since 4.18 (9a17740e0ea1).
+
+    It is ``hash_32`` of include/linux/hash.h, with GOLDEN_RATIO_32 (4.19.79).
+    """
     return (number * 0x61C88647 & 0xFFFFFFFF) >> (32 - bits)
 
 
 def folded(address: str) -> int:
-    """An address as a number of 32 bits: IPv4's own, of IPv6 the exclusive or of its four words."""
+    """Return an address as 32 bits: an IPv4 address itself, of IPv6 the exclusive or of its four words."""
     parsed = ip_address(address)
     if isinstance(parsed, IPv4Address):
         return int(parsed)
@@ -42,11 +47,11 @@ def folded(address: str) -> int:
 
 
 def dh(moment: Moment, *, hashes: Hash = high_bits, crowded_out: bool = False) -> Choice:
-    """Destination hashing: the address that a client asked for decides, whatever the weights are.
+    """Destination hashing: the requested address decides, whatever the weights are.
 
     The table's 256 places are dealt to the servers in turn. Where the server of the place has the weight 0
-    or is overloaded, nobody gets the connection. ``crowded_out`` is 2.4's meaning of overloaded: more active
-    connections than twice the weight. ``ip_vs_dh_schedule`` in net/ipv4/ipvs/ip_vs_dh.c (2.4.37.11 to
+    or is overloaded, no server gets the connection. ``crowded_out`` is 2.4's meaning of overloaded: more
+    active connections than twice the weight. ``ip_vs_dh_schedule`` in net/ipv4/ipvs/ip_vs_dh.c (2.4.37.11 to
     2.6.18) and net/netfilter/ipvs/ip_vs_dh.c (2.6.32 to 6.12).
     """
     place = hashes(folded(moment.destination), TABLE_BITS)
@@ -67,8 +72,8 @@ def sh(
 
     Since 3.4 (``weighted``) a server gets as many of the table's 256 places in a row as its weight says, and
     one where that is 0; before, one place each in turn. Where the server of the place has the weight 0 or is
-    overloaded, nobody gets the connection, or, with the flag sh-fallback (``falls_back``, since 3.11), the
-    server of another place, found by adding the hash to itself and counting on. ``by_port`` is the flag
+    overloaded, no server gets the connection, or, with the flag sh-fallback (``falls_back``, since 3.11),
+    the server of another place, found by adding the hash to itself and counting on. ``by_port`` is the flag
     sh-port: the client's port counts too. ``crowded_out`` is as for `dh`. ``ip_vs_sh_schedule`` in
     net/ipv4/ipvs/ip_vs_sh.c (2.4.37.11 to 2.6.18) and net/netfilter/ipvs/ip_vs_sh.c (2.6.32 to 6.12).
     """
@@ -86,7 +91,7 @@ def sh(
 
 
 def _dealt(servers: Sequence[Server], weighted: bool) -> list[int]:
-    """The servers of the table's first places; the places after them repeat these."""
+    """Return the servers of the table's first places, which the following places repeat."""
     return [
         index
         for index, server in enumerate(servers)
@@ -95,7 +100,7 @@ def _dealt(servers: Sequence[Server], weighted: bool) -> list[int]:
 
 
 def is_out(server: Server, crowded_out: bool = False) -> bool:
-    """Whether nobody gets the connections of this server's places; see `dh` for ``crowded_out``."""
+    """Return whether this server takes no connection; see `dh` for ``crowded_out``."""
     crowded = crowded_out and server.active > 2 * server.weight
     return server.weight <= 0 or server.overloaded or crowded
 

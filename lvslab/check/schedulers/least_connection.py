@@ -1,6 +1,6 @@
 """Models of the schedulers that compare servers by their connections: lc, wlc, sed, nq, fo and ovf.
 
-None of them remembers anything. The overflow of products on kernels before 3.11 (c16526a7b99c) is not
+They have no memory. The overflow of products on kernels before 3.11 (c16526a7b99c) is not
 modelled.
 """
 
@@ -13,15 +13,14 @@ from types import MappingProxyType
 from lvslab.check.schedulers.model import Build, Choice, Model, Moment, Server, Version
 
 TOTAL_CONNECTIONS: Mapping[Version, Version] = MappingProxyType({(6, 1): (6, 1, 183), (6, 12): (6, 12, 104)})
-"""Series in which an active connection began to cost 257: the first release that counts total
-connections."""
+"""First release that counts total connections, by series: an active connection costs 257 from there on."""
 
 TOTAL_CONNECTIONS_SINCE: Version = (7, 2)
 """The same for all later series (7.2.13 does)."""
 
 
 def lc(moment: Moment, *, active_cost: int = 256) -> Choice:
-    """Least connection: the least overhead, whatever the weight is, as long as it is not 0.
+    """Least connection: the least overhead, for any weight but 0.
 
     ``ip_vs_lc_schedule`` in net/ipv4/ipvs/ip_vs_lc.c (2.4.37.11 to 2.6.18) and net/netfilter/ipvs/ip_vs_lc.c
     (2.6.32 to 6.12). The first one found wins a tie. See `overhead` for ``active_cost``.
@@ -67,7 +66,7 @@ def nq(moment: Moment) -> Choice:
 
 
 def nq_2_4(moment: Moment) -> Choice:
-    """nq of 2.4, which does not look at the weight of an idle server that comes after another in the list.
+    """Never queue of 2.4, which ignores the weight of an idle server that follows another one.
 
     So a server of weight 0 does get connections, one at a time, unless all before it in the list have the
     weight 0 too (``ip_vs_nq_schedule`` in net/ipv4/ipvs/ip_vs_nq.c of 2.4.37.11).
@@ -97,7 +96,7 @@ def ovf(moment: Moment) -> Choice:
     """Overflow: the server of the greatest weight among those with no more active connections than weight.
 
     ``ip_vs_ovf_schedule`` in net/netfilter/ipvs/ip_vs_ovf.c (since 4.3; 4.19.79 to 6.12). So a server gets
-    one connection more than its weight before the next one in line has its turn; nobody gets any when all
+    one connection more than its weight before the next one in line has its turn; no server gets any when all
     have that many.
     """
     able = tuple(
@@ -109,7 +108,7 @@ def ovf(moment: Moment) -> Choice:
 
 
 def overhead(server: Server, active_cost: int) -> int:
-    """``active * active_cost + inactive``, which lc, wlc, lblc and lblcr compare.
+    """Return ``active * active_cost + inactive``, which lc, wlc, lblc and lblcr compare.
 
     The cost is 256 in ``ip_vs_wlc_dest_overhead`` (2.4.37.11, net/ipv4/ipvs/ip_vs_wlc.c; the same for lc)
     and ``ip_vs_dest_conn_overhead`` (since 2.6.39, include/net/ip_vs.h), 50 in lblc and lblcr before 2.6.39,
@@ -120,7 +119,7 @@ def overhead(server: Server, active_cost: int) -> int:
 
 
 def least_loaded(servers: Sequence[Server], load: Callable[[Server], int]) -> int | None:
-    """The server with the least ``load`` for each unit of weight, the first one found among equals.
+    """Return the index of the server with the least ``load`` per weight, the first among equals.
 
     A later one displaces the best so far only if ``least_load * its_weight > its_load * least_weight``,
     strictly. Servers of weight 0 are passed over, overloaded ones as well.

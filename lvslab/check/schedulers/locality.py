@@ -1,9 +1,9 @@
-"""Models of the schedulers that remember who serves an address: lblc and lblcr, for clusters of caches.
+"""Models of the schedulers that remember the servers of an address: lblc and lblcr, for clusters of caches.
 
-What they forget in time is modelled only where it takes no more than a sysctl to see it: a set of lblcr that
-has not changed for ``lblcr_expiration`` (a day) loses a server. Entries that nobody asked for are
-collected every minute, but only when there are more than 16384, or for a day (CHECK_EXPIRE_INTERVAL,
-``max_size`` and COUNT_FOR_FULL_EXPIRATION in ip_vs_lblc.c of 2.4.37.11 to 6.12): no check is that long.
+Expiry is modelled only where a sysctl can show it: a set of lblcr that has not changed for
+``lblcr_expiration`` (a day) loses a server. Unused entries are collected every minute, but only where there
+are more than 16384, or after a day (CHECK_EXPIRE_INTERVAL, ``max_size`` and COUNT_FOR_FULL_EXPIRATION in
+ip_vs_lblc.c of 2.4.37.11 to 6.12): no check is that long.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ EXPIRATION = 86400.0
 
 @dataclass(frozen=True)
 class Cache:
-    """lblc: the server of each address that was asked for."""
+    """Memory of lblc: the server of each requested address."""
 
     server: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Servers:
-    """lblcr: the servers of an address, the last one that joined first, and when the set last changed."""
+    """Set of lblcr: an address's servers, the last one that joined first, and when it last changed."""
 
     names: tuple[str, ...]
     changed: float
@@ -38,13 +38,13 @@ class Servers:
 
 @dataclass(frozen=True)
 class Sets:
-    """lblcr: the servers of each address that was asked for."""
+    """Memory of lblcr: the servers of each requested address."""
 
     servers: Mapping[str, Servers] = field(default_factory=dict)
 
 
 def lblc(moment: Moment, *, active_cost: int = 256) -> Choice:
-    """Locality-based least connection: the server that had the address last; a new one is found as wlc does.
+    """Locality-based least connection: the address's last server, or a new one, chosen as by wlc.
 
     The server is kept while it is there, has a weight above 0, and is not overloaded: with more active
     connections than its weight while another has less than half of its own. Thresholds (-x) count only where

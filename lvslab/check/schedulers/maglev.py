@@ -25,8 +25,8 @@ def mh(moment: Moment, *, by_port: bool = False, falls_back: bool = False) -> Ch
 
     Each server has an order of its own, from its address and port, in which it takes places that are free;
     they take turns, as many at a time as their weights say. A server that is drained (weight 0) keeps its
-    places, by the last weight that it had, and nobody gets the connections that hash to them; with the flag
-    mh-fallback (``falls_back``) the server of another place does. ``by_port`` is the flag mh-port: the
+    places, by the last weight that it had, and no server gets the connections that hash to them; with the
+    flag mh-fallback (``falls_back``) the server of another place does. ``by_port`` is the flag mh-port: the
     client's port counts too. ``ip_vs_mh_schedule`` in net/netfilter/ipvs/ip_vs_mh.c (since 4.18; 4.19.79 to
     6.12), on 64-bit kernels.
     """
@@ -49,8 +49,10 @@ def _last_weight(server: Server) -> int:
 
 @lru_cache(maxsize=64)
 def _table(servers: tuple[tuple[str, int, int], ...]) -> tuple[int, ...]:
-    """The index of the server of each place, () where no server has had a weight. ``servers`` are addresses,
-    ports and last weights (``ip_vs_mh_permutate``, ``ip_vs_mh_populate``)."""
+    """Return the index of the server of each place, () where no server has had a weight.
+
+    ``servers`` are addresses, ports and last weights (``ip_vs_mh_permutate``, ``ip_vs_mh_populate``).
+    """
     weights = [weight for _, _, weight in servers]
     common = gcd(*weights)
     if common < 1:
@@ -74,8 +76,10 @@ def _table(servers: tuple[tuple[str, int, int], ...]) -> tuple[int, ...]:
 
 
 def hash_1u32(number: int, key: int) -> int:
-    """SipHash-1-3 of a number of 32 bits with a key of twice the same 64, cut to 32 bits: ``hsiphash_1u32``
-    of lib/siphash.c on 64-bit kernels (5.15.135)."""
+    """Return SipHash-1-3 of 32 bits with a key of twice the same 64, cut to 32 bits.
+
+    It is ``hsiphash_1u32`` of lib/siphash.c on 64-bit kernels (5.15.135).
+    """
     v0, v1 = 0x736F6D6570736575 ^ key, 0x646F72616E646F6D ^ key
     v2, v3 = 0x6C7967656E657261 ^ key, 0x7465646279746573 ^ key
     word = 4 << 56 | number

@@ -1,4 +1,4 @@
-"""The model of the scheduler that draws: no sequence can be foreseen, but how likely each server is can."""
+"""The model of twos, which draws two servers and takes the less loaded one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lvslab.check.schedulers.model import Build, Model, Moment, Version
 
 
 def twos(moment: Moment, *, active_cost: int = 256) -> Mapping[int, Fraction]:
-    """Power of two choices: how likely each server is, by its place; nobody is where the result is empty.
+    """Return the probability of each server, by its index; empty where none can be chosen.
 
     ``ip_vs_twos_schedule`` in net/netfilter/ipvs/ip_vs_twos.c (since 5.12; read in 6.6). It draws two
     numbers from 0 to the sum of all weights, both included, and for each goes through the servers until
     their weights add up to it. So the first server in the list has one chance more than its weight, of one
     more than all weights; and both numbers may lead to the same server. Of the two servers the second is
-    taken where it has less overhead for its weight, strictly. See `least.overhead` for ``active_cost``.
-    Servers of weight 0 are passed over, overloaded ones as well.
+    taken where it has less overhead for its weight, strictly. See `least_connection.overhead` for
+    ``active_cost``. Servers of weight 0 are passed over, overloaded ones as well.
     """
     able = [
         place for place, server in enumerate(moment.servers) if server.weight > 0 and not server.overloaded

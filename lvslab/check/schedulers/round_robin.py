@@ -1,7 +1,7 @@
 """Models of the schedulers that go round: rr and wrr.
 
-Both remember the server that they gave the last connection to. rr and wrr were rewritten for Linux 3.10
-(RCU), with the same sequence while nothing changes, and another one after a change.
+Both remember the server of the last connection. They were rewritten for Linux 3.10 (RCU), with the same
+sequence while the table does not change, and another one after a change.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from lvslab.check.schedulers.model import Build, Change, Choice, Model, Moment, 
 
 @dataclass(frozen=True)
 class Mark:
-    """The server that had the last connection, "" for the head of the list (the first server is next), and
-    the weight that wrr asks for at present (``cw``)."""
+    """Memory of rr and wrr.
+
+    ``server`` had the last connection; "" is the head of the list (the first server is next). ``level`` is
+    the weight that wrr asks for at present (``cw``).
+    """
 
     server: str = ""
     level: int = 0
@@ -41,14 +44,19 @@ def rr(moment: Moment) -> Choice:
 
 
 def rr_starts_again(change: Change) -> object:
-    """Before 3.10 every change sends rr back to the head of the list (``ip_vs_rr_update_svc``, 2.4.37.11 to
-    2.6.39)."""
+    """Return to the head of the list after any change, as rr does before 3.10.
+
+    ``ip_vs_rr_update_svc``, 2.4.37.11 to 2.6.39.
+    """
     return Mark()
 
 
 def rr_steps_back(change: Change) -> object:
-    """Since 3.10 rr notices only that the server is removed which had the last connection: the one before it
-    in the list stands for it then (``ip_vs_rr_del_dest``, 4.19.79)."""
+    """Step back where the server of the last connection is removed, as rr does since 3.10.
+
+    The one before it in the list takes its place in the memory; no other change matters
+    (``ip_vs_rr_del_dest``, 4.19.79).
+    """
     mark = _mark(change.memory)
     if change.kind != "remove" or mark.server != change.server:
         return mark
@@ -91,14 +99,18 @@ def wrr_old(moment: Moment, *, stops: Stops) -> Choice:
 
 
 def wrr_keeps_level(change: Change) -> object:
-    """What a change does in 2.6.11: the next connection begins a new round, with the next lower weight, even
-    where no server has as much any more (``ip_vs_wrr_update_svc``)."""
+    """Begin a new round, with the next lower weight, after a change, as wrr of 2.6.11 does.
+
+    It does so even where no server has as much weight any more (``ip_vs_wrr_update_svc``).
+    """
     return Mark("", _mark(change.memory).level)
 
 
 def wrr_clamps_level(change: Change) -> object:
-    """What a change does in 2.4.37.11 and from 2.6.18 to 2.6.39: a weight that no server has any more is
-    forgotten (``ip_vs_wrr_update_svc``)."""
+    """Forget a weight that no server has any more, as wrr of 2.4.37.11 and 2.6.18 to 2.6.39 does.
+
+    ``ip_vs_wrr_update_svc``.
+    """
     level = _mark(change.memory).level
     heaviest = max((server.weight for server in change.after), default=0)
     return Mark("", 0 if level > heaviest else level)
@@ -134,8 +146,9 @@ def wrr(moment: Moment) -> Choice:
 
 
 def wrr_moves_level(change: Change) -> object:
-    """What a change does since 3.10: the next connection begins a round from the head of the list, for the
-    weight of the round before, or the nearest that fits the new common divisor
+    """Begin a round from the head of the list after a change, as wrr does since 3.10.
+
+    It is for the weight of the round before, or the nearest that fits the new common divisor
     (``ip_vs_wrr_dest_changed``, 4.19.79 to 6.12.118).
 
     So the first rounds depend on the order in which the servers were added.
@@ -158,12 +171,12 @@ def _name(servers: Sequence[Server], place: int) -> str:
 
 
 def _step(servers: Sequence[Server]) -> int:
-    """By how much the weights fall from round to round (``di``): what they have in common."""
+    """Return the step of the weight from round to round (``di``): the common divisor of all weights."""
     return gcd(*(server.weight for server in servers if server.weight > 0)) or 1
 
 
 def _top(servers: Sequence[Server]) -> int:
-    """The weight of the first round since 3.10 (``mw``); 0 where nobody has a weight."""
+    """Return the weight of the first round since 3.10 (``mw``); 0 where no server has a weight."""
     return max((server.weight for server in servers), default=0) - (_step(servers) - 1)
 
 

@@ -1,4 +1,4 @@
-"""A virtual service as its scheduler's model sees it, through connections and changes of its table."""
+"""Simulation of a virtual service by its scheduler's model."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from lvslab.check.schedulers.model import Change, Model, Moment, Server, index_o
 from lvslab.errors import LvsLabError
 
 NOBODY = "(no destination available)"
-"""Stands in a sequence for a connection that the scheduler gives to no server."""
+"""Name of the server, in a sequence, of a connection that the scheduler gives to no server."""
 
 
 @dataclass(frozen=True)
 class SimulatedService:
-    """One moment of a virtual service. Each method returns the service as it is afterwards.
+    """The state of a virtual service. Each method returns the next state.
 
-    ``servers`` are in the kernel's order; ``removed`` are those that were taken out, with the connections
-    that they still had: the kernel keeps them too (``dest_trash`` in ip_vs_ctl.c, 2.4.37.11 to 6.12), and
-    they have these connections again when they are put back.
+    ``servers`` are in the kernel's order; ``removed`` are former ones, with the connections that they still
+    had: the kernel keeps them too (``dest_trash`` in ip_vs_ctl.c, 2.4.37.11 to 6.12), and they have these
+    connections again when they are added again.
     """
 
     model: Model
@@ -29,8 +29,10 @@ class SimulatedService:
     removed: tuple[Server, ...] = ()
 
     def add(self, server: Server) -> SimulatedService:
-        """Put ``server`` at the head of the list (see ``ipvs_table.scan_order``). Raises LvsLabError where
-        its name is there already."""
+        """Add ``server`` at the head of the list (see `table.scan_order`).
+
+        Raises LvsLabError where there is one of that name.
+        """
         if index_of(self.servers, server.name) != -1:
             raise LvsLabError(f"{server.name} is among the servers already")
         place = index_of(self.removed, server.name)
@@ -42,7 +44,7 @@ class SimulatedService:
         return replace(self, removed=removed)._changed("add", server.name, (new, *self.servers))
 
     def edit(self, name: str, weight: int) -> SimulatedService:
-        """Give the server ``name`` another weight, and no threshold; it stays where it is in the list."""
+        """Give the server ``name`` another weight, and no threshold; it keeps its place in the list."""
         old = self.server(name)
         last = weight if weight else old.weight if old.last_weight is None else old.last_weight
         new = replace(old, weight=weight, last_weight=last, threshold=0, overloaded=False)
@@ -51,23 +53,25 @@ class SimulatedService:
         )
 
     def remove(self, name: str) -> SimulatedService:
-        """Take the server ``name`` out."""
+        """Remove the server ``name``."""
         gone = self.server(name)
         without = tuple(server for server in self.servers if server.name != name)
         return replace(self, removed=(*self.removed, gone))._changed("remove", name, without)
 
     def scheduled_by(self, model: Model) -> SimulatedService:
-        """Have another scheduler, which remembers nothing yet; to name the same again would change nothing
-        (``ip_vs_edit_service``)."""
+        """Change to another scheduler, whose memory is empty.
+
+        Naming the same one again would change nothing (``ip_vs_edit_service``).
+        """
         return replace(self, model=model, memory=None)
 
     def connect(
         self, client: str = "", destination: str = "", client_port: int = 0, now: float = 0.0
     ) -> tuple[str, SimulatedService]:
-        """Give a connection to a server, where it is active from now on; returns its name, or NOBODY.
+        """Schedule a connection, active from now on; return its server's name, or NOBODY.
 
         A server that has its threshold of connections then is overloaded (``ip_vs_bind_dest`` in
-        ip_vs_conn.c, 2.6.11 to 6.12). It stays so: when connections are forgotten is not simulated.
+        ip_vs_conn.c, 2.6.11 to 6.12). It stays so: expiry of connections is not simulated.
         """
         choice = self.model.choose(Moment(self.servers, client, self.memory, destination, client_port, now))
         after = replace(self, memory=choice.memory)
@@ -77,24 +81,25 @@ class SimulatedService:
         return name, after.give(name)
 
     def chances(self) -> Mapping[str, Fraction] | None:
-        """How likely each server is to get the next connection, by its name, or NOBODY, where the scheduler
-        draws; None where it does not, and `connect` says who gets it."""
+        """Return the probability of each server, or of NOBODY, for the next connection, where it is drawn.
+
+        None where the scheduler does not draw: `connect` tells the server then.
+        """
         if self.model.chances is None:
             return None
         found = self.model.chances(Moment(self.servers, memory=self.memory))
         return {self.servers[place].name: chance for place, chance in found.items()} or {NOBODY: Fraction(1)}
 
     def give(self, name: str) -> SimulatedService:
-        """The server ``name`` has got a connection, which is active; NOBODY changes nothing."""
+        """Add an active connection to the server ``name``; NOBODY changes nothing."""
         return self._counted(name, active=1)
 
     def finish(self, name: str) -> SimulatedService:
-        """End one of the connections of ``name``, which counts as inactive for a while (see
-        FORGOTTEN_AFTER)."""
+        """Turn an active connection of ``name`` into an inactive one (see FORGOTTEN_AFTER)."""
         return self._counted(name, active=-1, inactive=1)
 
     def server(self, name: str) -> Server:
-        """The server of that name. Raises LvsLabError where there is none."""
+        """Return the server of that name. Raises LvsLabError where there is none."""
         place = index_of(self.servers, name)
         if place == -1:
             there = ", ".join(server.name for server in self.servers)

@@ -107,7 +107,7 @@ def test_counts() -> None:
     [
         (4, 4, 5, "connections that ended without a request"),
         (4, 4, 0, "without the director, or its counters were zeroed"),
-        (4, 0, 4, "another server that bears its name"),
+        (4, 0, 4, "does another server have its name"),
     ],
 )
 def test_who_counts_differently(client: int, log: int, director: int, hint: str) -> None:
