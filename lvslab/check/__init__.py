@@ -48,8 +48,21 @@ MOVED: Mapping[str, str] = {
 """Former module name to today's."""
 
 RENAMED: Mapping[str, Mapping[str, str]] = {
+    "lvslab.check.ipvs.director": {
+        "read": "read_director",
+        "settled": "read_settled",
+        "fresh": "read_fresh",
+    },
+    "lvslab.check.ipvs.listing": {
+        "Entry": "Connection",
+        "ServerConnections": "ListedServer",
+        "ServiceConnections": "ListedService",
+        "parse_connections": "parse_listing",
+        "parse_entries": "parse_connection_entries",
+    },
     "lvslab.check.load": {"ended": "await_result"},
     "lvslab.check.schedulers": {"LATER": "later()"},
+    "lvslab.check.seed": {"dice": "random_for"},
     "lvslab.check.traffic.access_log": {"Entry": "LogEntry"},
     "lvslab.check.traffic.dns": {"Answer": "DnsAnswer"},
     "lvslab.check.traffic.http": {"ask": "attempt", "Answer": "Attempt", "Failed": "Failure"},

@@ -14,7 +14,7 @@ from lvslab.check.forwarding.facts import ClusterFacts, Probe
 from lvslab.check.ftp_verdict import FtpFacts, Visit, explained
 from lvslab.check.ipvs import director
 from lvslab.check.ipvs.features import lacking
-from lvslab.check.ipvs.listing import parse_connections
+from lvslab.check.ipvs.listing import parse_connection_entries
 from lvslab.check.ipvs.table import Service
 from lvslab.check.probes import HostView
 from lvslab.check.traffic import ftp
@@ -171,7 +171,7 @@ def facts(lab: Testbed, address: str = "") -> FtpFacts:
         port=service.port,
         forwarding=service.destinations[0].forwarding,
         helper_ports=_helper_ports(apps),
-        entries=parse_connections(entries),
+        entries=parse_connection_entries(entries),
         names=_names(lab),
         kernel=lab.cluster.versions.get("kernel", ""),
         lacking=lacking(lab.cluster.versions, ["ftp_ipv6" if ":" in target else "ftp_extended"]),

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+from lvslab.check import former_names
 from lvslab.check.ipvs import stats as ipvs_stats
 from lvslab.check.ipvs.listing import (
     Counters,
     ListedService,
     Rates,
-    parse_connections,
+    parse_connection_entries,
     parse_counters,
     parse_listing,
     parse_rates,
@@ -114,7 +115,7 @@ def read_director(cluster: Observer, director: str, what: Sequence[str] = EVERYT
     if len(parts) != len(what):
         raise CheckFailed(f"the output of ipvsadm on {director} is not complete", "is its table very long?")
     found = dict.fromkeys(_COMMANDS, "") | dict(zip(what, parts, strict=True))
-    counters, entries = parse_counters(found["counters"]), parse_connections(found["entries"])
+    counters, entries = parse_counters(found["counters"]), parse_connection_entries(found["entries"])
     return Reading(
         rules=_with_thresholds(parse_rules(found["rules"]), parse_thresholds(found["thresholds"])),
         connections=parse_listing(found["listing"]),
@@ -213,7 +214,7 @@ def await_calm(
     cluster: Observer, director: str, seconds: float, pause: Callable[[float], object] = time.sleep
 ) -> None:
     """Wait (at most 120 s) until no tracked connection will expire within the next ``seconds``."""
-    remembered = parse_connections(cluster.observe(director, ENTRIES))
+    remembered = parse_connection_entries(cluster.observe(director, ENTRIES))
     pause(calm_from([entry.expires for entry in remembered if entry.expires <= _REMEMBERED], seconds))
 
 
@@ -284,3 +285,7 @@ def table_of_steps(cluster: RunningLab, director: str) -> tuple[Service, ...]:
         and not (step.known_failure and step.expects_failure(cluster.versions))
     ]
     return parse_rules("\n".join(typed))
+
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__)

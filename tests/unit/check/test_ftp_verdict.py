@@ -10,7 +10,7 @@ from lvslab.boot.services import ftp
 from lvslab.check import ftp_rounds, ftp_verdict, schedulers
 from lvslab.check.forwarding.facts import ClusterFacts, ServerFacts
 from lvslab.check.ftp_verdict import FtpFacts, Visit
-from lvslab.check.ipvs.listing import Connection, parse_connections
+from lvslab.check.ipvs.listing import Connection, parse_connection_entries
 from lvslab.check.schedulers import Server, model_for
 from lvslab.check.traffic.ftp import DataConnection, FtpFailed, Method, Transfer
 from lvslab.errors import CheckFailed
@@ -32,7 +32,7 @@ FACTS = FtpFacts(
     21,
     "masquerading",
     (21,),
-    parse_connections(ENTRIES),
+    parse_connection_entries(ENTRIES),
     {"10.0.0.100": "rs1", "10.0.0.101": "rs2", "10.0.0.102": "rs3"},
 )
 PASSIVE = DataConnection("PASV", f"{VIP}:50001", f"{CLIENT}:40002", f"{VIP}:50001")
@@ -58,10 +58,10 @@ def test_what_is_right() -> None:
 
 
 def test_entries_of_a_listing() -> None:
-    entry = parse_connections(ENTRIES)[0]
+    entry = parse_connection_entries(ENTRIES)[0]
     assert entry == Connection("tcp", "ESTABLISHED", f"{CLIENT}:40001", f"{VIP}:21", "10.0.0.100:21", 899)
     assert len(FACTS.entries) == 4
-    (six,) = parse_connections("TCP 00:59 NONE [fd00::10]:0 [fd00::50]:4321 [fd00:10::1]:4321\n")
+    (six,) = parse_connection_entries("TCP 00:59 NONE [fd00::10]:0 [fd00::50]:4321 [fd00:10::1]:4321\n")
     assert (six.client, six.virtual) == ("[fd00::10]:0", "[fd00::50]:4321")
 
 

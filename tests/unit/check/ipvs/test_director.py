@@ -417,7 +417,7 @@ def test_many_connections_are_listed_twice(known: int, listed: int, tmp_path: Pa
     (tmp_path / "ipvsadm").chmod(0o755)
     shell = ["env", f"PATH={tmp_path}:/usr/bin:/bin", "sh", "-c", director.ENTRIES]
     said = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
-    assert len(listing.parse_connections(said)) == listed
+    assert len(listing.parse_connection_entries(said)) == listed
 
 
 def test_an_ipvsadm_that_fails_is_told(tmp_path: Path) -> None:
