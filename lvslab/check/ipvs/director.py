@@ -24,7 +24,7 @@ from lvslab.check.ipvs.listing import (
 from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.ipvs.stats import PerProcessor, Stats
 from lvslab.check.ipvs.table import Destination, Service
-from lvslab.check.ipvs.typed import spelled_out
+from lvslab.check.ipvs.typed import parse_typed, spelled_out
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ def table_of_steps(cluster: RunningLab, director: str) -> tuple[Service, ...]:
         and step.exit == 0
         and not (step.known_failure and step.expects_failure(cluster.versions))
     ]
-    return parse_rules("\n".join(typed))
+    return parse_typed("\n".join(typed))
 
 
 if not TYPE_CHECKING:

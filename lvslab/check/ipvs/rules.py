@@ -1,14 +1,12 @@
-"""Parser of ipvsadm's rules, from ``ipvsadm -Sn`` or from a how-to's own lines, to a table."""
+"""Parser of ipvsadm's rules, and the table that calls of ipvsadm make."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
-from itertools import dropwhile, groupby, takewhile
 
 from lvslab.check.ipvs.table import (
     DEFAULT_PERSISTENCE,
@@ -69,88 +67,26 @@ _HARMLESS = frozenset("LlSZhv") | {"set", "start-daemon", "stop-daemon", "help",
 _FORWARDING: Mapping[str, Forwarding] = {
     syntax.option[1:]: name for name, syntax in FORWARDING.items() if name != "local"
 }
-_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
-_ASSIGNS = re.compile(r"(?:^|[;&|])\s*(?:export\s+)?[A-Za-z_]\w*=")
-_COMPUTED = re.compile(r"\$\(|`")
-"""A command substitution, whose value only a shell knows."""
-_REDIRECTION = re.compile(r"\d*[<>]")
-_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
+_RULE = re.compile(r"-[AEDaedC]")
 
 
 def parse_rules(text: str) -> tuple[Service, ...]:
-    """Return the table that rules or commands make from an empty one.
+    """Parse rules as ``ipvsadm -Sn`` prints them; other lines are ignored. Raises as `table_of` does."""
+    lines = [line.strip() for line in text.splitlines() if _RULE.match(line.strip())]
+    return table_of((shlex.split(line), line) for line in lines)
 
-    ``text`` is the output of ``ipvsadm -Sn``, or shell commands: lines that do not call ipvsadm are ignored,
-    shell variables set in one line are known to the next, a backslash joins lines. Services and destinations
-    come in the order in which they were added. Raises TableError on an option that ipvsadm does not have, on
-    names instead of numbers, and on commands that ipvsadm or the kernel refuses.
+
+def table_of(commands: Iterable[tuple[Sequence[str], str]]) -> tuple[Service, ...]:
+    """Return the table that calls of ipvsadm make from an empty one.
+
+    Each is its arguments, and the line that error messages quote. Services and destinations come in the
+    order in which they were added. Raises TableError on an option that ipvsadm does not have, on names instead of
+    numbers, and on commands that ipvsadm or the kernel refuses.
     """
     table: dict[str, Service] = {}
-    variables: dict[str, str] = {}
-    for line in text.replace("\\\n", " ").splitlines():
-        stripped = line.strip()
-        bare = re.match(r"-[AEDaedC]", stripped) is not None
-        for words in _commands(stripped, bare):
-            words = words[1:] if words[:1] == ["export"] else words
-            rest = list(dropwhile(_ASSIGNMENT.fullmatch, words))
-            if rest and (bare or rest[0].rpartition("/")[2] == "ipvsadm"):
-                typed = rest if bare else rest[1:]
-                _apply(table, [*_expanded(typed, variables, stripped)], stripped)
-            elif not rest or any(_COMPUTED.search(word) for word in words[: -len(rest)]):
-                _assign(variables, words, stripped)
+    for arguments, line in commands:
+        _apply(table, arguments, line)
     return tuple(table.values())
-
-
-def _commands(line: str, bare: bool) -> Iterator[list[str]]:
-    """Split a line into the words of each command, where it sets a variable or calls ipvsadm.
-
-    A ``bare`` line holds the arguments of ipvsadm alone.
-    """
-    calls = bare or "ipvsadm" in line
-    if not calls and not _ASSIGNS.search(line):
-        return
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
-    lexer.whitespace_split = True
-    try:
-        tokens = list(lexer)
-    except ValueError as error:
-        if not calls:
-            return
-        raise TableError(f"cannot read the command {line!r}: {error}") from None
-    for separator, group in groupby(tokens, key=lambda token: set(token) <= set(";&|")):
-        if separator:
-            continue
-        words = list(takewhile(lambda word: not _REDIRECTION.match(word), group))
-        yield words[1:] if words[:1] == ["sudo"] else words
-
-
-def _assign(variables: dict[str, str], words: Sequence[str], line: str) -> None:
-    """Set the variables of an assignment; drop one whose value only a shell knows."""
-    for word in words:
-        if assigned := _ASSIGNMENT.fullmatch(word):
-            variables.pop(assigned[1], None)
-            if not _COMPUTED.search(assigned[2]):
-                with suppress(TableError):
-                    variables[assigned[1]] = _expand(assigned[2], variables, line)
-
-
-def _expanded(words: Sequence[str], variables: Mapping[str, str], line: str) -> Iterator[str]:
-    """Expand the variables in ``words``; a variable may hold several words, or none."""
-    for word in words:
-        value = _expand(word, variables, line)
-        yield from value.split() if _VARIABLE.search(word) else [value]
-
-
-def _expand(word: str, variables: Mapping[str, str], line: str) -> str:
-    def value(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        if name not in variables:
-            raise TableError(
-                f"the variable {name} in {line!r} has no value", f"set it in a line {name}=... before"
-            )
-        return variables[name]
-
-    return _VARIABLE.sub(value, word)
 
 
 def _options(words: Sequence[str], line: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 Formats and defaults follow ipvsadm 1.29 and 1.31 (``ipvsadm.c``). Two orders must be told apart:
 
-* the order of the ``-a`` commands, which `parse_rules` keeps;
+* the order of the ``-a`` commands, which `rules.table_of` keeps;
 * the order of the kernel's list, which the schedulers walk: every new destination goes to the *head* of
   it, so it is the reverse of the commands' (see `scan_order`).
 

@@ -1,6 +1,7 @@
-"""Expansion of a how-to's loops, and of rules for ``ipvsadm -R``, to plain ipvsadm lines.
+"""Reader of a how-to's shell commands: the table that their calls of ipvsadm make.
 
-The checks derive the expected table from the how-to's text alone. These forms of a shell are expanded::
+The checks derive the expected table from the how-to's text alone, by this module alone. These forms of a
+shell are expanded to plain lines first::
 
     for n in $(seq 1 250); do ipvsadm -a ... -r 10.0.1.$n:80 -m; done     over words as well
     for n in $(seq 1 250); do echo "-a ..."; done | ipvsadm -R            and any other row of echoes
@@ -11,11 +12,19 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import dropwhile, groupby, takewhile
 
-from lvslab.check.ipvs.table import TableError
+from lvslab.check.ipvs.rules import table_of
+from lvslab.check.ipvs.table import Service, TableError
 
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_ASSIGNS = re.compile(r"(?:^|[;&|])\s*(?:export\s+)?[A-Za-z_]\w*=")
+_COMPUTED = re.compile(r"\$\(|`")
+"""A command substitution, whose value only a shell knows."""
+_REDIRECTION = re.compile(r"\d*[<>]")
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 _RESTORE = r"(?:sudo\s+)?ipvsadm(?:\s+(?:-R|--restore)|-restore)"
 _PIPED = re.compile(rf"\|\s*{_RESTORE}\s*$")
 _HERE = re.compile(
@@ -29,8 +38,18 @@ _WORD = re.compile(r"\$\([^)]*\)|\S+")
 _SEQ = re.compile(r"\$\(\s*seq((?:\s+\d+){1,3})\s*\)")
 
 
+def parse_typed(text: str) -> tuple[Service, ...]:
+    """Return the table that the ipvsadm commands in shell commands make from an empty one.
+
+    Lines that do not call ipvsadm are ignored, shell variables set in one line are known to the next, a
+    backslash joins lines. Raises TableError as `rules.table_of` does, and where the value of a variable is
+    not known.
+    """
+    return table_of(_calls(text))
+
+
 def spelled_out(command: str) -> str:
-    """Expand ``command``, one complete shell command, to lines for `rules.parse_rules`.
+    """Expand ``command``, one complete shell command, to lines for `parse_typed`.
 
     A command that does not call ipvsadm is returned unchanged. Raises TableError where the rules of a loop
     or a pipe cannot be told without a shell.
@@ -121,3 +140,65 @@ def _printed(text: str, command: str) -> Iterator[str]:
 
 def _shown(text: str) -> str:
     return repr(text.strip().partition("\n")[0])
+
+
+def _calls(text: str) -> Iterator[tuple[list[str], str]]:
+    """Yield the arguments of each call of ipvsadm, and the line that it is in."""
+    variables: dict[str, str] = {}
+    for line in map(str.strip, text.replace("\\\n", " ").splitlines()):
+        for words in _commands(line):
+            words = words[1:] if words[:1] == ["export"] else words
+            rest = list(dropwhile(_ASSIGNMENT.fullmatch, words))
+            if rest and rest[0].rpartition("/")[2] == "ipvsadm":
+                yield [*_expanded(rest[1:], variables, line)], line
+            elif not rest or any(_COMPUTED.search(word) for word in words[: -len(rest)]):
+                _assign(variables, words, line)
+
+
+def _commands(line: str) -> Iterator[list[str]]:
+    """Split a line into the words of each command, where it sets a variable or calls ipvsadm."""
+    calls = "ipvsadm" in line
+    if not calls and not _ASSIGNS.search(line):
+        return
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
+    lexer.whitespace_split = True
+    try:
+        tokens = list(lexer)
+    except ValueError as error:
+        if not calls:
+            return
+        raise TableError(f"cannot read the command {line!r}: {error}") from None
+    for separator, group in groupby(tokens, key=lambda token: set(token) <= set(";&|")):
+        if separator:
+            continue
+        words = list(takewhile(lambda word: not _REDIRECTION.match(word), group))
+        yield words[1:] if words[:1] == ["sudo"] else words
+
+
+def _assign(variables: dict[str, str], words: Sequence[str], line: str) -> None:
+    """Set the variables of an assignment; drop one whose value only a shell knows."""
+    for word in words:
+        if assigned := _ASSIGNMENT.fullmatch(word):
+            variables.pop(assigned[1], None)
+            if not _COMPUTED.search(assigned[2]):
+                with suppress(TableError):
+                    variables[assigned[1]] = _expand(assigned[2], variables, line)
+
+
+def _expanded(words: Sequence[str], variables: Mapping[str, str], line: str) -> Iterator[str]:
+    """Expand the variables in ``words``; a variable may hold several words, or none."""
+    for word in words:
+        value = _expand(word, variables, line)
+        yield from value.split() if _VARIABLE.search(word) else [value]
+
+
+def _expand(word: str, variables: Mapping[str, str], line: str) -> str:
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name not in variables:
+            raise TableError(
+                f"the variable {name} in {line!r} has no value", f"set it in a line {name}=... before"
+            )
+        return variables[name]
+
+    return _VARIABLE.sub(value, word)

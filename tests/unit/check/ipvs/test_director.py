@@ -144,7 +144,7 @@ def test_connections_of_a_service() -> None:
     row = reading.connections_of(reading.rules[0])
     assert row is not None
     assert [(server.active, server.inactive) for server in row.servers] == [(0, 3), (1, 5)]
-    other = director.parse_rules("ipvsadm -A -t 192.0.2.1:81")[0]
+    other = director.parse_rules("-A -t 192.0.2.1:81")[0]
     assert reading.connections_of(other) is None
 
 

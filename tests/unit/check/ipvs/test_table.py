@@ -5,6 +5,7 @@ import pytest
 from lvslab.check.ipvs.listing import Counters, parse_counters, parse_listing, parse_thresholds
 from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.ipvs.table import Destination, Service, TableError, compare, scan_order
+from lvslab.check.ipvs.typed import parse_typed
 
 HOWTO = """\
 ipvsadm -A -t 66.199.240.50:80 -s wlc
@@ -47,7 +48,7 @@ VIP = "66.199.240.50"
 
 
 def test_howto_and_kernel_give_the_same_table() -> None:
-    expected = parse_rules(HOWTO)
+    expected = parse_typed(HOWTO)
     assert expected == (
         Service(
             protocol="tcp",
@@ -64,12 +65,12 @@ def test_howto_and_kernel_give_the_same_table() -> None:
 
 
 def test_the_last_one_added_is_scanned_first() -> None:
-    (service,) = parse_rules(HOWTO)
+    (service,) = parse_typed(HOWTO)
     assert [server.address for server in scan_order(service)] == ["10.0.0.101", "10.0.0.100"]
 
 
 def test_defaults() -> None:
-    (service,) = parse_rules("ipvsadm -A -t 10.9.9.9:80\nipvsadm -a -t 10.9.9.9:80 -r 10.0.0.100:8080\n")
+    (service,) = parse_typed("ipvsadm -A -t 10.9.9.9:80\nipvsadm -a -t 10.9.9.9:80 -r 10.0.0.100:8080\n")
     assert service.scheduler == "wlc"
     # Gatewaying keeps the service's port, whatever -r says.
     assert service.destinations == (Destination("10.0.0.100", 80, "gatewaying", 1),)
@@ -94,7 +95,7 @@ ipvsadm -E -t $RealIp:21 -s rr > /dev/null 2>&1
 ipvsadm --set 900 120 300
 ipvsadm -e -t $RealIp:21 -r 10.0.0.100 -m -w 3
 """
-    (service,) = parse_rules(text)
+    (service,) = parse_typed(text)
     assert service == Service("tcp", VIP, 21, "rr", (Destination("10.0.0.100", 21, "masquerading", 3),))
 
 
@@ -113,13 +114,13 @@ ipvsadm -e -t $RealIp:21 -r 10.0.0.100 -m -w 3
     ],
 )
 def test_variables_as_a_shell_has_them(text: str) -> None:
-    assert [str(service) for service in parse_rules(text)] == [f"{VIP}:21"]
+    assert [str(service) for service in parse_typed(text)] == [f"{VIP}:21"]
 
 
 def test_a_variable_whose_value_nobody_can_tell() -> None:
     for value in ("$Nowhere:21", "$(cat /etc/vip)", "$(ip addr | grep 66)", "`cat /etc/vip`"):
         with pytest.raises(TableError, match=r"the variable Vip in .* has no value"):
-            parse_rules(f"Vip=66.199.240.50:21\nVip={value}\nipvsadm -A -t $Vip -s rr")
+            parse_typed(f"Vip=66.199.240.50:21\nVip={value}\nipvsadm -A -t $Vip -s rr")
 
 
 def test_every_option_of_a_saved_table() -> None:
@@ -168,7 +169,7 @@ def test_every_option_of_a_saved_table() -> None:
 )
 def test_what_cannot_be_understood(text: str, message: str) -> None:
     with pytest.raises(TableError) as caught:
-        parse_rules(text)
+        (parse_typed if "ipvsadm" in text else parse_rules)(text)
     assert message in str(caught.value)
 
 
@@ -228,14 +229,14 @@ def test_a_listing_without_thresholds() -> None:
 
 def test_a_missing_server() -> None:
     observed = parse_rules("".join(SAVED.splitlines(keepends=True)[:2]))
-    assert compare(parse_rules(HOWTO), observed) == [
+    assert compare(parse_typed(HOWTO), observed) == [
         "the director forwards 66.199.240.50:80 to 10.0.0.100 only; 10.0.0.101:80 (weight 2) is missing: "
         "was the second `ipvsadm -a` run?"
     ]
 
 
 def test_no_server_and_no_service() -> None:
-    expected = parse_rules(HOWTO)
+    expected = parse_typed(HOWTO)
     (difference,) = compare(expected, parse_rules("-A -t 66.199.240.50:80 -s wlc"))
     assert difference.endswith(
         "to no server; 10.0.0.100:80 (weight 1) and 10.0.0.101:80 (weight 2) are missing: "
@@ -265,4 +266,4 @@ def test_no_server_and_no_service() -> None:
     ],
 )
 def test_differences(old: str, new: str, message: str) -> None:
-    assert message in "\n".join(compare(parse_rules(HOWTO), parse_rules(SAVED.replace(old, new))))
+    assert message in "\n".join(compare(parse_typed(HOWTO), parse_rules(SAVED.replace(old, new))))

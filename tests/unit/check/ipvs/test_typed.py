@@ -6,9 +6,8 @@ import subprocess
 
 import pytest
 
-from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.ipvs.table import TableError
-from lvslab.check.ipvs.typed import spelled_out
+from lvslab.check.ipvs.typed import parse_typed, spelled_out
 
 SERVICE = "ipvsadm -A -t 192.0.2.1:80 -s wlc"
 RULE = "-a -t 192.0.2.1:80 -r 10.0.1.{}:80 -m"
@@ -16,7 +15,7 @@ RULE = "-a -t 192.0.2.1:80 -r 10.0.1.{}:80 -m"
 
 def servers(*commands: str) -> list[str]:
     """The servers of the one service that the commands make."""
-    (service,) = parse_rules("\n".join(map(spelled_out, (SERVICE, *commands))))
+    (service,) = parse_typed("\n".join(map(spelled_out, (SERVICE, *commands))))
     assert all(server.forwarding == "masquerading" for server in service.destinations)
     return [server.address for server in service.destinations]
 
@@ -63,7 +62,7 @@ def test_a_shell_makes_the_same_of_it(form: str) -> None:
     """The same command in sh, with an ipvsadm that only says what it is told."""
     stub = 'ipvsadm() { case $1 in -R|--restore) sed "s/^/ipvsadm /" ;; *) echo "ipvsadm $*" ;; esac; }\n'
     done = subprocess.run(["sh", "-c", stub + FORMS[form]], capture_output=True, text=True, check=True)
-    assert parse_rules(f"{SERVICE}\n{done.stdout}") == parse_rules(
+    assert parse_typed(f"{SERVICE}\n{done.stdout}") == parse_typed(
         "\n".join(map(spelled_out, (SERVICE, FORMS[form])))
     )
 
@@ -79,7 +78,7 @@ def test_steps_and_other_ways_to_count() -> None:
 
 
 def test_variables_of_other_steps_are_seen() -> None:
-    (service,) = parse_rules(
+    (service,) = parse_typed(
         "\n".join(
             map(
                 spelled_out,
@@ -106,7 +105,7 @@ def test_variables_of_other_steps_are_seen() -> None:
     ],
 )
 def test_what_makes_no_rule(command: str) -> None:
-    assert parse_rules(f"{SERVICE}\n{spelled_out(command)}") == parse_rules(SERVICE)
+    assert parse_typed(f"{SERVICE}\n{spelled_out(command)}") == parse_typed(SERVICE)
 
 
 @pytest.mark.parametrize(
@@ -131,4 +130,4 @@ def test_what_only_a_shell_could_tell(command: str, message: str) -> None:
 
 def test_rules_from_a_file_are_not_in_the_command() -> None:
     with pytest.raises(TableError, match="reads rules that are not in it"):
-        parse_rules(spelled_out("ipvsadm -R < /root/table"))
+        parse_typed(spelled_out("ipvsadm -R < /root/table"))
