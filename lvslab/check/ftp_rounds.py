@@ -108,12 +108,12 @@ def turns(
     one connection to the scheduler. The forecast assumes that a scheduler which remembers its last choice
     has made none before. ``service`` is the lab's first FTP service by default.
 
-    Repeated where the director forgot an old connection meanwhile (`rounds.undisturbed`). Raises
+    Repeated where an old connection expired on the director meanwhile (`rounds.without_expiry`). Raises
     CheckFailed.
     """
     wanted = service or ftp_service(lab)
     rounds.refuse_unforeseen(lab.cluster, wanted)
-    return rounds.undisturbed(
+    return rounds.without_expiry(
         lab.cluster, lab.directors[0].name, lambda: _turns(lab, wanted, count, held, client)
     )
 
@@ -125,8 +125,8 @@ def _turns(lab: Testbed, service: Service, count: int, held: bool, client: str) 
         lab.cluster, name, ("listing", "entries") if service.persistent else ("listing",)
     )
     model = rounds.model_of(lab.cluster, service)
-    servers = rounds.servers_now(lab.cluster, service, before)
-    own = rounds.address_towards(lab.cluster, client, service.address)
+    servers = rounds.current_servers(lab.cluster, service, before)
+    own = rounds.source_address(lab.cluster, client, service.address)
     forecast = schedulers.forecast(
         model.choose,
         servers,
@@ -136,7 +136,9 @@ def _turns(lab: Testbed, service: Service, count: int, held: bool, client: str) 
         memory=schedulers.remembered(model, servers, 0),
         held=held,
     )
-    expected = rounds.persisting(service, forecast, rounds.stays_with(lab.cluster, service, before, own))
+    expected = rounds.with_persistence(
+        service, forecast, rounds.template_server(lab.cluster, service, before, own)
+    )
     sessions: list[Session] = []
     try:
         for _ in range(count):
@@ -144,7 +146,7 @@ def _turns(lab: Testbed, service: Service, count: int, held: bool, client: str) 
             if not held:
                 sessions[-1].quit()
         now = director.read_director(lab.cluster, name, ("listing",))
-        after = rounds.servers_now(lab.cluster, service, now)
+        after = rounds.current_servers(lab.cluster, service, now)
         for session in sessions if held else ():
             session.quit()
     except FtpFailed as failure:
@@ -155,7 +157,7 @@ def _turns(lab: Testbed, service: Service, count: int, held: bool, client: str) 
     active = {server.name: server.active for server in after if server.active}
     observed = tuple(session.server for session in sessions)
     taken = Turns(expected.names, observed, active, now.listing)
-    return taken, rounds.known(after) < rounds.known(expected.servers)
+    return taken, rounds.tracked_connections(after) < rounds.tracked_connections(expected.servers)
 
 
 def facts(lab: Testbed, address: str = "") -> FtpFacts:

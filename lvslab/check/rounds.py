@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lvslab.check import schedulers, verdict
 from lvslab.check.forwarding import method_for
 from lvslab.check.forwarding.facts import ClusterFacts, ServerFacts
-from lvslab.check.ipvs.director import Reading, await_calm, read_director, read_settled, table_of_steps
+from lvslab.check.ipvs.director import Reading, await_no_expiry, read_director, read_settled, table_of_steps
 from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.table import Destination, Service, address_of, endpoint, scan_order
 from lvslab.check.probes import GuestView, HostView, NodeView
@@ -136,12 +136,12 @@ def take(
     causes, where a request is not answered.
     """
     wanted = _wanted(web_services(cluster, director), service, director)
-    return undisturbed(
+    return without_expiry(
         cluster, director, lambda: _take(cluster, namespaces, wanted, client, director, count)
     )
 
 
-def undisturbed(cluster: Cluster, director: str, take: Callable[[], tuple[T, bool]]) -> T:
+def without_expiry(cluster: Cluster, director: str, take: Callable[[], tuple[T, bool]]) -> T:
     """Call ``take`` until no connection expired on the director during the call; return its result.
 
     ``take`` returns the result, and whether a connection expired. It is called up to three times at once,
@@ -152,7 +152,7 @@ def undisturbed(cluster: Cluster, director: str, take: Callable[[], tuple[T, boo
         taken, forgotten = take()
         if not forgotten:
             return taken
-    await_calm(cluster, director, 2 * (time.monotonic() - begun) + 1)
+    await_no_expiry(cluster, director, 2 * (time.monotonic() - begun) + 1)
     return take()[0]
 
 
@@ -213,7 +213,9 @@ def _take(
         sources=access_log.client_addresses(entries),
         table=after.listing,
     )
-    return taken, known(servers_now(cluster, service, after)) < known(forecast.servers)
+    return taken, tracked_connections(current_servers(cluster, service, after)) < tracked_connections(
+        forecast.servers
+    )
 
 
 def _forecast(
@@ -224,9 +226,9 @@ def _forecast(
     A scheduler's memory is taken to be that after as many requests in turn as the counters have. A
     persistent service asks the scheduler once for each client, or network of clients, and keeps the server.
     """
-    servers, memory = servers_now(cluster, service, now), None
-    own = address_towards(cluster, client, service.address)
-    stays = stays_with(cluster, service, now, own)
+    servers, memory = current_servers(cluster, service, now), None
+    own = source_address(cluster, client, service.address)
+    stays = template_server(cluster, service, now, own)
     if model.remembers and not stays:
         counted = (now.by_server.get((str(service), str(server))) for server in service.destinations)
         past = sum(counters.connections for counters in counted if counters)
@@ -239,10 +241,10 @@ def _forecast(
     found = schedulers.forecast(
         model.choose, servers, count, client=own, destination=service.address, memory=memory
     )
-    return persisting(service, found, stays)
+    return with_persistence(service, found, stays)
 
 
-def persisting(service: Service, found: schedulers.Forecast, stays: str) -> schedulers.Forecast:
+def with_persistence(service: Service, found: schedulers.Forecast, stays: str) -> schedulers.Forecast:
     """Return the forecast ``found`` with all requests on one server, where ``service`` is persistent.
 
     That is the server that the client ``stays`` with, or ("") the first one of the forecast.
@@ -252,7 +254,7 @@ def persisting(service: Service, found: schedulers.Forecast, stays: str) -> sche
     return replace(found, names=(stays or found.names[0],) * len(found.names))
 
 
-def stays_with(cluster: Cluster, service: Service, now: Reading, client: str) -> str:
+def template_server(cluster: Cluster, service: Service, now: Reading, client: str) -> str:
     """Return the server in the template of the address ``client`` at a persistent ``service``, or "".
 
     A template has the client's port 0, and of its address the part that -M keeps.
@@ -267,7 +269,7 @@ def stays_with(cluster: Cluster, service: Service, now: Reading, client: str) ->
     return _names(cluster).get(there.get(chosen, ""), there.get(chosen, ""))
 
 
-def address_towards(cluster: Cluster, client: str, target: str) -> str:
+def source_address(cluster: Cluster, client: str, target: str) -> str:
     """Return the source address of ``client`` towards ``target``: that in its network, else the first."""
     lab = cluster.lab
     cards = [*lab.nodes[client].interfaces.values()]
@@ -275,7 +277,7 @@ def address_towards(cluster: Cluster, client: str, target: str) -> str:
     return str((near or cards)[0].address)
 
 
-def servers_now(cluster: Cluster, service: Service, now: Reading) -> tuple[schedulers.Server, ...]:
+def current_servers(cluster: Cluster, service: Service, now: Reading) -> tuple[schedulers.Server, ...]:
     """Return the servers of the steps in the kernel's order, with their present connections."""
     row, names = now.connections_of(service), _names(cluster)
     found = {str(server): server for server in row.servers} if row else {}
@@ -297,7 +299,7 @@ def servers_now(cluster: Cluster, service: Service, now: Reading) -> tuple[sched
     return tuple(map(as_it_is, scan_order(service)))
 
 
-def known(servers: tuple[schedulers.Server, ...]) -> int:
+def tracked_connections(servers: tuple[schedulers.Server, ...]) -> int:
     """Return the number of connections of all ``servers`` in the director's table."""
     return sum(server.active + server.inactive for server in servers)
 

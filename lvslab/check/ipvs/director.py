@@ -210,15 +210,15 @@ def read_fresh(
         pause(_GLANCES)
 
 
-def await_calm(
+def await_no_expiry(
     cluster: Observer, director: str, seconds: float, pause: Callable[[float], object] = time.sleep
 ) -> None:
     """Wait (at most 120 s) until no tracked connection will expire within the next ``seconds``."""
     remembered = parse_connection_entries(cluster.observe(director, ENTRIES))
-    pause(calm_from([entry.expires for entry in remembered if entry.expires <= _REMEMBERED], seconds))
+    pause(delay_until_gap([entry.expires for entry in remembered if entry.expires <= _REMEMBERED], seconds))
 
 
-def calm_from(expiries: Iterable[float], seconds: float) -> float:
+def delay_until_gap(expiries: Iterable[float], seconds: float) -> float:
     """Return the delay, in seconds, until the first gap of ``seconds`` between ``expiries``.
 
     ``expiries`` are whole seconds from now, rounded down.

@@ -80,8 +80,8 @@ def table_of(commands: Iterable[tuple[Sequence[str], str]]) -> tuple[Service, ..
     """Return the table that calls of ipvsadm make from an empty one.
 
     Each is its arguments, and the line that error messages quote. Services and destinations come in the
-    order in which they were added. Raises TableError on an option that ipvsadm does not have, on names instead of
-    numbers, and on commands that ipvsadm or the kernel refuses.
+    order in which they were added. Raises TableError on an option that ipvsadm does not have, on names
+    instead of numbers, and on commands that ipvsadm or the kernel refuses.
     """
     table: dict[str, Service] = {}
     for arguments, line in commands:

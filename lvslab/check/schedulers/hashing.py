@@ -17,7 +17,7 @@ TABLE_BITS = 8
 (``Kconfig`` of net/netfilter/ipvs; before, constants in ip_vs_dh.c and ip_vs_sh.c)."""
 
 Hash = Callable[[int, int], int]
-"""From a number of 32 bits and a number of bits to a hash of so many bits."""
+"""From a number of 32 bits and a number of bits to a hash of that many bits."""
 
 
 def low_bits(number: int, bits: int) -> int:
@@ -56,7 +56,7 @@ def dh(moment: Moment, *, hashes: Hash = high_bits, crowded_out: bool = False) -
     """
     place = hashes(folded(moment.destination), TABLE_BITS)
     found = place % len(moment.servers) if moment.servers else None
-    return Choice(None if found is None or is_out(moment.servers[found], crowded_out) else found)
+    return Choice(None if found is None or is_unavailable(moment.servers[found], crowded_out) else found)
 
 
 def sh(
@@ -87,7 +87,7 @@ def sh(
     if falls_back:
         places += [(offset + 2 * place) % size for offset in range(size)]
     tried = (dealt[at % len(dealt)] for at in places)
-    return Choice(next((at for at in tried if not is_out(moment.servers[at], crowded_out)), None))
+    return Choice(next((at for at in tried if not is_unavailable(moment.servers[at], crowded_out)), None))
 
 
 def _dealt(servers: Sequence[Server], weighted: bool) -> list[int]:
@@ -99,7 +99,7 @@ def _dealt(servers: Sequence[Server], weighted: bool) -> list[int]:
     ]
 
 
-def is_out(server: Server, crowded_out: bool = False) -> bool:
+def is_unavailable(server: Server, crowded_out: bool = False) -> bool:
     """Return whether this server takes no connection; see `dh` for ``crowded_out``."""
     crowded = crowded_out and server.active > 2 * server.weight
     return server.weight <= 0 or server.overloaded or crowded

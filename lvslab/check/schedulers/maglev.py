@@ -8,7 +8,7 @@ from itertools import chain
 from math import gcd
 from types import MappingProxyType
 
-from lvslab.check.schedulers.hashing import by_port_flag, folded, is_out
+from lvslab.check.schedulers.hashing import by_port_flag, folded, is_unavailable
 from lvslab.check.schedulers.model import Build, Choice, Model, Moment, Server, Version
 
 # CONFIG_IP_VS_MH_TAB_INDEX is 12 where a configuration does not say otherwise: the fifth of ``primes``, and
@@ -40,7 +40,7 @@ def mh(moment: Moment, *, by_port: bool = False, falls_back: bool = False) -> Ch
         (number + (offset + place) % _PLACES) & 0xFFFFFFFF for offset in range(_PLACES if falls_back else 0)
     )
     found = chain([places[place]], (places[hash_1u32(other, _FIRST_KEY) % _PLACES] for other in others))
-    return Choice(next((index for index in found if not is_out(moment.servers[index])), None))
+    return Choice(next((index for index in found if not is_unavailable(moment.servers[index])), None))
 
 
 def _last_weight(server: Server) -> int:

@@ -32,7 +32,7 @@ def rr(moment: Moment) -> Choice:
     """Round robin: the next server of the list that has a weight above 0 and is not overloaded.
 
     net/ipv4/ipvs/ip_vs_rr.c (2.4.37.11 to 2.6.18), net/netfilter/ipvs/ip_vs_rr.c (2.6.32 to 6.12). The
-    server that had the last connection is looked at last. Where nobody can be chosen the place is kept.
+    server that had the last connection is looked at last. Where no server can be chosen, the place is kept.
     """
     place = index_of(moment.servers, _mark(moment.memory).server)
     for step in range(1, len(moment.servers) + 1):

@@ -395,7 +395,7 @@ def test_which_kernel_it_is_exactly(text: str, version: str) -> None:
     ],
 )
 def test_when_nothing_is_forgotten_for_a_while(expiries: list[float], seconds: float, begins: float) -> None:
-    assert director.calm_from(expiries, seconds) == begins
+    assert director.delay_until_gap(expiries, seconds) == begins
 
 
 def test_a_connection_that_stays_open_is_not_waited_for() -> None:
@@ -405,8 +405,8 @@ def test_a_connection_that_stays_open_is_not_waited_for() -> None:
             return ENTRIES.replace("14:59", "00:03").replace("01:58", "10:00")
 
     pauses: list[float] = []
-    director.await_calm(Watched(), "director", 2, pauses.append)
-    director.await_calm(Watched(), "director", 5, pauses.append)
+    director.await_no_expiry(Watched(), "director", 2, pauses.append)
+    director.await_no_expiry(Watched(), "director", 5, pauses.append)
     assert pauses == [0, 4]
 
 
