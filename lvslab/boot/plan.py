@@ -143,15 +143,17 @@ def nodes_of(lab: Lab) -> dict[str, dict[str, Any]]:
 
 
 def virtual_machines(lab: Lab, directors: DirectorKind = "qemu") -> tuple[str, ...]:
-    """The names of the nodes that are virtual machines: those with kernels of their own, but for directors
-    that are to be Mininet hosts."""
+    """Return the names of the nodes that are virtual machines.
+
+    They are those with kernels of their own, without directors that are to be Mininet hosts.
+    """
     return tuple(
         name for name, node in lab.virtual_machines.items() if node.role != "director" or directors == "qemu"
     )
 
 
 def hosts_of(lab: Lab, directors: DirectorKind = "qemu") -> tuple[Host, ...]:
-    """The Mininet hosts of ``lab``: every node that is not a virtual machine."""
+    """Return the Mininet hosts of ``lab``: every node that is not a virtual machine."""
     virtual = virtual_machines(lab, directors)
     return tuple(
         Host(name, _cards(lab, name, node), node.services)
@@ -161,7 +163,7 @@ def hosts_of(lab: Lab, directors: DirectorKind = "qemu") -> tuple[Host, ...]:
 
 
 def guests_of(lab: Lab, boots: Mapping[str, Boot]) -> tuple[Guest, ...]:
-    """The virtual machines of ``lab``; ``boots`` has what each of them boots, by name."""
+    """Return the virtual machines of ``lab``; ``boots`` has what each of them boots, by name."""
     named = [(name, node) for name, node in lab.nodes.items() if name in boots]
     return tuple(
         Guest(
@@ -177,8 +179,10 @@ def guests_of(lab: Lab, boots: Mapping[str, Boot]) -> tuple[Guest, ...]:
 
 
 def resolvers_of(lab: Lab) -> tuple[str, ...]:
-    """The addresses of the lab's name servers, as /etc/resolv.conf can have them: on the usual port, and no
-    more than three (MAXNS in glibc's resolv.h)."""
+    """Return the addresses of the lab's name servers that /etc/resolv.conf can have.
+
+    They listen on the usual port, and there are at most three (MAXNS in glibc's resolv.h).
+    """
     found = [
         str(address)
         for node in lab.nodes.values()
@@ -189,7 +193,7 @@ def resolvers_of(lab: Lab) -> tuple[str, ...]:
 
 
 def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
-    """The shell command that makes a booted guest the node it is meant to be, whatever it was resumed from.
+    """Return the shell command that sets a booted or resumed guest up as its node.
 
     That is its clock (``seconds`` since 1970), random numbers of its own (``seed``, 64 hexadecimal digits),
     its name, its network cards with their MACs and addresses, and the way in. The guest's kernel has
@@ -231,7 +235,7 @@ def _if_able(address: Address | InterfaceAddress, command: str) -> str:
 
 
 def guest_renewal(*, seconds: int, seed: str) -> str:
-    """The part of it that tells two guests of one snapshot apart: the clock, and random numbers."""
+    """Return the part of the set-up that two guests of one snapshot need: clock and random numbers."""
     # Status 22, EINVAL: a kernel before 4.17 has no such request, and needs none.
     reseed = f"{{ /etc/lvslab/reseed {seed} > /dev/urandom || [ $? = 22 ]; }}"
     # Linux 2.4 has no clock_settime(2), which date uses, and busybox's date ends with 0 all the same.
@@ -240,7 +244,7 @@ def guest_renewal(*, seconds: int, seed: str) -> str:
 
 
 def ip_lines(cards: tuple[Card, ...]) -> list[str]:
-    """The arguments of ``ip`` that bring cards up with their addresses and default routes, a line each."""
+    """Return the lines for ``ip -batch`` that bring cards up with addresses and default routes."""
     lines = []
     for card in cards:
         # IPv6 addresses are usable at once only without duplicate address detection, and a lab has no

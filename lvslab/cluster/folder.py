@@ -26,7 +26,7 @@ _FORMAT = 2
 
 
 def lab(folder: Path) -> Lab:
-    """The lab of ``folder``. Raises LabFileError for the first mistake in its ``lab.yaml``."""
+    """Read the lab of ``folder``. Raises LabFileError for the first mistake in its ``lab.yaml``."""
 
     def read() -> Lab:
         from lvslab.lab import loader
@@ -41,7 +41,7 @@ def lab(folder: Path) -> Lab:
 
 
 def steps(folder: Path, lab: Lab) -> tuple[Step, ...]:
-    """The steps of its how-to. Raises LabFileError, MachineError."""
+    """Read the steps of its how-to. Raises LabFileError, MachineError."""
     file, nodes = howto.HOWTO_FILE, lab.nodes.keys()
     return _read(folder, file, Step, " ".join(nodes), lambda: howto.load(folder / file, nodes))
 
@@ -59,7 +59,7 @@ def _read(folder: Path, file: str, kind: type, context: str, read: Callable[[], 
 
 
 def shape_of(kind: type) -> str:
-    """The names of the fields of all dataclasses of the module of ``kind``: a pickle holds their values."""
+    """Return the field names of all dataclasses of the module of ``kind``: a pickle holds their values."""
     found = [each for each in vars(sys.modules[kind.__module__]).values() if isinstance(each, type)]
     return str(
         [(each.__name__, *each.__dict__["__dataclass_fields__"]) for each in found if is_dataclass(each)]

@@ -34,8 +34,11 @@ KEPT_RUNS = 20
 
 @dataclass(frozen=True)
 class Prepared:
-    """The files that a lab boots from: what each virtual machine boots, and archives of the servers of
-    Mininet hosts by kind of service. ``versions`` are of the programs in the last director's image."""
+    """The files that a lab boots from.
+
+    ``boots`` has what each virtual machine boots, ``servers`` the archives of the servers of Mininet hosts
+    by kind of service. ``versions`` are those of the programs in the last director's image.
+    """
 
     boots: Mapping[str, Boot]
     versions: Mapping[str, str]
@@ -139,7 +142,7 @@ def _kernel(lab: Lab, node: str, name: str, from_file: bool) -> find.Kernel:
 
 
 def evidence_folder(name: str) -> Path:
-    """A new folder for the evidence of a run; the oldest ones go."""
+    """Make a folder for the evidence of a run, and delete the oldest ones."""
     runs = paths.state() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     with (runs / ".lock").open("wb") as lock:

@@ -11,14 +11,14 @@ LAB_FILE = "lab.yaml"
 
 
 def list_labs(labs: Path) -> tuple[str, ...]:
-    """The names of the labs in the folder ``labs``, sorted; none where there is no such folder."""
+    """Return the sorted names of the labs in the folder ``labs``, none if there is no such folder."""
     return tuple(sorted(file.parent.name for file in labs.glob(f"*/{LAB_FILE}")))
 
 
 def find(name: str, labs: Path) -> Path:
-    """The folder of the lab ``name`` in ``labs``; a ``name`` with a slash is the path of the folder itself.
+    """Return the folder of the lab ``name`` in ``labs``. Raises UsageError if there is no such lab.
 
-    Raises UsageError where there is no such lab.
+    A ``name`` with a slash is the path of the folder itself.
     """
     if "/" in name:
         if (Path(name) / LAB_FILE).is_file():
@@ -31,7 +31,7 @@ def find(name: str, labs: Path) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """The text of a lab's file. Raises LabFileError where it is not there, or is not UTF-8."""
+    """Read a lab's file. Raises LabFileError if it does not exist or is not UTF-8."""
     try:
         return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -42,7 +42,7 @@ def read_text(path: Path) -> str:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """A hint for a ``word`` that is none of ``known``: the nearest one, if any is near, and all of them."""
+    """Return a hint for a ``word`` that is not among ``known``: one that is near, and all of them."""
     from difflib import get_close_matches  # only a mistake has to wait for this import
 
     names = list(known)

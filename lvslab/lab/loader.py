@@ -112,7 +112,7 @@ class _Mistake(NamedTuple):
 
 
 def _line(data: Any, place: tuple[int | str, ...]) -> int:
-    """The line of the last key of ``place`` that stands in the file, counted from 1."""
+    """Return the line of the last key of ``place`` that stands in the file, counted from 1."""
     line = 0
     for key in place:
         if isinstance(data, CommentedMap) and key in data:
@@ -151,7 +151,7 @@ _NAME_RULES: Mapping[str, tuple[str, str]] = {
 
 
 def _translated(errors: list[ErrorDetails]) -> list[_Mistake]:
-    """What pydantic found, in our words."""
+    """Return the errors that pydantic found, as mistakes in our words."""
     # A key that is missing beside an unknown one most likely is that one, misspelt: told once.
     unknown = {error["loc"][:-1] for error in errors if error["type"] == "unexpected_keyword_argument"}
     told = (error for error in errors if error["type"] != "missing" or error["loc"][:-1] not in unknown)
@@ -216,7 +216,7 @@ def _explained(error: ErrorDetails) -> _Mistake:
 
 
 def _contradictions(file: LabFile) -> Iterator[_Mistake]:
-    """What is wrong between the parts of a lab, each of which is well formed."""
+    """Yield contradictions between the parts of a lab, each of which is well formed."""
     for name in sorted(_TAKEN & file.networks.keys()):
         message = f"a network cannot be called {name}: Linux has another use for that name"
         yield _Mistake(("networks", name), message, "choose another name")

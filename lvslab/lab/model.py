@@ -81,8 +81,10 @@ class Service(Section):
 
     @property
     def ports(self) -> Mapping[int, str]:
-        """The ports that it takes on its node, the one that clients know first, each with a note on why the
-        node's other services cannot have it ("" where that is plain)."""
+        """The ports that it takes on its node, the one that clients know first.
+
+        Each has a note on why the node's other services cannot have it ("" where that is plain).
+        """
         return {self.port: ""}
 
     def check_files(self, folder: Path) -> None:

@@ -36,7 +36,7 @@ def check(path: Path, zone: str) -> None:
 
 
 def _mistake(text: str, zone: str) -> tuple[int, str] | None:
-    """The line of the first mistake, 0 for unknown, and what is wrong there; None where nothing is."""
+    """Return the line of the first mistake (0: unknown) and a description, or None without one."""
     found = _parsed(text, zone)
     if found is None or found[0] < 2:
         return found
@@ -47,7 +47,10 @@ def _mistake(text: str, zone: str) -> tuple[int, str] | None:
 
 
 def _parsed(text: str, zone: str, *, whole: bool = True) -> tuple[int, str] | None:
-    """What dnspython says against ``text``. Raises NoSOA and NoNS, if it is to be a ``whole`` zone."""
+    """Return dnspython's error in ``text``, as `_mistake` does.
+
+    Raises NoSOA and NoNS, if it is to be a ``whole`` zone.
+    """
     import dns.exception
     import dns.zone
 

@@ -46,8 +46,10 @@ class Order(BaseModel):
 
 
 def order(cell: Cell, seed: int) -> tuple[Order, dict[str, Path]]:
-    """What it takes to try ``cell``, fetched and made where it is not there, and where its files are, by
-    checksum. Raises UsageError, MachineError, BuildError."""
+    """Prepare the order to try ``cell``, and return it with the paths of its files by checksum.
+
+    Raises UsageError, MachineError, BuildError.
+    """
     folder = lab_files.find(cell.lab, paths.labs())
     lab = lab_folder.lab(folder)
     found = prepare.prepared(lab, cell.spec)
@@ -78,8 +80,7 @@ def order(cell: Cell, seed: int) -> tuple[Order, dict[str, Path]]:
 
 
 def _ipvsadm(kernel_name: str, ipvsadm: str) -> str:
-    """The checksum of the ipvsadm in an image: of the program that was built, or of the distribution's
-    package."""
+    """Return the checksum of an image's ipvsadm: of the program, or of the distribution's package."""
     if kernel.find(kernel_name).userland == "musl-i386":
         programs = musl_programs.programs(ipvsadm or musl_programs.IPVSADM)
         return store.checksum(programs.folder / "ipvsadm")
@@ -90,8 +91,10 @@ def _ipvsadm(kernel_name: str, ipvsadm: str) -> str:
 
 
 def difference(wanted: Order, lvslab: str) -> str:
-    """What is not here as it is where ``wanted`` comes from, in words; "" for nothing. ``lvslab`` is the
-    checksum of the code that runs here."""
+    """Describe a difference between this machine and the one that ``wanted`` comes from; "" without one.
+
+    ``lvslab`` is the checksum of the code that runs here.
+    """
     if lvslab != wanted.checksums["lvslab"]:
         return "it has another version of lvslab's code"
     try:

@@ -24,7 +24,7 @@ class Server(Protocol):
 
     @property
     def running(self) -> bool:
-        """Whether the server's process is there."""
+        """True if the server's process runs."""
         ...
 
     def access_log(self) -> int:

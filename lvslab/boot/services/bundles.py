@@ -1,4 +1,4 @@
-"""The servers that run on Mininet hosts, taken out of the distribution's packages, an archive for each kind.
+"""Archives of the servers on Mininet hosts, one for each kind, made of the distribution's packages.
 
 They are not installed: Debian's packages would start them on the user's machine, now and at every boot.
 """

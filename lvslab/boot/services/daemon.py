@@ -1,4 +1,4 @@
-"""Server programs that stay in the foreground on Mininet hosts: started, awaited, and stopped as a whole.
+"""Server programs in the foreground on Mininet hosts: started, awaited, and stopped with all children.
 
 Each has a PID namespace of its own: whatever it has forked for its connections, in sessions and process
 groups of their own, ends with it. Process 1 of the namespace is a shell, which reaps orphans and ends when
@@ -55,12 +55,14 @@ class Daemon:
 
     @property
     def running(self) -> bool:
-        """Whether its first process is there."""
+        """True if its first process runs."""
         return self._process is not None and self._process.poll() is None
 
     def start(self, seconds: float = 10.0) -> None:
-        """Start it if it is not running, and return when it listens. Raises BootError where it does not
-        within so many ``seconds``."""
+        """Start it if it is not running, and return when it listens.
+
+        Raises BootError if it does not within ``seconds``.
+        """
         if not self.running:
             self._place.call(self._start, time.monotonic() + seconds)
 
@@ -164,7 +166,10 @@ class DaemonServer(HostServer, Generic[S]):
 
 
 def listening(tables: Iterable[tuple[str, str]]) -> frozenset[Endpoint]:
-    """What is listened on, by pairs of a protocol and what /proc/net/tcp, tcp6, udp or udp6 holds of it."""
+    """Return the endpoints that are listened on.
+
+    ``tables`` are pairs of a protocol and the text of its /proc/net/tcp, tcp6, udp or udp6.
+    """
     found = set[Endpoint]()
     for protocol, text in tables:
         for line in text.splitlines()[1:]:

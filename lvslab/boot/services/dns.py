@@ -26,7 +26,7 @@ CONTROL = FOLDER / "control"
 
 
 def configuration(service: DnsService, addresses: tuple[str, ...], folder: Path) -> str:
-    """The configuration of NSD, which keeps its own files in ``folder``."""
+    """Return the configuration of NSD, which keeps its own files in ``folder``."""
     listen = "\n".join(f'    ip-address: "{address}@{service.port}"' for address in addresses)
     return f"""server:
 {listen}

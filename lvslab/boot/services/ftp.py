@@ -26,7 +26,7 @@ INCOMING = "incoming"
 """The folder that anonymous users may add files to."""
 
 DATA_SECONDS = 5
-"""How long a server waits for a data connection before it says that none came."""
+"""Time in seconds that a server waits for a data connection before it reports that none came."""
 
 SIZES: Mapping[str, int] = MappingProxyType(
     {"pub/empty.bin": 0, "pub/1K.bin": 1 << 10, "pub/1M.bin": 1 << 20, "pub/4M.bin": 1 << 22}
@@ -35,12 +35,12 @@ SIZES: Mapping[str, int] = MappingProxyType(
 
 
 def content(name: str) -> bytes:
-    """What the file ``name`` of SIZES holds, on every host and at every time: SHAKE256 of its name."""
+    """Return the content of the file ``name`` of SIZES: SHAKE256 of its name, the same on all hosts."""
     return shake_256(name.encode()).digest(SIZES[name])
 
 
 def files(host: str) -> dict[str, bytes]:
-    """All that the server on ``host`` has, by path from its root."""
+    """Return the files of the server on ``host``, by path from its root."""
     known = {name: content(name) for name in SIZES}
     sums = "".join(
         f"{sha256(data).hexdigest()}  {name.removeprefix('pub/')}\n" for name, data in known.items()
@@ -49,9 +49,10 @@ def files(host: str) -> dict[str, bytes]:
 
 
 def configuration(host: str, port: int, folder: Path) -> str:
-    """The configuration of vsftpd on ``host``; ``folder`` is empty, for processes that are to see no files.
+    """Return the configuration of vsftpd on ``host``.
 
-    Its greeting names the host. It listens for both families with one socket.
+    ``folder`` is empty, for processes that are to see no files. Its greeting names the host. It
+    listens for both families with one socket.
     """
     return f"""listen=NO
 listen_ipv6=YES

@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 ACCESS_LOG = "/var/log/nginx/access.log"
 INIT_SCRIPT = "/etc/init.d/nginx"
-"""What ``service nginx stop`` and ``service nginx start`` run, on a host as on any Debian machine."""
+"""Script behind ``service nginx stop`` and ``service nginx start``, as on any Debian machine."""
 _CONFIGURATION = "/etc/nginx/lvslab.conf"
 
 
 def pid_file(host: str) -> Path:
-    """Where the web server of ``host`` keeps its process id: /run is one folder for all hosts of a lab."""
+    """Return the PID file of the web server of ``host``: all hosts of a lab share /run."""
     return Path(f"/run/lvslab/nodes/{host}/nginx.pid")
 
 
 def nginx_configuration(host: str, ports: tuple[int, ...]) -> str:
-    """The configuration of the web server on ``host``: one page that names it, and a log in JSON lines."""
+    """Return the configuration of the web server on ``host``: one page, and a log in JSON lines."""
     listen = "\n".join(f"        listen {port};\n        listen [::]:{port};" for port in ports)
     return f"""user root;
 worker_processes 1;
@@ -65,18 +65,18 @@ http {{
 
 
 def page(host: str) -> str:
-    """The page that a real server presents: it names the server that made it."""
+    """Return the page of a real server, which names the server."""
     return f"<!DOCTYPE html>\n<title>{host}</title>\n<h1>This page was made by {host}</h1>\n"
 
 
 def nginx_command() -> list[str]:
-    """The command that starts the web server on a host."""
+    """Return the command that starts the web server on a host."""
     nginx = programs.command(HttpService.kind, "usr/sbin/nginx")
     return [*nginx, "-e", "/var/log/nginx/error.log", "-c", _CONFIGURATION]
 
 
 def init_script(host: str) -> str:
-    """The script that stops and starts the web server of ``host``; it returns when that has been done.
+    """Return the init script of the web server of ``host``, which returns when it has stopped or started it.
 
     QUIT, as in Debian's own: nginx ends the requests that it has before it goes.
     """

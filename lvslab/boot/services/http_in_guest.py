@@ -1,4 +1,4 @@
-"""The servers that run in virtual machines: busybox httpd, started and stopped through the guest's agent."""
+"""The web server of a virtual machine: busybox httpd, started and stopped through the guest's agent."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _SOON = 5.0  # seconds in which a guest says whether its server runs
 
 
 def start_order(ports: tuple[int, ...]) -> str:
-    """The shell command that starts a web server on each of ``ports``, if none of them runs yet."""
+    """Return the shell command that starts a web server on each of ``ports``, if none runs yet."""
     # It leaves its first process when it listens. A child of its own comes with the first request.
     started = " && ".join(f"httpd -p {port} -h {_DOCUMENTS}" for port in ports)
     return f"{running_order()} || {{ {started} && pidof httpd > {_PIDS}; }}"
 
 
 def running_order() -> str:
-    """The shell command that ends with status 0 where the web servers run."""
+    """Return the shell command that ends with status 0 if the web servers run."""
     return f"{{ [ -e {_PIDS} ] && kill -0 $(cat {_PIDS}) 2> /dev/null; }}"
 
 
 def stop_order() -> str:
-    """The shell command that stops the web servers and ends when they are gone, or after 5 s."""
+    """Return the shell command that stops the web servers and ends when they are gone, or after 5 s."""
     waiting = f"n=0; while {running_order()} && [ $n -lt 250 ]; do n=$((n + 1)); busybox usleep 20000; done"
     return f"{running_order()} && kill $(cat {_PIDS}); {waiting}; ! {running_order()}"
 
@@ -58,7 +58,7 @@ class GuestWebServer:
 
     @property
     def running(self) -> bool:
-        """Whether the server's processes are there."""
+        """True if the server's processes run."""
         if self._machine.trouble is not None:
             return False
         return self._machine.observe(running_order(), _SOON).status == 0

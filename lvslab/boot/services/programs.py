@@ -28,8 +28,10 @@ def unpack(archives: Mapping[str, Path]) -> None:
 
 
 def command(kind: str, program: str) -> list[str]:
-    """The words that start ``program``, such as ``usr/sbin/nginx``, of a ``kind`` of server, with the
-    libraries that came with it."""
+    """Return the words that start ``program``, such as ``usr/sbin/nginx``, of a ``kind`` of server.
+
+    It uses the libraries that came with it.
+    """
     system = PROGRAMS / kind / "usr"
     loader = [str(system / "lib64/ld-linux-x86-64.so.2"), "--library-path"]
     return [*loader, str(system / "lib/x86_64-linux-gnu"), str(PROGRAMS / kind / program)]

@@ -42,7 +42,7 @@ class NodeServers:
 
     @property
     def running(self) -> bool:
-        """Whether all of them are there."""
+        """True if all of them run."""
         return all(server.running for server in self._servers)
 
     def access_log(self, kind: str = "http") -> int:
