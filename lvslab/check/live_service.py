@@ -22,7 +22,7 @@ from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
     from lvslab.check.testbed import NodeUnderTest
-    from lvslab.cluster.cluster import Cluster
+    from lvslab.cluster.running import RunningLab
 
 
 _LISTENING = 80
@@ -62,7 +62,7 @@ class LiveService:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: RunningLab,
         node: NodeUnderTest,
         place: Place,
         servers: Mapping[str, str],

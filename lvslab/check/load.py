@@ -24,7 +24,7 @@ from lvslab.lab.files import suggest
 from lvslab.run import PIPE, STDOUT, Process, TimeoutExpired, spawn
 
 if TYPE_CHECKING:
-    from lvslab.cluster.cluster import Cluster
+    from lvslab.cluster.running import RunningLab
 
 SECONDS = 5
 MOST_SECONDS = 60
@@ -149,7 +149,7 @@ def load(
     )
 
 
-def _clients(running: Cluster, client: str) -> list[str]:
+def _clients(running: RunningLab, client: str) -> list[str]:
     """Return the clients that make the load, which are Mininet hosts. Raises UsageError for none."""
     hosts = [*filter(running.is_enterable, running.lab.clients)]
     if not client:
@@ -169,7 +169,7 @@ def _clients(running: Cluster, client: str) -> list[str]:
 
 @contextmanager
 def generators(
-    running: Cluster, clients: Sequence[str], url: str, seconds: int, connections: int
+    running: RunningLab, clients: Sequence[str], url: str, seconds: int, connections: int
 ) -> Iterator[list[Process]]:
     """Run wrk on each of ``clients``, at most until the end of the block."""
     with ExitStack() as started:
@@ -178,7 +178,7 @@ def generators(
 
 
 @contextmanager
-def _started(running: Cluster, client: str, command: Sequence[str]) -> Iterator[Process]:
+def _started(running: RunningLab, client: str, command: Sequence[str]) -> Iterator[Process]:
     namespace = running.namespace(client)
     try:
         # The kernel ends it when this process is killed.

@@ -14,7 +14,7 @@ from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
-    from lvslab.cluster.cluster import Cluster
+    from lvslab.cluster.running import RunningLab
 
 
 class NodeView(Protocol):
@@ -49,7 +49,7 @@ class HostView:
 class GuestView:
     """The view of a virtual machine, by programs that its agent runs."""
 
-    cluster: Cluster
+    cluster: RunningLab
     node: str
 
     def probe(self, address: str, port: int) -> Probe:
@@ -64,7 +64,7 @@ class GuestView:
         return self.cluster.observe(self.node, f"cat {file}")
 
 
-def connect_from(cluster: Cluster, node: str, address: str, port: int) -> None:
+def connect_from(cluster: RunningLab, node: str, address: str, port: int) -> None:
     """Have the virtual machine ``node`` make a TCP connection to ``address`` and ``port``, and close it.
 
     Raises CheckFailed where the connection is not made within 5 s.

@@ -25,7 +25,7 @@ from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
     from lvslab.check.schedulers import Model
-    from lvslab.cluster.cluster import Cluster
+    from lvslab.cluster.running import RunningLab
 
 T = TypeVar("T")
 
@@ -70,12 +70,12 @@ class Round:
         return dict(Counter(self.observed))
 
 
-def web_services(cluster: Cluster, director: str) -> tuple[Service, ...]:
+def web_services(cluster: RunningLab, director: str) -> tuple[Service, ...]:
     """Return the virtual services of the steps that have only web servers of the lab behind them."""
     return services_of(cluster, table_of_steps(cluster, director), "http")
 
 
-def services_of(cluster: Cluster, table: Sequence[Service], kind: str) -> tuple[Service, ...]:
+def services_of(cluster: RunningLab, table: Sequence[Service], kind: str) -> tuple[Service, ...]:
     """Return the services of ``table`` whose servers are all of that ``kind`` in ``lab.yaml``."""
     served = {
         endpoint(str(address), service.port)
@@ -93,14 +93,14 @@ def services_of(cluster: Cluster, table: Sequence[Service], kind: str) -> tuple[
     )
 
 
-def model_of(cluster: Cluster, service: Service) -> Model:
+def model_of(cluster: RunningLab, service: Service) -> Model:
     """Return the model of the scheduler of ``service`` in the director's kernel. Raises CheckFailed."""
     return schedulers.model_for(
         service.scheduler, cluster.versions.get("kernel", ""), service.scheduler_flags
     )
 
 
-def unforeseen(cluster: Cluster, service: Service) -> str:
+def unforeseen(cluster: RunningLab, service: Service) -> str:
     """Return why the servers that answer at ``service`` cannot be foreseen, or "".
 
     Raises CheckFailed where there is no model of its scheduler.
@@ -110,7 +110,7 @@ def unforeseen(cluster: Cluster, service: Service) -> str:
     return next(filter(None, reasons), "")
 
 
-def refuse_unforeseen(cluster: Cluster, service: Service) -> None:
+def refuse_unforeseen(cluster: RunningLab, service: Service) -> None:
     """Raise CheckFailed where the servers that answer at ``service`` cannot be foreseen."""
     if why := unforeseen(cluster, service):
         raise CheckFailed(
@@ -120,7 +120,7 @@ def refuse_unforeseen(cluster: Cluster, service: Service) -> None:
 
 
 def take(
-    cluster: Cluster,
+    cluster: RunningLab,
     namespaces: Callable[[str], NamespaceThread],
     *,
     client: str,
@@ -141,7 +141,7 @@ def take(
     )
 
 
-def without_expiry(cluster: Cluster, director: str, take: Callable[[], tuple[T, bool]]) -> T:
+def without_expiry(cluster: RunningLab, director: str, take: Callable[[], tuple[T, bool]]) -> T:
     """Call ``take`` until no connection expired on the director during the call; return its result.
 
     ``take`` returns the result, and whether a connection expired. It is called up to three times at once,
@@ -171,7 +171,7 @@ def _wanted(there: Sequence[Service], name: str, director: str) -> Service:
 
 
 def _take(
-    cluster: Cluster,
+    cluster: RunningLab,
     namespaces: Callable[[str], NamespaceThread],
     service: Service,
     client: str,
@@ -219,7 +219,7 @@ def _take(
 
 
 def _forecast(
-    cluster: Cluster, service: Service, model: Model, now: Reading, client: str, count: int
+    cluster: RunningLab, service: Service, model: Model, now: Reading, client: str, count: int
 ) -> schedulers.Forecast:
     """Forecast ``count`` requests to ``service``, as the steps make it, with its present connections.
 
@@ -254,7 +254,7 @@ def with_persistence(service: Service, found: schedulers.Forecast, stays: str) -
     return replace(found, names=(stays or found.names[0],) * len(found.names))
 
 
-def template_server(cluster: Cluster, service: Service, now: Reading, client: str) -> str:
+def template_server(cluster: RunningLab, service: Service, now: Reading, client: str) -> str:
     """Return the server in the template of the address ``client`` at a persistent ``service``, or "".
 
     A template has the client's port 0, and of its address the part that -M keeps.
@@ -269,7 +269,7 @@ def template_server(cluster: Cluster, service: Service, now: Reading, client: st
     return _names(cluster).get(there.get(chosen, ""), there.get(chosen, ""))
 
 
-def source_address(cluster: Cluster, client: str, target: str) -> str:
+def source_address(cluster: RunningLab, client: str, target: str) -> str:
     """Return the source address of ``client`` towards ``target``: that in its network, else the first."""
     lab = cluster.lab
     cards = [*lab.nodes[client].interfaces.values()]
@@ -277,7 +277,7 @@ def source_address(cluster: Cluster, client: str, target: str) -> str:
     return str((near or cards)[0].address)
 
 
-def current_servers(cluster: Cluster, service: Service, now: Reading) -> tuple[schedulers.Server, ...]:
+def current_servers(cluster: RunningLab, service: Service, now: Reading) -> tuple[schedulers.Server, ...]:
     """Return the servers of the steps in the kernel's order, with their present connections."""
     row, names = now.connections_of(service), _names(cluster)
     found = {str(server): server for server in row.servers} if row else {}
@@ -304,13 +304,13 @@ def tracked_connections(servers: tuple[schedulers.Server, ...]) -> int:
     return sum(server.active + server.inactive for server in servers)
 
 
-def _names(cluster: Cluster) -> dict[str, str]:
+def _names(cluster: RunningLab) -> dict[str, str]:
     return {
         str(address): name for name, node in cluster.lab.real_servers.items() for address in node.addresses
     }
 
 
-def connections_since(before: Reading, after: Reading, cluster: Cluster) -> dict[str, int]:
+def connections_since(before: Reading, after: Reading, cluster: RunningLab) -> dict[str, int]:
     """Return the connections that the director's counters gained between two readings, by server name."""
     names, gained = _names(cluster), Counter[str]()
     for (service, server), counters in after.by_server.items():
@@ -319,7 +319,7 @@ def connections_since(before: Reading, after: Reading, cluster: Cluster) -> dict
     return {name: number for name, number in gained.items() if number}
 
 
-def _logged(cluster: Cluster, request_ids: list[str]) -> tuple[access_log.LogEntry, ...]:
+def _logged(cluster: RunningLab, request_ids: list[str]) -> tuple[access_log.LogEntry, ...]:
     """Return the access log entries of these requests; wait up to 2 s for lines that come after replies."""
     deadline = time.monotonic() + _LOG_SECONDS
     servers = [
@@ -337,7 +337,7 @@ def _logged(cluster: Cluster, request_ids: list[str]) -> tuple[access_log.LogEnt
 
 
 def facts_of(
-    cluster: Cluster,
+    cluster: RunningLab,
     service: Service,
     director: str,
     kind: str,

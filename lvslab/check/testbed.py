@@ -20,7 +20,7 @@ from lvslab.check.rounds import Round
 from lvslab.check.traffic import http
 from lvslab.check.traffic.http import Reply
 from lvslab.check.traffic.namespace import NamespaceThread
-from lvslab.cluster.cluster import Cluster
+from lvslab.cluster.running import RunningLab
 from lvslab.errors import CheckFailed
 
 
@@ -107,7 +107,7 @@ class Testbed:
 
     __test__ = False  # not a class of tests, whatever its name makes pytest think
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: RunningLab) -> None:
         self.cluster = cluster
         self._opened = ExitStack()
         self._threads: dict[str, NamespaceThread] = {}

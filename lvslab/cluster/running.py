@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from lvslab.apply.howto import Step
     from lvslab.apply.ssh import Executed
+    from lvslab.apply.transcript import StepRecord
     from lvslab.boot.net.namespaces import Namespaces
     from lvslab.boot.net.packets import Interface
     from lvslab.boot.status import Summary
@@ -31,7 +32,9 @@ class RunningLab(Protocol):
     def is_enterable(self, node: str) -> bool: ...
     def observe(self, node: str, command: str) -> str: ...
     def execute(self, node: str, command: str, *, timeout: float | None = 30.0) -> Executed: ...
-    def apply(self, *, without: Sequence[str] = ()) -> Summary: ...
+    def apply(
+        self, report: Callable[[StepRecord], None] = ..., *, without: Sequence[str] = ()
+    ) -> Summary: ...
     def capture(self, node: str, *, room: int, first: int = 0) -> list[Interface]: ...
     def access_log(self, node: str, kind: str = "http") -> str: ...
     def namespace(self, node: str) -> int: ...
