@@ -153,7 +153,7 @@ def test_the_same_over_ipv6(lab: Testbed) -> None:
 
 
 def test_requests_goes_where_the_resolver_says(lab: Testbed) -> None:
-    made = visits.any_address(lab.inside("client"), NAME, 12)
+    made = visits.by_requests(lab.inside("client"), NAME, 12)
     visits.all_answered(made)
     visits.shared_evenly(made, director_of, DIRECTORS)
 
@@ -232,7 +232,7 @@ def test_one_director_dies(fresh_lab: Testbed, measured: Measured) -> None:
 
     # Clients that try one address after the other: all get their page, and a third waits first. They come
     # in turn, since each asks for A and AAAA: how the questions of several mix is chance.
-    made = visits.any_address(inside, NAME, 6, timeout=TIMEOUT)
+    made = visits.by_requests(inside, NAME, 6, timeout=TIMEOUT)
     late = [visit for visit in made.answered if visit.seconds >= TIMEOUT]
     measured("dead director: visits that fail, of clients that try the next address", share(made))
     measured(

@@ -66,7 +66,6 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     "lvslab.check.traffic.access_log": {"Entry": "LogEntry"},
     "lvslab.check.traffic.dns": {"Answer": "DnsAnswer"},
     "lvslab.check.traffic.http": {"ask": "attempt", "Answer": "Attempt", "Failed": "Failure"},
-    "lvslab.check.traffic.visits": {"by_requests": "any_address"},
     "lvslab.check.traffic.wrk": {"Sent": "WrkResult", "together": "merge"},
 }
 """Module to former name to today's, with ``()`` where a constant has become a function.

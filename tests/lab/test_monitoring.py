@@ -16,12 +16,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from lvslab.boot.control import Control
 from lvslab.check.monitor.watch import PATIENCE
 from lvslab.check.testbed import Testbed
-from lvslab.check.traffic import http
 from lvslab.cluster.cluster import attach
 from lvslab.paths import PROJECT
 from tests.lab.test_load import program
@@ -62,11 +62,11 @@ class Metrics:
         self.port = int(self.url.removesuffix("/metrics").rpartition(":")[2])
 
     def scrape(self, seconds: float = 10.0) -> Scraped:
-        answer = http.get(self.url, read_timeout=seconds)
-        assert answer.status == 200
+        answer = requests.get(self.url, timeout=seconds)
+        assert answer.status_code == 200
         return {
             (sample.name.removeprefix("lvslab_"), sample.labels.get("server", "")): sample.value
-            for family in text_string_to_metric_families(answer.body)
+            for family in text_string_to_metric_families(answer.text)
             for sample in family.samples
         }
 

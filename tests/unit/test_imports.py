@@ -26,11 +26,13 @@ HEAVY = {
     "paramiko",
     "pydantic",
     "pytest",
+    "requests",
     "rich",
     "ruamel.yaml",
     "setuptools",
     "tarfile",
     "unittest",
+    "urllib3",
 }
 
 
@@ -109,4 +111,12 @@ def test_what_steps_and_rounds_need_is_imported_on_the_way(tmp_path: Path) -> No
     """Or the list above has names of packages that nobody uses any more."""
     assert {"email", "paramiko"} <= heavy(
         "from lvslab import commands\ncommands._import_the_rest()", tmp_path
+    )
+
+
+def test_requests_is_imported_at_its_first_visit_only(tmp_path: Path) -> None:
+    program = "from lvslab.check.traffic import http, visits\n"
+    assert not {"requests", "urllib3"} & heavy(program, tmp_path)
+    assert {"requests", "urllib3"} <= heavy(
+        f"{program}visits.by_requests(http.Here(), '127.0.0.1:1', 1)", tmp_path
     )

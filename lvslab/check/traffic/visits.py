@@ -1,8 +1,8 @@
 """Visits to a web server by name, which the C library's resolver looks up.
 
-Clients differ in what they do with several addresses. Here are three kinds: one that takes the first address
-only; one that tries one address after the other, as Python's programs do (`requests`, urllib); and curl. All
-run inside a Mininet host and read its /etc/resolv.conf.
+Clients differ in what they do with several addresses. Here are three kinds: one that takes getaddrinfo's
+first address only; the library requests, which tries one address after the other; and curl. All run inside a
+Mininet host and read its /etc/resolv.conf.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from lvslab.check import former_names
 from lvslab.check.ipvs.table import endpoint
 from lvslab.check.traffic import http
 from lvslab.check.traffic.http import Place, RequestFailed
@@ -99,12 +98,12 @@ def one_of(place: Place, choose: Callable[[], str], count: int, *, timeout: floa
     return _visits(place, lambda: _to(choose(), timeout), count, 1)
 
 
-def any_address(place: Place, name: str, count: int, *, timeout: float = 5.0) -> Visits:
-    """Make ``count`` visits in turn by clients that try one address after the other.
+def by_requests(place: Place, name: str, count: int, *, timeout: float = 5.0) -> Visits:
+    """Make ``count`` visits in turn by the library requests, each on a new connection without a proxy.
 
-    They keep the order of getaddrinfo and give each address ``timeout`` seconds to connect.
+    It tries the addresses in the order of getaddrinfo, each for ``timeout`` seconds, until one connects.
     """
-    return _visits(place, lambda: _page(f"http://{name}/", "", timeout), count, 1)
+    return _visits(place, lambda: _requests(name, timeout), count, 1)
 
 
 def by_curl(place: Place, name: str, count: int) -> Visits:
@@ -136,6 +135,21 @@ def _page(url: str, address: str, timeout: float) -> Visit:
     except RequestFailed as failed:
         server, failure = "", failed.message
     return Visit(address, server, time.monotonic() - begun, failure)
+
+
+def _requests(name: str, timeout: float) -> Visit:
+    # Imported here, in the client's namespace: urllib3 tries then whether there is IPv6.
+    import requests
+
+    begun = time.monotonic()
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            reply = session.get(f"http://{name}/", timeout=(timeout, http.TIMEOUT), allow_redirects=False)
+        server, failure = reply.headers.get(http.SERVER_HEADER, ""), None
+    except requests.RequestException as failed:
+        server, failure = "", str(failed)
+    return Visit("", server, time.monotonic() - begun, failure)
 
 
 _SAID = re.compile(rf"^{http.SERVER_HEADER}: *(\S+)", re.IGNORECASE | re.MULTILINE)
@@ -181,7 +195,3 @@ def shared_evenly(visits: Visits, owner: Callable[[Visit], str], owners: Sequenc
             "does the name server rotate its records, has each director one, and does the client leave them "
             "in the order in which they came?",
         )
-
-
-if not TYPE_CHECKING:
-    __getattr__ = former_names(__name__)

@@ -6,11 +6,11 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from lvslab.boot import control
 from lvslab.check.monitor import metrics
-from lvslab.check.traffic import http
 from lvslab.errors import MachineError, StateError, UsageError
 from tests.unit.check.monitor.monitored import Director, Lab, five, up
 
@@ -27,9 +27,9 @@ def name(monkeypatch: pytest.MonkeyPatch) -> str:
 def scrape(url: str) -> dict[str, list[tuple[dict[str, str], float]]]:
     """The labels and values of all samples, by name; what is served must be what Prometheus reads."""
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
-    answer = http.get(url)
-    assert answer.status == 200
-    for family in text_string_to_metric_families(answer.body):
+    answer = requests.get(url, timeout=10)
+    assert answer.status_code == 200
+    for family in text_string_to_metric_families(answer.text):
         for sample in family.samples:
             found.setdefault(sample.name, []).append((sample.labels, sample.value))
     return found
@@ -81,7 +81,7 @@ def test_labels_say_whose_they_are(url: str, name: str, director: Director) -> N
 
 
 def test_names_are_such_as_prometheus_wants(url: str) -> None:
-    text = http.get(url).body
+    text = requests.get(url, timeout=10).text
     for family in text_string_to_metric_families(text):
         assert family.name.startswith("lvslab_")
         assert family.documentation

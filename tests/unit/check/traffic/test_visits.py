@@ -11,6 +11,7 @@ from lvslab.check.traffic import visits
 from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.visits import Visit, Visits
 from lvslab.errors import CheckFailed
+from tests.unit.check.traffic.test_http import header, page, serving
 
 
 def made(*servers: str) -> Visits:
@@ -72,6 +73,27 @@ def test_a_client_that_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
             assert all("connection refused" in str(visit.failure) for visit in some.failed)
         chosen = iter(["127.0.0.1", "127.0.0.1"])
         assert len(visits.one_of(Here(), lambda: next(chosen), 2, timeout=1).failed) == 2
+
+
+def test_requests_tries_the_addresses_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(host: str, port: int, *_: int) -> list[tuple[object, ...]]:
+        assert host == "www.example.test"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{last}", port)) for last in (9, 1)]
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9/")
+    with serving(page("rs1")) as (url, seen):
+        monkeypatch.setattr(socket, "getaddrinfo", found)
+        some = visits.by_requests(Here(), f"www.example.test:{url.split(':')[-1].rstrip('/')}", 2, timeout=1)
+    assert [(visit.server, visit.address, visit.failure) for visit in some.all] == [("rs1", "", None)] * 2
+    assert [header(head, "User-Agent").partition("/")[0] for head in seen] == ["python-requests"] * 2
+
+
+def test_requests_without_an_answer() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen: connections are refused
+        (visit,) = visits.by_requests(Here(), f"127.0.0.1:{taken.getsockname()[1]}", 1).failed
+    assert (visit.server, visit.address) == ("", "")
+    assert "Connection refused" in str(visit.failure)
 
 
 def test_what_curl_says(monkeypatch: pytest.MonkeyPatch, program: Callable[[str, str], None]) -> None:
