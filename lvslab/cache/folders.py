@@ -49,7 +49,7 @@ def _sweep(parent: Path) -> None:
 
 
 def _delete(place: Path) -> None:
-    # An overlay's own folder may be entered by nobody, not even by who may delete it.
+    # An overlay's own folder has mode 000; rm must enter it.
     for folder in place.glob("*/work"):
         with contextlib.suppress(OSError):
             folder.chmod(0o700)

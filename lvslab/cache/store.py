@@ -1,7 +1,7 @@
 """The cache: whole files that appear at once or not at all.
 
 A file is written without a name (``O_TMPFILE``) and linked to its place when it is complete and on disk,
-so a process that is killed while it writes leaves nothing behind, and nobody ever reads half a file.
+so a process that is killed while it writes leaves nothing behind, and half a file is never read.
 """
 
 from __future__ import annotations

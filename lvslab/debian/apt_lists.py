@@ -127,5 +127,5 @@ def _line(uri: str, suite: str) -> str:
 
 def _place(release: str) -> Path:
     if not re.fullmatch(r"[a-z]+", release):
-        raise UsageError(f"'{release}' is no release of Debian")
+        raise UsageError(f"'{release}' is not a release of Debian")
     return paths.cache() / "apt" / release

@@ -56,8 +56,8 @@ def build(
 
     ``tree`` is built instead of a release's source; ``config`` has the last word; ``jobs`` is how many
     things make does at a time, None for one for each processor. Raises UsageError for an unknown version, a
-    tree that is no kernel or a configuration with a mistake, MachineError where a program is missing,
-    BuildError where the source cannot be had or does not build as asked.
+    tree that is not a kernel or a configuration with a mistake, MachineError where a program is missing,
+    BuildError where the source is not available or does not build as asked.
     """
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs is {jobs}, and make takes at least 1")

@@ -80,7 +80,10 @@ def parse(text: str, file: Path, version: tuple[int, ...]) -> dict[str, Setting]
             symbol, value = matched[1], matched[2].strip()
             if not _VALUE.fullmatch(value):
                 raise LabFileError(
-                    file, number, f"{value!r} is no value", "y, m, n, a number, or a text in double quotes"
+                    file,
+                    number,
+                    f"{value!r} is not a value",
+                    "y, m, n, a number, or a text in double quotes",
                 )
         else:
             raise LabFileError(
@@ -104,7 +107,7 @@ def _applies(line: str, version: tuple[int, ...], file: Path, number: int) -> bo
     matched = _WHEN.fullmatch(line)
     if matched is None:
         raise LabFileError(
-            file, number, f"{line!r} is no range of versions", "for one: # since 2.6.22 before 3.2"
+            file, number, f"{line!r} is not a range of versions", "for one: # since 2.6.22 before 3.2"
         )
     since, before = matched["since"], matched["before"]
     return (since is None or version >= catalogue.numbers(since)) and (

@@ -80,7 +80,7 @@ def find(name: str) -> Kernel:
     found by its path has the whole path as its name.
 
     Raises UsageError where there is no such kernel or the file is none, MachineError and BuildError
-    where the distribution's package cannot be had.
+    where the distribution's package is not available.
     """
     if name in DISTRIBUTION:
         return _of_release(name, None, DISTRIBUTION[name])

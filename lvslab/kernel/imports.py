@@ -78,7 +78,7 @@ def _modules(path: Path, release: str) -> Path:
         return path.resolve()  # whether it has any is seen when they are taken out
     if not (path / "kernel").is_dir():
         raise UsageError(
-            f"{path} is no folder of modules: it has no kernel/ in it", "give lib/modules/RELEASE"
+            f"{path} is not a folder of modules: it has no kernel/ in it", "give lib/modules/RELEASE"
         )
     others = set[str]()
     for found in modules_of.releases_of(path):
@@ -120,7 +120,7 @@ def _copy_modules(kernel: Kernel, target: Path) -> tuple[str, ...]:
         for member in packages.members(source, lambda path: f"{inside}kernel/" in path and ".ko" in path):
             file = target / member.path.partition(inside)[2]
             if ".." in file.parts:
-                raise UsageError(f"{source} is no kernel's package: it has a file {member.path}")
+                raise UsageError(f"{source} is not a kernel's package: it has a file {member.path}")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(member.content)
     return tuple(sorted(file.relative_to(target).as_posix() for file in target.rglob("*") if file.is_file()))

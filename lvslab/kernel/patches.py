@@ -1,7 +1,7 @@
 """Changes that stock trees need to build today, reproducibly, and to boot with several network cards.
 
 Why each is needed stands in ``catalogue/fixes.toml``. They are made in a private copy, never in anybody's
-tree; one that no longer finds what it changes is an error, so that nobody takes for fixed what is not.
+tree; one that no longer finds what it changes is an error, so that no tree passes for fixed that is not.
 """
 
 from __future__ import annotations

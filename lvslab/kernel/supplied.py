@@ -80,7 +80,7 @@ def _of_rpm(package: Path) -> Built:
         rpm.unpack(package, unpacked)
         found = [*unpacked.glob("boot/vmlinuz-*"), *unpacked.glob("lib/modules/*/vmlinuz")]
         if not found:
-            raise UsageError(f"{package} is no kernel's package: it has no vmlinuz in it")
+            raise UsageError(f"{package} is not a kernel's package: it has no vmlinuz in it")
         folder = unpacked / "lib/modules" / find.release_of(found[0])
         if not (folder / "kernel").is_dir():
             raise UsageError(f"{package} has a kernel, and no modules of it", "build one with binrpm-pkg")

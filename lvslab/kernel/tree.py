@@ -51,7 +51,7 @@ def version(tree: Path) -> str:
     ]
     if wrong:
         raise UsageError(
-            f"{tree} is no source tree of Linux: {wrong[0]}",
+            f"{tree} is not a source tree of Linux: {wrong[0]}",
             "give the folder that holds Makefile, arch and init/main.c",
         )
     numbers = [found.get(name, "") for name in _NUMBERS]

@@ -453,7 +453,7 @@ def machine() -> None:
         image.build(find.find("debian-cloud"))
         bundles.bundles(SERVICES)
     except LvsLabError as lacking:
-        pytest.skip(f"what labs are made of cannot be had: {lacking}")
+        pytest.skip(f"what labs are made of is not available: {lacking}")
     if subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], check=False).returncode:
         pytest.skip("labs need namespaces, which this machine does not allow")
 

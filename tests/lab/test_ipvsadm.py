@@ -21,7 +21,7 @@ def tree(tmp_path: Path) -> Path:
     try:
         folder = tarballs.unpack(tarballs.get("ipvsadm-1.31"), tmp_path / "my ipvsadm")
     except LvsLabError as lacking:
-        pytest.skip(f"ipvsadm's source cannot be had: {lacking.message}")
+        pytest.skip(f"ipvsadm's source is not available: {lacking.message}")
     (folder / "VERSION").write_text("1.31-mine\n")
     return folder
 

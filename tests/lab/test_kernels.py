@@ -67,7 +67,7 @@ def built(
     words = ("kernel.build", "linux-source-6.1", "--config", str(config), "--json")
     done = run(*words, status=None, seconds=PATIENCE, env=own_store)
     if done.returncode == 3 and "apt" in done.stderr:
-        pytest.skip(f"the source cannot be had here: {done.stderr}")
+        pytest.skip(f"the source is not available here: {done.stderr}")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     yield {**found, "mark": mark, "words": words, "said": done.stderr}

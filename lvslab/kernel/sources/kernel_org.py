@@ -56,7 +56,7 @@ def checksum(path: str, extra: Sequence[str] = (), mirrors: Sequence[str] | None
     if listed:
         raise BuildError(f"kernel.org has no {path}", _near(file, near))
     hint = "\n  ".join([*dict.fromkeys(problems), _OTHERS])
-    raise Unlisted("kernel.org's checksums cannot be had", hint)
+    raise Unlisted("kernel.org's checksums are not available", hint)
 
 
 def _near(file: str, names: list[str]) -> str | None:

@@ -41,7 +41,7 @@ def get(name: str, *, insecure: bool = False, instead: str = "") -> Path:
 
     With ``insecure`` one that nothing verifies is taken as well; what a known checksum contradicts never is.
     ``instead`` is what the user may do where nothing verifies it, for the error. Raises UsageError for an
-    unknown name, BuildError where it cannot be had or is not what it should be.
+    unknown name, BuildError where it is not available or is not what it should be.
     """
     return fetch(catalogue.source(name), insecure=insecure, instead=instead)
 
@@ -175,7 +175,7 @@ def _download(source: Source, path: Path, wanted: str) -> None:
             if not resumed:
                 break
     hint = "\n  ".join([*dict.fromkeys(problems), f"{MIRROR} may name mirrors of your own"])
-    raise BuildError(f"{source.file} cannot be had", hint)
+    raise BuildError(f"{source.file} is not available", hint)
 
 
 def _bring(url: str, part: Path, wanted: str) -> None:

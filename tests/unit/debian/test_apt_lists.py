@@ -94,7 +94,7 @@ def test_without_debians_keys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("release", ["", "../x", "a b", "Sid", "12"])
 def test_a_release_that_is_none(release: str) -> None:
-    with pytest.raises(UsageError, match="is no release of Debian"):
+    with pytest.raises(UsageError, match="is not a release of Debian"):
         apt_lists.options(release)
 
 

@@ -73,12 +73,12 @@ def test_a_wish_says_where_it_stands() -> None:
     ("text", "line", "says"),
     [
         ("CONFIG_A=y\nIP_VS=y\n", 2, "is not a line of a kernel configuration"),
-        ("CONFIG_A=maybe\n", 1, "'maybe' is no value"),
-        ("CONFIG_A=\n", 1, "'' is no value"),
-        ('CONFIG_A="open\n', 1, "is no value"),
+        ("CONFIG_A=maybe\n", 1, "'maybe' is not a value"),
+        ("CONFIG_A=\n", 1, "'' is not a value"),
+        ('CONFIG_A="open\n', 1, "is not a value"),
         ("CONFIG_A=y\nCONFIG_A=m\n", 2, "CONFIG_A is m here, and y in some.config:1"),
-        ("# since 2.6.x\nCONFIG_A=y\n", 1, "is no range of versions"),
-        ("# since 2.6.20 or so\nCONFIG_A=y\n", 1, "is no range of versions"),
+        ("# since 2.6.x\nCONFIG_A=y\n", 1, "is not a range of versions"),
+        ("# since 2.6.20 or so\nCONFIG_A=y\n", 1, "is not a range of versions"),
     ],
 )
 def test_mistakes_name_their_line(text: str, line: int, says: str) -> None:

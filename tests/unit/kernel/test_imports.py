@@ -139,7 +139,7 @@ def test_a_file_that_is_called_like_a_kernel_of_the_store(
 
 def test_modules_that_are_none(built: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "missing", tmp_path, built):
-        with pytest.raises(UsageError, match="is no folder of modules"):
+        with pytest.raises(UsageError, match="is not a folder of modules"):
             imports.take(built, path)
 
 
@@ -163,6 +163,6 @@ def test_a_package_that_reaches_out_of_its_folder(
         )
 
     monkeypatch.setattr(packages, "members", members)
-    with pytest.raises(UsageError, match=r"is no kernel's package: it has a file .*/\.\./"):
+    with pytest.raises(UsageError, match=r"is not a kernel's package: it has a file .*/\.\./"):
         imports.take(package)
     assert store.installed() == ()

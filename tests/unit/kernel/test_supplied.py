@@ -110,7 +110,7 @@ def test_a_folder_of_the_store_is_taken_as_it_is(tree: Path) -> None:
     [
         (lambda path: None, "there is no"),
         (lambda path: path.write_bytes(b"MZ"), "is not a kernel"),
-        (lambda path: path.mkdir(), "is no source tree of Linux"),
+        (lambda path: path.mkdir(), "is not a source tree of Linux"),
     ],
 )
 def test_what_is_no_kernel(tmp_path: Path, make: Any, said: str) -> None:

@@ -47,7 +47,7 @@ def test_what_is_no_kernels_tree_is_refused(tmp_path: Path) -> None:
         kernel_tree.version(a_tree(tmp_path / "words", "VERSION = foo\nPATCHLEVEL = bar\nSUBLEVEL = 0\n"))
     loader = a_tree(tmp_path / "u-boot", "VERSION = 2024\nPATCHLEVEL = 01\nSUBLEVEL =\nEXTRAVERSION =\n")
     (loader / "init/main.c").unlink()
-    with pytest.raises(UsageError, match=r"no source tree of Linux: it has no init/main\.c"):
+    with pytest.raises(UsageError, match=r"is not a source tree of Linux: it has no init/main\.c"):
         kernel_tree.version(loader)
 
 
