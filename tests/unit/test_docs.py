@@ -195,3 +195,34 @@ def test_environment_variables_are_documented() -> None:
 def test_the_changelog_names_every_lab() -> None:
     text = (PROJECT / "CHANGELOG.md").read_text()
     assert not [name for name in list_labs(PROJECT / "labs") if f"`{name}`" not in text]
+
+
+def tree_of_architecture() -> set[str]:
+    """The paths in the tree that docs/architecture.md shows, such as ``lvslab/boot/vm``."""
+    (block, *_) = fences(DOCS / "architecture.md", "text")
+    paths, above = set(), list[str]()
+    for line in block.splitlines():
+        name = line.split()[0].rstrip("/")
+        depth = (len(line) - len(line.lstrip())) // 2
+        above = [*above[:depth], name]
+        paths.add("/".join(above))
+    return paths
+
+
+def test_the_tree_of_architecture_has_every_folder() -> None:
+    shown = tree_of_architecture()
+    folders = {str(file.parent.relative_to(PROJECT)) for file in (PROJECT / "lvslab").rglob("*.py")}
+    assert not folders - shown
+    assert not [path for path in shown if not (PROJECT / path).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_that_a_page_names_are_there(page: Path) -> None:
+    text = BLOCK.sub("", page.read_text())
+    named = re.findall(r"`((?:\w+/)+\w*(?:\.py)?)`", text)
+    top = {path.name for path in (PROJECT / "lvslab").iterdir()}
+    ours = {name.removeprefix("lvslab/") for name in named}
+    missing = [
+        name for name in ours if name.partition("/")[0] in top and not (PROJECT / "lvslab" / name).exists()
+    ]
+    assert not missing
