@@ -64,7 +64,7 @@ does what the how-to says."""
 
 BEGIN = (
     ("./run lab.up", "boot the tutorial's web cluster and see how it balances"),
-    ("./run test", "run all tests that this machine allows"),
+    ("./run test", "run the tests, except those that take minutes"),
 )
 
 OPTIONS = (
