@@ -1,5 +1,4 @@
-"""The facade: what the tasks call, one function for each command. Booting, applying and checking, put
-together."""
+"""One function for each command on labs: booting, applying and checking, put together."""
 
 from __future__ import annotations
 
@@ -21,10 +20,9 @@ from lvslab.boot.events import Event, Listener, PhaseBegun, PhaseEnded, ignore
 from lvslab.boot.status import Notes, Summary
 from lvslab.check import pytest_run as checked
 from lvslab.check.pytest_run import Checked
-from lvslab.cluster import cluster
-from lvslab.cluster import registry as names
+from lvslab.cluster import cluster, registry
 from lvslab.cluster.cluster import Cluster
-from lvslab.errors import CheckFailed, LvsLabError, StateError, StepFailed
+from lvslab.errors import CheckFailed, StateError, StepFailed
 from lvslab.guest import keys
 from lvslab.lab import files as lab_files
 from lvslab.lab.directors import USUAL, DirectorSpec
@@ -38,13 +36,15 @@ if TYPE_CHECKING:
 
 DEFAULT = "web-nat"
 FIRST_ROUND = 12
-"""Requests in the round that ``lab.up`` shows: a multiple of the sum of small weights. Where there are more
-servers than that, there is a request for each."""
+"""Minimum number of requests in the round of ``lab.up``: a multiple of the sum of small weights.
+
+If there are more servers than that, each gets a request.
+"""
 
 
 @dataclass(frozen=True)
 class Listeners:
-    """Who hears of events of the boot and of steps that were taken."""
+    """Callbacks for events of the boot and for finished steps."""
 
     event: Listener = ignore
     step: Callable[[StepRecord], None] = ignore
@@ -52,7 +52,7 @@ class Listeners:
 
 @dataclass(frozen=True)
 class Up:
-    """What came of ``up``, as ``lab.up --json`` prints it. ``phases`` are in seconds."""
+    """Result of ``up``, as ``lab.up --json`` prints it. ``phases`` are in seconds."""
 
     lab: str
     name: str
@@ -66,24 +66,24 @@ class Up:
     evidence: str
 
     def as_json(self) -> dict[str, Any]:
-        """The document of ``--json``."""
+        """Return the document of ``--json``."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What came of ``verify``."""
+    """Result of ``verify``."""
 
     up: Up
     checked: Checked
 
     @property
     def exit_code(self) -> int:
-        """As of the checks."""
+        """Exit status of the checks."""
         return self.checked.exit_code
 
     def as_json(self) -> dict[str, Any]:
-        """The document of ``--json``."""
+        """Return the document of ``--json``."""
         return {"up": self.up.as_json(), "checks": self.checked.as_json()}
 
 
@@ -96,34 +96,17 @@ def up(
     cold: bool = False,
     listeners: Listeners = Listeners(),  # frozen, and holds no state
 ) -> Up:
-    """Boot a lab, apply its how-to, take a first round of requests, and leave it running.
+    """Boot a lab, apply its how-to, make a first round of requests, and leave it running.
 
-    ``spec`` is what its directors are. ``cold`` boots them even where a memory snapshot of them could be
-    resumed, and makes none.
+    ``spec`` describes its directors. ``cold`` boots them even if a memory snapshot of them could be resumed,
+    and makes no snapshot.
 
-    The lab stays up where a step fails (StepFailed) or the round does (CheckFailed), for a look;
-    otherwise an error ends it. Raises every LvsLabError but UsageError's relatives after the lab has
-    been named.
+    The lab stays up for inspection if a step fails (StepFailed) or the round does (CheckFailed). Any other
+    error ends it. Once the lab has its name, any LvsLabError except UsageError may be raised.
     """
     folder = lab_files.find(lab, paths.labs())
     with ExitStack() as held:
-        try:
-            own_name = name or folder.resolve().name
-            running, result = _up(held, folder, own_name, spec, apply, cold, listeners)
-        except _Stopped as stopped:
-            stopped.running.keep()
-            raise stopped.why from None
-        running.keep()
-    return result
-
-
-class _Stopped(Exception):
-    """A step or the first round failed in a lab that is up."""
-
-    def __init__(self, running: Cluster, why: LvsLabError) -> None:
-        super().__init__(str(why))
-        self.running = running
-        self.why = why
+        return _up(held, folder, name or folder.resolve().name, spec, apply, cold, listeners, keep=True)
 
 
 def _up(
@@ -134,8 +117,10 @@ def _up(
     apply: bool,
     cold: bool,
     listeners: Listeners,
-) -> tuple[Cluster, Up]:
-    """A lab that is up for as long as ``held`` is, unless it is kept. Raises _Stopped for a look at it."""
+    *,
+    keep: bool,
+) -> Up:
+    """Bring a lab up until ``held`` ends; with ``keep``, beyond that, also if a step or the round fails."""
     phases: dict[str, float] = {}
 
     imports = threading.Thread(target=_import_the_rest, name="imports", daemon=True)
@@ -158,23 +143,30 @@ def _up(
                 with _phase("first round", report):
                     taken = first_round(running)
             running.note(Notes(distribution=distribution(taken)))
-    except (StepFailed, CheckFailed) as why:
-        raise _Stopped(running, why) from why
+    except (StepFailed, CheckFailed):
+        if keep:
+            running.keep()
+        raise
     running.note(Notes(phases=phases))
-    return running, _result(running, phases, taken)
+    result = _result(running, phases, taken)
+    if keep:
+        running.keep()
+    return result
 
 
 def _import_the_rest() -> None:
-    """Import what steps and rounds need. That takes 0.3 s, in which the guests come up."""
-    with suppress(ImportError):  # whoever needs it says so
+    """Import what steps and rounds need, which takes 0.3 s, while the guests come up."""
+    with suppress(ImportError):  # the code that needs it reports the error
         import paramiko  # noqa: F401
 
         from lvslab.check import testbed  # noqa: F401
 
 
 def first_round(running: Cluster) -> Round | Turns | None:
-    """A round of requests from the first client through the first director to a web service, or of logins to
-    an FTP service where there is none; None where there is neither."""
+    """Make a round of requests from the first client through the first director.
+
+    They go to a web service or, if there is none, log in to an FTP service. None if there is neither.
+    """
     found = _first_service(running)
     if found is None:
         return None
@@ -190,18 +182,20 @@ def first_round(running: Cluster) -> Round | Turns | None:
 
 
 def _first_service(running: Cluster) -> tuple[str, Service] | None:
-    """The service of the first round, and of what kind its servers are: the first one of which a model can
-    say who answers. Raises CheckFailed where the steps cannot be read as a table."""
+    """Return the kind and the service of the first round: the first service that a model can predict.
+
+    Raises CheckFailed if the steps cannot be read as a table.
+    """
     from lvslab.check import rounds
     from lvslab.check.ipvs import director
     from lvslab.check.ipvs.table import TableError
 
     if not any(map(running.is_enterable, running.lab.clients)):
-        return None  # requests are made on Mininet hosts
+        return None  # only Mininet hosts make requests
     try:
         table = director.table_of_steps(running, next(iter(running.lab.directors)))
     except TableError as unread:
-        message = f"no first round is made, since the steps cannot be read as a table: {unread.message}"
+        message = f"no first round, because the steps cannot be read as a table: {unread.message}"
         raise CheckFailed(message, unread.hint) from None
     kinds = ("http", "ftp")
     found = ((kind, service) for kind in kinds for service in rounds.services_of(running, table, kind))
@@ -209,7 +203,7 @@ def _first_service(running: Cluster) -> tuple[str, Service] | None:
 
 
 def distribution(taken: Round | Turns | None) -> dict[str, dict[str, int]]:
-    """Requests for each server: ``expected`` by the scheduler's model, and ``observed``."""
+    """Count requests for each server: ``expected`` by the scheduler's model, and ``observed``."""
     if taken is None:
         return {}
     expected, observed = taken.expected_counts, taken.observed_counts
@@ -220,13 +214,13 @@ def distribution(taken: Round | Turns | None) -> dict[str, dict[str, int]]:
 
 
 def apply(name: str, listeners: Listeners) -> Up:
-    """Apply the how-to to a lab that is up without it, and take a first round of requests."""
+    """Apply the how-to to a lab that is up without it, and make a first round of requests."""
     with cluster.attach(name) as running:
         noted = running.status().notes
         if noted.steps is not None:
             raise StateError(
-                f"the how-to has been applied to the lab '{name}' already",
-                "a second time would not be what howto.md says: lab.down, and then lab.up, make a new one",
+                f"the how-to has already been applied to the lab '{name}'",
+                "it works only once: end the lab with lab.down, and start a new one with lab.up",
             )
         phases = dict(noted.phases or {})
         begun = time.monotonic()
@@ -238,16 +232,16 @@ def apply(name: str, listeners: Listeners) -> Up:
 
 
 def execute(name: str, node: str, command: str) -> int:
-    """Run ``command`` on a node with this process's stdin, stdout and stderr; its exit status."""
+    """Run ``command`` on a node with this process's stdin, stdout and stderr; return its exit status."""
     with cluster.attach(name) as running:
         stdin = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
-        sys.stdout.flush()  # what the commands before this one have printed comes first
+        sys.stdout.flush()  # output of earlier commands comes first
         try:
             return running.connect(node).stream(
                 command, stdout=sys.stdout.buffer, stderr=sys.stderr.buffer, stdin=stdin
             )
         except ConnectionLost:
-            running.stream(node).close()  # says what is the matter with the node, where something is
+            running.stream(node).close()  # raises an error that names the problem, if the node has one
             raise
 
 
@@ -258,7 +252,7 @@ def check(name: str, reports: Places, *, quiet: bool) -> Checked:
         folder, evidence = running.lab.folder, running.evidence
         if running.status().notes.steps is None:
             raise StateError(
-                f"the how-to has not been applied to the lab '{name}'", "./run lab.apply does it"
+                f"the how-to has not been applied to the lab '{name}'", "apply it with ./run lab.apply"
             )
     return _check(folder, name, reports, evidence, quiet=quiet)
 
@@ -278,21 +272,21 @@ def _check(
 
 
 def steps_taken(name: str) -> list[StepRecord]:
-    """The transcript of a running lab."""
+    """Return the transcript of a running lab."""
     with cluster.attach(name) as running:
         file = running.evidence / cluster.TRANSCRIPT
         return transcript.records(file) if file.exists() else []
 
 
 def login(name: str, node: str) -> list[str]:
-    """The command that logs in to a node interactively, to be executed in this process's place."""
+    """Return the command that logs in to a node interactively, for execvp."""
     with cluster.attach(name) as found:
-        found.stream(node).close()  # says at once where there is no such node
+        found.stream(node).close()  # raises an error at once if there is no such node
     return ssh_command(name, node, key=keys.client_key(), host_key=keys.host_public_key())
 
 
 def attach_console(name: str, node: str) -> None:
-    """Connect this process's terminal with the serial console of a director, until it is left."""
+    """Connect this process's terminal with the serial console of a director, until the user leaves it."""
     from lvslab import terminal
 
     with cluster.attach(name) as found:
@@ -307,16 +301,15 @@ def verify(
     listeners: Listeners,
     only: Collection[str] = (),
 ) -> Verified:
-    """Up, check and down in one, under a name of its own; with ``only`` some, those checks whose
-    names hold one of these, and no others."""
+    """Boot a lab, check it and end it, under a unique name.
+
+    ``only`` restricts the checks to those whose names contain one of these texts.
+    """
     formats.check_places(reports)
     folder = lab_files.find(lab, paths.labs())
-    name = names.name_of_its_own(folder.resolve().name)
+    name = registry.name_of_its_own(folder.resolve().name)
     with ExitStack() as held:
-        try:
-            _, result = _up(held, folder, name, spec, True, False, listeners)
-        except _Stopped as stopped:
-            raise stopped.why from None
+        result = _up(held, folder, name, spec, True, False, listeners, keep=False)
         select = " or ".join(sorted(only))
         found = _check(folder, name, reports, Path(result.evidence), quiet=True, select=select)
     return Verified(result, found)

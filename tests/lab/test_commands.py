@@ -182,7 +182,7 @@ def test_ssh_in_a_terminal(run: Runner, name: str, node: str) -> None:
 
 def test_apply_a_second_time_is_refused(run: Runner, name: str) -> None:
     said = error_of(run("lab.apply", "--name", name, status=6))
-    assert f"the how-to has been applied to the lab '{name}' already" in said
+    assert f"the how-to has already been applied to the lab '{name}'" in said
     assert_unharmed(run, name)
     assert status_of(run, name)["steps"].items() >= STEPS.items()
 

@@ -74,7 +74,7 @@ def status(found: Mapping[str, Any]) -> str:
     about = f"{found['lab']} is up as '{found['name']}', kernel {kernel}, {runs}"
     steps = found.get("steps")
     parts = [about, nodes(found["nodes"])]
-    parts.append(_steps(steps) if steps else "the how-to has not been applied: ./run lab.apply")
+    parts.append(_steps(steps) if steps else "the how-to has not been applied yet: ./run lab.apply")
     if found.get("distribution"):
         parts.append(_distribution(found["distribution"]))
     return "\n\n".join([*parts, f"evidence: {found['evidence']}"])
@@ -142,10 +142,10 @@ def _distribution(distribution: Mapping[str, Mapping[str, int]]) -> str:
     for names in folded.runs(ordered, lambda row: (row["expected"], row["observed"])):
         counts, each = ordered[names[0]], " each" if len(names) > 1 else ""
         rows.append((folded.span(names), f"{counts['expected']}{each}", f"{counts['observed']}{each}"))
-    return f"who answered {total} requests, and who should have\n{columns(rows)}"
+    return f"answers to {total} requests\n{columns(rows)}"
 
 
 def _steps(steps: Mapping[str, int]) -> str:
     text = f"steps: {steps['total']}, failed: {steps['failed']}"
     expected = steps["expected_failures"]
-    return text + (f", failed as howto.md says they do: {expected}" if expected else "")
+    return text + (f", expected failures: {expected}" if expected else "")

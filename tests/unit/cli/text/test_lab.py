@@ -49,12 +49,12 @@ def test_what_lab_up_ends_with() -> None:
         "  TCP  192.0.2.1:80 wlc\n"
         "    -> 10.0.0.100:80\n"
         "\n"
-        "who answered 11 requests, and who should have\n"
+        "answers to 11 requests\n"
         "  real server  expected  observed\n"
         "  rs1          4         4\n"
         "  rs2          8         7\n"
         "\n"
-        "steps: 6, failed: 0, failed as howto.md says they do: 1\n"
+        "steps: 6, failed: 0, expected failures: 1\n"
         "\n"
         "seconds: prepare 0.10, guests up 2.35, in all 2.45\n"
         "\n"
@@ -87,7 +87,7 @@ def test_many_nodes_that_are_alike_are_a_line() -> None:
     assert (
         '    -> 10.0.1.11:80\n  (235 more lines: ./run lab.exec director --command "ipvsadm -Ln")\n' in text
     )
-    assert "who answered 249 requests" in text
+    assert "answers to 249 requests" in text
     rows = [line.split() for line in text.splitlines() if line.startswith("  rs-") and "up" not in line]
     assert rows == [
         ["rs-1", "...", "rs-6", "1", "each", "1", "each"],
@@ -104,7 +104,7 @@ def test_another_name_is_part_of_what_to_type_next() -> None:
 
 def test_without_a_round_there_is_no_distribution() -> None:
     text = lab.up(replace(UP, distribution={}, table=""))
-    assert "who answered" not in text
+    assert "answers to" not in text
     assert "table" not in text
 
 
@@ -124,13 +124,13 @@ def test_status() -> None:
     assert text.startswith("web-nat is up as 'a', kernel 6.1.0, tcg\n\n  node")
     assert "steps: 6, failed: 2\n" in text
     assert text.endswith("\n\nevidence: /e")
-    assert "who answered 11" in lab.status({**STATUS, "distribution": UP.distribution})
+    assert "answers to 11" in lab.status({**STATUS, "distribution": UP.distribution})
 
 
 def test_status_of_a_lab_that_is_not_ready() -> None:
     text = lab.status({key: STATUS[key] for key in ("lab", "name", "nodes", "evidence")})
     assert "kernel (booting)" in text
-    assert "the how-to has not been applied: ./run lab.apply" in text
+    assert "the how-to has not been applied yet: ./run lab.apply" in text
 
 
 def test_labs() -> None:
