@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from lvslab.matrix.bisect import Trial
 
 MIB = 1 << 20
-_LINES = 6  # of what a check says, as many as tell what is wrong
+_LINES = 6
+"""Maximum number of lines of a check's message: the first ones name the problem."""
 
 
 def listed(found: Mapping[str, Any]) -> str:
@@ -22,7 +23,7 @@ def listed(found: Mapping[str, Any]) -> str:
     for row in found["catalogue"]:
         here = "built" if row["name"] in there else "downloaded" if row["downloaded"] else "-"
         rows.append((row["name"], row["how"], row["compiler"] or "-", row["arch"], here))
-    return f"what can be had\n{columns(rows)}\n\n{_store(found['store'])}"
+    return f"available kernels\n{columns(rows)}\n\n{_store(found['store'])}"
 
 
 def _store(found: Sequence[Mapping[str, Any]]) -> str:
@@ -49,16 +50,16 @@ def shown(found: Mapping[str, Any]) -> str:
         parts.append(_pairs(row["name"], pairs))
         if fixes:
             lines = "\n".join(f"  {name}: {reason}" for name, reason in fixes.items())
-            parts.append(f"what a stock tree needs to build\n{lines}")
+            parts.append(f"fixes that a stock tree needs\n{lines}")
     for kernel in found["store"]:
         pairs = [*kernel["manifest"].items(), ("folder", kernel["folder"])]
         pairs = [(key, f"{len(value)}" if key == "modules" else value) for key, value in pairs]
         parts.append(_pairs(f"{kernel['name']}, in the store", pairs))
     if not found["store"]:
-        parts.append("the store has none of it")
+        parts.append("the store does not have it")
     if found["lacks"]:
         rows = [
-            ("what its IPVS does not have", "since"),
+            ("missing IPVS feature", "since"),
             *((row["what"], row["since"]) for row in found["lacks"]),
         ]
         parts.append(columns(rows))
@@ -105,7 +106,7 @@ def removed(found: Mapping[str, Any]) -> str:
 
 
 def tried(result: Trial) -> str:
-    """Text of ``kernel.try``: a line for each check that did not pass, a summary, and where to look."""
+    """Text of ``kernel.try``: each check that did not pass, a summary, and the evidence."""
     lines = [result.kernel] if result.kernel else []
     for found, case in result.unusual:
         told = f" ({case.bug})" if case.bug else ""
@@ -114,7 +115,7 @@ def tried(result: Trial) -> str:
         lines += [f"    {line}" for line in message[:_LINES]]
     for found in result.results:
         counts = ", ".join(f"{number} {verdict}" for verdict, number in found.counts.items() if number)
-        lines.append(f"{found.cell.lab}: {counts or 'nothing was run'}; {found.seconds:.1f} s")
+        lines.append(f"{found.cell.lab}: {counts or 'nothing ran'}; {found.seconds:.1f} s")
     lines.append(f"{result.answer}: {result.why}" if result.why else result.answer)
     if result.evidence:
         lines.append(f"evidence: {result.evidence}")

@@ -1,4 +1,4 @@
-"""What ``lab.watch`` shows: a table that changes on a terminal, tables or lines of JSON elsewhere."""
+"""Output of ``lab.watch``: a live table on a terminal, tables or lines of JSON elsewhere."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from lvslab.check.monitor.watch import DirectorSeen, LabSeen, ServerSeen, ServiceSeen
 
 WIDE = 120
-"""Columns of a terminal from which on traffic is shown by direction, and shares as bars."""
+"""Minimum width of a terminal, in columns, for traffic by direction and shares as bars."""
 _BAR = 13
 _UNKNOWN = "-"
 
 
 def follow(readings: Iterable[LabSeen], *, count: int, as_json: bool) -> None:
-    """Show ``readings`` until there have been ``count`` with rates; 0: until something else ends it, and
-    where stdout is no terminal and people read it, one."""
+    """Show ``readings`` until ``count`` with rates have been shown.
+
+    With ``count`` 0 there is no limit; without a terminal a table is shown only once.
+    """
     console = Console(highlight=False)
     live = console.is_terminal and not console.is_dumb_terminal and not as_json
     if not live and not as_json and not console.is_terminal:
@@ -35,11 +37,11 @@ def follow(readings: Iterable[LabSeen], *, count: int, as_json: bool) -> None:
     if live:
         with Live(console=console, auto_refresh=False, vertical_overflow="crop") as shown:
             for seen in islice(coming, count + 1 if count else None):
-                # The cursor stays in a line of its own, where the terminal may echo what is typed.
+                # The cursor stays on an empty line, where the terminal may echo keystrokes.
                 lines = Group(table(seen, console.width, console.height), Text())
                 shown.update(lines, refresh=True)
         return
-    next(coming)  # has no rates
+    next(coming)  # the first reading has no rates
     for seen in islice(coming, count or None):
         if as_json:
             print(json.dumps(seen.as_json()), flush=True)
@@ -48,15 +50,15 @@ def follow(readings: Iterable[LabSeen], *, count: int, as_json: bool) -> None:
 
 
 Line = Text | list[Text]
-"""A line of its own, or one in columns."""
+"""A line of text, or the cells of a line in columns."""
 
 
 def table(seen: LabSeen, width: int, height: int = 0) -> Group:
-    """A reading as lines for a terminal of that size; ``height`` 0 has no end."""
+    """Lay a reading out for a terminal of this size; ``height`` 0 means no limit."""
     wide = width >= WIDE
     headings = ["weight", "active", "inact", "conn/s"]
     headings += ["pkt/s in", "pkt/s out", "B/s in", "B/s out"] if wide else ["pkt/s", "B/s"]
-    # Wide enough for what may come: columns that move are hard to read.
+    # Wide enough for later numbers: columns that move are hard to read.
     columns = [(heading, max(len(heading), 6)) for heading in [*headings, "share", "due"]]
     if wide:
         columns.append(("", _BAR))
@@ -64,11 +66,11 @@ def table(seen: LabSeen, width: int, height: int = 0) -> Group:
     when = f"{time.strftime('%H:%M:%S', time.localtime(seen.time))}  {seen.name}"
     lines: list[Line] = [[Text(when, "bold"), *(Text(heading, "dim") for heading, _ in columns)]]
     lines += [line for director in seen.directors for line in _director(director, wide, first)]
-    # The last line of a terminal is where the cursor stays.
+    # The cursor stays on the last line of a terminal.
     if height and len(lines) > height - 1:
         room = max(1, height - 2)
         left_out = len(lines) - room
-        lines[room:] = [Text(f"... {left_out} more: a higher terminal, or --json", "dim")]
+        lines[room:] = [Text(f"... {left_out} more lines: enlarge the terminal, or use --json", "dim")]
     widths = [first, *(wanted for _, wanted in columns)]
     return Group(*(_in_columns(line, widths) if isinstance(line, list) else line for line in lines))
 
@@ -76,11 +78,11 @@ def table(seen: LabSeen, width: int, height: int = 0) -> Group:
 def _in_columns(cells: list[Text], widths: list[int]) -> Text:
     line = Text(no_wrap=True)
     if len(cells) > 1 and not cells[1]:
-        # A name may go on where there is nothing beside it.
+        # A long name may use the empty cell beside it.
         cells, widths = [cells[0], *cells[2:]], [widths[0] + 1 + widths[1], *widths[2:]]
     for place, (cell, width) in enumerate(zip(cells, widths, strict=False)):
         cell.truncate(width, overflow="ellipsis")
-        # Names and bars begin at the left, numbers end at the right.
+        # Names and bars are left-aligned, numbers right-aligned.
         cell.align("right" if place > 0 and width != _BAR else "left", width)
         line.append(" " if place else "").append_text(cell)
     line.rstrip()
@@ -136,7 +138,7 @@ def _percent(share: float | None) -> str:
 
 
 def short(number: float) -> str:
-    """A number in at most five characters: ``0``, ``1.5``, ``950``, ``12.3k``, ``4.5M``. k is 1000."""
+    """Format a number in at most five characters: ``0``, ``1.5``, ``950``, ``12.3k``, ``4.5M`` (k: 1000)."""
     for unit in ("", "k", "M", "G", "T"):
         if number < 999.5 or unit == "T":
             break
@@ -145,11 +147,11 @@ def short(number: float) -> str:
 
 
 def bar(share: float | None, by_weight: float | None) -> Text:
-    """The share as a bar, with a mark where the weight's share ends."""
+    """Draw the share as a bar, with a mark at the share by weight."""
     filled = round((share or 0) * _BAR)
     text = Text("\u2588" * filled + " " * (_BAR - filled), "cyan")
     if by_weight is not None:
-        # The last cell of a bar of this length.
+        # the last cell of a bar of this length
         place = max(0, round(by_weight * _BAR) - 1)
         text = Text.assemble(text[:place], ("|", "bold yellow"), text[place + 1 :])
     return text

@@ -103,7 +103,7 @@ def test_a_low_terminal() -> None:
     shown = lines(80, 6)
     assert len(shown) == 5
     assert shown[:4] == lines(80)[:4]
-    assert shown[4] == "... 4 more: a higher terminal, or --json"
+    assert shown[4] == "... 4 more lines: enlarge the terminal, or use --json"
     assert len(lines(80, 1)) <= 2
 
 
