@@ -83,7 +83,7 @@ class StepFailed(LvsLabError):
 
 
 class StateError(LvsLabError):
-    """The lab is up where it must not be, or is not up where it must be."""
+    """The lab is up and must not be, or the other way round."""
 
     exit_code = 6
 
@@ -106,11 +106,11 @@ class CommandFailed(BuildError):
 
 
 def family(error: LvsLabError) -> type[LvsLabError]:
-    """Nearest class of the tree above that ``error`` is an instance of."""
+    """Return the nearest class of the tree above that ``error`` is an instance of."""
     return next(kind for kind in type(error).__mro__ if kind.__module__ == __name__)
 
 
 def named(name: str) -> type[LvsLabError] | None:
-    """Class of the tree above by its name; None where there is none."""
+    """Return the class of the tree above that is called ``name``, or None."""
     kind = globals().get(name)
     return kind if isinstance(kind, type) and issubclass(kind, LvsLabError) else None

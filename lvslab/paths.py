@@ -1,4 +1,4 @@
-"""Paths of the project, the cache (may be deleted at any time) and the evidence (kept on purpose)."""
+"""Paths of the project, of the cache, which may be deleted, and of the evidence, which is kept."""
 
 from __future__ import annotations
 

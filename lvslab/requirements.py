@@ -1,4 +1,4 @@
-"""What this machine needs for lvslab, and how its distribution calls and installs that.
+"""Packages that lvslab needs on this machine, by the names of its distribution.
 
 The lists of packages and the distributions (``host/ID.txt``) are files that ``run`` reads too.
 """

@@ -43,12 +43,11 @@ def spawn(
     new_session: bool = False,
     outlives: bool = False,
 ) -> Iterator[Process]:
-    """Start ``command`` for the block, and kill it at the block's end if it still runs.
+    """Start ``command`` for the block, and kill it at the block's end.
 
-    ``env`` is added to the environment; ``executable``
-    is the file to run where it is not ``command[0]``; a ``new_session`` is out of reach of the terminal's
-    Ctrl-C. A child that ``outlives`` the block is left alone. Raises MachineError where the program does not
-    exist.
+    ``env`` is added to the environment; ``executable`` is the file to run where it is not ``command[0]``; a
+    ``new_session`` is out of reach of the terminal's Ctrl-C. A child that ``outlives`` the block is left
+    alone. Raises MachineError where the program does not exist.
     """
     log.debug("%s", pasteable(command))
     try:
@@ -128,7 +127,7 @@ def run(
 
 
 def follow(command: Sequence[Argument], heard: Callable[[bytes], None], *, input: bytes = b"") -> int:
-    """Run ``command`` to its end, pass each line of its output to ``heard``, and return its status.
+    """Run ``command``, pass each line of its output to ``heard``, and return its status.
 
     Standard error is merged into the output. ``input`` must fit a pipe (64 KiB). An exception ends the
     program. Raises MachineError where the program does not exist.

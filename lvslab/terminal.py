@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
+import select
 import signal
 import socket
 import sys
@@ -30,14 +30,14 @@ def attach(
     stdin: int = 0,
     stdout: int = 1,
 ) -> Ending:
-    """Copy bytes between the user and ``sock`` until one of them has had enough; says which.
+    """Copy bytes between the user and ``sock``, and return what ended the session.
 
     Where ``stdin`` (a file descriptor) is a terminal it becomes raw, so that every key goes to the other
-    side, and the key ``escape`` (one control character) ends the session: "escape". The terminal is restored
-    whatever happens; SIGTERM and SIGHUP take their usual effect after that. Where ``stdin`` is no
-    terminal, all of it is sent, and the session ends ("quiet") when after its end nothing moves for
-    ``idle`` seconds. It is "closed" where the peer hangs up first. Leaves ``sock`` open. Raises
-    BrokenPipeError where nobody reads ``stdout``.
+    side, and the key ``escape`` (one control character) ends the session: "escape". The terminal is always
+    restored; SIGTERM and SIGHUP take their usual effect after that. Where ``stdin`` is not a terminal, all
+    of it is sent, and the session ends ("quiet") when after its end nothing moves for ``idle`` seconds. It
+    is "closed" where the peer hangs up first. Leaves ``sock`` open. Raises BrokenPipeError where ``stdout``
+    has no reader.
     """
     if not os.isatty(stdin):
         return _relay(sock, None, idle, stdin, stdout)
@@ -54,19 +54,19 @@ def attach(
 
 
 def _relay(sock: socket.socket, escape: bytes | None, idle: float | None, stdin: int, stdout: int) -> Ending:
-    """Copy. ``escape`` None: no byte is special. ``idle`` None: the session ends with stdin."""
+    """Copy. ``escape`` None: bytes are all alike. ``idle`` None: the session ends with stdin."""
     unsent = bytearray()
     reading = True
     timeout_before = sock.gettimeout()
     # A guest that does not read must not keep us from reading what it prints, or both would wait for ever.
     sock.setblocking(False)
-    # poll, for it alone takes a terminal, a pipe and a regular file.
-    selector = selectors.PollSelector()
     try:
         while True:
-            _watch(selector, sock.fileno(), selectors.EVENT_READ | (selectors.EVENT_WRITE if unsent else 0))
-            _watch(selector, stdin, selectors.EVENT_READ if reading and len(unsent) < _CHUNK else 0)
-            ready = {key.fd for key, _ in selector.select(None if reading else idle)}
+            waiting = select.poll()  # it alone takes a terminal, a pipe and a regular file
+            waiting.register(sock, select.POLLIN | (select.POLLOUT if unsent else 0))
+            if reading and len(unsent) < _CHUNK:
+                waiting.register(stdin, select.POLLIN)
+            ready = {fd for fd, _ in waiting.poll(None if reading or idle is None else idle * 1000)}
             if not ready:
                 return "quiet"
             if stdin in ready:
@@ -85,12 +85,11 @@ def _relay(sock: socket.socket, escape: bytes | None, idle: float | None, stdin:
                 _write(stdout, received or b"")
                 _send(sock, unsent)
     finally:
-        selector.close()
         sock.settimeout(timeout_before)
 
 
 def _received(sock: socket.socket) -> bytes | None:
-    """What has come; nothing (b"") if the peer has hung up, None if nothing has come."""
+    """Return the bytes that came: b"" after the peer has hung up, None if there are none yet."""
     try:
         return sock.recv(_CHUNK)
     except BlockingIOError:
@@ -100,7 +99,7 @@ def _received(sock: socket.socket) -> bytes | None:
 
 
 def _send(sock: socket.socket, unsent: bytearray) -> None:
-    """Send as much as goes out now; a peer that has hung up is noticed in reading."""
+    """Send as much as fits now. `_received` notices a peer that has hung up."""
     with contextlib.suppress(BlockingIOError, ConnectionError):
         if unsent:
             del unsent[: sock.send(unsent)]
@@ -118,16 +117,6 @@ def _write(stdout: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(stdout, rest) :]
-
-
-def _watch(selector: selectors.BaseSelector, fd: int, events: int) -> None:
-    if fd in selector.get_map():
-        if events:
-            selector.modify(fd, events)
-        else:
-            selector.unregister(fd)
-    elif events:
-        selector.register(fd, events)
 
 
 @contextlib.contextmanager

@@ -6,40 +6,43 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 FROM = 4
-"""So many rows at least become one."""
+"""Minimum number of rows that become one."""
 
 LINES = 24
-"""A text of more lines than that is shown without its middle."""
+"""Maximum number of lines of a text that is shown with its middle."""
 
 V = TypeVar("V")
 
 
 def runs(rows: Mapping[str, V], alike: Callable[[V], Hashable]) -> Iterator[list[str]]:
-    """The names of ``rows`` in runs: NAME-1, NAME-2 and so on without a gap, whose values are ``alike``.
+    """Yield the names of ``rows`` in runs: NAME-1, NAME-2 ..., whose values are ``alike``.
 
     A name that is in no run of FROM names comes as a list of one.
     """
-    run: list[str] = []
-    for name in rows:
-        if run and not (_follows(run[-1], name) and alike(rows[run[-1]]) == alike(rows[name])):
-            yield from _whole_or_single(run)
-            run = []
-        run.append(name)
-    yield from _whole_or_single(run)
+    found: list[list[str]] = []
+    last = None
+    for name, value in rows.items():
+        stem, number = _stem_and_number(name)
+        if number < 0 or (stem, number - 1, alike(value)) != last:
+            found.append([])
+        found[-1].append(name)
+        last = stem, number, alike(value)
+    for run in found:
+        yield from [run] if len(run) >= FROM else ([name] for name in run)
 
 
 def in_order(names: Sequence[str]) -> list[str]:
-    """Names sorted as people count: web-2 before web-10."""
+    """Sort names as people count: web-2 before web-10."""
     return sorted(names, key=_stem_and_number)
 
 
 def span(words: Sequence[str]) -> str:
-    """The first and the last of ``words``, or the one that there is."""
+    """Return the first and the last of ``words``, or the only one."""
     return words[0] if len(words) == 1 else f"{words[0]} ... {words[-1]}"
 
 
 def without_middle(text: str, remark: str) -> str:
-    """``text``, or its first and last lines with ``remark`` for those between, where it is long."""
+    """Replace the middle of a ``text`` of more than LINES lines by their number and ``remark``."""
     lines = text.splitlines()
     if len(lines) <= LINES:
         return text
@@ -48,19 +51,7 @@ def without_middle(text: str, remark: str) -> str:
     return "\n".join([*head, f"  ({left_out} more lines{remark})", *tail])
 
 
-def _whole_or_single(run: list[str]) -> Iterator[list[str]]:
-    if len(run) >= FROM:
-        yield run
-    else:
-        yield from ([name] for name in run)
-
-
-def _follows(name: str, other: str) -> bool:
-    (stem, number), (other_stem, other_number) = _stem_and_number(name), _stem_and_number(other)
-    return stem == other_stem and number >= 0 and other_number == number + 1
-
-
 def _stem_and_number(name: str) -> tuple[str, int]:
-    """A name without its number, and the number; -1 where it has none."""
+    """Split a name at its number, which is -1 where it has none."""
     stem, _, number = name.rpartition("-")
     return (stem, int(number)) if stem and number.isdecimal() else (name, -1)
