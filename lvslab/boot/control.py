@@ -18,9 +18,10 @@ import struct
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from lvslab import errors
+from lvslab.closing import Closing
 from lvslab.errors import BootError, CheckFailed, LvsLabError, StateError, UsageError
 
 _PREFIX = "lvslab/"
@@ -54,7 +55,7 @@ def running() -> list[str]:
     return sorted(name.removeprefix(mark) for name in holders if name.startswith(mark))
 
 
-class Control:
+class Control(Closing):
     """A connection to the supervisor of the lab ``name``, for one request at a time.
 
     The supervisor has ``patience`` seconds to answer. Raises StateError where the lab is not up.
@@ -74,16 +75,11 @@ class Control:
             self._socket.close()
             raise UsageError(f"the name '{name}' is taken by a process that is not root's: it is not a lab")
 
-    def __enter__(self) -> Control:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._socket.close()
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when the lab has ended, while no request is open."""
+        """Return a descriptor that becomes readable at the lab's end, unless a request is open."""
         return self._socket.fileno()
 
     def ask(self, what: str, **details: Any) -> tuple[Any, list[int]]:
@@ -107,16 +103,15 @@ class Control:
     def observe(self, node: str, command: str, seconds: float | None = None) -> str:
         """Return what ``command`` (one whole line of shell) prints on ``node``, without a login.
 
-        A virtual machine's agent runs it, which costs a tenth of a command over SSH and works whatever the
-        lab's steps have done to the node's network. With ``seconds`` a node that does not answer within that
-        time, or is known to hang, is an error then; without, after half a minute. Raises BootError, and
-        CheckFailed where the command does not end with status 0.
+        A virtual machine's agent runs it, which costs a tenth of a command over SSH and does not need the
+        node's network. A node must answer within ``seconds``, and one that is known to hang is an error at
+        once; None is 30 s. Raises BootError, and CheckFailed where the command fails.
         """
         answer, _ = self.ask("observe", node=node, command=command, seconds=seconds)
         output = str(answer["output"])
         if answer["status"] != 0:
-            said = output.strip() or None
-            raise CheckFailed(f"on {node}, `{command}` ended with status {answer['status']}", said)
+            message = f"on {node}, `{command}` ended with status {answer['status']}"
+            raise CheckFailed(message, output.strip() or None)
         return output
 
     def wait_for_end(self, seconds: float) -> bool:
@@ -124,7 +119,7 @@ class Control:
         if self._socket.fileno() < 0:
             return True
         waiting = select.poll()
-        # Nothing comes unless it is asked for, but the end of the stream.
+        # Without a request only the end of the stream can come.
         waiting.register(self._socket, select.POLLIN)
         return bool(waiting.poll(max(0.0, seconds) * 1000))
 
@@ -196,15 +191,14 @@ class Handler:
 
 def error_to_json(error: LvsLabError) -> dict[str, Any]:
     """Return an error as it travels between processes."""
-    return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+    return {"kind": errors.family(error).__name__, "message": error.message, "hint": error.hint}
 
 
 def error_from_json(found: Mapping[str, Any]) -> LvsLabError:
     """Return the error that ``error_to_json`` was given."""
-    kinds = {kind.__name__: kind for kind in _subclasses(LvsLabError)}
     error = LvsLabError(found["message"], found.get("hint"))
     # By class alone: a subclass may want more to be made from than travels between processes.
-    error.__class__ = kinds.get(found["kind"], LvsLabError)
+    error.__class__ = errors.named(found["kind"]) or LvsLabError
     return error
 
 
@@ -214,12 +208,6 @@ def other_version(name: str) -> StateError:
         f"the lab '{name}' was booted by another version of lvslab",
         f"use that one, or end the lab with ./run lab.down --name {name}",
     )
-
-
-def _subclasses(kind: type[LvsLabError]) -> Iterator[type[LvsLabError]]:
-    for subclass in kind.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)
 
 
 def _peer_user(connection: socket.socket) -> int:

@@ -1,39 +1,37 @@
-"""Events of a lab's boot, as the command that started it hears of them.
+"""Events of a lab's boot, for the command that started it.
 
-Most come from the lab's supervisor, a line of JSON each; those of the phases before and after its own come
-from the command itself.
+The lab's supervisor sends a line of JSON for each; the command adds those of its own phases.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
 
 @dataclass(frozen=True)
 class PhaseBegun:
     """The beginning of a phase, such as "network"."""
 
-    kind: ClassVar[str] = "begins"
     phase: str
 
 
 @dataclass(frozen=True)
 class PhaseEnded:
-    """The end of a phase, and the seconds that it took."""
+    """The end of a phase, which took ``seconds``."""
 
-    kind: ClassVar[str] = "phase"
     phase: str
     seconds: float
 
 
 @dataclass(frozen=True)
 class GuestUp:
-    """A virtual machine that is up, the ``way`` it came up (see ``Starter``), and the seconds."""
+    """A virtual machine that came up in ``seconds``; ``way`` as in ``Starter``."""
 
-    kind: ClassVar[str] = "guest"
     node: str
     way: str
     seconds: float
@@ -43,7 +41,6 @@ class GuestUp:
 class AcceleratorChosen:
     """The accelerator of all virtual machines, the reason, and what it ``means`` for speed."""
 
-    kind: ClassVar[str] = "accelerator"
     name: str
     reason: str
     means: str
@@ -51,9 +48,8 @@ class AcceleratorChosen:
 
 @dataclass(frozen=True)
 class Ready:
-    """The end of the boot, and the seconds that all of it took."""
+    """The end of the boot, which took ``seconds``."""
 
-    kind: ClassVar[str] = "ready"
     seconds: float
 
 
@@ -61,7 +57,6 @@ class Ready:
 class Failed:
     """The error that ended the boot, as ``control.error_to_json`` has it."""
 
-    kind: ClassVar[str] = "error"
     error: Mapping[str, Any]
 
 
@@ -69,7 +64,6 @@ class Failed:
 class Logged:
     """A debug message of the supervisor, and the name of its logger."""
 
-    kind: ClassVar[str] = "log"
     logger: str
     message: str
 
@@ -79,12 +73,12 @@ Message = Event | Failed | Logged
 """What a supervisor sends; its errors and log messages are not passed on as events."""
 Listener = Callable[[Event], None]
 
-_KINDS: Mapping[str, type[Message]] = {kind.kind: kind for kind in get_args(Message)}
+_KINDS: Mapping[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def to_line(message: Message) -> bytes:
     """Return ``message`` as a line of JSON."""
-    return json.dumps({"event": message.kind, **asdict(message)}).encode() + b"\n"
+    return json.dumps({"event": type(message).__name__, **asdict(message)}).encode() + b"\n"
 
 
 def from_line(line: bytes) -> Message:
@@ -94,4 +88,13 @@ def from_line(line: bytes) -> Message:
 
 
 def ignore(_: Any) -> None:
-    """A listener that does nothing."""
+    """Do nothing, as a listener."""
+
+
+@contextmanager
+def phase(name: str, report: Listener) -> Iterator[None]:
+    """Report the block as the phase ``name``."""
+    begun = time.monotonic()
+    report(PhaseBegun(name))
+    yield
+    report(PhaseEnded(name, time.monotonic() - begun))

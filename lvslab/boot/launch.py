@@ -1,4 +1,4 @@
-"""The start of a lab's supervisor in namespaces of its own, and its events."""
+"""Starts a lab's supervisor in namespaces of its own, and receives its events."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from lvslab import paths
 from lvslab.boot import control, events
+from lvslab.closing import Closing
 from lvslab.errors import BootError, MachineError
 from lvslab.paths import PROJECT
 from lvslab.run import TimeoutExpired, ended, last_lines, spawn
@@ -31,7 +31,7 @@ _UNSHARE = (
 )  # fmt: skip
 
 
-class Launch:
+class Launch(Closing):
     """A supervisor that was started and waits for its plan, since both take a moment.
 
     Unless ``keep`` is called, the lab ends with this object's context, or process. ``listener`` holds the
@@ -71,12 +71,8 @@ class Launch:
                 os.close(self._messages)
                 raise
 
-    def __enter__(self) -> Launch:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the lab, unless it is kept."""
         if not self._kept:
             self.end()
         os.close(self._messages)
@@ -84,10 +80,10 @@ class Launch:
     def boot(self, plan: Plan) -> None:
         """Send the supervisor its plan."""
         self._plan = plan
-        # Only the supervisor holds the lab's name from now on, so that the name goes when the lab does; what
-        # unshare inherits it would hold for a moment longer. And from now on a request to the lab is
-        # heard, if not answered at once; until now he would have waited for a plan.
-        with self._listener as listener, contextlib.suppress(OSError):  # ``events`` says why nobody listens
+        # Only the supervisor holds the lab's name from now on, so that it goes with the lab; unshare would
+        # hold what it inherits for a moment longer. Requests queue from now on. Before, they are refused,
+        # as the supervisor would not answer until it has a plan.
+        with self._listener as listener, contextlib.suppress(OSError):  # ``events`` says why it has ended
             listener.listen(64)
             socket.send_fds(self._stream, [b"\n"], [listener.fileno()])
             self._stream.sendall(pickle.dumps(plan))
@@ -127,8 +123,8 @@ class Launch:
         """End the lab, and return when all of it is gone."""
         self._stream.close()
         if self._plan is None:
-            # It ends by itself where no plan comes. unshare may be making process 1 just now, and to kill
-            # it then would leave that one behind for a moment.
+            # Without a plan it ends by itself. unshare, killed while it makes process 1, would leave that
+            # behind for a moment.
             with contextlib.suppress(TimeoutExpired):
                 self._process.wait(10)
         for first in self._children():

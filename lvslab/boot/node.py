@@ -1,4 +1,4 @@
-"""A node of a running lab, as its supervisor deals with it.
+"""A node of a running lab, in its supervisor.
 
 A kind of node is a subclass of `Node`: virtual machines are in ``boot/vm``, Mininet hosts in ``boot/net``.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lvslab.boot.plan import Card
 
 CONSOLE, COPY, NAMESPACES, SERVICE = "serial console", "memory to copy", "namespaces", "service"
-"""What not every node has."""
+"""Features that some nodes have."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,13 @@ class Node(ABC):
     far: ClassVar[bool]
     """True if packets are captured at the other end of a card's cable."""
     features: frozenset[str] = frozenset()
-    """Which of CONSOLE, COPY and NAMESPACES it has; the methods of others are not called."""
+    """Those of CONSOLE, COPY and NAMESPACES that it has; methods for others are not called."""
 
     def __init__(self, name: str, cards: tuple[Card, ...]) -> None:
         self.name = name
         self.cards = cards
         self.servers: Servers | None = None
+        self.history: dict[str, Any] = {}  # the fields of a NodeStatus about how the node came up
 
     def has(self, feature: str) -> bool:
         """True if the node has one of CONSOLE, COPY, NAMESPACES and SERVICE."""
@@ -123,13 +124,10 @@ class Node(ABC):
     def status(self, about: Mapping[str, Any]) -> NodeStatus:
         """Return the node's status; ``about`` has its role and addresses, as in a plan."""
         condition = self.condition
+        service = self._service()
         return NodeStatus(
-            self.kind, condition.state, condition.text, **self._history(), service=self._service(), **about
+            self.kind, condition.state, condition.text, **self.history, service=service, **about
         )
-
-    def _history(self) -> dict[str, Any]:
-        """Return those fields of a NodeStatus that tell how the node came up."""
-        return {}
 
     def _service(self) -> str | None:
         if self.servers is None:

@@ -1,8 +1,7 @@
 """Relays for the lab's connections.
 
-A socket keeps its network namespace alive, and a TCP connection into a guest that is gone stays open without
-a word. What is handed out is one end of a socketpair instead, which closes when the lab ends, or when the
-guest is not heard of any more.
+A socket keeps its network namespace alive, and a TCP connection into a guest that is gone stays open. So a
+client gets one end of a socketpair, which closes when the lab ends or the guest falls silent.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import threading
 
 
 def relayed(far: socket.socket, patience: float) -> socket.socket:
-    """Return a stream socket that is connected with the TCP connection ``far`` while this process lives.
+    """Return a stream socket that this process connects with the TCP connection ``far``.
 
     ``far`` is taken over. It breaks when the kernel on its other side is silent for ``patience`` seconds.
     """

@@ -1,7 +1,6 @@
 """``python -m lvslab.boot.ssh_proxy LAB NODE``: a connection to a node for the machine's ssh.
 
-ssh's ProxyUseFdpass wants the connected descriptor itself, sent over standard output, so that not a byte is
-copied.
+ssh's ProxyUseFdpass wants the connected descriptor itself, sent over standard output.
 """
 
 from __future__ import annotations

@@ -39,10 +39,10 @@ UP = Condition(State.UP, "up")
 
 
 def hanging(seconds: float) -> Condition:
-    """The condition of a guest whose agent was silent for ``seconds``."""
+    """Return the condition of a guest whose agent was silent for ``seconds``."""
     return Condition(State.HANGS, f"it hangs: no sign of life from its agent within {seconds:g} s")
 
 
 def exited(program: str, status: int) -> Condition:
-    """The condition of a guest whose ``program`` ended with a ``status`` as in subprocess."""
+    """Return the condition of a guest whose ``program`` ended with ``status`` (as in subprocess)."""
     return Condition(State.KILLED if status < 0 else State.EXITED, ended(program, status))

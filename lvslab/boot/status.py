@@ -12,10 +12,7 @@ from lvslab.lab.directors import DirectorSpec
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of a how-to's steps: all, those that were taken, and those of them that failed.
-
-    ``failed`` counts those that failed by surprise, ``expected_failures`` those that failed as expected.
-    """
+    """Counts of a how-to's steps; ``failed`` does not include ``expected_failures``."""
 
     total: int
     taken: int

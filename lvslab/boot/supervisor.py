@@ -1,9 +1,8 @@
-"""The process that a lab lives in and dies with.
+"""The process that a lab lives in and ends with.
 
 ``lab.up`` starts it as process 1 of new PID, network and mount namespaces. Process 1 only reaps orphans and
-waits for its one child, the supervisor proper; when either ends, however it ends, the kernel ends every
-process, interface and mount of the lab. Until ``lab.up`` says "keep", the end of ``lab.up`` is the end of
-the lab too.
+waits for its one child, the supervisor proper; when either ends, the kernel ends every process, interface
+and mount of the lab. Until ``lab.up`` says "keep", its end is the end of the lab too.
 """
 
 from __future__ import annotations
@@ -16,14 +15,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from lvslab.boot import control, events
-from lvslab.boot.events import AcceleratorChosen, Failed, Logged, PhaseBegun, PhaseEnded, Ready
+from lvslab.boot.events import AcceleratorChosen, Failed, Logged, Ready
 from lvslab.boot.net import packets
 from lvslab.boot.net.node import MininetHost
 from lvslab.boot.node import CONSOLE, COPY, NAMESPACES, SERVICE, Node, Servers
@@ -121,7 +119,7 @@ class Supervisor(control.Handler):
         self._asked_to_end = False
         self._ended = threading.Event()
         self._started = time.time()
-        self._keeps_time = packets.keep_time()  # before anybody captures
+        self._keeps_time = packets.keep_time()  # before the first capture
 
     def boot(self) -> None:
         """Boot the lab, its guests side by side with all the rest. Raises BootError, MachineError."""
@@ -129,7 +127,7 @@ class Supervisor(control.Handler):
         plan, begun = self._plan, time.monotonic()
         _keys(plan)
         if plan.guests:
-            choice = self._accelerator(plan.guests)
+            choice = self._accelerator(plan.guests[0])
             with self._phase("guests started"):
                 self._guests.start(choice.accelerator)
         with self._phase("network"):
@@ -161,7 +159,6 @@ class Supervisor(control.Handler):
             case {"ask": "end"}:
                 descriptors.append(os.pidfd_open(1))
                 self._asked_to_end = True
-                return None
             case {"ask": "status"}:
                 return asdict(self._status())
             case {"ask": "record"}:
@@ -170,39 +167,32 @@ class Supervisor(control.Handler):
                 return {name: sorted(node.features) for name, node in self._nodes.items()}
             case {"ask": "note", "notes": dict(notes)}:
                 self._notes.update(notes)
-                return None
             case {"ask": "console", "node": str(node)}:
                 descriptors.append(self._node(node, CONSOLE).console().detach())
-                return None
             case {"ask": "copy", "node": str(node)}:
                 descriptors += self._node(node, COPY).copy()
-                return None
             case {"ask": "connect", "node": str(node)}:
                 descriptors.append(self._node(node).connect().detach())
-                return None
             case {"ask": "observe", "node": str(node), "command": str(command), "seconds": seconds}:
                 return asdict(self._node(node).observe(command, seconds))
-            case {"ask": "namespace", "node": str(node)}:
-                descriptors.append(os.dup(self._node(node, NAMESPACES).namespaces().network))
-                return None
             case {"ask": "namespaces", "node": str(node)}:
                 place = self._node(node, NAMESPACES).namespaces()
                 descriptors += [os.dup(place.network), os.dup(place.mounts)]
-                return None
             case {"ask": "capture", "node": str(node), **how}:
                 about, opened = self._node(node).capture(how["interface"], how["filter"], how["room"])
                 descriptors += opened
                 return about
             case {"ask": "stop node", "node": str(node)}:
-                return self._node(node).stop()
+                self._node(node).stop()
             case {"ask": "access log", "node": str(node), "kind": str(kind)}:
                 descriptors.append(self._servers(node).access_log(kind))
-                return None
             case {"ask": "service", "node": str(node), "action": "start"}:
-                return self._servers(node).start()
+                self._servers(node).start()
             case {"ask": "service", "node": str(node), "action": "stop"}:
-                return self._servers(node).stop()
-        raise UsageError(f"the supervisor does not know what to do with {request}")
+                self._servers(node).stop()
+            case _:
+                raise UsageError(f"the supervisor does not know what to do with {request}")
+        return None
 
     def answered(self) -> None:
         # Only now: the answer to "end" must have left before the lab does.
@@ -216,11 +206,11 @@ class Supervisor(control.Handler):
                 target=control.serve, args=(connection, self), name="request", daemon=True
             ).start()
 
-    def _accelerator(self, guests: tuple[Guest, ...]) -> accelerator.Choice:
+    def _accelerator(self, guest: Guest) -> accelerator.Choice:
         choice = accelerator.known()
         if choice is None:
             with self._phase("KVM tried"):
-                choice = accelerator.probe(guests[0])
+                choice = accelerator.probe(guest)
         self._accelerator_name = choice.accelerator
         self._lifeline.tell(AcceleratorChosen(choice.accelerator, choice.reason, choice.expectation))
         return choice
@@ -229,14 +219,13 @@ class Supervisor(control.Handler):
         from lvslab.boot.services import programs, servers
 
         programs.unpack(self._plan.servers)
-        made = {
-            host.name: servers.on_host(host, self._hosts[host.name].namespaces(), self._plan.folder)
-            for host in self._plan.hosts
-            if host.services
-        }
-        for name, of_host in made.items():
-            self._hosts[name].servers = of_host
-        servers.start(made.values())
+        made = []
+        for host in self._plan.hosts:
+            if host.services:
+                node = self._hosts[host.name]
+                node.servers = servers.on_host(host, node.namespaces(), self._plan.folder)
+                made.append(node.servers)
+        servers.start(made)
 
     def _start_guests_servers(self) -> None:
         from lvslab.boot.services import servers
@@ -279,12 +268,8 @@ class Supervisor(control.Handler):
         assert servers is not None
         return servers
 
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        begun = time.monotonic()
-        self._lifeline.tell(PhaseBegun(name))
-        yield
-        self._lifeline.tell(PhaseEnded(name, time.monotonic() - begun))
+    def _phase(self, name: str) -> AbstractContextManager[None]:
+        return events.phase(name, self._lifeline.tell)
 
 
 def _mounts() -> None:
@@ -343,5 +328,5 @@ def _reap(child: int) -> int:
 
 if __name__ == "__main__":
     status = main()
-    # Not through the interpreter's own end, which would wait for threads that wait for ever.
+    # Not through the interpreter's own end, which would wait for threads that never end.
     os._exit(status)

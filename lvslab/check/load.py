@@ -5,7 +5,6 @@ The generators are children of this process in the clients' network namespaces. 
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -179,14 +178,11 @@ def generators(
 
 @contextmanager
 def _started(running: RunningLab, client: str, command: Sequence[str]) -> Iterator[Process]:
-    namespace = running.namespace(client)
-    try:
-        # The kernel ends it when this process is killed.
-        tied = ["setpriv", "--pdeathsig", "KILL", "--", "nsenter", f"--net=/proc/self/fd/{namespace}", "--"]
-        with spawn([*tied, *command], stdout=PIPE, stderr=STDOUT, pass_fds=(namespace,)) as process:
+    with running.namespaces(client) as place:
+        enter = ["nsenter", f"--net=/proc/self/fd/{place.network}", "--"]
+        tied = ["setpriv", "--pdeathsig", "KILL", "--", *enter]  # it ends when this process is killed
+        with spawn([*tied, *command], stdout=PIPE, stderr=STDOUT, pass_fds=(place.network,)) as process:
             yield process
-    finally:
-        os.close(namespace)
 
 
 def await_result(process: Process, seconds: float) -> WrkResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -191,18 +190,12 @@ class Testbed:
         They are for code that reads its files too, as the C library's resolver reads /etc/resolv.conf.
         """
         if node not in self._namespaces:
-            found = self.cluster.namespaces(node)
-            self._opened.callback(os.close, found.network)
-            self._opened.callback(os.close, found.mounts)
-            self._namespaces[node] = found
+            self._namespaces[node] = self._opened.enter_context(self.cluster.namespaces(node))
         return self._namespaces[node]
 
     def enter(self, node: str) -> NamespaceThread:
         """Return the one thread in the network namespace of the Mininet host ``node``."""
         if node not in self._threads:
-            descriptor = self.cluster.namespace(node)
-            try:
-                self._threads[node] = self._opened.enter_context(NamespaceThread(descriptor, node))
-            finally:
-                os.close(descriptor)
+            thread = NamespaceThread(self.inside(node).network, node)
+            self._threads[node] = self._opened.enter_context(thread)
         return self._threads[node]

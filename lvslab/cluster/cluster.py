@@ -15,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from lvslab.apply import clones as applied
@@ -31,6 +30,7 @@ from lvslab.boot.net import packets
 from lvslab.boot.net.namespaces import Namespaces
 from lvslab.boot.node import NAMESPACES
 from lvslab.boot.status import LabStatus, Notes, Summary
+from lvslab.closing import Closing
 from lvslab.cluster import folder as lab_folder
 from lvslab.cluster import registry
 from lvslab.cluster.record import Record, held
@@ -52,7 +52,7 @@ _NO_LOGIN = (
 )
 
 
-class Cluster:
+class Cluster(Closing):
     """A running lab, reached through its supervisor. Connections are made when needed and kept.
 
     ``lab``, ``steps``, ``evidence``, ``versions`` and ``spec`` are those of the ``record`` of its boot.
@@ -77,14 +77,6 @@ class Cluster:
         self._connections: dict[str, Future[Connection]] = {}
         self._launch = launch
 
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def is_enterable(self, node: str) -> bool:
         """Return whether this process can enter the node's namespaces, as those of a Mininet host."""
         return NAMESPACES in self._features[node]
@@ -101,7 +93,7 @@ class Cluster:
         """
         self._workers.shutdown(cancel_futures=True)
         self._hang_up()
-        self._control.__exit__(None, None, None)
+        self._control.close()
 
     def _hang_up(self) -> None:
         for coming in self._connections.values():
@@ -157,13 +149,8 @@ class Cluster:
         _, (descriptor,) = self._control.ask("console", node=node)
         return socket.socket(fileno=descriptor)
 
-    def namespace(self, node: str) -> int:
-        """Open a descriptor of the network namespace of the Mininet host ``node``. The caller closes it."""
-        _, (descriptor,) = self._control.ask("namespace", node=node)
-        return int(descriptor)
-
     def namespaces(self, node: str) -> Namespaces:
-        """Open the namespaces of the Mininet host ``node``. The caller closes both descriptors."""
+        """Open the namespaces of the Mininet host ``node``. The caller closes them."""
         _, (network, mounts) = self._control.ask("namespaces", node=node)
         return Namespaces(network, mounts)
 

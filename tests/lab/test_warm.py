@@ -289,12 +289,12 @@ def sequence_secrets(running: Cluster) -> list[int]:
     """What the director adds to the time (in units of 64 ns) to make the sequence numbers of connections
     from PORTS to the client: a hash of both ends and of a secret (net/core/secure_seq.c, 6.1).
     """
-    namespace = running.namespace("client")
-    words = ["nsenter", f"--net=/proc/self/fd/{namespace}", sys.executable, "-c", SEQUENCE_NUMBERS]
-    with subprocess.Popen(
-        [*words, *map(str, PORTS)], pass_fds=[namespace], stdout=subprocess.PIPE, text=True
-    ) as listener:
-        os.close(namespace)
+    with running.namespaces("client") as place:
+        words = ["nsenter", f"--net=/proc/self/fd/{place.network}", sys.executable, "-c", SEQUENCE_NUMBERS]
+        listening = subprocess.Popen(
+            [*words, *map(str, PORTS)], pass_fds=[place.network], stdout=subprocess.PIPE, text=True
+        )
+    with listening as listener:
         assert listener.stdout is not None
         try:
             assert listener.stdout.readline() == "ready\n"

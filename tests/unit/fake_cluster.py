@@ -165,12 +165,9 @@ class FakeCluster:
     def access_log(self, node: str, kind: str = "http") -> str:
         return "".join(f"{line}\n" for line in self.requests.get(node, []))
 
-    def namespace(self, node: str) -> int:
-        """Return a descriptor of this process's own network; the caller closes it."""
-        return os.open("/proc/self/ns/net", os.O_RDONLY)
-
     def namespaces(self, node: str) -> Namespaces:
-        return Namespaces(self.namespace(node), os.open("/proc/self/ns/mnt", os.O_RDONLY))
+        """Return descriptors of this process's own namespaces; the caller closes them."""
+        return Namespaces(*(os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in ("net", "mnt")))
 
     def status(self) -> LabStatus:
         states = {

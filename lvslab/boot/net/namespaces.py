@@ -1,7 +1,7 @@
 """Namespaces and mounts by the kernel's own calls, for single threads.
 
-A thread of this process that leaves its namespaces takes no other thread along. So a host needs no process
-to hold its namespaces, and no program is started to fill them: two descriptors hold a host.
+A thread can leave its namespaces without the other threads of its process. So a host needs no process of
+its own, and no program is started to make it: two descriptors hold a host.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from lvslab.closing import Closing
 from lvslab.errors import MachineError
 
 # include/uapi/linux/sched.h; in ``os`` since Python 3.12, as unshare and setns are.
@@ -49,7 +50,7 @@ class _MountAttr(ctypes.Structure):
 
 
 def unshare(flags: int) -> None:
-    """Give the calling thread new namespaces, or a root and working folder of its own (CLONE_FS)."""
+    """Give the calling thread new namespaces or, with CLONE_FS, its own root and working folder."""
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
@@ -105,7 +106,7 @@ def _check(done: int, what: str) -> None:
 
 
 @dataclass(frozen=True)
-class Namespaces:
+class Namespaces(Closing):
     """A network and a mount namespace, which exist as long as these descriptors are open."""
 
     network: int
@@ -116,24 +117,20 @@ class Namespaces:
 
         Its exceptions are raised here. Programs that it starts are in these namespaces as well.
         """
-        outcome: list[T] = []
-        failure: list[BaseException] = []
 
-        def enter() -> None:
-            try:
-                unshare(CLONE_FS)
-                setns(self.network, CLONE_NEWNET)
-                setns(self.mounts, CLONE_NEWNS)
-                outcome.append(function(*args, **kwargs))
-            except BaseException as error:
-                failure.append(error)
+        def enter() -> T:
+            unshare(CLONE_FS)
+            setns(self.network, CLONE_NEWNET)
+            setns(self.mounts, CLONE_NEWNS)
+            return function(*args, **kwargs)
 
-        thread = threading.Thread(target=enter, name="in a host")
-        thread.start()
-        thread.join()
-        if failure:
-            raise failure[0]
-        return outcome[0]
+        with ThreadPoolExecutor(1, "in a host") as worker:
+            return worker.submit(enter).result()
+
+    def close(self) -> None:
+        """Close both descriptors."""
+        os.close(self.network)
+        os.close(self.mounts)
 
     @property
     def entrance(self) -> list[str]:

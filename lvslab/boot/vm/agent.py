@@ -9,19 +9,18 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import count
 
 _GREETING = b"lvslab-agent 1"
 _PART = 400
 """Bytes that a guest gets at once. The serial driver of Linux 2.4 has room for 512 (TTY_FLIPBUF_SIZE), and
-where they are not taken in time it drops what comes then (``receive_chars``, drivers/char/serial.c)."""
+drops more than that (``receive_chars``, drivers/char/serial.c)."""
 
 
 class AgentSilent(Exception):
-    """The agent did not answer in time, or never will if ``closed``, since the guest ended."""
+    """The agent did not answer in time, or the guest ended (``closed``)."""
 
     def __init__(self, closed: bool) -> None:
         super().__init__("the guest ended" if closed else "the guest is silent")
@@ -30,7 +29,7 @@ class AgentSilent(Exception):
 
 @dataclass(frozen=True)
 class Done:
-    """Exit status of an order, and the lines it printed (stdout and stderr as they came)."""
+    """Exit status of an order, and the lines of its output (stdout and stderr)."""
 
     status: int
     lines: tuple[str, ...]
@@ -87,11 +86,9 @@ class Agent:
         except OSError:
             raise AgentSilent(closed=True) from None
 
-    @contextmanager
-    def quiet(self) -> Iterator[None]:
+    def quiet(self) -> AbstractContextManager[bool]:
         """Keep orders waiting until the block ends; begin when none is under way."""
-        with self._turn:
-            yield
+        return self._turn
 
     def close(self) -> None:
         """Close the serial port."""

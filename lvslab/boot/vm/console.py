@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import selectors
 import socket
 import threading
 from pathlib import Path
@@ -25,12 +24,11 @@ class Console:
         self._thread.start()
 
     def attach(self) -> socket.socket:
-        """Open a stream that shows the last of the console, and then is connected with it."""
+        """Open a stream that is connected with the console, and begins with its last bytes."""
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
         with self._lock:
             with contextlib.suppress(BlockingIOError):
-                ours.send(self._tail)
+                ours.send(self._tail, socket.MSG_DONTWAIT)
             self._viewers.append(ours)
         threading.Thread(target=self._type, args=(ours,), name="console viewer", daemon=True).start()
         return theirs
@@ -74,20 +72,15 @@ class Console:
 
     def _show(self, viewer: socket.socket, data: bytes) -> None:
         try:
-            viewer.send(data)
+            viewer.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
             pass  # a viewer that does not read loses output, and never holds up the guest
         except OSError:
             self._viewers.remove(viewer)
 
     def _type(self, viewer: socket.socket) -> None:
-        with selectors.DefaultSelector() as selector, contextlib.suppress(OSError, ValueError):
-            selector.register(viewer, selectors.EVENT_READ)
-            while True:
-                selector.select()
-                data = viewer.recv(4096)
-                if not data:
-                    break
+        with contextlib.suppress(OSError):
+            while data := viewer.recv(4096):
                 self._stream.sendall(data)
         with self._lock:
             if viewer in self._viewers:

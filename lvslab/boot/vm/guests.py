@@ -1,4 +1,4 @@
-"""The virtual machines of a lab, booted side by side while the network is built, and then watched."""
+"""The virtual machines of a lab, booted at the same time, and then watched."""
 
 from __future__ import annotations
 
@@ -81,10 +81,7 @@ class Guests:
         starter.await_ready()
         answered = time.monotonic() - starter.began
         machine, name = starter.machine, starter.guest.name
-        if starter.way == "copied":
-            machine.renew()
-        else:
-            machine.set_up()
+        (machine.renew if starter.way == "copied" else machine.set_up)()
         seconds = time.monotonic() - starter.began
         self.nodes[name].came_up(machine, starter.way, answered, seconds)
         threading.Thread(target=_watch, args=(machine,), name="heartbeat", daemon=True).start()

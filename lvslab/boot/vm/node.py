@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
 
 from lvslab.boot.net import packets
 from lvslab.boot.net.packets import Program
@@ -26,11 +25,10 @@ class VirtualMachine(Node):
         super().__init__(guest.name, guest.cards)
         self.features = frozenset({CONSOLE, COPY} if copyable else {CONSOLE})
         self.machine: Machine | None = None
-        self._came_up: dict[str, Any] = {}
 
     def came_up(self, machine: Machine, way: str, answered: float, set_up: float) -> None:
         """Note the running machine, the way it came up, and after how many seconds."""
-        self._came_up = {"way": way, "answered": round(answered, 3), "set_up": round(set_up, 3)}
+        self.history = {"way": way, "answered": round(answered, 3), "set_up": round(set_up, 3)}
         self.machine = machine
 
     @property
@@ -38,31 +36,33 @@ class VirtualMachine(Node):
         """Booting, up, or the trouble that the machine is in."""
         return BOOTING if self.machine is None else self.machine.trouble or UP
 
-    def running(self) -> Machine:
-        """Return the machine. Raises StateError before it is up, BootError after it has ended."""
+    def running(self, *, hanging: bool = True) -> Machine:
+        """Return the machine. Raises StateError before it is up, BootError after it has ended.
+
+        If not ``hanging``, a machine that hangs is a BootError as well.
+        """
         if self.machine is None:
             raise StateError(f"{self.name} is just coming up", "wait for lab.up to end")
-        if (how := self.machine.ended) is not None:
-            raise self.machine.failure("running", how)
+        if (trouble := self.machine.ended if hanging else self.machine.trouble) is not None:
+            raise self.machine.failure("running", trouble)
         return self.machine
 
     def connect(self) -> socket.socket:
-        """Connect to the guest's SSH server over its management card. A guest that hangs is not tried."""
-        machine = self.running()
-        if (trouble := machine.trouble) is not None:
-            raise machine.failure("running", trouble)
+        """Connect to the guest's SSH server over its management card."""
+        server = self.running(hanging=False).guest.management.server
         try:
-            far = socket.create_connection(machine.guest.management.server, timeout=10)
+            far = socket.create_connection(server, timeout=10)
         except OSError as refused:
-            if (trouble := machine.trouble) is not None:  # it began to hang just now
-                raise machine.failure("running", trouble) from None
+            self.running(hanging=False)  # it may have begun to hang just now
             raise BootError(f"{self.name} does not accept SSH connections: {refused}") from None
         return relayed(far, PATIENCE)
 
     def observe(self, command: str, seconds: float | None) -> Observed:
         """Run a command through the guest's agent."""
-        machine = self.running()
-        done = machine.observe(command) if seconds is None else machine.observe_promptly(command, seconds)
+        if seconds is None:
+            done = self.running().observe(command)
+        else:
+            done = self.running(hanging=False).observe(command, seconds, turn=seconds)
         return Observed(done.status, "".join(f"{line}\n" for line in done.lines))
 
     def stop(self) -> None:
@@ -81,6 +81,3 @@ class VirtualMachine(Node):
         """Copy the guest while it is stopped for a moment. Raises MachineError where that is impossible."""
         machine = self.running()
         return clone.take(machine, start.memory_of(machine.guest))
-
-    def _history(self) -> dict[str, Any]:
-        return self._came_up

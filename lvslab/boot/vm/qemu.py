@@ -1,4 +1,4 @@
-"""Guests in QEMU: their command line as a pure function, and their process."""
+"""Guests in QEMU: the command line, and the process."""
 
 from __future__ import annotations
 
@@ -28,10 +28,8 @@ log = logging.getLogger("lvslab.qemu")
 QEMU = "qemu-system-x86_64"
 Accelerator = Literal["kvm", "tcg"]
 
-# Generous: a loaded two-core machine needs 5 s for what takes 2.5 s otherwise, and more than that without
-# KVM.
+# A loaded two-core machine takes 5 s where an idle one takes 2.5 s, and longer without KVM.
 DEADLINE: dict[Accelerator, float] = {"kvm": 20.0, "tcg": 60.0}
-
 
 PATIENCE = 10.0
 """Seconds in which a guest's agent must answer a heartbeat. On a loaded machine it takes 1 s."""
@@ -50,9 +48,9 @@ class Ports:
 class Memory:
     """A file that is the guest's memory.
 
-    ``shared``: what the guest writes goes to the file, for a snapshot to be made of it; else the file is a
-    snapshot's, to be resumed, and what the guest writes is the guest's alone. ``filled``: a shared file that
-    has the memory of a snapshot to be resumed already.
+    If ``shared``, what the guest writes goes to the file, for a snapshot to be made of it. Else the file is
+    a snapshot's, which the guest resumes and does not change. A shared file that is ``filled`` holds the
+    memory of a snapshot to be resumed.
     """
 
     file: Path
@@ -66,7 +64,7 @@ class Memory:
 
 
 def version() -> str:
-    """Return QEMU's version. Raises MachineError where there is no QEMU."""
+    """Return QEMU's version. Raises MachineError where QEMU is not installed."""
     said = run([QEMU, "--version"]).stdout.decode(errors="replace")
     return said.partition("\n")[0].removeprefix("QEMU emulator version ")
 
@@ -81,18 +79,9 @@ def which() -> list[Any]:
 
 
 def command(
-    guest: Guest,
-    accelerator: Accelerator,
-    ports: Ports,
-    *,
-    cards: bool = True,
-    memory: Memory | None = None,
+    guest: Guest, accelerator: Accelerator, ports: Ports, *, cards: bool = True, memory: Memory | None = None
 ) -> list[str]:
-    """Return the QEMU command line for ``guest``, as for `run.spawn`.
-
-    Without ``cards`` it needs no taps. With ``memory`` of a snapshot the guest waits for the state that
-    belongs to that memory.
-    """
+    """Return the QEMU command line for ``guest``; see `Machine`."""
     plugged = [(card.port, card.mac) for card in guest.cards]
     plugged.append((guest.management.tap, guest.management.mac))
     return [
@@ -126,15 +115,14 @@ def command(
 
 
 def parameters(guest: Guest, accelerator: Accelerator) -> str:
-    """Return the command line of the guest's kernel, as short as the oldest kernels want it."""
+    """Return the command line of the guest's kernel, short enough for the oldest kernels."""
     version = numbers(guest.boot.release)
     # Kernels restart after a panic, and -no-reboot turns that into QEMU's end, which is noticed at once.
     # Since 3.2 they can do so without waiting for a second first.
     words = ["console=ttyS0", "panic=-1" if version >= (3, 2) else "panic=1", "quiet"]
     if accelerator == "tcg" and version >= (3,):
-        # The emulator translates code for the address it is at. With libraries at new addresses in each
-        # process it does so over and over: a program with four of them starts in 75 ms then, and in 22 ms
-        # otherwise.
+        # The emulator translates code by its address, so libraries at new addresses in each process are
+        # translated again: a program with four of them starts in 75 ms, and in 22 ms with this.
         words.append("norandmaps")
     if guest.boot.image_kind == "ext2":
         size = guest.boot.initrd.stat().st_size >> 10
@@ -171,8 +159,8 @@ class Machine:
     ) -> None:
         """Start QEMU, behind the words of ``wrapper``. Its taps must exist unless it has no ``cards``.
 
-        With ``memory`` of a snapshot it stands still until ``resume``. Raises MachineError where there is no
-        QEMU.
+        With ``memory`` of a snapshot it stands still until ``resume``. Raises MachineError where QEMU is
+        not installed.
         """
         self.guest = guest
         self.accelerator: Accelerator = accelerator
@@ -258,40 +246,31 @@ class Machine:
     def set_up(self) -> None:
         """Make the guest the node of its plan. Raises BootError."""
         order = guest_setup(self.guest, seconds=int(time.time()), seed=secrets.token_hex(32))
-        done = self.observe(order, 30.0, "set-up")
-        if done.status != 0:
-            said = "\n  ".join(done.lines) or "it printed nothing"
-            raise BootError(
-                f"{self.guest.name} booted {self.guest.boot.release}, but could not be set up: {said}",
-                f"has this kernel a driver for {self.guest.boot.nic}, built in or as a module that lvslab"
-                " found?",
-            )
+        boot = self.guest.boot
+        hint = f"has this kernel a driver for {boot.nic}, built in or as a module that lvslab found?"
+        self._change("set-up", order, f"booted {boot.release}, but could not be set up", hint)
 
     def renew(self) -> None:
         """Give a copied guest its own clock and random numbers. Raises BootError."""
         order = guest_renewal(seconds=int(time.time()), seed=secrets.token_hex(32))
-        done = self.observe(order, 30.0, "renewal")
+        self._change("renewal", order, "was copied, but its clock and seed could not be set")
+
+    def _change(self, phase: str, order: str, failure: str, hint: str | None = None) -> None:
+        done = self.observe(order, doing=phase)
         if done.status != 0:
             said = "\n  ".join(done.lines) or "it printed nothing"
-            raise BootError(f"{self.guest.name} was copied, but its clock and seed could not be set: {said}")
+            raise BootError(f"{self.guest.name} {failure}: {said}", hint)
 
-    def observe(self, command: str, seconds: float = 30.0, doing: str = "reading") -> Done:
+    def observe(
+        self, command: str, seconds: float = 30.0, *, turn: float | None = None, doing: str = "reading"
+    ) -> Done:
         """Run a shell command through the agent, which needs no network of the guest.
 
-        Raises BootError where the guest does not answer within ``seconds``.
+        Raises BootError where the guest does not answer within ``seconds``, or where orders before this one
+        take longer than ``turn`` seconds.
         """
         with self._explained(doing, seconds):
-            return self.agent.run(command, seconds)
-
-    def observe_promptly(self, command: str, seconds: float) -> Done:
-        """Run a shell command within ``seconds``, orders before it included. Raises BootError.
-
-        A guest that is known to hang is not asked.
-        """
-        if (what := self.trouble) is not None:
-            raise self.failure("running", what)
-        with self._explained("reading", seconds):
-            return self.agent.run(command, seconds, turn=seconds)
+            return self.agent.run(command, seconds, turn=turn)
 
     def heartbeat(self, seconds: float = PATIENCE) -> None:
         """Ask the agent for a sign of life. Without one in time, ``trouble`` says that the guest hangs."""
@@ -346,16 +325,15 @@ class Machine:
                 with contextlib.suppress(TimeoutExpired):
                     self._process.wait(5)
                 self.console.ended(5)
-            late = (
-                "QEMU closed its console" if silent.closed else f"nothing came from it within {seconds:g} s"
-            )
+                late = "QEMU closed its console"
+            else:
+                late = f"nothing came from it within {seconds:g} s"
             raise self.failure(phase, self.ended or late) from None
 
     def failure(self, phase: str, what: Condition | str) -> BootError:
-        """Make the error for a guest that does not run.
+        """Make the error for a guest that does not run: ``what`` happened, or the panic on its console.
 
-        It says ``what`` happened, or why the kernel gave up where the console says that, the last lines of
-        the console, and where to look further.
+        The hint has the last lines of the console, and where to look further.
         """
         guest = self.guest
         panic = self.console.panic()

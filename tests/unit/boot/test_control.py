@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from lvslab import errors
 from lvslab.boot import control
 from lvslab.boot.control import Control, Handler
 from lvslab.errors import (
@@ -322,7 +323,10 @@ def test_a_process_that_is_no_more() -> None:
 # --- errors that travel ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", sorted(control._subclasses(LvsLabError), key=lambda kind: kind.__name__))
+KINDS = [kind for each in vars(errors) if (kind := errors.named(each)) is not None]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_error_survives_the_journey(kind: type[LvsLabError]) -> None:
     revived = control.error_from_json({"kind": kind.__name__, "message": "what", "hint": "how"})
     assert type(revived) is kind
@@ -339,6 +343,13 @@ def test_what_is_told_is_what_is_revived() -> None:
         again = control.error_from_json(json.loads(json.dumps(control.error_to_json(error))))
         assert (type(again), str(again)) == (type(error), str(error))
     assert issubclass(LabFileError, UsageError)
+
+
+def test_an_error_of_a_subclass_arrives_as_its_family() -> None:
+    class NoImage(BootError):
+        pass
+
+    assert type(control.error_from_json(control.error_to_json(NoImage("no image")))) is BootError
 
 
 def test_an_error_of_a_kind_that_nobody_knows_here() -> None:

@@ -23,16 +23,16 @@ from lvslab.boot.events import (
 @pytest.mark.parametrize(
     ("message", "line"),
     [
-        (PhaseBegun("network"), {"event": "begins", "phase": "network"}),
-        (PhaseEnded("network", 1.5), {"event": "phase", "phase": "network", "seconds": 1.5}),
-        (GuestUp("d", "resumed", 0.5), {"event": "guest", "node": "d", "way": "resumed", "seconds": 0.5}),
+        (PhaseBegun("network"), {"event": "PhaseBegun", "phase": "network"}),
+        (PhaseEnded("network", 1.5), {"event": "PhaseEnded", "phase": "network", "seconds": 1.5}),
+        (GuestUp("d", "resumed", 0.5), {"event": "GuestUp", "node": "d", "way": "resumed", "seconds": 0.5}),
         (
             AcceleratorChosen("tcg", "no KVM", "slow"),
-            {"event": "accelerator", "name": "tcg", "reason": "no KVM", "means": "slow"},
+            {"event": "AcceleratorChosen", "name": "tcg", "reason": "no KVM", "means": "slow"},
         ),
-        (Ready(2.0), {"event": "ready", "seconds": 2.0}),
-        (Failed({"kind": "BootError"}), {"event": "error", "error": {"kind": "BootError"}}),
-        (Logged("lvslab.run", "ip\n"), {"event": "log", "logger": "lvslab.run", "message": "ip\n"}),
+        (Ready(2.0), {"event": "Ready", "seconds": 2.0}),
+        (Failed({"kind": "BootError"}), {"event": "Failed", "error": {"kind": "BootError"}}),
+        (Logged("lvslab.run", "ip\n"), {"event": "Logged", "logger": "lvslab.run", "message": "ip\n"}),
     ],
 )
 def test_a_message_as_a_line(message: Message, line: object) -> None:

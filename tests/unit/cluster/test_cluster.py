@@ -168,7 +168,7 @@ class Supervisor:
         self.logins.append(Login(node))
         return self.logins[-1]
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self.closed = True
 
 

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lvslab.boot.node import Observed
 from lvslab.boot.plan import Guest
 from lvslab.boot.states import Condition, State, hanging
 from lvslab.boot.vm import qemu
 from lvslab.boot.vm.agent import Done
+from lvslab.boot.vm.node import VirtualMachine
 from lvslab.boot.vm.qemu import Machine, Memory, Ports
 from lvslab.boot.vm.qmp import QmpError
 from lvslab.errors import BootError, GuestKilled, MachineError
@@ -286,10 +288,12 @@ def test_a_guest_that_gives_no_sign_of_life_hangs_until_it_gives_one(start: Star
 
 def test_a_guest_that_hangs_is_not_glanced_at(start: Starter) -> None:
     machine = start("order", "answer : seen", "answer  = 0", "order", "order", "answer  = 0", "stay")
-    assert machine.observe_promptly("first", 10) == Done(0, ("seen",))
+    node = VirtualMachine(machine.guest, copyable=False)
+    node.came_up(machine, "booted", 0.1, 0.2)
+    assert node.observe("first", 10) == Observed(0, "seen\n")
     machine.heartbeat(0.01)
     with pytest.raises(BootError, match=r"\(running\): it hangs: no sign of life from its agent"):
-        machine.observe_promptly("second", 10)
+        node.observe("second", 10)
     # That order has never been given: the next one that the guest reads is this.
     assert machine.observe("third", 10).status == 0
 
