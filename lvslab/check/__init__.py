@@ -1,7 +1,7 @@
 """Checks of a running cluster, and the traffic that they make.
 
-Modules that labs imported under another name until release 0.1 are found by it for one more release, with a
-DeprecationWarning. `MOVED` has the modules, `RENAMED` the names in modules; both go after that release.
+Labs find the modules and names of release 0.1 that they used, and that have others today, for one more
+release, with a DeprecationWarning. A module has its former names once it was imported by its own.
 """
 
 from __future__ import annotations
@@ -14,72 +14,37 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+_TRAFFIC = ("access_log", "address_order", "dns", "ftp", "held", "http", "ports", "visits", "wrk")
 MOVED: Mapping[str, str] = {
     "lvslab.boot.ftp_server": "lvslab.boot.services.ftp",
     "lvslab.build": "lvslab.kernel",
-    "lvslab.check.access_log": "lvslab.check.traffic.access_log",
-    "lvslab.check.address_order": "lvslab.check.traffic.address_order",
     "lvslab.check.chance": "lvslab.check.exact_test",
     "lvslab.check.dice": "lvslab.check.seed",
     "lvslab.check.director": "lvslab.check.ipvs.director",
-    "lvslab.check.dns": "lvslab.check.traffic.dns",
-    "lvslab.check.features": "lvslab.check.ipvs.features",
-    "lvslab.check.ftp": "lvslab.check.traffic.ftp",
-    "lvslab.check.held": "lvslab.check.traffic.held",
-    "lvslab.check.http": "lvslab.check.traffic.http",
     "lvslab.check.ipvs_listing": "lvslab.check.ipvs.listing",
-    "lvslab.check.ipvs_rules": "lvslab.check.ipvs.rules",
-    "lvslab.check.ipvs_stats": "lvslab.check.ipvs.stats",
-    "lvslab.check.ipvs_table": "lvslab.check.ipvs.table",
-    "lvslab.check.ipvs_typed": "lvslab.check.ipvs.typed",
-    "lvslab.check.known_bugs": "lvslab.check.ipvs.known_bugs",
-    "lvslab.check.namespace": "lvslab.check.traffic.namespace",
-    "lvslab.check.own_view": "lvslab.check.probes",
     "lvslab.check.plain_http": "lvslab.check.traffic.http",
-    "lvslab.check.ports": "lvslab.check.traffic.ports",
-    "lvslab.check.schedulers.drawn": "lvslab.check.schedulers.power_of_two",
-    "lvslab.check.schedulers.least": "lvslab.check.schedulers.least_connection",
-    "lvslab.check.schedulers.models": "lvslab.check.schedulers.registry",
-    "lvslab.check.schedulers.moment": "lvslab.check.schedulers.model",
-    "lvslab.check.schedulers.turns": "lvslab.check.schedulers.round_robin",
-    "lvslab.check.visits": "lvslab.check.traffic.visits",
-    "lvslab.check.wrk": "lvslab.check.traffic.wrk",
+    **{f"lvslab.check.{name}": f"lvslab.check.traffic.{name}" for name in _TRAFFIC},
 }
 """Former module name to today's."""
 
 RENAMED: Mapping[str, Mapping[str, str]] = {
-    "lvslab.check.ipvs.director": {
-        "read": "read_director",
-        "settled": "read_settled",
-        "fresh": "read_fresh",
-    },
-    "lvslab.check.ipvs.listing": {
-        "Entry": "Connection",
-        "ServerConnections": "ListedServer",
-        "ServiceConnections": "ListedService",
-        "parse_connections": "parse_listing",
-        "parse_entries": "parse_connection_entries",
-    },
-    "lvslab.check.load": {"ended": "await_result"},
+    "lvslab.check.ipvs.director": {"read": "read_director", "settled": "read_settled"},
+    "lvslab.check.ipvs.listing": {"ServerConnections": "ListedServer"},
     "lvslab.check.schedulers": {"LATER": "later()"},
     "lvslab.check.seed": {"dice": "random_for"},
     "lvslab.check.traffic.access_log": {"Entry": "LogEntry"},
     "lvslab.check.traffic.dns": {"Answer": "DnsAnswer"},
     "lvslab.check.traffic.http": {"ask": "attempt", "Answer": "Attempt", "Failed": "Failure"},
-    "lvslab.check.traffic.wrk": {"Sent": "WrkResult", "together": "merge"},
+    "lvslab.check.traffic.wrk": {"Sent": "WrkResult"},
 }
-"""Module to former name to today's, with ``()`` where a constant has become a function.
-
-Each module here ends with ``__getattr__ = former_names(__name__)``.
-"""
+"""Module to former name to today's, with ``()`` where a constant has become a function."""
 
 
 def former_names(module: str) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of ``module``, which finds its names in `RENAMED`."""
+    """Return a ``__getattr__`` for ``module`` that finds its names in `RENAMED`."""
 
     def getattr_(name: str) -> Any:
-        new = RENAMED[module].get(name)
-        if new is None:
+        if not (new := RENAMED[module].get(name)):
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         _warn(f"{module}.{name}", f"{module}.{new}")
         value = getattr(sys.modules[module], new.removesuffix("()"))
@@ -90,30 +55,27 @@ def former_names(module: str) -> Callable[[str], Any]:
 
 def _warn(old: str, new: str) -> None:
     # The first frame outside of this module and of importlib is the import in the lab.
-    warnings.warn(
-        f"{old} is now {new}, and the old name will go after the next release",
-        DeprecationWarning,
-        stacklevel=3,
-    )
+    text = f"{old} is now {new}, and the old name will go after the next release"
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
 
 
-class _FormerPaths:
+class _FormerModules:
     """A finder and loader for the modules in `MOVED`."""
 
-    @classmethod
     def find_spec(
-        cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
-        return ModuleSpec(name, cls()) if name in MOVED else None  # type: ignore[arg-type]
+        return ModuleSpec(name, self) if name in MOVED else None  # type: ignore[arg-type]
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        return None
+    def create_module(self, spec: ModuleSpec) -> None: ...
 
     def exec_module(self, module: ModuleType) -> None:
         new = MOVED[module.__name__]
         _warn(module.__name__, new)
         # importlib takes what stands here at the end, so that there is one module under both names.
-        sys.modules[module.__name__] = import_module(new)
+        sys.modules[module.__name__] = found = import_module(new)
+        if new in RENAMED:
+            vars(found).setdefault("__getattr__", former_names(new))
 
 
-sys.meta_path.append(_FormerPaths)
+sys.meta_path.append(_FormerModules())

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from lvslab import requirements
-from lvslab.check import former_names, rounds
+from lvslab.check import rounds
 from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.director import Reading
 from lvslab.check.ipvs.table import Service, endpoint
@@ -194,6 +194,9 @@ def await_result(process: Process, seconds: float) -> WrkResult:
     return wrk.parse(output.decode())
 
 
+ended = await_result  # former name, for a release
+
+
 def connections_of(service: Service, before: Reading, after: Reading) -> dict[str, int]:
     """Count the connections between two readings of each server of ``service``, by ``address:port``."""
     gained = {}
@@ -218,7 +221,3 @@ def shares(service: Service, connections: Mapping[str, int], names: Mapping[str,
             share=round(own / total, 4) if total else 0.0,
             by_weight=round(server.weight / weights, 4) if weights else 0.0,
         )
-
-
-if not TYPE_CHECKING:
-    __getattr__ = former_names(__name__)

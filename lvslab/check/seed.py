@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import random
 import secrets
-from typing import TYPE_CHECKING
-
-from lvslab.check import former_names
 
 VARIABLE = "LVSLAB_SEED"
 """The environment variable with the seed, a number."""
@@ -21,7 +18,3 @@ def seed() -> str:
 def random_for(purpose: str) -> random.Random:
     """Return a random generator for one purpose, which depends on the seed and the purpose alone."""
     return random.Random(f"{seed()} {purpose}")
-
-
-if not TYPE_CHECKING:
-    __getattr__ = former_names(__name__)

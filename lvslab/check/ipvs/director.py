@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from lvslab.check import former_names
 from lvslab.check.ipvs import stats as ipvs_stats
 from lvslab.check.ipvs.listing import (
     Counters,
@@ -285,7 +284,3 @@ def table_of_steps(cluster: RunningLab, director: str) -> tuple[Service, ...]:
         and not (step.known_failure and step.expects_failure(cluster.versions))
     ]
     return parse_typed("\n".join(typed))
-
-
-if not TYPE_CHECKING:
-    __getattr__ = former_names(__name__)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING
 
-from lvslab.check import former_names
 from lvslab.check.ipvs.rules import address_and_port, number
 from lvslab.check.ipvs.table import FORWARDING, Forwarding, Protocol, TableError, endpoint, service_name
 
@@ -287,7 +285,3 @@ def _count(text: str, line: str) -> int:
         hint = "read them with --exact" if text[-1:] in "KMGT" else None
         raise TableError(f"{text!r} is no count, in {line!r}", hint)
     return int(text)
-
-
-if not TYPE_CHECKING:
-    __getattr__ = former_names(__name__)

@@ -6,9 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from lvslab.check import former_names
 from lvslab.errors import LvsLabError
 
 
@@ -85,7 +83,3 @@ def requests_by_server(entries: Iterable[LogEntry]) -> dict[str, int]:
 def client_addresses(entries: Iterable[LogEntry]) -> frozenset[str]:
     """Return the client addresses that the servers saw."""
     return frozenset(entry.client for entry in entries)
-
-
-if not TYPE_CHECKING:
-    __getattr__ = former_names(__name__)

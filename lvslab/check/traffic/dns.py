@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import dns.exception
 import dns.message
@@ -18,7 +18,6 @@ import dns.rcode
 import dns.rdatatype
 import dns.resolver
 
-from lvslab.check import former_names
 from lvslab.check.traffic.http import Place
 from lvslab.errors import CheckFailed
 
@@ -144,7 +143,3 @@ def rotation_holds(answers: Sequence[DnsAnswer]) -> None:
                 f"{', '.join(answer.addresses)} instead of {', '.join(expected)}",
                 "does the server rotate (round-robin: yes), and does somebody else ask it at the same time?",
             )
-
-
-if not TYPE_CHECKING:
-    __getattr__ = former_names(__name__)

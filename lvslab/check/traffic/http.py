@@ -25,7 +25,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
-from lvslab.check import former_names
 from lvslab.check.ipvs.table import endpoint
 from lvslab.check.traffic import ports
 from lvslab.errors import CheckFailed
@@ -439,7 +438,3 @@ def attempt(
         source = endpoint(connection.source_address, connection.source_port)
         server, status, body = connection.server, connection.status, connection.body
     return Attempt(request_id, source, server, status, body, began, time.monotonic(), failure)
-
-
-if not TYPE_CHECKING:
-    __getattr__ = former_names(__name__)

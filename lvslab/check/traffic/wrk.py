@@ -9,9 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lvslab.check import former_names
 from lvslab.errors import CheckFailed
 
 PROGRAM = "wrk"
@@ -71,7 +69,3 @@ def merge(parts: Iterable[WrkResult]) -> WrkResult:
         median=max(part.median for part in all_of),
         slowest=max(part.slowest for part in all_of),
     )
-
-
-if not TYPE_CHECKING:
-    __getattr__ = former_names(__name__)
