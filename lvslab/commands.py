@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from lvslab.apply import transcript
 from lvslab.apply.login import ssh_command
 from lvslab.apply.shell import ConnectionLost
 from lvslab.apply.transcript import StepRecord
-from lvslab.boot.events import Event, Listener, PhaseBegun, PhaseEnded, ignore
+from lvslab.boot.events import Event, Listener, PhaseEnded, ignore, phase
 from lvslab.boot.status import Notes, Summary
 from lvslab.check import pytest_run as checked
 from lvslab.check.pytest_run import Checked
@@ -137,10 +137,10 @@ def _up(
     taken: Round | Turns | None = None
     try:
         if apply:
-            with _phase("steps", report):
+            with phase("steps", report):
                 running.apply(listeners.step)
             if _first_service(running) is not None:
-                with _phase("first round", report):
+                with phase("first round", report):
                     taken = first_round(running)
             running.note(Notes(distribution=distribution(taken)))
     except (StepFailed, CheckFailed):
@@ -329,11 +329,3 @@ def _result(running: Cluster, phases: dict[str, float], taken: Round | Turns | N
         table=taken.table if taken else "",
         evidence=str(running.evidence),
     )
-
-
-@contextmanager
-def _phase(name: str, report: Listener) -> Iterator[None]:
-    begun = time.monotonic()
-    report(PhaseBegun(name))
-    yield
-    report(PhaseEnded(name, time.monotonic() - begun))

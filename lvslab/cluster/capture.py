@@ -1,4 +1,4 @@
-"""``lab.capture``: the packets at a node's interfaces, written as they come."""
+"""``lab.capture``: the packets at a node's interfaces, written at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Captured:
-    """Packets that were written, by interface, and how many were dropped for want of room."""
+    """Numbers of packets written, by interface, and of packets dropped for want of room."""
 
     node: str
     packets: dict[str, int]
@@ -43,7 +43,7 @@ def capture(
     seconds: int = 0,
     tell: Callable[[Sequence[Interface]], None],
 ) -> Captured:
-    """Write the packets at one ``interface`` of a node, or at all, to a file or stdout.
+    """Write the packets at one or all interfaces of a node to a file or stdout.
 
     ``name`` is the lab's. ``expression`` is a filter (pcap-filter(7)). The capture ends after ``most``
     packets or after ``seconds`` where these are not 0, and with SIGINT, SIGTERM, the lab, and the reader of
@@ -51,7 +51,9 @@ def capture(
     """
     for option, given in (("--packets", most), ("--seconds", seconds)):
         if given < 0:
-            raise UsageError(f"{option} is {given}", "it takes a whole number; 0, the default, is no limit")
+            raise UsageError(
+                f"{option} is {given}", "it takes a whole number; 0, the default, sets no limit"
+            )
     if not output and (sys.stdout is None or sys.stdout.isatty()):
         raise UsageError(
             "packets are not for a terminal",
@@ -61,7 +63,7 @@ def capture(
     with registry.talk_to(name) as lab, ExitStack() as held, _stopped() as stop:
         interfaces = packets.listen(lab, node, interface, program)
         for each in interfaces:
-            held.callback(each.close)
+            held.enter_context(each)
         stream = held.enter_context(_stream(output))
         tell(interfaces)
         return _write(stream, interfaces, expression, (stop, lab.fileno()), most, seconds)

@@ -9,7 +9,6 @@ import contextlib
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -24,7 +23,7 @@ from lvslab.apply.howto import Step
 from lvslab.apply.ssh import Connection, Executed
 from lvslab.apply.transcript import StepRecord, Transcript
 from lvslab.boot import control
-from lvslab.boot.events import GuestUp, Listener, PhaseBegun, PhaseEnded, ignore
+from lvslab.boot.events import GuestUp, Listener, ignore, phase
 from lvslab.boot.launch import Launch
 from lvslab.boot.net import packets
 from lvslab.boot.net.namespaces import Namespaces
@@ -193,7 +192,7 @@ class Cluster(Closing):
     def apply(
         self, report: Callable[[StepRecord], None] = ignore, *, without: Sequence[str] = ()
     ) -> Summary:
-        """Type the how-to's steps, each on its node. Leave out commands with a text of ``without`` in them.
+        """Type the how-to's steps, except commands that contain a text of ``without``.
 
         Raises StepFailed at the first step that does not end as the how-to says.
         """
@@ -248,14 +247,14 @@ def booted(
     steps: tuple[Step, ...] | None = None,
     evidence: Path | None = None,
 ) -> Iterator[Cluster]:
-    """Boot the lab of ``folder`` as ``name``. It ends with the block, or this process, unless it is kept.
+    """Boot the lab of ``folder`` as ``name``; it ends with the block, unless it is kept.
 
-    ``spec`` says what its directors are where that is not what lab.yaml says. ``cold`` boots virtual
-    machines even where a memory snapshot could be resumed. With ``copyable`` they can be copied where the
-    how-to is typed on nothing else, and a lab that is ``begin_with`` such copies has its how-to applied from
-    the beginning; where they are of another kernel or how-to it is booted without. ``lab`` and ``steps``
-    take the place of what the folder's lab.yaml and howto.md say now. ``evidence`` is a folder for its
-    evidence, None for a new one. ``report`` is called for each event.
+    ``spec`` is what its directors are to be, instead of what lab.yaml says. ``cold`` boots virtual machines
+    without memory snapshots. With ``copyable`` they can be copied, if the how-to is typed on nothing else.
+    Such copies are given as ``begin_with``, and the lab begins with the how-to applied; copies of another
+    kernel or how-to are not used. ``lab`` and ``steps`` take the place of the folder's lab.yaml and
+    howto.md. ``evidence`` is a folder for its evidence, None for a new one. ``report`` is called for each
+    event.
 
     Raises LabFileError, UsageError, StateError, MachineError, BuildError, BootError.
     """
@@ -266,15 +265,13 @@ def booted(
     registry.need_root()
     copies = {} if begin_with is None else begin_with.copies
     with control.reserve(name) as listener, Launch(name, listener, copies) as launch:
-        begun = time.monotonic()
-        report(PhaseBegun("prepare"))
-        # Not before the supervisor has been started, which imports things of its own meanwhile.
-        from lvslab.cluster import prepare
+        with phase("prepare", report):
+            # Only now, while the supervisor, which has been started, imports things of its own.
+            from lvslab.cluster import prepare
 
-        planned = prepare.plan_of(lab, name, spec, cold=cold, evidence=evidence)
-        record = Record(lab, steps, planned.evidence, planned.versions, spec)
-        planned = replace(planned, record=record.packed())
-        report(PhaseEnded("prepare", time.monotonic() - begun))
+            planned = prepare.plan_of(lab, name, spec, cold=cold, evidence=evidence)
+            record = Record(lab, steps, planned.evidence, planned.versions, spec)
+            planned = replace(planned, record=record.packed())
         typed_on = {step.node for step in steps}
         if begin_with is not None and begin_with.fits(planned.guests, steps):
             planned, typed_on = replace(planned, copies=begin_with.copies), set()

@@ -1,7 +1,6 @@
 """A lab as it was booted, held by its supervisor.
 
-Files in the lab's folder may have been edited since, and steps that were never typed are not the lab's, so
-attaching to a lab reads none of them.
+Attaching to a lab reads no files of its folder, since these may have been edited after the boot.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def held(conversation: Control) -> Record:
     """Ask a lab's supervisor for its record. Raises StateError where that is another version's."""
     answer, _ = conversation.ask("record")
     packed = base64.b64decode(answer)
-    # Read only where it is a record of ours: the supervisor is root's, and so is the socket.
+    # Unpickled only if it has our fields; and both supervisor and socket are root's.
     if packed.startswith(shape := _shape()):
         record: Record = pickle.loads(packed[len(shape) :])
         return record

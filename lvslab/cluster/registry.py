@@ -1,4 +1,4 @@
-"""Commands on labs that are up, as far as their supervisors alone can answer them.
+"""Commands on running labs that their supervisors alone can answer.
 
 They are to end at once, so this imports nothing that reads, boots or checks a lab.
 """
@@ -48,7 +48,7 @@ def names() -> list[str]:
 
 
 def only(name: str) -> str:
-    """Return ``name``, or the name of the one lab that is up if it is "". Raises StateError."""
+    """Return ``name`` or, if it is "", the name of the only running lab. Raises StateError."""
     if name:
         return name
     up_now = control.running()
@@ -81,18 +81,15 @@ def status_of(conversation: control.Control) -> LabStatus:
 
 
 def listed() -> list[dict[str, Any]]:
-    """Return a row for each lab.
-
-    A row has the lab's name, title, number of nodes, folder, and the names that it is up as.
-    """
+    """Return a row for each lab: its name, title, number of nodes, folder, and the names it is up as."""
     from lvslab.cluster import folder as lab_folder
     from lvslab.cluster.record import held
     from lvslab.lab import files as lab_files
 
-    # A lab that is up is shown as it was booted, whatever has become of its folder.
+    # A lab that is up is shown as it was booted, without a look at its folder.
     up: dict[str, dict[str, Any]] = {}
     for name in control.running() if os.geteuid() == 0 else ():
-        # One that does not answer now is not to keep the others from being shown.
+        # The others are shown even if one does not answer.
         with suppress(LvsLabError), control.Control(name, patience=5.0) as conversation:
             # Not as a LabStatus: another version of lvslab may have booted it.
             found, _ = conversation.ask("status")

@@ -105,7 +105,7 @@ class Place:
     def only(self) -> snapshot.Snapshot:
         """The one snapshot that there is."""
         (row,) = snapshot.listed()
-        return snapshot.Snapshot(snapshot.folder() / row["key"])
+        return snapshot.at(row["key"])
 
     def empty(self) -> None:
         """Have no snapshots."""

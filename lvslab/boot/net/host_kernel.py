@@ -1,7 +1,7 @@
 """The kernel and programs of this machine, as a Mininet director needs them.
 
 IPVS keeps a table for each network namespace (since Linux 2.6.39), so a host of the lab can be a director
-where the machine's own kernel has it. A module that is loaded for that stays loaded.
+if the machine's own kernel has IPVS. A module that is loaded for that stays loaded.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Mininet hosts as the kernel sees them: a network namespace and a mount namespace each.
 
-A host's processes see the machine's files. What they change goes to a layer in memory, one for each host,
-and never to the machine; what no layer covers, such as other disks, is read-only. So are the kernel's
-settings, but for those of the network, which are the namespace's own; and ``sysctl -p`` finds none of the
+A host's processes see the machine's files. Their changes go to a layer in memory, one for each host, and
+never to the machine; places without a layer, such as other disks, are read-only. So are the kernel's
+settings, except those of the network, which are the namespace's own; and ``sysctl -p`` reads none of the
 machine's.
 """
 
@@ -49,10 +49,9 @@ def make(names: Iterable[str], resolvers: Sequence[str] = ()) -> Iterator[Namesp
 
 
 def _template() -> int:
-    """Make the mount namespace that is copied for each host.
+    """Make the mount namespace that is copied for each host, with nothing of the machine writable.
 
-    Nothing of the machine is writable in it. To copy it costs less than to make each host's mounts
-    read-only, one by one.
+    To copy it costs less than to make each host's mounts read-only, one by one.
     """
     namespaces.unshare(CLONE_NEWNS)
     namespaces.make_read_only("/")
@@ -70,12 +69,18 @@ def _template() -> int:
 
 def _make(name: str, template: int, resolvers: Sequence[str]) -> Namespaces:
     try:
-        return _made(name, template, resolvers)
+        _enter_new(name, template)
+        _let_in()
+        Path("/etc/sysctl.conf").write_text("# sysctl -p reads the settings in this file.\n")
+        if resolvers:
+            _resolve_with(resolvers)
+        return Namespaces(namespaces.own("net"), namespaces.own("mnt"))
     except OSError as refused:
         raise BootError(f"the host {name} could not be made", str(refused)) from None
 
 
-def _made(name: str, template: int, resolvers: Sequence[str]) -> Namespaces:
+def _enter_new(name: str, template: int) -> None:
+    """Move this thread into new namespaces, with layers over the machine's folders."""
     namespaces.unshare(CLONE_NEWNET)
     # A namespace inherits it from the machine, where it may be on.
     Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
@@ -90,11 +95,6 @@ def _made(name: str, template: int, resolvers: Sequence[str]) -> Namespaces:
             namespaces.bind(_LAYER / folder.lstrip("/"), folder)
     for folder in ("/tmp", "/dev/shm"):
         namespaces.mount("tmpfs", folder, "tmpfs", options="mode=1777")
-    _let_in()
-    Path("/etc/sysctl.conf").write_text("# sysctl -p reads the settings in this file.\n")
-    if resolvers:
-        _resolve_with(resolvers)
-    return Namespaces(namespaces.own("net"), namespaces.own("mnt"))
 
 
 def _layer(name: str, lower: str, place: Path) -> None:
@@ -103,7 +103,7 @@ def _layer(name: str, lower: str, place: Path) -> None:
     upper, work = base / "upper", base / "work"
     upper.mkdir(parents=True)
     work.mkdir()
-    # What is seen of the folder itself is the upper layer's.
+    # The mode that is seen of the folder itself is the upper layer's.
     upper.chmod(stat.S_IMODE(os.stat(lower).st_mode))
     namespaces.mount(name, place, "overlay", options=f"lowerdir={lower},upperdir={upper},workdir={work}")
 

@@ -1,4 +1,4 @@
-"""Those parts of Mininet that are used here, imported without setuptools.
+"""The parts of Mininet that lvslab uses, imported without setuptools.
 
 Mininet takes one class from distutils, to tell old versions of Open vSwitch from new ones. Since distutils
 left Python's standard library, it comes with setuptools, and importing that takes five times as long as

@@ -1,6 +1,6 @@
-"""The lab's networks and hosts: a Mininet network, made inside the supervisor's own namespaces.
+"""The lab's networks and hosts: a Mininet network in the supervisor's own namespaces.
 
-Mininet starts a shell for each node, and gives each order to one of these shells. Here a node's shell is
+Mininet starts a shell for each node, and gives each command to one of these shells. Here a node's shell is
 started by its first command, and all links are made by one ``ip``.
 """
 
@@ -22,9 +22,8 @@ from lvslab.errors import MachineError
 
 _OTHER_DESCRIPTORS = 512
 
-
-# A plain switch. It runs no spanning tree, waits for nothing, and does not learn who listens to which
-# multicast: that takes a querier, and all there is of it is the noise of IPv6.
+# A plain switch: without a spanning tree, without a delay, and without multicast snooping, which would take
+# a querier, for nothing but the noise of IPv6.
 _BRIDGE = "type bridge forward_delay 0 stp_state 0 mcast_snooping 0"
 
 
@@ -35,7 +34,7 @@ class _Quiet(Node):  # type: ignore[misc]
     entrance: tuple[str, ...] = ()
 
     def startShell(self, mnopts: str | None = None) -> None:
-        """Start no shell, whatever Mininet's constructor asks for."""
+        """Start no shell, although Mininet's constructor asks for one."""
 
     def sendCmd(self, *args: Any, **kwargs: Any) -> None:
         self._awaken()
@@ -85,7 +84,7 @@ class Cable(Link):  # type: ignore[misc]
 
     @classmethod
     def makeIntfPair(cls, *_args: Any, **_kwargs: Any) -> None:
-        """Make no interfaces, whatever Mininet's constructor asks for: they are made together."""
+        """Make no interfaces, although Mininet's constructor asks for them."""
 
 
 def keep_quiet() -> None:
@@ -124,8 +123,8 @@ def build(plan: Plan) -> Mininet:
 
 
 def _cable(card: Card, there: Namespaces) -> str:
-    """Return the line of ``ip`` that makes a veth pair between a bridge and a host."""
-    # One queue each way. Without these there is one for each processor that the machine might ever have.
+    """Return the line for ``ip`` that makes a veth pair between bridge and host."""
+    # One queue each way, where the default is one for each processor that the machine might ever have.
     queues = "numtxqueues 1 numrxqueues 1"
     host = f"/proc/{os.getpid()}/fd/{there.network}"
     return (
@@ -138,7 +137,7 @@ def _configure(host: HostPlan, there: Namespaces) -> None:
     """Configure a host's cards with their addresses and default routes."""
     lines = ["link set lo up"]
     if Path("/proc/sys/net/ipv6").exists():
-        # Each of many hosts would tell all the others of addresses without being asked.
+        # Otherwise each host would announce its IPv6 addresses to all others.
         plain = [card.name for card in host.cards if card.address.version == 4]
         lines += [f"link set {name} addrgenmode none" for name in plain]
     there.call(ip_batch, [*lines, *ip_lines(host.cards)])
@@ -158,7 +157,7 @@ def _allow_descriptors(count: int) -> None:
 
 def _outline(plan: Plan) -> Mininet:
     """Return the network as Mininet knows it, before any of it exists."""
-    # Its ``init`` sets limits of the whole machine, and nothing puts them back.
+    # Its ``init`` would set limits of the whole machine for good.
     Mininet.inited = True
     # It would start a program to count them.
     numCores.ncores = os.cpu_count()

@@ -52,7 +52,7 @@ class Packet:
 
 @dataclass(frozen=True)
 class Count:
-    """How many packets came to an interface, and how many were dropped for want of room."""
+    """Numbers of packets that came to an interface, and that were dropped for want of room."""
 
     received: int
     dropped: int
@@ -118,11 +118,8 @@ def _moment(nanoseconds: int) -> bytes:
 
 def _options(*options: tuple[int, bytes]) -> bytes:
     """Return options by code, without those that are empty, and the end of them."""
-    return b"".join(_option(code, value) for code, value in options if value) + struct.pack("=HH", 0, 0)
-
-
-def _option(code: int, value: bytes) -> bytes:
-    return struct.pack("=HH", code, len(value)) + _padded(value)
+    heads = ((struct.pack("=HH", code, len(value)), value) for code, value in options if value)
+    return b"".join(head + _padded(value) for head, value in heads) + struct.pack("=HH", 0, 0)
 
 
 def _padded(value: bytes) -> bytes:

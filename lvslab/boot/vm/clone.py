@@ -25,7 +25,7 @@ def take(machine: Machine, memory: Path) -> tuple[int, int]:
     of this machine does not allow it, BootError where the guest does not run on.
     """
     state = memory.with_name(f"{memory.name}.state")
-    # An order that is under way would be answered in the copy, too.
+    # An unfinished order would be answered in the copy, too.
     with machine.agent.quiet():
         try:
             machine.save(state)
@@ -37,12 +37,12 @@ def take(machine: Machine, memory: Path) -> tuple[int, int]:
             machine.go_on()
 
 
-def inherited(descriptors: tuple[int, int]) -> snapshot.Files:
+def inherited(descriptors: tuple[int, int]) -> snapshot.Snapshot:
     """Return a copy with inherited descriptors as files for QEMU. Other children do not get them."""
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
     memory, state = (Path(f"/proc/{os.getpid()}/fd/{descriptor}") for descriptor in descriptors)
-    return snapshot.Files(memory, state)
+    return snapshot.Snapshot(memory, state)
 
 
 def _sealed(file: Path) -> int:

@@ -3,7 +3,7 @@
 A snapshot is a guest's memory, which QEMU maps privately (several guests share its pages until they write to
 them), and the state of its devices. It is kept under a key of everything that matters, and believed only
 while both files are the very ones that were written: same inode, size and times. A write to a file changes
-its ctime, which no program can set back, so whatever altered a snapshot is noticed without reading it.
+its ctime, which no program can set back, so any change is noticed without reading the files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -28,36 +28,27 @@ log = logging.getLogger("lvslab.snapshot")
 
 DAYS = 30
 MEBIBYTES = 2048
-"""The bounds within which snapshots are kept by themselves: see ``prune``."""
+"""Bounds of ``prune`` unless others are given."""
 
 _BLOCK = 1 << 16
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Files:
-    """The files that a guest is resumed from, as in ``Snapshot``: memory and state of devices."""
+class Snapshot:
+    """Files that a guest is resumed from; ``stamps`` identify those of one in the cache.
+
+    ``memory`` has the full size, with holes; ``state`` is of the devices, as QEMU's migration writes it.
+    """
 
     memory: Path
     state: Path
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A whole snapshot in the cache. ``folder`` is named by its key, ``stamps`` identify its files."""
-
-    folder: Path
     stamps: tuple[Any, ...] = ()
 
     @property
-    def memory(self) -> Path:
-        """The file of the guest's memory, in full size, with holes."""
-        return self.folder / "memory"
-
-    @property
-    def state(self) -> Path:
-        """The file of its devices' state, as QEMU's migration writes it."""
-        return self.folder / "state"
+    def folder(self) -> Path:
+        """The folder of the snapshot alone, with its key as the name."""
+        return self.memory.parent
 
 
 def folder() -> Path:
@@ -65,11 +56,16 @@ def folder() -> Path:
     return paths.cache() / "snapshots"
 
 
+def at(key: str) -> Snapshot:
+    """Return the place of a snapshot in the cache, whether it exists or not."""
+    return Snapshot(folder() / key / "memory", folder() / key / "state")
+
+
 def key(guest: Guest, accelerator: qemu.Accelerator) -> str:
     """Return the key of a guest's snapshot: kernel, image, QEMU and its whole command line.
 
-    Names, MACs and taps are not in it: the guest is told them after it was resumed. Raises MachineError
-    where there is no QEMU.
+    Names, MACs and taps are not in it, since the guest learns them after it was resumed. Raises MachineError
+    where QEMU is not installed.
     """
     cards = tuple(replace(card, port=f"tap{n}", mac="") for n, card in enumerate(guest.cards))
     plain = replace(guest, name="", cards=cards, management=replace(guest.management, tap="tap", mac=""))
@@ -89,7 +85,7 @@ def _processor() -> list[str]:
 
 def find(key: str) -> Snapshot | None:
     """Return the snapshot of ``key`` or None. One that is not as it was written is deleted."""
-    found = Snapshot(folder() / key)
+    found = at(key)
     manifest = _manifest(found)
     if manifest is None:
         return None
@@ -115,7 +111,7 @@ def discard(snapshot: Snapshot) -> None:
 
 def keep(key: str, memory: Path, state: Path, about: dict[str, Any]) -> Snapshot:
     """Put a guest's saved memory and state into the cache under ``key``. The manifest comes last."""
-    made = Snapshot(folder() / key)
+    made = at(key)
     discard(made)
     try:
         for source, place in ((memory, made.memory), (state, made.state)):
@@ -139,22 +135,20 @@ def copy(source: Path, writer: BinaryIO) -> None:
         writer.truncate(os.fstat(reader.fileno()).st_size)
 
 
-@contextmanager
-def making(key: str) -> Iterator[None]:
+def making(key: str) -> AbstractContextManager[None]:
     """Hold the lock for making the snapshot ``key``; wait while another process holds it."""
-    with store.locked(f"snapshot-{key}"):
-        yield
+    return store.locked(f"snapshot-{key}")
 
 
 def listed() -> list[dict[str, Any]]:
-    """Return every whole snapshot as a row.
+    """Return a row for every whole snapshot.
 
     A row has ``key``, ``kernel``, ``accelerator``, ``mib`` (memory), ``made`` and ``used`` (seconds since
     1970), ``disk`` (bytes).
     """
     found = []
     for place in sorted(folder().glob("*/manifest.json")):
-        snapshot = Snapshot(place.parent)
+        snapshot = at(place.parent.name)
         manifest = _manifest(snapshot) or {}
         if not _believed(snapshot, manifest):
             continue
@@ -172,17 +166,16 @@ def listed() -> list[dict[str, Any]]:
 
 
 def prune(days: float = DAYS, mebibytes: float = MEBIBYTES) -> list[str]:
-    """Delete old snapshots, and return their keys.
+    """Delete snapshots that were never finished or are old, and return their keys.
 
-    Those that were not used for ``days`` go, then those least lately used until all take no more than
-    ``mebibytes``, and what is left of those that were never finished.
+    Old are those that were not used for ``days``, and the least lately used beyond ``mebibytes`` in all.
     """
     gone = _prune_unfinished()
     kept = sorted(listed(), key=lambda row: float(row["used"]))
     total = sum(row["disk"] for row in kept)
     for row in kept:
         if time.time() - row["used"] > days * 86400 or total > mebibytes * (1 << 20):
-            _remove(Snapshot(folder() / row["key"]))
+            _remove(at(row["key"]))
             gone.append(row["key"])
             total -= row["disk"]
     return gone
@@ -192,7 +185,7 @@ def _prune_unfinished() -> list[str]:
     """Delete incomplete snapshots that no process is making now, and return their keys."""
     gone = []
     for place in sorted(folder().glob("*/")):
-        found = Snapshot(place)
+        found = at(place.name)
         with store.locked_if_free(f"snapshot-{place.name}") as ours:
             if ours and not _believed(found, _manifest(found) or {}):
                 _remove(found)
@@ -218,7 +211,7 @@ def _manifest(snapshot: Snapshot) -> dict[str, Any] | None:
 
 
 def _believed(snapshot: Snapshot, manifest: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the stamps of a snapshot's files if they are those of its manifest, else ()."""
+    """Return the stamps of a snapshot's files if its manifest has the same, else ()."""
     stamps = _stamps(snapshot)
     return stamps if stamps == (manifest.get("memory"), manifest.get("state")) else ()
 

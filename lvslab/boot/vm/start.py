@@ -1,4 +1,4 @@
-"""The start of a guest from a memory snapshot, or by a boot of which one is made."""
+"""Starts guests from memory snapshots, and makes snapshots of those that booted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lvslab.boot.plan import Guest
 from lvslab.boot.vm import snapshot
 from lvslab.boot.vm.qemu import Accelerator, Machine, Memory
 from lvslab.boot.vm.qmp import QmpError
-from lvslab.boot.vm.snapshot import Files, Snapshot
+from lvslab.boot.vm.snapshot import Snapshot
 from lvslab.errors import BootError
 
 log = logging.getLogger("lvslab.start")
@@ -28,9 +28,9 @@ class Starter:
     """A guest that is being started. ``machine`` is there at once; ``await_ready`` waits for its agent.
 
     ``began`` is the start on the monotonic clock. ``way`` says how it comes up: "resumed", "booted" (and a
-    snapshot made), "booted cold" (none made), or "copied" (from ``copy``, of another lab's guest).
-    ``copyable``: it is to be copied itself. ``making`` are the keys of the snapshots that this lab is about
-    to make; a second guest of one does not wait for the first, but boots beside it.
+    snapshot made), "booted cold" (none made), or "copied" (from ``copy``, of another lab's guest). A
+    ``copyable`` one can be copied itself. ``making`` are the keys of the snapshots that this lab is about to
+    make; a second guest of one does not wait for the first, but boots beside it.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Starter:
         cold: bool,
         making: set[str],
         copyable: bool = False,
-        copy: Files | None = None,
+        copy: Snapshot | None = None,
     ) -> None:
         self.guest = guest
         self.began = time.monotonic()
@@ -50,9 +50,8 @@ class Starter:
         self._evidence = evidence
         self._held = ExitStack()
         self._key = snapshot.key(guest, accelerator)
-        self._snapshot: Snapshot | None = None
+        self._snapshot = copy
         self._copyable = copyable
-        self._copy = copy
         self.way = "booted cold" if copy is None else "copied"
         if copy is None and not cold:
             self._choose(making)
@@ -61,11 +60,8 @@ class Starter:
     def await_ready(self) -> None:
         """Block until the guest's agent answers. Raises BootError."""
         with self._held:
-            if self._copy is not None:
-                self._begin_from(self._copy)
-                return
             if self._snapshot is not None:
-                self._resume(self._snapshot)
+                (self._begin_from if self.way == "copied" else self._resume)(self._snapshot)
                 return
             self.machine.await_ready()
             if self.way == "booted":
@@ -73,23 +69,22 @@ class Starter:
 
     def _choose(self, making: set[str]) -> None:
         self._snapshot = snapshot.find(self._key)
-        if self._snapshot is None and self._key in making:
-            return
         if self._snapshot is None:
-            # Whoever makes this snapshot now is waited for, and then it is there.
+            if self._key in making:
+                return
+            # This waits for another lab that is making the snapshot now, and then it is there.
             self._held.enter_context(snapshot.making(self._key))
             self._snapshot = snapshot.find(self._key)
-        if self._snapshot is not None:
-            self._held.close()
-        self.way = "booted" if self._snapshot is None else "resumed"
         if self._snapshot is None:
+            self.way = "booted"
             making.add(self._key)
+        else:
+            self.way = "resumed"
+            self._held.close()
 
     def _start(self) -> Machine:
         memory = None
-        if self._copy is not None:
-            memory = Memory(self._copy.memory, shared=False)
-        elif self._snapshot is not None and not self._copyable:
+        if self._snapshot is not None and not self._copyable:
             memory = Memory(self._snapshot.memory, shared=False)
         elif self._copyable or self.way == "booted":
             _RUN.mkdir(parents=True, exist_ok=True)
@@ -101,7 +96,7 @@ class Starter:
             memory = Memory(file, shared=True, filled=self._snapshot is not None)
         return Machine(self.guest, self._accelerator, self._evidence, memory=memory)
 
-    def _begin_from(self, copy: Files) -> None:
+    def _begin_from(self, copy: Snapshot) -> None:
         try:
             self.machine.resume(copy.state)
         except QmpError as refused:
@@ -116,7 +111,7 @@ class Starter:
                 raise QmpError("it was replaced meanwhile")
             self.machine.await_answer()
         except (QmpError, BootError) as failed:
-            # A snapshot that this QEMU does not take is no reason to have no lab.
+            # The lab can do without a snapshot that this QEMU does not take.
             log.warning("%s: the snapshot %s cannot be resumed (%s)", self.guest.name, self._key, failed)
             snapshot.discard(found)
             self.machine.end()
@@ -136,7 +131,7 @@ class Starter:
             snapshot.keep(self._key, memory_of(self.guest), state, about)
             snapshot.prune()
         except (QmpError, OSError) as failed:
-            # A full disk, say, is no reason to have no lab.
+            # The lab can do without one, on a full disk for example.
             log.warning("%s: no snapshot can be made of it (%s)", self.guest.name, failed)
             self.way = "booted cold"
         finally:
