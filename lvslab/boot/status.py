@@ -91,6 +91,16 @@ class LabStatus:
     spec: DirectorSpec
     notes: Notes
 
+    @property
+    def directors(self) -> tuple[str, ...]:
+        """The names of the directors."""
+        return tuple(name for name, node in self.nodes.items() if node.role == "director")
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The names of nodes by address."""
+        return {address: name for name, node in self.nodes.items() for address in node.addresses.values()}
+
     def as_json(self) -> dict[str, Any]:
         """Return the document of ``lab.status --json``."""
         found = asdict(self)

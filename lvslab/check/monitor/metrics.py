@@ -7,20 +7,22 @@ machine's loopback only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple
+from itertools import chain
 
 from prometheus_client import CollectorRegistry, Metric, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
+from lvslab.boot.status import LabStatus
 from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.director import Reading
-from lvslab.check.ipvs.listing import Counters, ListedServer, ListedService
+from lvslab.check.ipvs.listing import Counters
 from lvslab.check.monitor import watch
-from lvslab.check.monitor.watch import Places
+from lvslab.cluster import registry
 from lvslab.errors import LvsLabError, MachineError, UsageError
 
 HOST = "127.0.0.1"
@@ -73,45 +75,27 @@ class Families:
         )
 
     def __iter__(self) -> Iterator[Metric]:
-        yield from (
-            self.lab_up,
-            self.up,
-            *(metric for metrics in self.counted.values() for metric in metrics),
-        )
+        yield from (self.lab_up, self.up, *chain.from_iterable(self.counted.values()))
         yield from (self.service, self.server, self.weight, self.active, self.inactive)
 
-    def add(self, lab: str, director: str, found: Reading | LvsLabError, places: Places) -> None:
-        """Add the reading of a director, or the error of reading it."""
-        labels = [lab, director]
+    def add(self, labels: list[str], found: Reading | LvsLabError, names: Mapping[str, str]) -> None:
+        """Add the reading of a director, or the error of reading it; ``names`` are of nodes by address."""
         self.up.add_metric(labels, float(isinstance(found, Reading)))
-        if isinstance(found, Reading):
-            self._count("", labels, found.stats.counters if found.stats else None)
-            for row in found.connections:
-                self._add_service(labels, row, found, places)
-
-    def _add_service(self, labels: list[str], row: ListedService, found: Reading, places: Places) -> None:
-        family = "fwmark-ipv6" if row.protocol == "fwmark" and row.ipv6 else row.protocol
-        labels = [*labels, family, row.address, str(row.port), str(row.mark or "")]
-        self.service.add_metric(labels, {"scheduler": row.scheduler, "flags": row.flags})
-        self._count("service_", labels, found.totals.get(str(row)))
-        for server in row.servers:
-            self._add_server(labels, row, server, found, places)
-
-    def _add_server(
-        self,
-        labels: list[str],
-        row: ListedService,
-        server: ListedServer,
-        found: Reading,
-        places: Places,
-    ) -> None:
-        name = places.nodes.get(server.address, "")
-        labels = [*labels, name, server.address, str(server.port)]
-        self.server.add_metric(labels, {"forwarding": server.forwarding})
-        self.weight.add_metric(labels, server.weight)
-        self.active.add_metric(labels, server.active)
-        self.inactive.add_metric(labels, server.inactive)
-        self._count("server_", labels, found.by_server.get((str(row), str(server))))
+        if isinstance(found, LvsLabError):
+            return
+        self._count("", labels, found.stats.counters if found.stats else None)
+        for row in found.connections:
+            family = "fwmark-ipv6" if row.protocol == "fwmark" and row.ipv6 else row.protocol
+            service = [*labels, family, row.address, str(row.port), str(row.mark or "")]
+            self.service.add_metric(service, {"scheduler": row.scheduler, "flags": row.flags})
+            self._count("service_", service, found.totals.get(str(row)))
+            for real in row.servers:
+                server = [*service, names.get(real.address, ""), real.address, str(real.port)]
+                self.server.add_metric(server, {"forwarding": real.forwarding})
+                self.weight.add_metric(server, real.weight)
+                self.active.add_metric(server, real.active)
+                self.inactive.add_metric(server, real.inactive)
+                self._count("server_", server, found.by_server.get((str(row), str(real))))
 
     def _count(self, of: str, labels: list[str], counters: Counters | None) -> None:
         if counters is not None:
@@ -127,7 +111,7 @@ class LabCollector(Collector):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        watch.places(name)  # a lab that is not there is an error now, and not at every scrape
+        registry.status(name)  # a lab that is not there is an error now, and not at every scrape
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics of one scrape; a lab that cannot be read is a metric, and not an error."""
@@ -138,13 +122,13 @@ class LabCollector(Collector):
             with ThreadPoolExecutor(max(1, len(there.directors)), "scrape") as workers:
                 readings = workers.map(self._read, there.directors)
                 for director, found in zip(there.directors, readings, strict=True):
-                    families.add(self.name, director, found, there)
+                    families.add([self.name, director], found, there.names)
         yield from families
 
-    def _there(self) -> Places | None:
-        """Return the lab's nodes, or None where it is not up; it may differ from that of the last scrape."""
+    def _there(self) -> LabStatus | None:
+        """Return the lab's status, or None where it is not up; it may be another lab at each scrape."""
         try:
-            return watch.places(self.name)
+            return registry.status(self.name)
         except LvsLabError:
             return None  # it has ended, or is just coming up, or going
 
@@ -162,10 +146,10 @@ def served(name: str, port: int) -> Iterator[str]:
     """
     if not 0 <= port <= 65535:
         raise UsageError(f"--port is {port}", "it takes a number from 0 (any that is free) to 65535")
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(LabCollector(name))
+    collectors = CollectorRegistry(auto_describe=False)
+    collectors.register(LabCollector(name))
     try:
-        server, thread = start_http_server(port, HOST, registry)
+        server, thread = start_http_server(port, HOST, collectors)
     except OSError as refused:
         raise MachineError(
             f"cannot listen on {HOST} port {port}: {refused.strerror}", "--port 0 takes one that is free"

@@ -16,6 +16,7 @@ from lvslab.boot.control import Control
 from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.director import Reading
 from lvslab.check.ipvs.listing import Counters, ListedService, Rates
+from lvslab.closing import Closing
 from lvslab.cluster import registry
 from lvslab.errors import LvsLabError, StateError, UsageError
 
@@ -193,23 +194,6 @@ def _rates(now: Reading, before: Reading | None, service: str, server: str = "")
 
 
 @dataclass(frozen=True)
-class Places:
-    """The directors of a lab, and the names of all nodes by address."""
-
-    directors: tuple[str, ...]
-    nodes: Mapping[str, str]
-
-
-def places(name: str) -> Places:
-    """Return the nodes of the lab ``name``. Raises StateError where it is not up."""
-    nodes = registry.status(name).nodes
-    return Places(
-        tuple(node for node, about in nodes.items() if about.role == "director"),
-        {address: node for node, about in nodes.items() for address in about.addresses.values()},
-    )
-
-
-@dataclass(frozen=True)
 class _Glance:
     """The supervisor as an `Observer`, with a time limit."""
 
@@ -240,10 +224,10 @@ def check_bounds(interval: int, count: int) -> None:
             f"--interval is {interval}", f"it takes a whole number of seconds from 1 to {MOST_SECONDS}"
         )
     if count < 0:
-        raise UsageError(f"--count is {count}", "it takes a whole number; 0 is without end")
+        raise UsageError(f"--count is {count}", "it takes a whole number; 0, the default, sets no limit")
 
 
-class Watch:
+class Watch(Closing):
     """The directors of the lab ``name``, read every ``interval`` seconds, all at the same time.
 
     Iteration yields a LabSeen for each reading; the first has no rates. Raises StateError when the lab ends.
@@ -253,23 +237,21 @@ class Watch:
     def __init__(self, name: str, interval: int = INTERVAL) -> None:
         self.name = name
         self.interval = interval
-        self.places = places(name)
+        self.lab = registry.status(name)
         self._lifeline = registry.talk_to(name)
-        self._workers = ThreadPoolExecutor(max(1, len(self.places.directors)), "watch")
+        self._workers = ThreadPoolExecutor(max(1, len(self.lab.directors)), "watch")
         self._last: dict[str, Reading] = {}
         self._since: dict[str, Mapping[str, Since]] = {}
         self._due: dict[str, float] = {}
 
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End all waiting."""
         self._lifeline.hang_up()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     def __iter__(self) -> Iterator[LabSeen]:
         while True:
-            seen = tuple(self._workers.map(self._look, self.places.directors))
+            seen = tuple(self._workers.map(self._look, self.lab.directors))
             if self._lifeline.wait_for_end(0):
                 raise self._ended()
             yield LabSeen(self.name, round(time.time(), 3), seen)
@@ -286,7 +268,7 @@ class Watch:
         before = self._last.get(director)
         since = shares_since(now, self._since.get(director, {}))
         self._last[director], self._since[director] = now, since
-        return director_seen(director, now, before, since, self.places.nodes)
+        return director_seen(director, now, before, since, self.lab.names)
 
     def _read(self, observer: directors.Observer, director: str) -> Reading:
         early = _EARLY if director in self._last else 0.0
