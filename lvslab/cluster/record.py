@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,9 @@ def held(conversation: Control) -> Record:
     packed = base64.b64decode(answer)
     # Unpickled only if it has our fields; and both supervisor and socket are root's.
     if packed.startswith(shape := _shape()):
-        record: Record = pickle.loads(packed[len(shape) :])
-        return record
+        with suppress(AttributeError, ImportError):  # where classes have moved since
+            record: Record = pickle.loads(packed[len(shape) :])
+            return record
     raise control.other_version(conversation.name)
 
 

@@ -91,10 +91,12 @@ def listed() -> list[dict[str, Any]]:
     for name in control.running() if os.geteuid() == 0 else ():
         # The others are shown even if one does not answer.
         with suppress(LvsLabError), control.Control(name, patience=5.0) as conversation:
-            # Not as a LabStatus: another version of lvslab may have booted it.
             found, _ = conversation.ask("status")
-            folder = found["folder"]
-            row = up.setdefault(folder, _row(found["lab"], f"in {folder}", len(found["nodes"]), folder))
+            # Not as a LabStatus: another version of lvslab may have booted it, without some of its fields.
+            folder = found.get("folder", "")
+            title = f"in {folder}" if folder else "booted by another version of lvslab"
+            row = _row(found.get("lab", name), title, len(found.get("nodes", ())), folder)
+            row = up.setdefault(folder or name, row)
             row["up"].append(name)
             row["title"] = held(conversation).lab.title
     rows = []

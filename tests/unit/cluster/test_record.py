@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from lvslab import paths
 from lvslab.apply import howto
 from lvslab.boot import control, plan
 from lvslab.boot.supervisor import Lifeline, Supervisor
 from lvslab.cluster import cluster, record, registry
 from lvslab.cluster.record import Record
-from lvslab.errors import LabFileError, StateError
+from lvslab.errors import LabFileError, StateError, UsageError
 from lvslab.lab import loader
 from lvslab.lab.directors import DirectorSpec
 
@@ -107,8 +108,50 @@ def test_a_record_with_other_fields(
         other.setattr(record, "_shape", lambda: b"fields of another version\n")
         packed = booted.packed()
     serve(booted, packed)
+    is_of_another_version(name, booted)
+
+
+@pytest.mark.parametrize("was", [b"lvslab.lab.modle", b"lvslab.lab.rules"])
+def test_a_record_whose_classes_were_elsewhere(
+    name: str, booted: Record, serve: Callable[[Record, bytes], None], was: bytes
+) -> None:
+    module = b"lvslab.lab.model"
+    assert len(was) == len(module)
+    shape = record._shape()
+    serve(booted, shape + booted.packed().removeprefix(shape).replace(module, was))
+    is_of_another_version(name, booted)
+
+
+def is_of_another_version(name: str, booted: Record) -> None:
     with pytest.raises(StateError, match="was booted by another version of lvslab") as caught:
         cluster.attach(name)
     assert caught.value.hint is not None and f"lab.down --name {name}" in caught.value.hint
     (row,) = registry.listed()
     assert (row["up"], row["title"]) == ([name], f"in {booted.lab.folder}")
+
+
+@pytest.mark.parametrize("found", [{}, {"kernel": "6.1", "lab": "web-nat"}])
+def test_a_status_with_other_fields_is_listed(
+    name: str,
+    booted: Record,
+    serve: Callable[[Record, bytes], None],
+    monkeypatch: pytest.MonkeyPatch,
+    found: dict[str, str],
+) -> None:
+    def answer(self: Supervisor, request: dict[str, str], _: list[int]) -> dict[str, str]:
+        if request["ask"] == "status":
+            return found
+        raise UsageError(f"the supervisor does not know what to do with {request}")
+
+    monkeypatch.setattr(paths, "labs", lambda: booted.lab.folder.parent / "none")
+    monkeypatch.setattr(Supervisor, "__call__", answer)
+    serve(booted, b"")
+    assert registry.listed() == [
+        {
+            "lab": found.get("lab", name),
+            "title": "booted by another version of lvslab",
+            "nodes": 0,
+            "up": [name],
+            "folder": "",
+        }
+    ]
