@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,8 +19,6 @@ from lvslab.run import spawn
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-_UNEXPECTED = "[XPASS(strict)]"
-"""Beginning of pytest's message for a test that passed but was expected to fail."""
 _ENDED = {"failure": Outcome.FAILED, "error": Outcome.ERROR, "skipped": Outcome.SKIPPED}
 NO_TESTS = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
 
@@ -138,9 +135,9 @@ def _cases(report: Element) -> Iterator[Case]:
         outcome = Outcome.PASSED if ended is None else _ENDED[ended.tag]
         message = "" if ended is None else _message(ended)
         told = {str(each.get("name")): str(each.get("value")) for each in case.iter("property")}
-        bug = _bug(ended) if ended is not None else ""
+        bug = told.get(KNOWN_BUG, "")
         if bug:
-            failed = outcome is Outcome.SKIPPED
+            failed = outcome is Outcome.SKIPPED  # pytest reports an expected failure as a skipped test
             outcome = Outcome.EXPECTED_FAILURE if failed else Outcome.UNEXPECTEDLY_PASSED
             message = f"{message}\n{told.get(SAID, '')}".strip()
         yield Case(
@@ -159,15 +156,6 @@ def _message(ended: Element) -> str:
     said = (ended.text or "", ended.get("message") or "")
     first, second = reversed(said) if ended.tag == "skipped" else said
     return (first or second).strip()
-
-
-def _bug(ended: Element) -> str:
-    """Known bug for which a test was expected to fail, whether it did or passed; "" for none."""
-    message = ended.get("message") or ""
-    if ended.get("type") == "pytest.xfail" or message.startswith(_UNEXPECTED):
-        found = re.search(rf"{KNOWN_BUG}([\w.-]+):", message)
-        return found[1] if found else ""
-    return ""
 
 
 def _measured(report: Element) -> dict[str, str]:

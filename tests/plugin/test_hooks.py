@@ -328,6 +328,13 @@ def test_a_known_bug_must_be_shown_in_its_own_way(
         assert (case.verdict, case.bug) == ("failed", "")
 
 
+def test_a_reason_that_only_reads_like_a_known_bug(pytester: pytest.Pytester) -> None:
+    test = "@pytest.mark.xfail(reason='known bug my-own: it is slow')\ndef test_a():\n    assert False\n"
+    run(pytester, test).assert_outcomes(xfailed=1)
+    (case,) = pytest_run.from_junit("a", pytester.path / "junit.xml", 0).cases
+    assert (case.outcome, case.bug) == ("skipped", "")
+
+
 def test_a_bug_that_the_kernel_does_not_have_changes_nothing(
     pytester: pytest.Pytester, log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

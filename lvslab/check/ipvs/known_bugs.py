@@ -30,14 +30,19 @@ def present(versions: Mapping[str, str], names: Iterable[str]) -> Bug | None:
     return None
 
 
-def expect(test: pytest.Item, versions: Mapping[str, str], names: Iterable[str]) -> None:
-    """Mark ``test`` as a strict xfail where a director of these ``versions`` has one of the named bugs."""
+def expect(test: pytest.Item, versions: Mapping[str, str], names: Iterable[str]) -> str:
+    """Mark ``test`` as a strict xfail where a director of these ``versions`` has one of the named bugs.
+
+    Return the name of that bug, "" if there is none.
+    """
     bug = present(versions, names)
-    if bug is not None:
-        as_known = pytest.RaisesExc((CheckFailed, AssertionError), match=bug.shows)
-        test.add_marker(pytest.mark.xfail(reason=reason(bug), strict=True, raises=as_known))
+    if bug is None:
+        return ""
+    as_known = pytest.RaisesExc((CheckFailed, AssertionError), match=bug.shows)
+    test.add_marker(pytest.mark.xfail(reason=reason(bug), strict=True, raises=as_known))
+    return bug.name
 
 
 def reason(bug: Bug) -> str:
     """Return the reason of an expected failure, as pytest's reports have it."""
-    return f"{KNOWN_BUG}{bug.name}: {bug.what}"
+    return f"{KNOWN_BUG} {bug.name}: {bug.what}"

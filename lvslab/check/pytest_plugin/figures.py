@@ -1,16 +1,16 @@
-"""What the pytest plugin adds to its report, for `lvslab.check.pytest_run` to read there."""
+"""Properties that the pytest plugin adds to its report, where `lvslab.check.pytest_run` reads them."""
 
 MEASURED = "measured: "
-"""How the name of a property of a JUnit test case begins that is a figure which the test has measured."""
+"""Prefix of the names of properties of a JUnit test case that are figures which the test has measured."""
 
-KNOWN_BUG = "known bug "
-"""How the reason begins for which a check must fail; the bug's name and a colon follow."""
+KNOWN_BUG = "known bug"
+"""Name of a property of a JUnit test case: the bug for which it was expected to fail, and did or passed."""
 
 SAID = "failed as known"
-"""The name of a property of a JUnit test case: what a check said that must fail for a known bug, and did."""
+"""Name of a property of a JUnit test case: the message of a check that failed as expected."""
 
 RAISED = "lvslab error"
-"""The name of a property of a JUnit test case: the class of lvslab's error by which it ended."""
+"""Name of a property of a JUnit test case: the class of the LvsLabError that ended it."""
 
 FAMILY = "lvslab error family"
-"""The name of a property of a JUnit test case: the nearest class of `lvslab.errors` that the error is of."""
+"""Name of a property of a JUnit test case: the nearest class of `lvslab.errors` of that error."""

@@ -1,4 +1,4 @@
-"""The pytest plugin: a lab's folder is a suite, and its tests get running labs from these fixtures.
+"""The pytest plugin: a lab's folder is a suite of tests, which get running labs from these fixtures.
 
 ``pytest labs/web-nat --lab web-nat`` checks the lab that is up under that name; without ``--lab`` one is
 booted for the module, and ends with it; with ``--lvs-kernel`` one for each kernel (see
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lvslab.check.pytest_plugin.figures import FAMILY, MEASURED, RAISED, SAID
+from lvslab.check.pytest_plugin.figures import FAMILY, KNOWN_BUG, MEASURED, RAISED, SAID
 from lvslab.check.pytest_plugin.kernels import kernel_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["lvslab.check.pytest_plugin.kernels"]
 
 _SPARES: pytest.StashKey[Spares] = pytest.StashKey()
+_KNOWN_BUG = pytest.StashKey[str]()
 _RECORDINGS: pytest.StashKey[dict[str, tuple[Testbed, Recording]]] = pytest.StashKey()
 
 
@@ -50,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    """Say what random choices come from, so that they can be made once more."""
+    """Print the seed of random choices, for repetitions."""
     from lvslab.check import seed
 
     return f"lvslab: {seed.VARIABLE}={seed.seed()}"
@@ -58,7 +59,7 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Forget the packets of the tests before this one."""
+    """Discard the packets of previous tests."""
     for _, recording in _recordings(item).values():
         recording.begin()
 
@@ -67,12 +68,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what a check found as a message, without the traceback of lvslab's own code, and keep what kind
-    of error it was, and the packets that its directors have seen."""
+    """Show an LvsLabError as a message without a traceback, and record its class and the packets.
+
+    The packets are those that the lab's directors have seen during the test.
+    """
     report = yield
     found = []
     if call.excinfo is not None and hasattr(report, "wasxfail"):
-        found.append((SAID, str(call.excinfo.value)))
+        found += [(SAID, str(call.excinfo.value)), *_known_bug(item)]
+    if call.excinfo is None and report.outcome == "failed":  # it passed, and was expected to fail
+        found += _known_bug(item)
     if call.excinfo is not None and report.outcome == "failed":
         from lvslab.errors import LvsLabError, family
 
@@ -89,10 +94,16 @@ def pytest_runtest_makereport(
     return report
 
 
+def _known_bug(item: pytest.Item) -> list[tuple[str, str]]:
+    """Property with the known bug for which ``item`` was expected to fail."""
+    bug = item.stash.get(_KNOWN_BUG, "")
+    return [(KNOWN_BUG, bug)] if bug else []
+
+
 def _keep_packets(
     item: pytest.Item, report: pytest.TestReport, recordings: Mapping[str, tuple[Testbed, Recording]]
 ) -> None:
-    """Write what the directors of a test that failed have seen to a file, and say so in its report."""
+    """Write the packets of a failed test to a file, and add its name to the report."""
     from lvslab.check.pytest_plugin.recording import save
 
     file = _capture_file(item, next(testbed for testbed, _ in recordings.values()))
@@ -110,13 +121,13 @@ def _keep_packets(
 
 
 def _recordings(item: pytest.Item) -> dict[str, tuple[Testbed, Recording]]:
-    """The recordings of the labs that ``item`` uses, by fixture, as far as these are up."""
+    """Recordings of the running labs that ``item`` uses, by fixture."""
     names: Collection[str] = getattr(item, "fixturenames", ())
     return {name: found for name, found in item.config.stash[_RECORDINGS].items() if name in names}
 
 
 def _capture_file(item: pytest.Item, testbed: Testbed) -> Path:
-    """Where the packets of ``item`` are kept: beside the JUnit report, else with its lab's evidence."""
+    """File for the packets of ``item``: beside the JUnit report, or with the lab's evidence."""
     junit = item.config.getoption("xmlpath", None)
     folder = Path(junit).absolute().parent if junit else testbed.cluster.evidence
     test = re.sub(r"[^\w.,=-]+", "-", f"{item.path.stem}.{item.name}")[:200].rstrip("-")
@@ -125,7 +136,7 @@ def _capture_file(item: pytest.Item, testbed: Testbed) -> Path:
 
 @contextmanager
 def _recorded(request: pytest.FixtureRequest, testbed: Testbed) -> Iterator[None]:
-    """Keep the packets of the directors of ``testbed``, which the fixture gives out."""
+    """Record the packets of the directors of ``testbed``, the value of the fixture."""
     from lvslab.check.pytest_plugin.recording import Recording
 
     recordings, name = request.config.stash[_RECORDINGS], str(request.fixturename)
@@ -140,8 +151,10 @@ def _recorded(request: pytest.FixtureRequest, testbed: Testbed) -> Iterator[None
 
 @pytest.fixture(autouse=True)
 def _features(request: pytest.FixtureRequest) -> None:
-    """Skip a test that ``needs`` what the lab's directors cannot do, with the versions as the reason, and
-    expect one to fail that shows a ``known_bug`` of theirs."""
+    """Skip a test that ``needs`` features that the directors lack, and expect it to fail by a ``known_bug``.
+
+    The reason for the skip names the versions.
+    """
     wanted, bugs = (
         [name for mark in request.node.iter_markers(marker) for name in mark.args]
         for marker in ("needs", "known_bug")
@@ -154,11 +167,11 @@ def _features(request: pytest.FixtureRequest) -> None:
     versions = _versions(request)
     if (reason := lacking(versions, wanted)) is not None:
         pytest.skip(reason)
-    known_bugs.expect(request.node, versions, bugs)
+    request.node.stash[_KNOWN_BUG] = known_bugs.expect(request.node, versions, bugs)
 
 
 def _versions(request: pytest.FixtureRequest) -> Mapping[str, str]:
-    """What runs on the directors of the test's lab, by program."""
+    """Versions of programs on the directors of the test's lab."""
     from lvslab.cluster.cluster import attach
 
     if name := request.config.getoption("--lab"):
@@ -194,7 +207,7 @@ def lab(
 
 @pytest.fixture
 def bare_lab(request: pytest.FixtureRequest, lvs_kernel: str | None) -> Iterator[Testbed]:
-    """A lab of its own for one test, booted, and without a single step of the how-to.
+    """A lab for one test, booted, without any step of the how-to.
 
     Its directors are of the same kind as those of the lab that ``--lab`` names, and run the same kernel, or
     that of ``--lvs-kernel``.
@@ -204,18 +217,20 @@ def bare_lab(request: pytest.FixtureRequest, lvs_kernel: str | None) -> Iterator
 
 @pytest.fixture
 def fresh_lab(request: pytest.FixtureRequest, lvs_kernel: str | None) -> Iterator[Testbed]:
-    """A lab of its own for one test, with the how-to applied. For tests that change or break it.
+    """A lab for one test, with the how-to applied. For tests that change or break it.
 
-    The how-to is typed in the first one; where all of it is typed on directors, the directors of the others
-    begin as they were there right after the last step.
+    The how-to is typed in the first one. If all of it is typed on directors, those of further labs are
+    resumed in the state after its last step.
     """
     yield from _own(request, applied=True)
 
 
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """Called with a name and a figure (with its unit) that a test has measured: it is shown with the
-    results, and is a property of the test case in JUnit."""
+    """Function that records a figure: its arguments are a name and the figure with its unit.
+
+    Figures are shown with the results, and are properties of the test case in JUnit.
+    """
 
     def measured(name: str, figure: str) -> None:
         request.node.user_properties.append((f"{MEASURED}{name}", figure))
@@ -224,7 +239,7 @@ def measured(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what tests have measured, on whichever worker of xdist."""
+    """Show the figures that tests have measured, on all workers of xdist."""
     reports = (report for reports in terminalreporter.stats.values() for report in reports)
     told = (told for report in reports for told in getattr(report, "user_properties", ()))
     figures = ((name.removeprefix(MEASURED), said) for name, said in told if name.startswith(MEASURED))
@@ -253,7 +268,7 @@ def clients(lab: Testbed) -> tuple[NodeUnderTest, ...]:
 
 
 def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
-    """A lab of the test's own, and those of the next tests begun with."""
+    """Provide a lab for one test, and start those of the next tests."""
     from lvslab.check.pytest_plugin.pool import Spares, Wanted
     from lvslab.errors import MachineError
     from lvslab.lab.directors import DirectorSpec
@@ -289,8 +304,7 @@ def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
 
 
 def _after(node: pytest.Function) -> Iterator[pytest.Function]:
-    """The tests that are still to come after ``node``, itself left out. A worker of xdist knows of those
-    only that share a lab with this one."""
+    """Tests after ``node``. On a worker of xdist, only those that share a lab with it are known."""
     items = node.session.items
     later = (item for item in items[items.index(node) + 1 :] if isinstance(item, pytest.Function))
     if not hasattr(node.config, "workerinput"):
@@ -309,7 +323,7 @@ def _running(config: pytest.Config) -> Record | None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """End the labs that were begun with for tests that did not come."""
+    """End the labs that were started for tests that did not run."""
     if _SPARES in session.config.stash:
         session.config.stash[_SPARES].close()
 
