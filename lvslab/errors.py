@@ -1,4 +1,4 @@
-"""The errors that lvslab raises, and the exit status each one ends a command with.
+"""Errors of lvslab, each with the exit status of a command that it ends.
 
 ::
 
@@ -24,7 +24,7 @@ from typing import ClassVar
 
 
 class LvsLabError(Exception):
-    """Something that the user is told about in one message, without a traceback.
+    """An error for the user, reported in one message without a traceback.
 
     ``message`` says what is wrong and where; ``hint`` says what would be right, or what to do next.
     """
@@ -41,17 +41,17 @@ class LvsLabError(Exception):
 
 
 class CheckFailed(LvsLabError):
-    """The cluster runs, and does not do what the how-to says."""
+    """The cluster runs, but does not do what the how-to says."""
 
 
 class UsageError(LvsLabError):
-    """The command line asks for something that does not exist or cannot be."""
+    """The command line asks for something that does not exist or is not possible."""
 
     exit_code = 2
 
 
 class LabFileError(UsageError):
-    """A lab's file is wrong. ``line`` counts from 1; 0 where the error belongs to no line."""
+    """A file of a lab is wrong. ``line`` counts from 1; it is 0 if the error belongs to no line."""
 
     def __init__(self, file: Path, line: int, message: str, hint: str | None = None) -> None:
         place = f"{file}:{line}" if line else f"{file}"
@@ -97,7 +97,7 @@ class BuildError(LvsLabError):
 class CommandFailed(BuildError):
     """A program that lvslab started ended with a status other than 0.
 
-    ``status`` is the exit status, or minus the signal's number where a signal ended the program.
+    ``status`` is the exit status, or minus the number of the signal that ended the program.
     """
 
     def __init__(self, message: str, status: int, hint: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The how-to as steps: which commands of ``howto.md`` are typed, on which node, and how each one must end.
+"""Steps of a how-to: the commands of ``howto.md``, the node of each, and its expected end.
 
 A fenced block is typed if its info string names a node: ```` ```sh node=director ````. The other attributes:
 
@@ -45,16 +45,16 @@ _COMPOUND = re.compile(
 
 @dataclass(frozen=True)
 class Versions:
-    """The versions of one program: ``program`` is one of PROGRAMS, ``specifier`` such as ``>=2.6,<5.10``."""
+    """Versions of one of PROGRAMS, with a specifier such as ``>=2.6,<5.10``."""
 
     program: str
     specifier: str
 
     def hold(self, versions: Mapping[str, str]) -> bool:
-        """Whether ``versions`` (program to version string) is among these.
+        """Return whether ``versions`` (version strings by program) match.
 
-        Of a version string the first number counts: of ``6.1.0-49-cloud-amd64`` it is 6.1.0. Raises
-        LvsLabError where ``versions`` has no number for the program.
+        The first number in a version string counts: 6.1.0 in ``6.1.0-49-cloud-amd64``. Raises LvsLabError if
+        ``versions`` has no number for the program.
         """
         from packaging.specifiers import SpecifierSet
         from packaging.version import Version
@@ -73,7 +73,7 @@ class Versions:
 
 @dataclass(frozen=True)
 class Step:
-    """One command of the how-to. ``number`` counts the steps of all nodes, from 1.
+    """Command of a how-to. ``number`` counts the steps of all nodes, from 1.
 
     ``command`` may hold several lines; ``line`` is the line of ``howto.md`` that has the first one.
     ``exit`` is the expected exit status, ``timeout`` is in seconds.
@@ -90,16 +90,16 @@ class Step:
     timeout: float = DEFAULT_TIMEOUT
 
     def expects_failure(self, versions: Mapping[str, str]) -> bool:
-        """Whether the step must fail where ``versions`` (of PROGRAMS, as they name themselves) are used.
+        """Return whether the step must fail with these ``versions`` of PROGRAMS.
 
-        Raises LvsLabError where the step depends on a version that is not there.
+        Raises LvsLabError if the step depends on a version that is not known.
         """
         if self.known_failure is None:
             return False
         return self.known_failure_on is None or self.known_failure_on.hold(versions)
 
     def complaint(self, status: int, output: str, versions: Mapping[str, str]) -> str | None:
-        """What is not as the how-to says, or None: the step ended with ``status`` and printed ``output``."""
+        """Describe how ``status`` and ``output`` differ from what the how-to says; None if they do not."""
         fails = self.expects_failure(versions)
         if fails and status == 0:
             return f"expected to fail here ({self.known_failure}), but it ended with status 0"
@@ -112,9 +112,9 @@ class Step:
 
 
 def load(path: Path, nodes: Collection[str]) -> tuple[Step, ...]:
-    """The steps of the how-to ``path``, in order; ``nodes`` are the names of the lab's nodes.
+    """Load the steps of the how-to ``path``, in order; ``nodes`` are the names of the lab's nodes.
 
-    Raises LabFileError where the how-to is wrong, MachineError where there is no bash to parse with.
+    Raises LabFileError for mistakes in the how-to, MachineError if bash, which parses it, is not installed.
     """
     from markdown_it import MarkdownIt
 
@@ -151,8 +151,10 @@ def load(path: Path, nodes: Collection[str]) -> tuple[Step, ...]:
 
 
 def _refuse_lost(path: Path, token: Token) -> None:
-    """Raise LabFileError where a block was meant, and Markdown takes it for running text, HTML, or an
-    example: it would be left out without a word."""
+    """Raise LabFileError for a block that Markdown takes for text, HTML, or an example.
+
+    Such a block would not be typed, and nothing would say so.
+    """
     if token.map is None:
         return
     lines = enumerate(token.content.split("\n"), token.map[0] + 1)
@@ -176,7 +178,7 @@ def _refuse_lost(path: Path, token: Token) -> None:
 
 
 def _attributes(path: Path, line: int, info: str) -> dict[str, str]:
-    """The attributes of an info string; ``node`` is among them."""
+    """Parse the attributes of an info string; ``node`` is among them."""
     try:
         words = shlex.split(info)
     except ValueError:
@@ -202,7 +204,7 @@ def _attributes(path: Path, line: int, info: str) -> dict[str, str]:
 def _expectations(
     path: Path, line: int, attributes: Mapping[str, str]
 ) -> tuple[int, str | None, str | None, Versions | None, float]:
-    """How a block's steps must end: ``exit`` and what follows it in Step."""
+    """Expected end of the steps of a block: ``exit`` and the fields after it in Step."""
     failure, failure_on = attributes.get("known-failure"), attributes.get("known-failure-on")
     if failure_on and not failure:
         hint = 'say why the step fails there: known-failure="the reason"'
@@ -241,7 +243,7 @@ def _versions(path: Path, line: int, text: str) -> Versions:
 
 
 def _commands(path: Path, first: int, lines: list[str]) -> Iterator[tuple[int, str]]:
-    """Each complete command of a block with its line; ``first`` is the line of the block's first line."""
+    """Yield each complete command of a block with its line; ``first`` is that of the block's first line."""
     begun, pending = 0, ""
     for number, line in enumerate(lines, first):
         if not pending and (not line.strip() or line.lstrip().startswith("#")):
@@ -257,10 +259,10 @@ def _commands(path: Path, first: int, lines: list[str]) -> Iterator[tuple[int, s
 
 
 def _is_complete(path: Path, line: int, command: str) -> bool:
-    """Whether a shell would run ``command`` now, or would ask for another line of it first."""
+    """Return whether ``command`` is complete, so that a shell would not ask for another line."""
     if _PLAIN.fullmatch(command) and not _COMPOUND.match(command):
         return True
-    # bash takes a backslash at the end of its input for nothing; a person's shell waits for the next line.
+    # bash ignores a backslash at the end of its input; an interactive shell waits for the next line.
     if (len(command) - len(command.rstrip("\\"))) % 2:
         return False
     done = run(["bash", "-n"], check=False, input=command.encode() + b"\n", timeout=10, env={"LC_ALL": "C"})

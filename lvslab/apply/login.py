@@ -1,5 +1,4 @@
-"""Interactive logins with the machine's own ssh, so that terminals, escapes and window sizes are as
-people know."""
+"""Interactive logins with the machine's own ssh, for its handling of terminals, escapes and window sizes."""
 
 from __future__ import annotations
 
@@ -9,10 +8,10 @@ from pathlib import Path
 
 
 def ssh_command(name: str, node: str, *, key: Path, host_key: str) -> list[str]:
-    """The ssh command line that logs in to ``node`` of the running lab ``name``.
+    """Build the ssh command line that logs in to ``node`` of the running lab ``name``.
 
-    There is no address: the connection comes as a descriptor from ``lvslab.boot.ssh_proxy``. Nothing of the
-    user's own ssh configuration or known hosts is read or written.
+    It has no address: `lvslab.boot.ssh_proxy` passes the connection as a descriptor. The user's own ssh
+    configuration and known hosts are neither read nor written.
     """
     proxy = shlex.join([sys.executable, "-P", "-m", "lvslab.boot.ssh_proxy", name, node])
     algorithm, text = host_key.split()[:2]

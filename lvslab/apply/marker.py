@@ -1,30 +1,30 @@
-"""How a shell that runs many commands says where one ends: with a marker that nobody can guess.
+"""Random markers that separate the outputs of commands in one shell.
 
-``wrap`` makes the text that is typed, and MarkerReader finds the end in what comes back.
+``wrap`` makes the text to type, and MarkerReader finds the end of the command in the output.
 """
 
 from __future__ import annotations
 
 import re
 
-# A step that never stops talking must not fill the memory: this many bytes of its output are kept.
 OUTPUT_LIMIT = 1 << 20
+"""Bytes of the output of a command that are kept, since an endless output must not fill the memory."""
 
 
 def wrap(command: str, first: str, second: str) -> str:
-    """The text that makes a shell run ``command`` and then print ``first`` + ``second`` and the exit status.
+    """Return text that makes a shell run ``command``, and then print ``first`` + ``second`` and its status.
 
-    ``eval`` makes a syntax error the command's own and not the shell's; ``command`` takes away from ``eval``
-    that its errors end the shell (POSIX 2.8.1; seen so in dash, bash and busybox). The shell itself reads
-    what to do from its stdin, so the command gets another one.
+    With ``eval``, a syntax error fails the command and not the shell; with ``command`` before it, the error
+    does not end the shell (POSIX 2.8.1; tried in dash, bash and busybox). The stdin of the shell has its
+    input, so the command gets another one.
     """
-    # The empty line brings bash 5.2 to its senses after an unclosed quote; else it takes no `{` at once.
+    # Without the empty line, bash 5.2 does not accept a `{` right after an unclosed quote.
     quoted = command.replace("'", "'\\''")
     return f"command eval '{quoted}\n' </dev/null\n\n{{ lvslab_ended {first} {second} $?; }} 2>/dev/null\n"
 
 
 class MarkerReader:
-    """Splits what a shell prints into a command's output, its status, and what comes after the marker."""
+    """Splits the output of a shell into that of a command, its status, and the rest after the marker."""
 
     def __init__(self, marker: str, before: bytes = b"", limit: int = OUTPUT_LIMIT) -> None:
         self._pattern = re.compile(re.escape(marker.encode()) + rb" (\d{1,3})\n")
@@ -36,7 +36,7 @@ class MarkerReader:
         self.rest = b""
 
     def feed(self, data: bytes) -> int | None:
-        """Take what was read; the status once the marker has been seen, else None."""
+        """Process ``data``; return the status if the marker has been found, else None."""
         self._open += data
         if found := self._pattern.search(self._open):
             status, start, end = int(found[1]), found.start(), found.end()
@@ -44,12 +44,12 @@ class MarkerReader:
             del self._open[start:]
             self._keep(start)
             return status
-        # Only the last bytes can be the beginning of a marker; nothing before them is looked at again.
+        # Only the last bytes can be the beginning of a marker; the others are not searched again.
         self._keep(len(self._open) - self._longest)
         return None
 
     def text(self) -> str:
-        """The output so far, without the marker."""
+        """Return the output so far, without the marker."""
         seen = bytes(self._kept + self._open).decode(errors="replace")
         return f"{seen}\n[{self._left_out} bytes more]\n" if self._left_out else seen
 

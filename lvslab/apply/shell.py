@@ -1,6 +1,6 @@
-"""One shell on a node, in which many commands run one after the other.
+"""A shell on a node that runs commands one after the other.
 
-Importing paramiko costs 0.2 s: it has been imported by the time that there is a channel for a shell.
+Importing paramiko takes 0.2 s. A channel exists only after that, so it is not imported here.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     import paramiko
 
 CHUNK = 1 << 16
-"""How much is read from a channel at a time, in bytes."""
-# How long a shell may take to end when we have no more for it, in seconds.
+"""Bytes that are read from a channel at a time."""
 _FAREWELL = 1.0
+"""Seconds that a shell may take to end after its input has ended."""
 
 
 class CommandTimeout(StepFailed):
-    """A command had not ended by its deadline. ``output`` is what it had printed, ``seconds`` its limit."""
+    """A command did not end within ``seconds``. ``output`` is what it had printed."""
 
     def __init__(self, message: str, output: str, seconds: float, hint: str | None = None) -> None:
         super().__init__(message, hint)
@@ -35,7 +35,7 @@ class CommandTimeout(StepFailed):
 
 
 class ConnectionLost(BootError):
-    """The connection broke in the middle of a command. ``output`` is what had been printed until then."""
+    """The connection broke during a command. ``output`` is what it had printed."""
 
     def __init__(self, message: str, output: str = "", hint: str | None = None) -> None:
         super().__init__(message, hint)
@@ -44,11 +44,11 @@ class ConnectionLost(BootError):
 
 @dataclass(frozen=True)
 class ShellResult:
-    """One command's end in a shell that goes on.
+    """Result of a command in a shell.
 
-    ``output`` holds stdout and stderr as they came, ``status`` the exit status, ``seconds`` the time on our
-    clock. ``ended`` says that the shell itself ended with the command; ``status`` is then the shell's (255
-    where a signal ended it).
+    ``output`` holds stdout and stderr interleaved, ``status`` the exit status, ``seconds`` the duration on
+    our clock. If ``ended``, the shell itself ended with the command; ``status`` is then that of the shell
+    (255 if a signal ended it).
     """
 
     output: str
@@ -58,10 +58,7 @@ class ShellResult:
 
 
 class Shell:
-    """One shell on a node, in which commands run one after the other, as a person's do.
-
-    Made by ``Connection.shell``.
-    """
+    """A shell on a node that runs commands one after the other. Made by ``Connection.shell``."""
 
     # printf and return are builtins wherever sh is dash, bash or busybox. The two halves of the marker are
     # joined by the shell, so that no trace of the command line (set -x, set -v, ps) holds the marker itself.
@@ -92,7 +89,7 @@ class Shell:
     def close(self) -> None:
         """End the shell; may be called twice."""
         if not self._gone:
-            # Waiting for its end keeps it from falling into the opening of the next session (see _channel).
+            # If it ended while the next session is opened, dropbear would close that one (see _channel).
             self._gone = "has been closed"
             with contextlib.suppress(OSError, EOFError):
                 self._channel.shutdown_write()
@@ -100,12 +97,12 @@ class Shell:
         hang_up(self._channel)
 
     def run(self, command: str, timeout: float) -> ShellResult:
-        """Run ``command`` (any number of lines of shell) to its end, at most ``timeout`` seconds.
+        """Run ``command`` (any number of lines of shell) to its end, for at most ``timeout`` seconds.
 
-        Variables, functions, the folder and ``$?`` are those that the commands before it left. A syntax
-        error is a status like any other. Output that is not UTF-8 is decoded with replacement characters,
-        and output beyond 1 MiB is left out with a note. Raises CommandTimeout (the command goes on in the
-        node, this shell is given up), ConnectionLost, and StepFailed where the shell has gone already.
+        Variables, functions, the folder and ``$?`` are as the previous commands left them. A syntax error is
+        reported as an exit status. Output that is not UTF-8 is decoded with replacement characters, and
+        output beyond 1 MiB is replaced by a note. Raises CommandTimeout (the command goes on in the node,
+        the shell is given up), ConnectionLost, and StepFailed if the shell has gone already.
         """
         if self._gone:
             raise StepFailed(f"the shell on {self._node} {self._gone}", f"so this was not run: {command}")
@@ -149,7 +146,7 @@ class Shell:
         except TimeoutError:
             raise
         except (OSError, EOFError) as error:
-            # A shell that has gone is noticed, with its status, by whoever reads from it next.
+            # The next read notices that the shell has gone, and gets its status.
             raise BrokenPipeError(str(error)) from error
 
 
@@ -158,7 +155,7 @@ class Shell:
 
 
 def receive(read: Callable[[int], bytes]) -> bytes:
-    """Some bytes by ``read``, a channel's recv or recv_stderr; none at its end, or where it broke."""
+    """Read some bytes by ``read``, a channel's recv or recv_stderr; none if it has ended or broken."""
     try:
         return read(CHUNK)
     except EOFError:
@@ -166,13 +163,13 @@ def receive(read: Callable[[int], bytes]) -> bytes:
 
 
 def hang_up(channel: paramiko.Channel) -> None:
-    """Close ``channel``, also on a connection that has broken."""
+    """Close ``channel``, also if its connection has broken."""
     with contextlib.suppress(EOFError):
         channel.close()
 
 
 def left(deadline: float | None) -> float | None:
-    """Seconds until ``deadline`` (on the monotonic clock). Raises TimeoutError where it has passed."""
+    """Seconds until ``deadline`` (on the monotonic clock). Raises TimeoutError if it has passed."""
     if deadline is None:
         return None
     left = deadline - time.monotonic()

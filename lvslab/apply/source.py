@@ -1,7 +1,7 @@
-"""Which Markdown file is meant, and in which lab it is typed: one of ours, or a reader's own.
+"""Find the Markdown file of a how-to and the lab to type it in.
 
-A lab's ``howto.md`` belongs to its lab. Any other file says so itself, or is told, or stands beside a
-``lab.yaml``.
+The ``howto.md`` of a lab belongs to that lab. For other files, the lab is named by an option or in the file,
+or is that of a ``lab.yaml`` in the same folder.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from lvslab.lab import files as lab_files
 from lvslab.lab.files import LAB_FILE
 
 _SHELLS = frozenset({"bash", "console", "ksh", "sh", "shell", "shell-session", "zsh"})
-"""Languages of blocks that a reader would type."""
+"""Languages of blocks that readers type."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A how-to's ``file``, and the ``folder`` of the lab that it is typed in."""
+    """The ``file`` of a how-to, and the ``folder`` of its lab."""
 
     file: Path
     folder: Path
 
 
 def find(word: str, lab: str, labs: Path) -> Source:
-    """The how-to that ``word`` means: a Markdown file, or a lab's name or folder (then its howto.md).
+    """Find the how-to ``word``: a Markdown file, or a lab's name or folder (then its howto.md).
 
-    The lab of a Markdown file is, by the first of these that there is: ``lab``, a name or a folder with a
-    slash in it; the line ``lab: ...`` of the file's front matter; the folder of the file, where that has a
-    lab.yaml. ``labs`` is the folder in which labs have names. Raises UsageError where there is no such file
-    or lab, or nothing that says which.
+    The lab of a Markdown file is the first of these that is given: ``lab``, a name or a folder with a slash
+    in it; the line ``lab: ...`` of the file's front matter; the folder of the file, if it has a lab.yaml.
+    ``labs`` is the folder with the labs that have names. Raises UsageError if there is no such file or lab,
+    or if nothing names a lab.
     """
     file = Path(word)
     if not file.is_file():
@@ -58,10 +58,10 @@ def find(word: str, lab: str, labs: Path) -> Source:
 
 
 def front_matter_lab(text: str) -> tuple[str, int]:
-    """What the line ``lab: ...`` of a Markdown file's front matter says, and its line; "" and 0 without it.
+    """Value and line of ``lab: ...`` in the front matter of a Markdown file; "" and 0 if there is none.
 
-    Front matter is what stands between a first line ``---`` and the next one. Its other lines are somebody
-    else's, a site generator's say, and need not be YAML that we can read.
+    Front matter is the text between a first line ``---`` and the next one. Its other lines belong to other
+    programs, such as site generators, and need not be YAML that we can read.
     """
     lines = text.split("\n")
     if lines[0].rstrip() != "---":
@@ -75,7 +75,7 @@ def front_matter_lab(text: str) -> tuple[str, int]:
 
 
 def untyped(text: str) -> tuple[int, ...]:
-    """The lines of the shell blocks of a Markdown file that are not typed, since nothing says where."""
+    """Lines of the shell blocks of a Markdown file that name no node, and so are not typed."""
     from markdown_it import MarkdownIt
 
     return tuple(
@@ -86,7 +86,7 @@ def untyped(text: str) -> tuple[int, ...]:
 
 
 def _named_in(file: Path, named: str, line: int, labs: Path) -> Path:
-    """The folder of the lab that ``file`` names in its ``line``; a path is meant from where the file is."""
+    """Folder of the lab that ``file`` names in its ``line``; a path is relative to the file's folder."""
     try:
         return lab_files.find(f"{file.parent / named}" if "/" in named else named, labs)
     except UsageError as error:

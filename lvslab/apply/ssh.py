@@ -1,9 +1,9 @@
-"""SSH over a socket that somebody else has connected: single commands, and shells for many of them.
+"""SSH over a connected socket: single commands, and shells for several of them.
 
-The socket comes from outside, so nothing here knows or cares whether it is a TCP connection to a guest
-or one end of a socketpair whose other end is a ``dropbear -i``.
+The socket is given, so it may be a TCP connection to a guest, or one end of a socketpair with a
+``dropbear -i`` at the other end.
 
-Importing paramiko costs 0.2 s, so it is imported by the first connection, not by this module.
+Importing paramiko takes 0.2 s, so it is imported by the first connection, not by this module.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lvslab.ssh")
 
-# The status that OpenSSH's client ends with where a signal ended the remote command.
 SIGNALLED = 255
+"""Exit status of OpenSSH's client if a signal ended the remote command."""
 _OPEN_ATTEMPTS = 5
 
 # The guest's processor may be emulated, so these are what costs it least among what both paramiko and
@@ -45,7 +45,7 @@ _HOST_KEYS = ("ssh-ed25519",)
 
 @dataclass(frozen=True)
 class Executed:
-    """One command's end: what it printed, and its exit status (255 where a signal ended it)."""
+    """Output of a command, and its exit status (255 if a signal ended it)."""
 
     stdout: bytes
     stderr: bytes
@@ -53,19 +53,19 @@ class Executed:
 
 
 class Sink(Protocol):
-    """What a command's output is copied to; a binary file will do."""
+    """Destination of a command's output, such as a binary file."""
 
     def write(self, data: bytes, /) -> object: ...
     def flush(self) -> object: ...
 
 
 class Connection:
-    """An SSH connection to one node; closes the socket when it is left. Made by ``Connection.open``.
+    """An SSH connection to one node, made by ``Connection.open``. Leaving it closes the socket.
 
-    It takes one command at a time: whoever wants two side by side opens two. A command that ends while the
-    session of another is being opened makes dropbear close that session; and where the other command is on
-    its way already, dropbear ends with all that runs on the connection ("Failed assertion:
-    !channel->sent_close", common-channel.c, 2022.83).
+    It takes one command at a time: use two connections for two commands side by side. If a command ends
+    while the session of another is opened, dropbear closes that session; if the other command has been sent
+    already, dropbear ends with everything on the connection ("Failed assertion: !channel->sent_close",
+    common-channel.c, 2022.83).
     """
 
     def __init__(self, transport: paramiko.Transport, node: str, timeout: float) -> None:
@@ -85,12 +85,12 @@ class Connection:
         timeout: float = 10.0,
         node: str = "the node",
     ) -> Connection:
-        """Log in over ``sock``, which is ours from now on and is closed if this fails.
+        """Log in over ``sock``, which the connection owns from now on, and which is closed on errors.
 
         ``key`` is the file of an ed25519 private key in OpenSSH's format. ``host_key`` is the node's public
         key, ``ssh-ed25519 AAAA...``: that text, or the file that holds it. ``timeout`` is in seconds, for
         each of: key exchange, log-in, opening a channel. ``node`` is a name for messages. Raises BootError
-        where nothing answers as an SSH server, where the host key is another, or where ``key`` is refused.
+        if no SSH server answers, if the host key is another one, or if ``key`` is refused.
         """
         import paramiko
 
@@ -156,7 +156,7 @@ class Connection:
         stdin: int | None = None,
         timeout: float | None = None,
     ) -> int:
-        """Run ``command`` in a shell of its own, copy what it prints as it comes, return its exit status.
+        """Run ``command`` in a shell of its own, copy its output as it comes, and return its exit status.
 
         ``stdin`` is a file descriptor that feeds the command until its end of file; None is an empty stdin.
         ``timeout`` is in seconds, None for no limit. The status is 255 where a signal ended the command.
@@ -237,7 +237,7 @@ class Connection:
         raise AssertionError("unreachable")
 
     def _status(self, channel: paramiko.Channel, doing: str, output: str = "") -> int:
-        """The exit status of what ran on a ``channel`` that is at its end; tells a signal from a break."""
+        """Exit status of the command on a ``channel`` that has ended, by itself or with the connection."""
         status = channel.recv_exit_status()
         if status >= 0:
             return status
@@ -249,7 +249,7 @@ class Connection:
 
 
 def _feed(channel: paramiko.Channel, stdin: int | None, wake: int) -> None:
-    """Copy ``stdin`` into ``channel`` until its end of file, or until ``wake``'s other end is closed."""
+    """Copy ``stdin`` into ``channel`` until its end, or until the other end of ``wake`` is closed."""
     # The command may well end without reading all that we have for it.
     with contextlib.suppress(OSError, EOFError):
         if stdin is None:
@@ -266,7 +266,7 @@ def _feed(channel: paramiko.Channel, stdin: int | None, wake: int) -> None:
 
 
 def _public_key(given: Path | str) -> bytes:
-    """The bytes of a public key from its one-line text, or from the file that holds it. Raises BootError."""
+    """Bytes of a public key, given as its line of text or the file with it. Raises BootError."""
     text = given.read_text() if isinstance(given, Path) else given
     words = text.split()
     if len(words) < 2 or words[0] != "ssh-ed25519":
@@ -278,6 +278,6 @@ def _public_key(given: Path | str) -> bytes:
 
 
 def _quieten() -> None:
-    """Leave paramiko's own log out unless ours is asked for in full: what it has to say, our errors say."""
+    """Silence paramiko's log unless ours is at DEBUG: our errors say the same."""
     level = logging.NOTSET if log.isEnabledFor(logging.DEBUG) else logging.CRITICAL + 1
     logging.getLogger("paramiko").setLevel(level)

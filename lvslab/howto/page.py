@@ -32,22 +32,22 @@ def document(claims: Claims, recorded: Recorded) -> str:
 _HEAD = """
 # What the tutorial says, and whether it holds
 
-This page is made by `./run howto.review` from [claims.toml](tutorial/claims.toml), the how-tos beside that
-file, and what came of these and of the labs' checks on each kernel ([results.json](tutorial/results.json)).
-Do not edit it.
+`./run howto.review` generates this page from [claims.toml](tutorial/claims.toml), the how-tos in the same
+folder, and the results of these how-tos and of the labs' checks on each kernel
+([results.json](tutorial/results.json)). Do not edit it.
 
-The tutorial is the how-to for LVS on Linux 2.4 that the lab [web-nat](../labs/web-nat) follows. What it says
-stands here in our own words, with the number of its section. "yes" means that it holds, "no" that it does
-not, "not tried" that nothing here shows it either way, and "-" that it is not about these kernels.
+The tutorial is the how-to for LVS on Linux 2.4 that the lab [web-nat](../labs/web-nat) follows. Its claims
+are given here in our own words, with the numbers of their sections. "yes" means that a claim holds, "no"
+that it does not, "not tried" that nothing here shows whether it does, and "-" that it is not about these
+kernels.
 [kernels.md](kernels.md) has more on the kernel's configuration.
 """
 
 _TAIL = """
 ## More claims
 
-A claim is a table of [claims.toml](tutorial/claims.toml); the comments there say what it may hold. The steps
-that show it are typed under a heading of one of the how-tos beside it, or of a new one; or it names a lab's
-check. Then:
+A claim is a table of [claims.toml](tutorial/claims.toml); the comments there describe its keys. It names
+the check of a lab, or a heading of a how-to in the same folder, whose steps show it. Then:
 
 ```sh
 ./run howto.review --record                    # everything on every kernel: twenty minutes when emulated

@@ -1,4 +1,4 @@
-"""Checksums of what a cell was checked by: what is equal in two runs is not what changed between them."""
+"""Checksums of labs and of lvslab's code, by which two runs are compared."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from lvslab import paths
 
 
 def of_folder(folder: Path) -> str:
-    """SHA-256 of the names and the contents of all files below ``folder``, whatever their times and modes.
+    """SHA-256 of the names and contents of all files below ``folder``; times and modes do not count.
 
-    Left out is what no lab is made of: hidden files and folders, and what Python has compiled. Raises
-    OSError.
+    Hidden files and folders, and what Python has compiled, are left out. Raises OSError.
     """
     total = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
@@ -26,6 +25,8 @@ def of_folder(folder: Path) -> str:
 
 @cache
 def of_lvslab() -> str:
-    """That of lvslab's own code, as it was when this process first asked: a version number does not tell two
-    checkouts of a repository apart."""
+    """Checksum of lvslab's own code at the first call in this process.
+
+    A version number would not distinguish two checkouts of a repository.
+    """
     return of_folder(paths.PROJECT / "lvslab")

@@ -1,8 +1,8 @@
 """The same tests on one kernel after the other: ``pytest labs --lvs-kernel 2.4.37 --lvs-kernel debian-6.1``.
 
-A plugin of pytest beside `lvslab.check.pytest_plugin.hooks`, which has the labs. Each test of a lab is there
-once for each kernel; those of one module on one kernel follow one another, so their lab is booted once.
-With pytest-xdist (``-n``) all of these go to one worker, for the same reason.
+A pytest plugin beside `lvslab.check.pytest_plugin.hooks`, which provides the labs. Each test of a lab runs
+once for each kernel. The tests of one module on one kernel run together, so their lab is booted once. With
+pytest-xdist (``-n``) all of these run on one worker, for the same reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lvslab.check.testbed import Testbed
 
 LABS = ("lab", "bare_lab", "fresh_lab")
-"""The fixtures that are a running lab."""
+"""Fixtures that are running labs."""
 _PARAMETER = "lvs_kernel"
 
 
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
-    """With ``-n`` alone, have xdist keep tests together that share a lab."""
+    """With ``-n`` alone, make xdist keep tests together that share a lab."""
     if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
         config.option.dist = "loadscope"
     return (yield)
@@ -44,7 +44,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
-    """Share out the tests of a module by their kernels, where xdist would keep the module together."""
+    """Distribute the tests of a module by kernel; xdist would keep the module together."""
     if config.option.dist != "loadscope":
         return None
     from xdist.scheduler import LoadScopeScheduling
@@ -68,7 +68,7 @@ def lab_of(nodeid: str, kernels: Sequence[str]) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse options that contradict each other or ask for what does not exist."""
+    """Reject options that contradict each other, and unknown kernels and versions."""
     kernels, ipvsadm = config.getoption("lvs_kernel"), config.getoption("lvs_ipvsadm")
     if not (kernels or ipvsadm) or hasattr(config, "workerinput"):
         return
@@ -96,7 +96,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Have a test of a lab once for each kernel."""
+    """Parametrize the tests of labs by kernel."""
     kernels: Sequence[str] = metafunc.config.getoption("lvs_kernel")
     if kernels and set(LABS) & set(metafunc.fixturenames):
         metafunc.parametrize(_PARAMETER, kernels, ids=_ids(metafunc.config), scope="module", indirect=True)
@@ -104,26 +104,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module")
 def lvs_kernel(request: pytest.FixtureRequest) -> str | None:
-    """The kernel of ``--lvs-kernel`` that the test's labs run; None where lab.yaml, or the lab of ``--lab``,
-    says which."""
+    """Kernel of ``--lvs-kernel`` for the test's labs; None for that of lab.yaml or of ``--lab``."""
     return getattr(request, "param", None)
 
 
 def _ids(config: pytest.Config) -> list[str]:
-    """What the kernels are called in the names of tests."""
+    """Names of the kernels in the names of tests."""
     return [Path(name).name for name in config.getoption("lvs_kernel")]
 
 
 def kernel_of(item: pytest.Function) -> str | None:
-    """The kernel of ``--lvs-kernel`` that this test is for."""
+    """Kernel of ``--lvs-kernel`` that this test is for."""
     name = item.callspec.params.get(_PARAMETER) if hasattr(item, "callspec") else None
     return None if name is None else str(name)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Keep with the results which kernel and versions a test ran on: properties of its case in JUnit. One
-    whose lab did not come up has the kernel only."""
+    """Record the kernel and versions that a test ran on, as properties of its case in JUnit.
+
+    If its lab did not come up, only the kernel is recorded.
+    """
     if not isinstance(item, pytest.Function) or (name := kernel_of(item)) is None:
         return
     item.user_properties.append(("lvs-kernel", name))

@@ -1,10 +1,10 @@
-"""Labs for one test each, brought up while the tests before it run.
+"""Pool of labs for one test each, which are booted while earlier tests run.
 
-The how-to is typed once for each kind of lab. Where it is typed on directors only, they are copied right
-after the last step, and all further labs of that kind begin with the copies.
+The how-to is typed once for each kind of lab. If it is typed on directors only, they are copied after the
+last step, and further labs of that kind start from the copies.
 
-A test that changes its lab gets one of its own, and has to wait only for what is left to do of it. No lab is
-given out twice: when its test is done it is ended, in the background too.
+A test that changes its lab gets a lab for itself, and waits only for the rest of its boot. Each lab is used
+once; it is ended in the background after its test.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lvslab.lab.directors import DirectorSpec
 log = logging.getLogger("lvslab.pool")
 
 AHEAD = 2
-"""So many labs are brought up in advance: an emulated director keeps a processor busy meanwhile."""
+"""Number of labs to boot in advance: an emulated director keeps a processor busy meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Wanted:
 
 
 class Typed:
-    """The directors of one kind of lab after the how-to's steps: typed and copied by one lab for all others.
+    """Copies of the directors of one kind of lab after the how-to's steps, made by its first lab.
 
-    ``turn`` is held by the lab that does so, and by whoever wants to know. ``hopeless``: no lab of this kind
-    can be copied, or begin with a copy.
+    ``turn`` is locked while the first lab makes them, and while another lab asks for them. If ``hopeless``,
+    labs of this kind cannot be copied, or cannot start from a copy.
     """
 
     def __init__(self) -> None:
@@ -58,16 +58,16 @@ class Typed:
         self.hopeless = False
 
     def close(self) -> None:
-        """Let go of the copies. No lab may be just coming up from them."""
+        """Release the copies. No lab may be starting from them at the moment."""
         if self.applied is not None:
             self.applied.close()
         self.applied = None
 
 
 class OwnLab:
-    """A lab that comes up in a thread of ``pool``, and belongs to whoever has this object.
+    """Lab for one test, booted in a thread of ``pool``.
 
-    ``again``: further labs of its kind are going to come.
+    ``again`` says that further labs of its kind will be needed.
     """
 
     def __init__(self, wanted: Wanted, pool: ThreadPoolExecutor, typed: Typed, *, again: bool) -> None:
@@ -78,11 +78,11 @@ class OwnLab:
         self._coming: Future[Testbed] = pool.submit(self._begin)
 
     def testbed(self) -> Testbed:
-        """The lab, once it is up. Raises what kept it from that."""
+        """Wait for the lab. Raises the error of its boot."""
         return self._coming.result()
 
     def end(self) -> None:
-        """End the lab, when it is up if it is not yet; return when nothing is left of it."""
+        """End the lab, once it is up; return when nothing is left of it."""
         self._coming.exception()
         self._held.close()
 
@@ -90,7 +90,7 @@ class OwnLab:
         typed = self._typed
         if not self.wanted.applied:
             return self._up()
-        # Whoever types the steps for all is waited for: that is sooner than to type them beside him.
+        # Waiting for the copies of the first lab is faster than typing the steps again.
         with typed.turn:
             applied = None if typed.hopeless else typed.applied
             if applied is None and self._again and not typed.hopeless:
@@ -134,7 +134,7 @@ class OwnLab:
 
 
 class Spares:
-    """The labs that are on their way for tests to come, and those that are being ended."""
+    """Labs that are booting for later tests, and labs that are ending."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(thread_name_prefix="labs of tests")
@@ -143,7 +143,7 @@ class Spares:
         self._typed: dict[Wanted, Typed] = {}
 
     def take(self, wanted: Wanted, coming: Sequence[Wanted]) -> OwnLab:
-        """A lab for the test that runs now; ``coming`` are those of all tests after it."""
+        """Return a lab for the running test; ``coming`` are those of all later tests."""
         found = next((spare for spare in self._spares if spare.wanted == wanted), None)
         if found is None:
             return self._own(wanted, again=wanted in coming)
@@ -151,7 +151,7 @@ class Spares:
         return found
 
     def prepare(self, coming: Sequence[Wanted]) -> None:
-        """Begin with the labs of the next tests."""
+        """Start to boot the labs of the next tests."""
         missing = Counter(coming[:AHEAD]) - Counter(spare.wanted for spare in self._spares)
         self._spares += [self._own(kind, again=coming.count(kind) > 1) for kind in missing.elements()]
 
@@ -159,14 +159,14 @@ class Spares:
         return OwnLab(wanted, self._pool, self._typed.setdefault(wanted, Typed()), again=again)
 
     def end(self, lab: OwnLab) -> None:
-        """End a lab whose test is done. Raises what went wrong with the end of an earlier one."""
+        """End a lab after its test. Raises errors from the end of earlier ones."""
         self._ending.append(self._pool.submit(lab.end))
         for ended in [coming for coming in self._ending if coming.done()]:
             self._ending.remove(ended)
             ended.result()
 
     def close(self) -> None:
-        """End all that are left, and return when nothing of any lab is. Raises what went wrong with that."""
+        """End all labs, and return when nothing is left of them. Raises errors from that."""
         for spare in self._spares:
             self.end(spare)
         self._spares.clear()

@@ -1,8 +1,8 @@
-"""The last packets at the interfaces of a lab's directors, kept for the case that a test fails.
+"""Recording of the last packets at the interfaces of a lab's directors, for tests that fail.
 
-They are queued by the kernel, and nobody reads them while there is room: a test that passes pays for sockets
-that are open (1.1 µs for each packet at each interface, measured at a veth), and no more. A thread looks
-from time to time how full the queues are.
+The kernel queues the packets, which are not read while there is room. So a test that passes only pays for
+open sockets (1.1 µs for each packet at each interface, measured at a veth). A thread checks the fill level
+of the queues from time to time.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ if TYPE_CHECKING:
     from lvslab.cluster.running import RunningLab
 
 KEPT = 8 << 20
-"""Bytes of packets that are kept, all interfaces of a lab together, besides those in the kernel's queues."""
+"""Bytes of packets that are kept for all interfaces of a lab, beside those in the kernel's queues."""
 ROOM = 32 << 20
-"""The kernel's memory for the queue of one interface. It is emptied when it is more than half full."""
+"""Bytes of the kernel's queue for one interface. It is read when it is more than half full."""
 PERIOD = 0.2
-"""Seconds between two looks at the queues, in which half of ROOM must not fill up: some 20000 packets."""
+"""Seconds between two looks at the queues. Half of ROOM, about 20000 packets, must last for it."""
 
 
 class Recording:
-    """Keeps the last packets of a lab's directors, from now on, until it is closed. Raises BootError,
-    StateError where the lab cannot be asked."""
+    """Records the last packets of a lab's directors until it is closed.
+
+    Raises BootError, StateError if the lab cannot be asked.
+    """
 
     def __init__(self, cluster: RunningLab) -> None:
         self._interfaces: list[packets.Interface] = []
@@ -47,9 +49,9 @@ class Recording:
         threading.Thread(target=self._keep_up, name="packets").start()
 
     def begin(self) -> None:
-        """A test begins: what was before is of no interest any more."""
+        """Discard earlier packets, at the start of a test."""
         with self._reading:
-            # What is queued from before will be passed over: that costs this test nothing now.
+            # Queued packets from before are skipped when they are read, which costs nothing now.
             self._begun = time.time_ns()
             self._before = self._counts()
             self._kept: deque[Packet] = deque()
@@ -57,11 +59,11 @@ class Recording:
             self._whole = True
 
     def close(self) -> None:
-        """Keep no more. Returns at once; the kernel takes 10 ms to close each of the sockets."""
+        """Stop. Returns at once; the kernel takes 10 ms to close each of the sockets."""
         self._over.set()
 
     def taken(self) -> Taken:
-        """What there was since the test began."""
+        """Packets since the start of the test."""
         with self._reading:
             self._read()
             return Taken(
@@ -100,8 +102,10 @@ class Recording:
 
 @dataclass(frozen=True)
 class Taken:
-    """The packets of one lab since a test has ``begun``, in the order of time, and a count for each
-    interface. They are not ``whole`` where there were more than are kept."""
+    """Packets of one lab since a test has ``begun``, by time, with a count for each interface.
+
+    They are not ``whole`` if there were more than are kept.
+    """
 
     interfaces: Sequence[pcapng.Interface]
     packets: Sequence[Packet]
@@ -111,8 +115,7 @@ class Taken:
 
 
 def save(labs: Sequence[Taken], file: Path) -> str:
-    """Write what was ``taken`` of the labs of a test to ``file``, and say in words what that is. Raises
-    OSError."""
+    """Write the packets of the labs of a test to ``file``, and describe them in words. Raises OSError."""
     found, first = list[Packet](), 0
     for lab in labs:
         found += (replace(packet, interface=first + packet.interface) for packet in lab.packets)
