@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvslab import paths
-from lvslab.apply import howto, verdicts
-from lvslab.apply import source as own_howto
+from lvslab.apply import howto, source, verdicts
 from lvslab.apply.howto import Step
 from lvslab.apply.source import Source
 from lvslab.apply.transcript import Transcript
@@ -55,18 +54,18 @@ def load(word: str, lab: str = "") -> HowTo:
 
     Raises UsageError, and LabFileError if it has no step.
     """
-    source = own_howto.find(word, lab, paths.labs())
-    described = folder.lab(source.folder)
-    steps = howto.load(source.file, described.nodes.keys())
+    found = source.find(word, lab, paths.labs())
+    described = folder.lab(found.folder)
+    steps = howto.load(found.file, described.nodes.keys())
     if not steps:
         raise LabFileError(
-            source.file,
+            found.file,
             0,
             "no block of it is typed: none says on which node",
             "begin a block with ```sh node=NAME; the nodes of the lab"
             f" {described.name}: {', '.join(described.nodes)}",
         )
-    return HowTo(source, described, steps, own_howto.untyped(source.file.read_text(encoding="utf-8-sig")))
+    return HowTo(found, described, steps, source.untyped(found.file.read_text(encoding="utf-8-sig")))
 
 
 def verify(

@@ -22,7 +22,7 @@ from lvslab.matrix.results import Cell, Result, Run
 from lvslab.outcome import Outcome
 
 if TYPE_CHECKING:
-    from lvslab.matrix.job import Order
+    from lvslab.matrix.job import Job
     from lvslab.matrix.worker import Reply
 
 WORKER_DEATHS = 5
@@ -78,9 +78,9 @@ class Listener:
 
 @dataclass
 class _Open:
-    """Order without an answer; ``turn`` is the number of times that it was sent."""
+    """Job without a reply; ``turn`` is the number of times that it was sent."""
 
-    order: Order
+    job: Job
     files: Mapping[str, Path]
     turn: int = 0
 
@@ -88,7 +88,7 @@ class _Open:
 class Conductor:
     """Sends the cells of ``kept.run`` to the workers of ``client``, and keeps their results.
 
-    ``make`` returns the order for a cell and its files, by checksum.
+    ``make`` returns the job for a cell, and its files by checksum.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Conductor:
         client: Client,
         kept: RunFolder,
         listener: Listener,
-        make: Callable[[Cell, int], tuple[Order, Mapping[str, Path]]] = job.order,
+        make: Callable[[Cell, int], tuple[Job, Mapping[str, Path]]] = job.make,
     ) -> None:
         self._client = client
         self._kept = kept
@@ -133,13 +133,13 @@ class Conductor:
 
     def _begin(self, cell: Cell) -> None:
         try:
-            order, files = self._make(cell, self._kept.run.seed)
+            made, files = self._make(cell, self._kept.run.seed)
         except UsageError:
             raise
         except LvsLabError as error:
             self._fail(cell, str(error))
             return
-        self._submit(_Open(order, files))
+        self._submit(_Open(made, files))
 
     def _submit(self, wanted: _Open, address: str = "") -> None:
         from lvslab.matrix import worker
@@ -148,8 +148,8 @@ class Conductor:
         future: Future = self._client.submit(
             worker.work,
             self._run,
-            wanted.order.model_dump_json(),
-            key=f"{self._run}-{wanted.order.cell.key}-{wanted.turn}",
+            wanted.job.model_dump_json(),
+            key=f"{self._run}-{wanted.job.cell.key}-{wanted.turn}",
             pure=False,
             workers=[address] if address else None,
             allow_other_workers=bool(address),
@@ -164,7 +164,7 @@ class Conductor:
     def _answered(self, future: Future) -> None:
         wanted = self._open.pop(future.key)
         if future.status != "finished":
-            self._lost(wanted.order.cell, future)
+            self._lost(wanted.job.cell, future)
             return
         reply: Reply = future.result()
         future.release()

@@ -1,7 +1,7 @@
-"""A cell as it travels to the process that tries it: data, with checksums of the files that it boots from.
+"""Job of a worker: a cell to try as data, with the checksums of the files that it boots from.
 
-Files travel only where they are lacking. Whoever tries a cell looks in its own cache, by a file's place
-there and among what it was sent before, and believes nothing but the checksum.
+Only files that a worker lacks are sent to it. A worker looks for a file in its own cache, at the usual place
+and among those that it was sent before, and checks the checksum.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from lvslab.matrix.results import Cell
 from lvslab.report import checksums
 
 
-class Order(BaseModel):
-    """A cell to be tried. ``seed`` is that of the run, and ``checksums`` are those of the result.
+class Job(BaseModel):
+    """A cell to try. ``seed`` is that of the run, and ``checksums`` are for the result.
 
-    ``files`` are those that it boots from: the SHA-256 of each, and its place in a cache that has made it
-    itself ("" for none). ``prepared`` has their checksums for paths. ``keys`` are the SSH keys that the
-    images were made with.
+    ``files`` has the SHA-256 of each file that it boots from, and the place of that file in a cache that has
+    made it itself ("" if there is none). ``prepared`` has checksums in place of paths. ``keys`` are the SSH
+    keys that the images were made with.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,10 +45,10 @@ class Order(BaseModel):
     checksums: dict[str, str]
 
 
-def order(cell: Cell, seed: int) -> tuple[Order, dict[str, Path]]:
-    """Prepare the order to try ``cell``, and return it with the paths of its files by checksum.
+def make(cell: Cell, seed: int) -> tuple[Job, dict[str, Path]]:
+    """Make the job for ``cell``, and return it with its files by checksum.
 
-    Raises UsageError, MachineError, BuildError.
+    Files that are missing are fetched or built. Raises UsageError, MachineError, BuildError.
     """
     folder = lab_files.find(cell.lab, paths.labs())
     lab = lab_folder.lab(folder)
@@ -75,12 +75,12 @@ def order(cell: Cell, seed: int) -> tuple[Order, dict[str, Path]]:
         # Modules may differ where the kernel's image does not: what was compiled tells.
         about = {"config": built.manifest.config_sha256, "source": built.manifest.source_sha256}
         sums |= {name: checksum for name, checksum in about.items() if checksum}
-    made = Order(cell=cell, seed=seed, prepared=travelling, files=places, keys=keys.pair(), checksums=sums)
+    made = Job(cell=cell, seed=seed, prepared=travelling, files=places, keys=keys.pair(), checksums=sums)
     return made, paths_of
 
 
 def _ipvsadm(kernel_name: str, ipvsadm: str) -> str:
-    """Return the checksum of an image's ipvsadm: of the program, or of the distribution's package."""
+    """Checksum of the ipvsadm in an image: of the built program, or of the distribution's package."""
     if kernel.find(kernel_name).userland == "musl-i386":
         programs = musl_programs.programs(ipvsadm or musl_programs.IPVSADM)
         return store.checksum(programs.folder / "ipvsadm")
@@ -90,8 +90,8 @@ def _ipvsadm(kernel_name: str, ipvsadm: str) -> str:
     return next(package.sha256 for package in found if package.name == "ipvsadm")
 
 
-def difference(wanted: Order, lvslab: str) -> str:
-    """Describe a difference between this machine and the one that ``wanted`` comes from; "" without one.
+def difference(wanted: Job, lvslab: str) -> str:
+    """Describe how this machine differs from the one that sent the job; "" if it does not.
 
     ``lvslab`` is the checksum of the code that runs here.
     """
@@ -107,8 +107,7 @@ def difference(wanted: Order, lvslab: str) -> str:
 
 
 def find(sha256: str, place: str = "") -> Path | None:
-    """Find a file in this machine's cache, at ``place`` or among those that were sent. None where there is
-    none with this content."""
+    """Find a file of this content in this machine's cache, at ``place`` or among those received."""
     for known in filter(None, (place, f"received/{sha256}")):
         path = (paths.cache() / known).resolve()
         if path.is_relative_to(paths.cache()) and path.is_file() and store.checksum(path) == sha256:
@@ -117,16 +116,18 @@ def find(sha256: str, place: str = "") -> Path | None:
 
 
 def receive(sha256: str, content: bytes) -> None:
-    """Keep a file that was sent. Raises UsageError where it is not what it is said to be."""
+    """Keep a file that was sent. Raises UsageError if it does not have that checksum."""
     path = store.write(paths.cache() / "received" / sha256, content)
     if store.sha256(path) != sha256:
         path.unlink()
         raise UsageError(f"a file that was sent is not the one with the SHA-256 {sha256}")
 
 
-def lay_out(wanted: Order, folder: Path) -> None:
-    """Pin the files of ``wanted`` in ``folder``, which is there (`lvslab.cache.pinned`). All of them are in
-    this machine's cache."""
+def lay_out(wanted: Job, folder: Path) -> None:
+    """Pin the files of ``wanted`` in the existing ``folder`` (see `lvslab.cache.pinned`).
+
+    All of them must be in this machine's cache.
+    """
 
     def found(checksum: Path) -> Path:
         path = find(checksum.name, wanted.files[checksum.name])

@@ -59,7 +59,7 @@ class Cell(_Data):
     lab: str
     """The name of a folder of labs/, or the path of a lab's folder."""
     kernel: str
-    """As lab.up --kernel takes it."""
+    """A kernel as in lab.up --kernel."""
     ipvsadm: str = ""
     """A version of ipvsadm, or the path of its source; "" for the image's usual one."""
 
@@ -86,39 +86,39 @@ class Case(_Data):
     name: str
     """The test's name, as pytest has it."""
     verdict: Verdict
-    """What came of it."""
+    """Its outcome."""
     seconds: Seconds
-    """How long it took."""
+    """Its duration."""
     message: str = ""
-    """Why it did not pass, "" where it did."""
+    """Why it did not pass, "" if it did."""
     bug: str = ""
     """The known bug (an identifier of bugs.toml) that it shows, or should have shown; "" for none."""
 
 
 class Result(_Data):
-    """What came of a cell."""
+    """Result of a cell."""
 
     cell: Cell
-    """What was tried."""
+    """The cell that was tried."""
     verdict: Verdict
-    """The worst of its checks, or "error" where the lab itself broke."""
+    """The worst of its checks, or "error" if the lab itself broke."""
     cases: tuple[Case, ...] = ()
     """Its checks, in the order in which they were made."""
     error: str = ""
-    """Why the lab itself broke, "" where it did not. Where the verdict is not "error": why it broke the
-    first time."""
+    """Why the lab itself broke, "" if it did not. If the verdict is not "error", why it broke the first
+    time."""
     flaky: bool = False
-    """Whether the lab broke the first time, and the second time nothing went wrong."""
+    """True if the lab broke the first time, and nothing went wrong the second time."""
     attempts: Annotated[int, Field(ge=1, le=2)] = 1
-    """How often it was tried: a second time where the lab itself broke."""
+    """Number of attempts: a second one is made if the lab itself broke."""
     seed: int = 0
-    """What random choices of its checks came from."""
+    """Seed of random choices of its checks."""
     repeat: str = ""
-    """A command that runs it alone once more."""
+    """Command that runs only this cell again."""
     seconds: Seconds = 0.0
-    """From the begin of the last attempt to its end, on the worker."""
+    """Duration of the last attempt, on the worker."""
     evidence: str = ""
-    """A folder, relative to that of the run: transcript, console, captures, pytest's report."""
+    """Folder, relative to that of the run, with transcript, console, captures and pytest's report."""
     versions: dict[str, str] = {}
     """By program: "kernel" (uname -r), "iptables", "ipvsadm", "qemu", "lvslab"."""
     checksums: dict[str, str] = {}
@@ -128,9 +128,9 @@ class Result(_Data):
     measured: dict[str, str] = {}
     """Figures that checks have found, with their units, by name."""
     accelerator: str = ""
-    """How the directors ran: "kvm", or "tcg" (emulation)."""
+    """Accelerator of the directors: "kvm", or "tcg" (emulation)."""
     worker: str = ""
-    """Who ran it."""
+    """Host and name of the worker that ran it."""
 
     @property
     def counts(self) -> dict[Outcome, int]:
@@ -143,19 +143,19 @@ class Run(_Data):
     """A run of a matrix: results.json."""
 
     format: Literal["lvslab matrix 1"] = FORMAT
-    """The number changes when an older reader would misread a newer file."""
+    """Its number changes if older readers would misread the file."""
     begun: str
     """ISO 8601 with a zone."""
     ended: str = ""
     """ISO 8601 with a zone; "" while it runs, or where it was interrupted."""
     seed: int = 0
-    """What the seeds of the cells came from."""
+    """Seed from which the seeds of the cells are derived."""
     machine: dict[str, str] = {}
-    """What it ran on, by what it says: processors, QEMU, the machine's kernel, lvslab's version."""
+    """Facts about the machine by name: processors, QEMU, its kernel, the version of lvslab."""
     cells: tuple[Cell, ...]
-    """What was to be tried. Cells that have no result are not done yet."""
+    """The cells to try. Those without a result are not done yet."""
     results: tuple[Result, ...] = ()
-    """What came of the cells that are done."""
+    """Results of the cells that are done."""
 
     def of(self, cell: Cell) -> Result:
         """Return the result of ``cell``, which must have one."""

@@ -20,7 +20,7 @@ from lvslab.boot.vm import qemu
 from lvslab.cache import folders, pinned
 from lvslab.errors import LvsLabError, UsageError
 from lvslab.matrix import cell, evidence, job
-from lvslab.matrix.job import Order
+from lvslab.matrix.job import Job
 from lvslab.report import checksums
 
 TOPIC = "lvslab"
@@ -39,34 +39,34 @@ def work(run: str, text: str) -> Reply:
     The reply has ``result`` (JSON) and ``evidence`` (a tar archive); or ``lacks`` (checksums of files),
     ``cache`` (which) and ``worker`` (its address); or ``refused``, the reason for not trying the cell.
     """
-    order = Order.model_validate_json(text)
-    if why := job.difference(order, _CODE):
-        return {"refused": f"{_name()} cannot try {order.cell}: {why}"}
-    if lacks := [each for each, place in order.files.items() if job.find(each, place) is None]:
+    wanted = Job.model_validate_json(text)
+    if why := job.difference(wanted, _CODE):
+        return {"refused": f"{_name()} cannot try {wanted.cell}: {why}"}
+    if lacks := [each for each, place in wanted.files.items() if job.find(each, place) is None]:
         return {"lacks": lacks, "cache": _cache(), "worker": get_worker().address}
     with _turn:
-        get_worker().log_event(TOPIC, {"run": run, "cell": order.cell.key, "worker": _name()})
+        get_worker().log_event(TOPIC, {"run": run, "cell": wanted.cell.key, "worker": _name()})
         try:
-            return _tried(order)
+            return _tried(wanted)
         except UsageError as wrong:
             return {"refused": str(wrong)}
 
 
-def _tried(order: Order) -> Reply:
+def _tried(wanted: Job) -> Reply:
     # The next folder that is made here deletes what a killed worker has left.
-    with folders.making(paths.state() / "cells", order.cell.key) as place:
+    with folders.making(paths.state() / "cells", wanted.cell.key) as place:
         (place / "given").mkdir()
-        job.lay_out(order, place / "given")
+        job.lay_out(wanted, place / "given")
         os.environ[pinned.VARIABLE] = str(place / "given")
         try:
-            found = cell.run(order.cell, place / "evidence", seed=order.seed)
+            found = cell.run(wanted.cell, place / "evidence", seed=wanted.seed)
         finally:
             del os.environ[pinned.VARIABLE]
         found = found.model_copy(
             update={
                 "worker": _name(),
-                "checksums": order.checksums,
-                "versions": {**order.prepared.versions, **found.versions, **programs()},
+                "checksums": wanted.checksums,
+                "versions": {**wanted.prepared.versions, **found.versions, **programs()},
             }
         )
         return {"result": found.model_dump_json(), "evidence": evidence.packed(place / "evidence")}

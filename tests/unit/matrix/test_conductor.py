@@ -18,7 +18,7 @@ from lvslab.errors import BuildError, LvsLabError, MachineError, UsageError
 from lvslab.matrix import evidence, folder, reading, worker
 from lvslab.matrix.conductor import WORKER_DEATHS, Conductor, Listener, worker_count
 from lvslab.matrix.folder import RunFolder
-from lvslab.matrix.job import Order
+from lvslab.matrix.job import Job
 from lvslab.matrix.results import Case, Cell, Result, Run
 
 CELLS = tuple(Cell(lab=lab, kernel="debian-6.1") for lab in ("web-nat", "many", "ftp"))
@@ -79,15 +79,15 @@ class Workers:
 
     def submit(self, function: Callable[..., Any], run: str, text: str, **options: Any) -> Answered:
         assert function is worker.work and options["pure"] is False
-        order = Order.model_validate_json(text)
+        job = Job.model_validate_json(text)
         future = Answered(options["key"])
         with self._lock:
-            self.sent.append((order.cell.lab, options["workers"], options["allow_other_workers"]))
+            self.sent.append((job.cell.lab, options["workers"], options["allow_other_workers"]))
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
-            planned = self.answers.get(order.cell.lab, [])
-            reply = planned.pop(0) if planned else well(order.cell, self.evidence)
-        threading.Thread(target=self._work, args=(run, order.cell, future, reply)).start()
+            planned = self.answers.get(job.cell.lab, [])
+            reply = planned.pop(0) if planned else well(job.cell, self.evidence)
+        threading.Thread(target=self._work, args=(run, job.cell, future, reply)).start()
         return future
 
     def _work(self, run: str, cell: Cell, future: Answered, reply: Reply | str) -> None:
@@ -152,12 +152,12 @@ def conduct(
     todo: Sequence[Cell] = CELLS,
     broken: Mapping[str, LvsLabError] | None = None,
 ) -> Heard:
-    """Have ``todo`` tried; ``broken`` are labs for which no order can be made."""
+    """Have ``todo`` tried; ``broken`` are labs for which no job can be made."""
 
-    def make(cell: Cell, seed: int) -> tuple[Order, Mapping[str, Path]]:
+    def make(cell: Cell, seed: int) -> tuple[Job, Mapping[str, Path]]:
         if broken and cell.lab in broken:
             raise broken[cell.lab]
-        return Order(
+        return Job(
             cell=cell, seed=seed, prepared=Prepared({}, {}, {}), files={}, keys={}, checksums={"lab": "1"}
         ), files
 

@@ -15,13 +15,13 @@ from lvslab.errors import UsageError
 from lvslab.guest import keys
 from lvslab.lab.directors import DirectorSpec
 from lvslab.matrix import job
-from lvslab.matrix.job import Order
+from lvslab.matrix.job import Job
 from lvslab.matrix.results import Cell
 from lvslab.report import checksums
 
 CONTENT = {name: name.encode() for name in ("kernel", "image", "nginx")}
 SUMS = {name: sha256(content).hexdigest() for name, content in CONTENT.items()}
-ORDER = Order(
+JOB = Job(
     cell=Cell(lab="web-nat", kernel="2.6.18", ipvsadm="1.29"),
     seed=7,
     prepared=Prepared(
@@ -48,11 +48,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_an_order_is_data() -> None:
-    assert Order.model_validate_json(ORDER.model_dump_json()) == ORDER
+def test_a_job_is_data() -> None:
+    assert Job.model_validate_json(JOB.model_dump_json()) == JOB
     paths_of = set[Path]()
-    ORDER.prepared.moved(lambda path: paths_of.add(path) or path)
-    assert {path.name for path in paths_of} == set(ORDER.files) == set(SUMS.values())
+    JOB.prepared.moved(lambda path: paths_of.add(path) or path)
+    assert {path.name for path in paths_of} == set(JOB.files) == set(SUMS.values())
 
 
 def test_a_file_is_found_by_its_content_only(cache: Path) -> None:
@@ -75,11 +75,11 @@ def test_what_was_sent_is_believed_by_its_checksum(cache: Path) -> None:
 
 def test_what_differs() -> None:
     same = checksums.of_lvslab()
-    assert job.difference(ORDER, same) == ""
-    assert job.difference(ORDER, "0" * 64) == "it has another version of lvslab's code"
-    other = ORDER.model_copy(update={"checksums": {**ORDER.checksums, "lab": "0" * 64}})
+    assert job.difference(JOB, same) == ""
+    assert job.difference(JOB, "0" * 64) == "it has another version of lvslab's code"
+    other = JOB.model_copy(update={"checksums": {**JOB.checksums, "lab": "0" * 64}})
     assert job.difference(other, same) == "its lab web-nat is another one"
-    gone = ORDER.model_copy(update={"cell": Cell(lab="/nowhere/x", kernel="2.6.18")})
+    gone = JOB.model_copy(update={"cell": Cell(lab="/nowhere/x", kernel="2.6.18")})
     assert "is not a lab" in job.difference(gone, same)
 
 
@@ -88,7 +88,7 @@ def test_what_is_given_is_neither_looked_for_nor_built(
 ) -> None:
     for content in CONTENT.values():
         job.receive(sha256(content).hexdigest(), content)
-    job.lay_out(ORDER, tmp_path)
+    job.lay_out(JOB, tmp_path)
     lab = folder.lab(paths.labs() / "web-nat")
     monkeypatch.setenv(pinned.VARIABLE, str(tmp_path))
     spec = DirectorSpec("2.6.18", ipvsadm="1.29")
@@ -96,7 +96,7 @@ def test_what_is_given_is_neither_looked_for_nor_built(
     director = found.boots["director"]
     assert director.kernel.read_bytes() == b"kernel" and director.initrd.read_bytes() == b"image"
     assert (director.nic, director.memory, director.identity) == ("e1000", 64, "k i")
-    assert found.versions == ORDER.prepared.versions
+    assert found.versions == JOB.prepared.versions
     assert found.servers == {"http": cache / "received" / SUMS["nginx"]}
     assert keys.client_key().read_text() == "theirs"
     assert (keys.client_key().stat().st_mode & 0o777) == 0o600
