@@ -93,7 +93,7 @@ def run(
     try:
         re.compile(message)
     except re.error as error:
-        raise UsageError(f"--message is {message!r}, which is no regular expression: {error}") from None
+        raise UsageError(f"--message is {message!r}, which is not a regular expression: {error}") from None
     if config is not None and not config.is_file():
         raise UsageError(f"there is no file {config}", "--config takes a file of kernel settings")
     if jobs is not None and jobs < 1:

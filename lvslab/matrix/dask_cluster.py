@@ -90,7 +90,8 @@ def existing(address: str) -> Iterator[Client]:
         except (OSError, TimeoutError) as refused:
             raise MachineError(f"no Dask scheduler answers at {address}: {refused}") from None
         except ValueError as wrong:
-            raise UsageError(f"{address} is no scheduler's address: {wrong}", "tcp://HOST:8786") from None
+            message = f"{address} is not the address of a scheduler: {wrong}"
+            raise UsageError(message, "tcp://HOST:8786") from None
         with client:
             try:
                 client.wait_for_workers(1, timeout=_PATIENCE)

@@ -49,7 +49,8 @@ def _check_format(file: Path, text: bytes) -> None:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{file} holds no results of a matrix: no JSON: {error}", _MAKE_ONE) from error
+        message = f"{file} does not hold results of a matrix: it is not JSON: {error}"
+        raise UsageError(message, _MAKE_ONE) from error
     found = document.get("format") if isinstance(document, dict) else None
     if found == FORMAT:
         return
@@ -58,4 +59,4 @@ def _check_format(file: Path, text: bytes) -> None:
     if number and int(number[1]) > int(ours):
         message = f"{file} was written by a newer lvslab: its format is {found!r}, and {FORMAT!r} is known"
         raise UsageError(message, "read it with that one, or a later one")
-    raise UsageError(f'{file} holds no results of a matrix: "format" is not {FORMAT!r}', _MAKE_ONE)
+    raise UsageError(f'{file} does not hold results of a matrix: "format" is not {FORMAT!r}', _MAKE_ONE)

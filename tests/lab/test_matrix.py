@@ -300,7 +300,7 @@ def test_a_worker_gets_what_it_lacks(run: Runner, box: Box, labs: str) -> None:
     ("words", "message"),
     [
         (("--scheduler", "tcp://127.0.0.1:9"), "no Dask scheduler answers at tcp://127.0.0.1:9"),
-        (("--scheduler", "127.0.0.1:x"), "127.0.0.1:x is no scheduler's address"),
+        (("--scheduler", "127.0.0.1:x"), "127.0.0.1:x is not the address of a scheduler"),
     ],
 )
 def test_a_cluster_that_is_not_there(run: Runner, labs: str, words: tuple[str, ...], message: str) -> None:

@@ -138,7 +138,7 @@ def test_a_lab_with_a_mistake_is_no_answer(tried: list[tuple[Cell, Path, str]], 
     ("options", "said"),
     [
         ({"labs": ["web-net"]}, "there is no lab 'web-net'"),
-        ({"labs": ["many"], "message": "("}, r"--message is '\(', which is no regular expression"),
+        ({"labs": ["many"], "message": "("}, r"--message is '\(', which is not a regular expression"),
         ({"labs": ["many"], "config": Path("/nowhere")}, "there is no file /nowhere"),
         ({"labs": ["many"], "jobs": 0}, "--jobs is 0"),
     ],

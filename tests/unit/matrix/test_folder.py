@@ -126,7 +126,8 @@ def test_a_result_that_was_altered() -> None:
 def test_no_run_to_go_on_with(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no run in"), run_folder.resumed("latest"):
         pass
-    with pytest.raises(UsageError, match="holds no run: No such"), run_folder.resumed(str(tmp_path / "x")):
+    gone = str(tmp_path / "x")
+    with pytest.raises(UsageError, match="is not the folder of a run: No such"), run_folder.resumed(gone):
         pass
 
 

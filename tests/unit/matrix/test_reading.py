@@ -13,9 +13,9 @@ from lvslab.matrix.results import Cell, Run
     ("content", "message"),
     [
         (None, r"there is no .*results\.json"),
-        ("[1", "no JSON"),
-        ("[" * 100_000, "no JSON"),
-        ("\udcff", "no JSON"),
+        ("[1", "it is not JSON"),
+        ("[" * 100_000, "it is not JSON"),
+        ("\udcff", "it is not JSON"),
         ("[]", '"format" is not'),
         ('{"format": "other 1"}', '"format" is not'),
         ('{"format": "lvslab matrix 2"}', "was written by a newer lvslab: its format is 'lvslab matrix 2'"),
