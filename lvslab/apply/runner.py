@@ -6,6 +6,7 @@ import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -83,7 +84,10 @@ def take(
     """
     # First, since it may raise, and a step that has been run must be recorded.
     must_fail = step.expects_failure(versions)
-    started = datetime.now(UTC)
+    started = datetime.now(UTC).isoformat(timespec="milliseconds")
+    taken = StepRecord(
+        step.number, step.node, step.line, step.command, "", None, 0.0, started, Outcome.FAILED
+    )
     began = time.monotonic()
     try:
         result = shell.run(step.command, step.timeout)
@@ -98,7 +102,8 @@ def take(
                 output, reason = "", error.message
             case _:
                 output, reason = "", "interrupted"
-        return _record(step, started, output, None, time.monotonic() - began, Outcome.FAILED, reason), error
+        seconds = round(time.monotonic() - began, 6)
+        return replace(taken, output=output, seconds=seconds, reason=reason), error
     reason = step.complaint(result.status, result.output, versions) or ""
     outcome = Outcome.FAILED if reason else Outcome.PASSED
     if must_fail:
@@ -108,30 +113,10 @@ def take(
             outcome, reason = Outcome.EXPECTED_FAILURE, step.known_failure or ""
     if outcome is Outcome.FAILED and result.ended:
         reason += "; the shell ended with it"
-    return _record(step, started, result.output, result.status, result.seconds, outcome, reason), None
-
-
-def _record(
-    step: Step,
-    started: datetime,
-    output: str,
-    status: int | None,
-    seconds: float,
-    outcome: Outcome,
-    reason: str,
-) -> StepRecord:
-    return StepRecord(
-        number=step.number,
-        node=step.node,
-        line=step.line,
-        command=step.command,
-        output=output,
-        status=status,
-        seconds=round(seconds, 6),
-        started=started.isoformat(timespec="milliseconds"),
-        outcome=outcome,
-        reason=reason,
-    )
+    seconds, output, status = round(result.seconds, 6), result.output, result.status
+    return replace(
+        taken, output=output, status=status, seconds=seconds, outcome=outcome, reason=reason
+    ), None
 
 
 def _stop(

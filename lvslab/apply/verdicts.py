@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lvslab.apply.runner import NodeShell, take
 from lvslab.apply.shell import CommandTimeout
-from lvslab.apply.transcript import StepRecord, Transcript
+from lvslab.apply.transcript import Transcript
 from lvslab.errors import LvsLabError, StepFailed
 from lvslab.outcome import STEPS, Outcome
 
@@ -121,23 +121,10 @@ def _judge(
     transcript.append(record)
     if isinstance(error, KeyboardInterrupt):
         raise error
-    return _of_record(record, first_wrong)
-
-
-def _of_record(record: StepRecord, first_wrong: int | None) -> StepVerdict:
-    return StepVerdict(
-        number=record.number,
-        node=record.node,
-        line=record.line,
-        command=record.command,
-        verdict=Outcome.FAILED if record.outcome.bad else record.outcome,
-        reason=record.reason,
-        doubtful=first_wrong,
-        status=record.status,
-        seconds=record.seconds,
-        output=record.output,
-        started=record.started,
-    )
+    fields = {**vars(record)}
+    outcome: Outcome = fields.pop("outcome")
+    verdict = Outcome.FAILED if outcome.bad else outcome
+    return StepVerdict(**fields, verdict=verdict, doubtful=first_wrong)
 
 
 def _first_line(error: LvsLabError) -> str:
