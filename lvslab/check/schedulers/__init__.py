@@ -13,47 +13,38 @@ A connection counts as active (TCP, masquerading):
 In all of them a connection turns inactive with the *first FIN* that passes the director: the server's
 (ESTABLISHED to FIN_WAIT) or the client's (to CLOSE_WAIT). The state changes before the packet is sent on,
 so a client that has read to the end of the stream knows that its connection is inactive. A RST makes it
-inactive too (CLOSE). Inactive connections are forgotten `FORGOTTEN_AFTER` seconds after their last packet.
+inactive too (CLOSE).
+
+A connection is forgotten some seconds after its last packet: 120 in FIN_WAIT and TIME_WAIT, 60 in SYN_RECV
+and CLOSE_WAIT, 30 in LAST_ACK, 10 in CLOSE (``tcp_timeouts`` of net/netfilter/ipvs/ip_vs_proto_tcp.c, 2.6.39
+and 6.1; ``vs_timeout_table`` of net/ipv4/ipvs/ip_vs_conn.c, 2.4.37.11). A finished HTTP request ends in
+TIME_WAIT, a refused one in CLOSE. ``ipvsadm --set`` changes FIN_WAIT; the secure_tcp defence of 2.4 halves
+FIN_WAIT and TIME_WAIT.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lvslab.check import former_names
-from lvslab.check.schedulers.model import Change, Choice, Model, Moment, Scheduler, Server
+from lvslab.check.schedulers.model import Model, Moment, Scheduler, Server
 from lvslab.check.schedulers.registry import TUTORIAL, later, model_for
 from lvslab.check.schedulers.simulated import NOBODY, SimulatedService
 
 __all__ = [
-    "FORGOTTEN_AFTER",
     "NOBODY",
     "TUTORIAL",
-    "Change",
-    "Choice",
-    "Forecast",
     "Model",
     "Moment",
-    "Scheduler",
     "Server",
     "SimulatedService",
     "forecast",
     "later",
     "model_for",
     "remembered",
-    "sequence",
 ]
-
-FORGOTTEN_AFTER: Mapping[str, int] = MappingProxyType(
-    {"SYN_RECV": 60, "FIN_WAIT": 120, "TIME_WAIT": 120, "CLOSE": 10, "CLOSE_WAIT": 60, "LAST_ACK": 30}
-)
-"""Seconds without a packet after which IPVS forgets a connection, by its state: ``tcp_timeouts`` of
-net/netfilter/ipvs/ip_vs_proto_tcp.c (2.6.39, 6.1), ``vs_timeout_table`` of net/ipv4/ipvs/ip_vs_conn.c
-(2.4.37.11). A finished HTTP request ends in TIME_WAIT, a refused one in CLOSE. ``ipvsadm --set`` changes
-FIN_WAIT; the secure_tcp defence of 2.4 halves FIN_WAIT and TIME_WAIT."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +75,7 @@ def forecast(
     Each request is finished before the next one begins, and leaves one inactive connection on its server;
     with ``held``, connections stay open and active until all are made. ``servers`` are in the kernel's
     order, with the counts before the first request; ``memory`` is the scheduler's at that time. The forecast
-    holds while no connection is forgotten meanwhile (`FORGOTTEN_AFTER`): compare the ``servers`` of the
+    holds while no connection is forgotten meanwhile: compare the ``servers`` of the
     result with a second reading to see whether one was.
     """
     service, names = SimulatedService(Model(schedule), tuple(servers), memory), list[str]()
@@ -94,13 +85,6 @@ def forecast(
         if name != NOBODY and not held:
             service = service.finish(name)
     return Forecast(tuple(names), service.servers, service.memory)
-
-
-def sequence(
-    schedule: Scheduler, servers: Sequence[Server], count: int, *, client: str = "", destination: str = ""
-) -> tuple[str, ...]:
-    """Forecast the names of the servers that answer ``count`` requests in turn; see `forecast`."""
-    return forecast(schedule, servers, count, client=client, destination=destination).names
 
 
 def remembered(model: Model, servers: Sequence[Server], count: int, *, destination: str = "") -> object:

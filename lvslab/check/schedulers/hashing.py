@@ -1,14 +1,13 @@
-"""Models of the schedulers that hash an address into a table of servers: dh and sh.
+"""Models of dh and sh, which hash an address into a table of servers.
 
 They have no memory: the table is rebuilt from all servers whenever one is added, edited or removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from ipaddress import IPv4Address, ip_address
-from types import MappingProxyType
+from ipaddress import ip_address
 
 from lvslab.check.schedulers.model import Build, Choice, Model, Moment, Server, Version
 
@@ -21,10 +20,9 @@ Hash = Callable[[int, int], int]
 
 
 def low_bits(number: int, bits: int) -> int:
-    """Return the hash up to 4.17: the lowest bits of a product.
+    """Return the hash up to 4.17, for which only the lowest bits of the address matter.
 
-    So the lowest bits of the address alone decide (``ip_vs_sh_hashkey``, 2.4.37.11 to 2.6.39, and
-    9a17740e0ea1, which ended it).
+    ``ip_vs_sh_hashkey``, 2.4.37.11 to 2.6.39, and 9a17740e0ea1, which ended it.
     """
     return number * 2654435761 & ((1 << bits) - 1)
 
@@ -39,10 +37,7 @@ def high_bits(number: int, bits: int) -> int:
 
 def folded(address: str) -> int:
     """Return an address as 32 bits: an IPv4 address itself, of IPv6 the exclusive or of its four words."""
-    parsed = ip_address(address)
-    if isinstance(parsed, IPv4Address):
-        return int(parsed)
-    number = int(parsed)
+    number = int(ip_address(address))
     return (number ^ number >> 32 ^ number >> 64 ^ number >> 96) & 0xFFFFFFFF
 
 
@@ -77,7 +72,9 @@ def sh(
     sh-port: the client's port counts too. ``crowded_out`` is as for `dh`. ``ip_vs_sh_schedule`` in
     net/ipv4/ipvs/ip_vs_sh.c (2.4.37.11 to 2.6.18) and net/netfilter/ipvs/ip_vs_sh.c (2.6.32 to 6.12).
     """
-    dealt = _dealt(moment.servers, weighted)
+    # The servers of the table's first places, which the following places repeat.
+    shares = [max(server.weight, 1) if weighted else 1 for server in moment.servers]
+    dealt = [index for index, share in enumerate(shares) for _ in range(share)]
     if not dealt:
         return Choice(None)
     size = 1 << TABLE_BITS
@@ -90,19 +87,9 @@ def sh(
     return Choice(next((at for at in tried if not is_unavailable(moment.servers[at], crowded_out)), None))
 
 
-def _dealt(servers: Sequence[Server], weighted: bool) -> list[int]:
-    """Return the servers of the table's first places, which the following places repeat."""
-    return [
-        index
-        for index, server in enumerate(servers)
-        for _ in range(max(server.weight, 1) if weighted else 1)
-    ]
-
-
 def is_unavailable(server: Server, crowded_out: bool = False) -> bool:
     """Return whether this server takes no connection; see `dh` for ``crowded_out``."""
-    crowded = crowded_out and server.active > 2 * server.weight
-    return server.weight <= 0 or server.overloaded or crowded
+    return not server.available or (crowded_out and server.active > 2 * server.weight)
 
 
 def by_port_flag(flags: Collection[str], flag: str) -> str:
@@ -112,10 +99,6 @@ def by_port_flag(flags: Collection[str], flag: str) -> str:
 
 def _hash_of(version: Version) -> Hash:
     return high_bits if version >= (4, 18) else low_bits
-
-
-def _dh_model(version: Version, flags: Collection[str]) -> Model:
-    return Model(partial(dh, hashes=_hash_of(version), crowded_out=version < (2, 6)))
 
 
 def _sh_model(version: Version, flags: Collection[str]) -> Model:
@@ -130,4 +113,7 @@ def _sh_model(version: Version, flags: Collection[str]) -> Model:
     return Model(choose, unforeseen=by_port_flag(flags, "sh-port"))
 
 
-SCHEDULERS: Mapping[str, Build] = MappingProxyType({"dh": _dh_model, "sh": _sh_model})
+SCHEDULERS: Mapping[str, Build] = {
+    "dh": lambda version, flags: Model(partial(dh, hashes=_hash_of(version), crowded_out=version < (2, 6))),
+    "sh": _sh_model,
+}

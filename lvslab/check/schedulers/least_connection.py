@@ -1,18 +1,18 @@
 """Models of the schedulers that compare servers by their connections: lc, wlc, sed, nq, fo and ovf.
 
-They have no memory. The overflow of products on kernels before 3.11 (c16526a7b99c) is not
-modelled.
+They have no memory. The overflow of products on kernels before 3.11 (c16526a7b99c) is not modelled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from functools import partial
-from types import MappingProxyType
+from itertools import dropwhile
 
 from lvslab.check.schedulers.model import Build, Choice, Model, Moment, Server, Version
 
-TOTAL_CONNECTIONS: Mapping[Version, Version] = MappingProxyType({(6, 1): (6, 1, 183), (6, 12): (6, 12, 104)})
+TOTAL_CONNECTIONS: Mapping[Version, Version] = {(6, 1): (6, 1, 183), (6, 12): (6, 12, 104)}
 """First release that counts total connections, by series: an active connection costs 257 from there on."""
 
 TOTAL_CONNECTIONS_SINCE: Version = (7, 2)
@@ -25,13 +25,8 @@ def lc(moment: Moment, *, active_cost: int = 256) -> Choice:
     ``ip_vs_lc_schedule`` in net/ipv4/ipvs/ip_vs_lc.c (2.4.37.11 to 2.6.18) and net/netfilter/ipvs/ip_vs_lc.c
     (2.6.32 to 6.12). The first one found wins a tie. See `overhead` for ``active_cost``.
     """
-    best: int | None = None
-    for index, server in enumerate(moment.servers):
-        if server.overloaded or server.weight == 0:
-            continue
-        if best is None or overhead(server, active_cost) < overhead(moment.servers[best], active_cost):
-            best = index
-    return Choice(best)
+    able, servers = moment.available(), moment.servers
+    return Choice(min(able, key=lambda index: overhead(servers[index], active_cost), default=None))
 
 
 def wlc(moment: Moment, *, active_cost: int = 256) -> Choice:
@@ -50,7 +45,7 @@ def sed(moment: Moment) -> Choice:
     ``ip_vs_sed_schedule`` in net/ipv4/ipvs/ip_vs_sed.c (2.4.37.11 to 2.6.18) and
     net/netfilter/ipvs/ip_vs_sed.c (2.6.32 to 6.12).
     """
-    return Choice(least_loaded(moment.servers, _delay))
+    return Choice(least_loaded(moment.servers, lambda server: server.active + 1))
 
 
 def nq(moment: Moment) -> Choice:
@@ -59,25 +54,19 @@ def nq(moment: Moment) -> Choice:
     ``ip_vs_nq_schedule`` in net/ipv4/ipvs/ip_vs_nq.c (2.6.11, 2.6.18) and net/netfilter/ipvs/ip_vs_nq.c
     (2.6.32 to 6.12).
     """
-    for index, server in enumerate(moment.servers):
-        if server.active == 0 and server.weight > 0 and not server.overloaded:
-            return Choice(index)
-    return sed(moment)
+    idle = [index for index in moment.available() if moment.servers[index].active == 0]
+    return Choice(idle[0]) if idle else sed(moment)
 
 
 def nq_2_4(moment: Moment) -> Choice:
-    """Never queue of 2.4, which ignores the weight of an idle server that follows another one.
+    """Never queue of 2.4, which ignores the weights of idle servers after the first one.
 
     So a server of weight 0 does get connections, one at a time, unless all before it in the list have the
     weight 0 too (``ip_vs_nq_schedule`` in net/ipv4/ipvs/ip_vs_nq.c of 2.4.37.11).
     """
-    first = next((index for index, server in enumerate(moment.servers) if server.weight > 0), None)
-    if first is None:
-        return Choice(None)
-    for index, server in enumerate(moment.servers[first:], first):
-        if server.active == 0:
-            return Choice(index)
-    return sed(moment)
+    after = dropwhile(lambda pair: pair[1].weight <= 0, enumerate(moment.servers))
+    idle = next((index for index, server in after if server.active == 0), None)
+    return sed(moment) if idle is None else Choice(idle)
 
 
 def fo(moment: Moment) -> Choice:
@@ -86,10 +75,7 @@ def fo(moment: Moment) -> Choice:
     ``ip_vs_fo_schedule`` in net/netfilter/ipvs/ip_vs_fo.c (since 3.18; 4.19.79 to 6.12). The first one found
     wins a tie.
     """
-    able = [
-        index for index, server in enumerate(moment.servers) if server.weight > 0 and not server.overloaded
-    ]
-    return Choice(max(able, key=lambda index: moment.servers[index].weight, default=None))
+    return Choice(max(moment.available(), key=lambda index: moment.servers[index].weight, default=None))
 
 
 def ovf(moment: Moment) -> Choice:
@@ -99,12 +85,9 @@ def ovf(moment: Moment) -> Choice:
     one connection more than its weight before the next one in line has its turn; no server gets any when all
     have that many.
     """
-    able = tuple(
-        index
-        for index, server in enumerate(moment.servers)
-        if server.weight > 0 and server.active <= server.weight and not server.overloaded
-    )
-    return Choice(max(able, key=lambda index: moment.servers[index].weight, default=None))
+    servers = moment.servers
+    able = [index for index in moment.available() if servers[index].active <= servers[index].weight]
+    return Choice(max(able, key=lambda index: servers[index].weight, default=None))
 
 
 def overhead(server: Server, active_cost: int) -> int:
@@ -119,41 +102,30 @@ def overhead(server: Server, active_cost: int) -> int:
 
 
 def least_loaded(servers: Sequence[Server], load: Callable[[Server], int]) -> int | None:
-    """Return the index of the server with the least ``load`` per weight, the first among equals.
+    """Return the index of the available server with the least ``load`` per weight.
 
-    A later one displaces the best so far only if ``least_load * its_weight > its_load * least_weight``,
-    strictly. Servers of weight 0 are passed over, overloaded ones as well.
+    The first one wins a tie: a later one displaces it only if ``least_load * its_weight > its_load *
+    least_weight``, strictly.
     """
-    best: int | None = None
-    for index, server in enumerate(servers):
-        if server.overloaded or server.weight <= 0:
-            continue
-        if best is None:
-            best = index
-            continue
-        least = servers[best]
-        if load(least) * server.weight > load(server) * least.weight:
-            best = index
-    return best
-
-
-def _delay(server: Server) -> int:
-    return server.active + 1
+    loads = {
+        index: Fraction(load(server), server.weight)
+        for index, server in enumerate(servers)
+        if server.available
+    }
+    return min(loads, key=loads.__getitem__, default=None)
 
 
 def active_cost(version: Version) -> int:
-    """Return the cost of an active connection in lc and wlc, where an inactive one costs 1."""
+    """Return the cost of an active connection in lc and wlc; an inactive one costs 1."""
     since = TOTAL_CONNECTIONS.get(version[:2], TOTAL_CONNECTIONS_SINCE)
     return 257 if version >= since else 256
 
 
-SCHEDULERS: Mapping[str, Build] = MappingProxyType(
-    {
-        "lc": lambda version, flags: Model(partial(lc, active_cost=active_cost(version))),
-        "wlc": lambda version, flags: Model(partial(wlc, active_cost=active_cost(version))),
-        "sed": lambda version, flags: Model(sed),
-        "nq": lambda version, flags: Model(nq_2_4 if version < (2, 6) else nq),
-        "fo": lambda version, flags: Model(fo),
-        "ovf": lambda version, flags: Model(ovf),
-    }
-)
+SCHEDULERS: Mapping[str, Build] = {
+    "lc": lambda version, flags: Model(partial(lc, active_cost=active_cost(version))),
+    "wlc": lambda version, flags: Model(partial(wlc, active_cost=active_cost(version))),
+    "sed": lambda version, flags: Model(sed),
+    "nq": lambda version, flags: Model(nq_2_4 if version < (2, 6) else nq),
+    "fo": lambda version, flags: Model(fo),
+    "ovf": lambda version, flags: Model(ovf),
+}

@@ -1,4 +1,4 @@
-"""A model of mh: a table of servers that changes little when a server comes or goes (Maglev hashing)."""
+"""Model of mh (Maglev hashing), whose table changes little when a server comes or goes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache, partial
 from itertools import chain
 from math import gcd
-from types import MappingProxyType
 
 from lvslab.check.schedulers.hashing import by_port_flag, folded, is_unavailable
-from lvslab.check.schedulers.model import Build, Choice, Model, Moment, Server, Version
+from lvslab.check.schedulers.model import Build, Choice, Model, Moment, Version
 
 # CONFIG_IP_VS_MH_TAB_INDEX is 12 where a configuration does not say otherwise: the fifth of ``primes``, and
 # weights of at most 6 bits (net/netfilter/ipvs/ip_vs_mh.c, 4.19.79).
@@ -30,7 +29,16 @@ def mh(moment: Moment, *, by_port: bool = False, falls_back: bool = False) -> Ch
     client's port counts too. ``ip_vs_mh_schedule`` in net/netfilter/ipvs/ip_vs_mh.c (since 4.18; 4.19.79 to
     6.12), on 64-bit kernels.
     """
-    places = _table(tuple((server.address, server.port, _last_weight(server)) for server in moment.servers))
+    places = _table(
+        tuple(
+            (
+                server.address,
+                server.port,
+                server.weight if server.last_weight is None else server.last_weight,
+            )
+            for server in moment.servers
+        )
+    )
     if not places:
         return Choice(None)
     number = (folded(moment.client) + (moment.client_port if by_port else 0)) & 0xFFFFFFFF
@@ -43,13 +51,9 @@ def mh(moment: Moment, *, by_port: bool = False, falls_back: bool = False) -> Ch
     return Choice(next((index for index in found if not is_unavailable(moment.servers[index])), None))
 
 
-def _last_weight(server: Server) -> int:
-    return server.weight if server.last_weight is None else server.last_weight
-
-
 @lru_cache(maxsize=64)
 def _table(servers: tuple[tuple[str, int, int], ...]) -> tuple[int, ...]:
-    """Return the index of the server of each place, () where no server has had a weight.
+    """Return the server's index for each place, () where no server has had a weight.
 
     ``servers`` are addresses, ports and last weights (``ip_vs_mh_permutate``, ``ip_vs_mh_populate``).
     """
@@ -76,9 +80,9 @@ def _table(servers: tuple[tuple[str, int, int], ...]) -> tuple[int, ...]:
 
 
 def hash_1u32(number: int, key: int) -> int:
-    """Return SipHash-1-3 of 32 bits with a key of twice the same 64, cut to 32 bits.
+    """Return the lower 32 bits of SipHash-1-3 of ``number``, of 32 bits.
 
-    It is ``hsiphash_1u32`` of lib/siphash.c on 64-bit kernels (5.15.135).
+    The 128-bit ``key`` is 64 bits twice (``hsiphash_1u32`` of lib/siphash.c on 64-bit kernels, 5.15.135).
     """
     v0, v1 = 0x736F6D6570736575 ^ key, 0x646F72616E646F6D ^ key
     v2, v3 = 0x6C7967656E657261 ^ key, 0x7465646279746573 ^ key
@@ -113,4 +117,4 @@ def _mh_model(version: Version, flags: Collection[str]) -> Model:
     return Model(choose, unforeseen=by_port_flag(flags, "mh-port"))
 
 
-SCHEDULERS: Mapping[str, Build] = MappingProxyType({"mh": _mh_model})
+SCHEDULERS: Mapping[str, Build] = {"mh": _mh_model}

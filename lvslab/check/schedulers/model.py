@@ -1,4 +1,4 @@
-"""The parts of a scheduler's model: what it is asked, what it answers, and what it remembers.
+"""The parts of a scheduler's model: its question, its answer and its memory.
 
 A model is a pure function from a `Moment` to a `Choice`. What the kernel's scheduler keeps between
 connections (the mark of wrr, the cache of lblc) goes from one choice to the next moment as ``memory``; a
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import attrgetter
 from typing import Literal
 
 from lvslab.errors import CheckFailed
@@ -35,6 +36,11 @@ class Server:
     last_weight: int | None = None
     threshold: int = 0
 
+    @property
+    def available(self) -> bool:
+        """True if the server has a weight above 0 and is not overloaded."""
+        return self.weight > 0 and not self.overloaded
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -51,6 +57,10 @@ class Moment:
     destination: str = ""
     client_port: int = 0
     now: float = 0.0
+
+    def available(self) -> list[int]:
+        """Return the indices of the available servers."""
+        return [index for index, server in enumerate(self.servers) if server.available]
 
 
 @dataclass(frozen=True)
@@ -81,11 +91,6 @@ class Change:
     memory: object = None
 
 
-def kept(change: Change) -> object:
-    """Return the memory unchanged, for schedulers that ignore changes of the table."""
-    return change.memory
-
-
 def cannot_foresee(moment: Moment) -> Choice:
     """Raise CheckFailed: the ``choose`` of a model that foresees no sequence."""
     raise CheckFailed(
@@ -101,11 +106,12 @@ class Model:
 
     It foresees an exact sequence by ``choose``, or the servers' probabilities by ``chances``, or nothing.
     ``unforeseen`` says why the servers cannot be told before the connections are made, "" where they can.
-    ``remembers`` is true where a choice depends on earlier choices, and not on the connections alone.
+    ``remembers`` is true where a choice depends on earlier choices, and not on the connections alone;
+    ``changed`` returns the memory after a change.
     """
 
     choose: Scheduler = cannot_foresee
-    changed: Callable[[Change], object] = kept
+    changed: Callable[[Change], object] = attrgetter("memory")
     remembers: bool = False
     chances: Chances | None = None
     unforeseen: str = ""
@@ -118,5 +124,5 @@ Build = Callable[[Version, Collection[str]], Model]
 
 
 def index_of(servers: Sequence[Server], name: str) -> int:
-    """Return the index of the server of that name, or -1, which is the list's head to the kernel."""
+    """Return the index of the server of that name, or -1, the list's head to the kernel."""
     return next((index for index, server in enumerate(servers) if server.name == name), -1)

@@ -1,14 +1,14 @@
-"""The model of twos, which draws two servers and takes the less loaded one."""
+"""Model of twos, which draws two servers and takes the less loaded one."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import partial
-from types import MappingProxyType
+from itertools import product
 
 from lvslab.check.schedulers.least_connection import active_cost, overhead
-from lvslab.check.schedulers.model import Build, Model, Moment, Version
+from lvslab.check.schedulers.model import Build, Model, Moment
 
 
 def twos(moment: Moment, *, active_cost: int = 256) -> Mapping[int, Fraction]:
@@ -21,9 +21,7 @@ def twos(moment: Moment, *, active_cost: int = 256) -> Mapping[int, Fraction]:
     taken where it has less overhead for its weight, strictly. See `least_connection.overhead` for
     ``active_cost``. Servers of weight 0 are passed over, overloaded ones as well.
     """
-    able = [
-        place for place, server in enumerate(moment.servers) if server.weight > 0 and not server.overloaded
-    ]
+    able = moment.available()
     numbers = sum(moment.servers[place].weight for place in able) + 1
     drawn = {place: Fraction(moment.servers[place].weight + (place == able[0]), numbers) for place in able}
 
@@ -33,16 +31,13 @@ def twos(moment: Moment, *, active_cost: int = 256) -> Mapping[int, Fraction]:
         return second if less else first
 
     chances = dict.fromkeys(able, Fraction(0))
-    for first in able:
-        for second in able:
-            chances[taken(first, second)] += drawn[first] * drawn[second]
+    for first, second in product(able, repeat=2):
+        chances[taken(first, second)] += drawn[first] * drawn[second]
     return chances
 
 
-def _twos_model(version: Version, flags: Collection[str]) -> Model:
-    return Model(
+SCHEDULERS: Mapping[str, Build] = {
+    "twos": lambda version, flags: Model(
         chances=partial(twos, active_cost=active_cost(version)), unforeseen="twos draws its servers"
     )
-
-
-SCHEDULERS: Mapping[str, Build] = MappingProxyType({"twos": _twos_model})
+}

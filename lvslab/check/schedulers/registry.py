@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
-from lvslab.check.schedulers.model import Build, Choice, Model, Moment, Scheduler
+from lvslab.check.schedulers.model import Build, Choice, Model, Moment
 from lvslab.errors import CheckFailed
 from lvslab.kernel import catalogue
 
@@ -37,39 +37,30 @@ def later() -> tuple[str, ...]:
 
     Each is a feature of the catalogue. One that draws (twos) is not among them.
     """
-    since = {
-        name: catalogue.numbers(row.since)
-        for name, row in catalogue.features().items()
-        if name in builders()
-    }
+    rows = catalogue.features().items()
+    since = {name: catalogue.numbers(row.since) for name, row in rows if name in builders()}
     exact = [name for name, version in since.items() if not builders()[name](version, ()).unforeseen]
-    return tuple(sorted(exact, key=lambda name: since[name]))
+    return tuple(sorted(exact, key=since.__getitem__))
 
 
 def model_for(scheduler: str, kernel: str, flags: Collection[str] = ()) -> Model:
-    """Return the model of ``scheduler``, as ``ipvsadm -s`` names it, in a kernel of that version or release.
+    """Return the model of ``scheduler``, as ``ipvsadm -s`` names it, in a kernel.
 
-    ``flags`` are those of ``ipvsadm -b``. A release such as 6.1.0-50-cloud-amd64 does not say which update
-    of 6.1 it is; ``director.kernel`` finds out. Raises CheckFailed where there is no such scheduler in that
-    kernel, or no model of it.
+    ``kernel`` is a version or a release; a release such as 6.1.0-50-cloud-amd64 does not say which update of
+    6.1 it is: ``director.kernel`` finds out. ``flags`` are those of ``ipvsadm -b``. Raises CheckFailed where
+    there is no such scheduler in that kernel, or no model of it.
     """
     if scheduler in catalogue.features() and (reason := catalogue.lacking(kernel, scheduler)):
         raise CheckFailed(reason)
     if scheduler not in builders():
-        raise CheckFailed(
-            f"there is no model of the scheduler {scheduler}",
-            f"there are models of {', '.join(sorted(builders()))}",
-        )
+        known = ", ".join(sorted(builders()))
+        raise CheckFailed(f"there is no model of the scheduler {scheduler}", f"there are models of {known}")
     version = catalogue.numbers(kernel)
     model = builders()[scheduler](version, frozenset(flags))
-    return model if version >= (2, 6) else replace(model, choose=_without_thresholds(model.choose))
 
-
-def _without_thresholds(choose: Scheduler) -> Scheduler:
-    """Return ``choose`` as 2.4 runs it: it has no thresholds, so it marks no server as overloaded."""
-
-    def without_marks(moment: Moment) -> Choice:
+    def without_thresholds(moment: Moment) -> Choice:
         servers = tuple(replace(server, overloaded=False) for server in moment.servers)
-        return choose(replace(moment, servers=servers))
+        return model.choose(replace(moment, servers=servers))
 
-    return without_marks
+    # 2.4 has no thresholds, so it marks no server as overloaded.
+    return model if version >= (2, 6) else replace(model, choose=without_thresholds)

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import gcd
-from types import MappingProxyType
 from typing import Literal
 
 from lvslab.check.schedulers.model import Build, Change, Choice, Model, Moment, Server, Version, index_of
@@ -35,24 +34,17 @@ def rr(moment: Moment) -> Choice:
     server that had the last connection is looked at last. Where no server can be chosen, the place is kept.
     """
     place = index_of(moment.servers, _mark(moment.memory).server)
-    for step in range(1, len(moment.servers) + 1):
-        index = (place + step) % len(moment.servers)
-        server = moment.servers[index]
-        if server.weight > 0 and not server.overloaded:
-            return Choice(index, Mark(server.name))
-    return Choice(None, moment.memory)
+    chosen = min(moment.available(), key=lambda index: (index <= place, index), default=None)
+    return Choice(chosen, moment.memory if chosen is None else Mark(moment.servers[chosen].name))
 
 
 def rr_starts_again(change: Change) -> object:
-    """Return to the head of the list after any change, as rr does before 3.10.
-
-    ``ip_vs_rr_update_svc``, 2.4.37.11 to 2.6.39.
-    """
+    """Return to the head of the list after a change (``ip_vs_rr_update_svc``, 2.4.37.11 to 2.6.39)."""
     return Mark()
 
 
 def rr_steps_back(change: Change) -> object:
-    """Step back where the server of the last connection is removed, as rr does since 3.10.
+    """Step back where the server of the last connection is removed, since 3.10.
 
     The one before it in the list takes its place in the memory; no other change matters
     (``ip_vs_rr_del_dest``, 4.19.79).
@@ -78,7 +70,7 @@ def wrr_old(moment: Moment, *, stops: Stops) -> Choice:
     2.6.39.
     """
     servers, mark = moment.servers, _mark(moment.memory)
-    heaviest, step = max((server.weight for server in servers), default=0), _step(servers)
+    heaviest, step = _heaviest(servers), _step(servers)
     start = place = index_of(servers, mark.server)
     level = mark.level
     while True:
@@ -95,11 +87,11 @@ def wrr_old(moment: Moment, *, stops: Stops) -> Choice:
         if place != -1 and not servers[place].overloaded and servers[place].weight >= level:
             return Choice(place, Mark(servers[place].name, level))
         if place == start and (stops == "back" or (stops == "lowest" and level == step)):
-            return Choice(None, Mark(_name(servers, place), level))
+            return Choice(None, Mark(mark.server if place != -1 else "", level))
 
 
 def wrr_keeps_level(change: Change) -> object:
-    """Begin a new round, with the next lower weight, after a change, as wrr of 2.6.11 does.
+    """Begin a new round, with the next lower weight, after a change, in 2.6.11.
 
     It does so even where no server has as much weight any more (``ip_vs_wrr_update_svc``).
     """
@@ -107,13 +99,12 @@ def wrr_keeps_level(change: Change) -> object:
 
 
 def wrr_clamps_level(change: Change) -> object:
-    """Forget a weight that no server has any more, as wrr of 2.4.37.11 and 2.6.18 to 2.6.39 does.
+    """Forget a weight that is greater than all weights after a change.
 
-    ``ip_vs_wrr_update_svc``.
+    ``ip_vs_wrr_update_svc`` of 2.4.37.11 and 2.6.18 to 2.6.39.
     """
     level = _mark(change.memory).level
-    heaviest = max((server.weight for server in change.after), default=0)
-    return Mark("", 0 if level > heaviest else level)
+    return Mark("", 0 if level > _heaviest(change.after) else level)
 
 
 def wrr(moment: Moment) -> Choice:
@@ -146,12 +137,11 @@ def wrr(moment: Moment) -> Choice:
 
 
 def wrr_moves_level(change: Change) -> object:
-    """Begin a round from the head of the list after a change, as wrr does since 3.10.
+    """Begin a round from the head of the list after a change, since 3.10.
 
-    It is for the weight of the round before, or the nearest that fits the new common divisor
-    (``ip_vs_wrr_dest_changed``, 4.19.79 to 6.12.118).
-
-    So the first rounds depend on the order in which the servers were added.
+    It asks for the weight of the round before, or the nearest that fits the new common divisor
+    (``ip_vs_wrr_dest_changed``, 4.19.79 to 6.12.118). So the first rounds depend on the order in which the
+    servers were added.
     """
     level = change.memory.level if isinstance(change.memory, Mark) else _top(change.before)
     step, top = _step(change.after), _top(change.after)
@@ -166,8 +156,8 @@ def _mark(memory: object) -> Mark:
     return memory if isinstance(memory, Mark) else Mark()
 
 
-def _name(servers: Sequence[Server], place: int) -> str:
-    return servers[place].name if place != -1 else ""
+def _heaviest(servers: Sequence[Server]) -> int:
+    return max((server.weight for server in servers), default=0)
 
 
 def _step(servers: Sequence[Server]) -> int:
@@ -176,12 +166,8 @@ def _step(servers: Sequence[Server]) -> int:
 
 
 def _top(servers: Sequence[Server]) -> int:
-    """Return the weight of the first round since 3.10 (``mw``); 0 where no server has a weight."""
-    return max((server.weight for server in servers), default=0) - (_step(servers) - 1)
-
-
-def _rr_model(version: Version, flags: Collection[str]) -> Model:
-    return Model(rr, rr_steps_back if version >= (3, 10) else rr_starts_again, remembers=True)
+    """Return the weight of the first round since 3.10 (``mw``), 0 for none."""
+    return _heaviest(servers) - (_step(servers) - 1)
 
 
 def _wrr_model(version: Version, flags: Collection[str]) -> Model:
@@ -195,4 +181,9 @@ def _wrr_model(version: Version, flags: Collection[str]) -> Model:
     return Model(partial(wrr_old, stops="lowest"), wrr_clamps_level, remembers=True)
 
 
-SCHEDULERS: Mapping[str, Build] = MappingProxyType({"rr": _rr_model, "wrr": _wrr_model})
+SCHEDULERS: Mapping[str, Build] = {
+    "rr": lambda version, flags: Model(
+        rr, rr_steps_back if version >= (3, 10) else rr_starts_again, remembers=True
+    ),
+    "wrr": _wrr_model,
+}

@@ -35,28 +35,25 @@ class SimulatedService:
         """
         if index_of(self.servers, server.name) != -1:
             raise LvsLabError(f"{server.name} is among the servers already")
-        place = index_of(self.removed, server.name)
-        if place != -1:
-            old = self.removed[place]
-            server = replace(server, active=old.active, inactive=old.inactive)
+        for old in self.removed:
+            if old.name == server.name:
+                server = replace(server, active=old.active, inactive=old.inactive)
         removed = tuple(old for old in self.removed if old.name != server.name)
         new = replace(server, last_weight=server.weight)
         return replace(self, removed=removed)._changed("add", server.name, (new, *self.servers))
 
     def edit(self, name: str, weight: int) -> SimulatedService:
-        """Give the server ``name`` another weight, and no threshold; it keeps its place in the list."""
+        """Give the server ``name`` another weight, and no threshold, at its place in the list."""
         old = self.server(name)
-        last = weight if weight else old.weight if old.last_weight is None else old.last_weight
+        last = weight or (old.weight if old.last_weight is None else old.last_weight)
         new = replace(old, weight=weight, last_weight=last, threshold=0, overloaded=False)
-        return self._changed(
-            "edit", name, tuple(new if server.name == name else server for server in self.servers)
-        )
+        return self._changed("edit", name, tuple(new if each == old else each for each in self.servers))
 
     def remove(self, name: str) -> SimulatedService:
         """Remove the server ``name``."""
-        gone = self.server(name)
+        removed = (*self.removed, self.server(name))
         without = tuple(server for server in self.servers if server.name != name)
-        return replace(self, removed=(*self.removed, gone))._changed("remove", name, without)
+        return replace(self, removed=removed)._changed("remove", name, without)
 
     def scheduled_by(self, model: Model) -> SimulatedService:
         """Change to another scheduler, whose memory is empty.
@@ -81,7 +78,7 @@ class SimulatedService:
         return name, after.give(name)
 
     def chances(self) -> Mapping[str, Fraction] | None:
-        """Return the probability of each server, or of NOBODY, for the next connection, where it is drawn.
+        """Return the probability of each server, or of NOBODY, for the next connection.
 
         None where the scheduler does not draw: `connect` tells the server then.
         """
@@ -95,16 +92,15 @@ class SimulatedService:
         return self._counted(name, active=1)
 
     def finish(self, name: str) -> SimulatedService:
-        """Turn an active connection of ``name`` into an inactive one (see FORGOTTEN_AFTER)."""
+        """Turn an active connection of ``name`` into an inactive one."""
         return self._counted(name, active=-1, inactive=1)
 
     def server(self, name: str) -> Server:
         """Return the server of that name. Raises LvsLabError where there is none."""
-        place = index_of(self.servers, name)
-        if place == -1:
-            there = ", ".join(server.name for server in self.servers)
-            raise LvsLabError(f"{name} is not among the servers: {there or '(none)'}")
-        return self.servers[place]
+        there = {server.name: server for server in self.servers}
+        if name not in there:
+            raise LvsLabError(f"{name} is not among the servers: {', '.join(there) or '(none)'}")
+        return there[name]
 
     def _counted(self, name: str, *, active: int = 0, inactive: int = 0) -> SimulatedService:
         def counted(server: Server) -> Server:
@@ -114,11 +110,8 @@ class SimulatedService:
             full = 0 < now.threshold <= now.active + now.inactive
             return replace(now, overloaded=now.overloaded or full)
 
-        return replace(
-            self,
-            servers=tuple(map(counted, self.servers)),
-            removed=tuple(map(counted, self.removed)),
-        )
+        servers, removed = (tuple(map(counted, each)) for each in (self.servers, self.removed))
+        return replace(self, servers=servers, removed=removed)
 
     def _changed(
         self, kind: Literal["add", "edit", "remove"], name: str, after: tuple[Server, ...]

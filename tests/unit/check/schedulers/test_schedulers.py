@@ -6,36 +6,45 @@ import pytest
 
 from lvslab.check.schedulers import (
     NOBODY,
-    Choice,
     Moment,
     Server,
     forecast,
     model_for,
     remembered,
-    sequence,
 )
 from lvslab.check.schedulers.least_connection import wlc
+from lvslab.check.schedulers.model import Choice
 
 # The kernel's order: the tutorial adds real-server-1 first, so real-server-2 stands at the head of the list.
 TUTORIAL = (Server("two", weight=2), Server("one", weight=1))
 
 
 def test_wlc_with_the_tutorials_weights() -> None:
-    assert sequence(wlc, TUTORIAL, 9) == ("two", "one", "two", "two", "one", "two", "two", "one", "two")
+    assert forecast(wlc, TUTORIAL, 9).names == (
+        "two",
+        "one",
+        "two",
+        "two",
+        "one",
+        "two",
+        "two",
+        "one",
+        "two",
+    )
 
 
 def test_the_order_decides_between_equals() -> None:
-    assert sequence(wlc, TUTORIAL[::-1], 6) == ("one", "two", "two", "one", "two", "two")
+    assert forecast(wlc, TUTORIAL[::-1], 6).names == ("one", "two", "two", "one", "two", "two")
 
 
 def test_equal_weights_take_turns() -> None:
     servers = [Server(name, weight=3) for name in "abc"]
-    assert sequence(wlc, servers, 7) == tuple("abcabca")
+    assert forecast(wlc, servers, 7).names == tuple("abcabca")
 
 
 def test_old_connections_count() -> None:
     servers = (Server("two", weight=2, inactive=10), Server("one", weight=1))
-    assert sequence(wlc, servers, 6) == ("one", "one", "one", "one", "one", "two")
+    assert forecast(wlc, servers, 6).names == ("one", "one", "one", "one", "one", "two")
 
 
 @pytest.mark.parametrize(("inactive", "chosen"), [(255, 1), (256, 0), (257, 0)])
@@ -61,8 +70,8 @@ def test_weight_0_and_overload_are_passed_over() -> None:
 
 def test_nobody_to_choose() -> None:
     servers = (Server("drained", weight=0), Server("full", weight=1, overloaded=True))
-    assert sequence(wlc, servers, 2) == (NOBODY, NOBODY)
-    assert sequence(wlc, (), 1) == (NOBODY,)
+    assert forecast(wlc, servers, 2).names == (NOBODY, NOBODY)
+    assert forecast(wlc, (), 1).names == (NOBODY,)
 
 
 def test_a_forecast_says_how_the_servers_stand_afterwards() -> None:
@@ -74,7 +83,7 @@ def test_a_forecast_says_how_the_servers_stand_afterwards() -> None:
 @pytest.mark.parametrize("weights", [(1, 1), (1, 2), (3, 5, 7), (2, 4, 6), (1, 1000)])
 def test_finished_requests_are_shared_exactly_by_weight(weights: tuple[int, ...]) -> None:
     servers = [Server(str(index), weight) for index, weight in enumerate(weights)]
-    names = sequence(wlc, servers, sum(weights) * 3)
+    names = forecast(wlc, servers, sum(weights) * 3).names
     assert [names.count(server.name) for server in servers] == [weight * 3 for weight in weights]
 
 
@@ -84,7 +93,7 @@ def test_a_scheduler_remembers_through_its_memory() -> None:
         chosen = (last + 1) % len(moment.servers)
         return Choice(chosen, chosen)
 
-    assert sequence(rotate, TUTORIAL, 5) == ("two", "one", "two", "one", "two")
+    assert forecast(rotate, TUTORIAL, 5).names == ("two", "one", "two", "one", "two")
 
 
 @pytest.mark.parametrize("kernel", ["2.6.39", "6.1"])
