@@ -96,7 +96,7 @@ def plan_of(
     ``evidence`` is a folder that exists, None for a new one among those of runs.
     """
     found = prepared(lab, spec)
-    versions = host_kernel.versions() if spec.kind == "mininet" else found.versions
+    versions = found.versions if spec.kind == "qemu" else host_kernel.versions()
     planned = plan.Plan(
         name=name,
         lab=lab.name,

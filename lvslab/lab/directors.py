@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,11 @@ from lvslab.errors import UsageError
 from lvslab.lab.files import suggest
 
 DirectorKind = Literal["qemu", "mininet"]
-"""A virtual machine with a kernel of its own, or a Mininet host on this machine's kernel."""
+KINDS: Mapping[DirectorKind, str] = {
+    "qemu": "virtual machines",
+    "mininet": "hosts on this machine's kernel",
+}
+"""Kinds of directors, with what they are; the first has a kernel and an ipvsadm of its own."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +37,18 @@ class DirectorSpec:
             kernel = str(Path(kernel).resolve())
         if "/" in ipvsadm:
             ipvsadm = str(Path(ipvsadm).resolve())
-        if kind == "qemu":
-            return cls(kernel, "qemu", ipvsadm)
-        if kind != "mininet":
-            known = suggest(kind, ("qemu", "mininet"))
-            raise UsageError(f"there are no directors of the kind '{kind}'", known)
+        found = next((known for known in KINDS if known == kind), None)
+        if found is None:
+            raise UsageError(f"there are no directors of the kind '{kind}'", suggest(kind, KINDS))
+        if found == "qemu":
+            return cls(kernel, found, ipvsadm)
         for option, value, verb in (("kernel", kernel, "runs on"), ("ipvsadm", ipvsadm, "uses")):
             if value:
                 raise UsageError(
                     f"a Mininet director {verb} this machine's {option}, and takes no other",
-                    f"leave out --{option}, or --director mininet",
+                    f"leave out --{option}, or --director {kind}",
                 )
-        return cls("", "mininet", "")
+        return cls("", found, "")
 
     @property
     def notes(self) -> dict[str, str | None]:

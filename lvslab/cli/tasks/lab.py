@@ -13,6 +13,7 @@ from lvslab.cli.report_options import NO_REPORTS
 from lvslab.cli.text import lab as text
 from lvslab.cli.text import layout
 from lvslab.cli.text.progress import Progress
+from lvslab.lab.directors import KINDS
 from lvslab.report.formats import Places
 
 # Heavy modules are imported in functions: `./run --list` must not wait for pydantic and paramiko.
@@ -21,7 +22,7 @@ group = Group("lab")
 
 NAME = "the name of the running lab (default: the only lab that is up)"
 NODE = "the name of a node, as in lab.status"
-DIRECTOR = "the kind of the directors: qemu (virtual machines) or mininet (hosts on this machine's kernel)"
+DIRECTOR = f"the kind of the directors: {' or '.join(f'{kind} ({what})' for kind, what in KINDS.items())}"
 
 
 @group.task(name="list", help={"json": JSON})
