@@ -96,7 +96,7 @@ def up(
     cold: bool = False,
     listeners: Listeners = Listeners(),  # frozen, and holds no state
 ) -> Up:
-    """Boot a lab, apply its how-to, make a first round of requests, and leave it running.
+    """Boot a lab, apply its how-to, make the first requests, and leave it running.
 
     ``spec`` describes its directors. ``cold`` boots them even if a memory snapshot of them could be resumed,
     and makes no snapshot.
@@ -120,7 +120,7 @@ def _up(
     *,
     keep: bool,
 ) -> Up:
-    """Bring a lab up until ``held`` ends; with ``keep``, beyond that, also if a step or the round fails."""
+    """Bring a lab up until ``held`` ends; with ``keep`` it stays, even after a failure."""
     phases: dict[str, float] = {}
 
     imports = threading.Thread(target=_import_the_rest, name="imports", daemon=True)
@@ -214,7 +214,7 @@ def distribution(taken: Round | Turns | None) -> dict[str, dict[str, int]]:
 
 
 def apply(name: str, listeners: Listeners) -> Up:
-    """Apply the how-to to a lab that is up without it, and make a first round of requests."""
+    """Apply the how-to to a lab that is up without it, and make the first requests."""
     with cluster.attach(name) as running:
         noted = running.status().notes
         if noted.steps is not None:
@@ -232,7 +232,7 @@ def apply(name: str, listeners: Listeners) -> Up:
 
 
 def execute(name: str, node: str, command: str) -> int:
-    """Run ``command`` on a node with this process's stdin, stdout and stderr; return its exit status."""
+    """Run ``command`` on a node with this process's streams; return its exit status."""
     with cluster.attach(name) as running:
         stdin = None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
         sys.stdout.flush()  # output of earlier commands comes first
@@ -260,7 +260,7 @@ def check(name: str, reports: Places, *, quiet: bool) -> Checked:
 def _check(
     folder: Path, name: str, reports: Places, evidence: Path, *, quiet: bool, select: str = ""
 ) -> Checked:
-    """Run checks, and write ``reports``; pytest writes the one in JUnit XML, by default to the evidence."""
+    """Run checks, and write ``reports``; pytest writes that in JUnit XML."""
     others = {format: file for format, file in reports.items() if format != "junit"}
     junit = reports.get("junit", evidence / formats.JUNIT_FILE)
     found = checked.run(folder, name, junit, quiet=quiet, select=select)
@@ -286,7 +286,7 @@ def login(name: str, node: str) -> list[str]:
 
 
 def attach_console(name: str, node: str) -> None:
-    """Connect this process's terminal with the serial console of a director, until the user leaves it."""
+    """Connect this process's terminal with the serial console of a director."""
     from lvslab import terminal
 
     with cluster.attach(name) as found:

@@ -1,4 +1,4 @@
-"""Paths of the project, of the cache, which may be deleted, and of the evidence, which is kept."""
+"""Paths of the project, the cache (may be deleted) and the evidence (is kept)."""
 
 from __future__ import annotations
 

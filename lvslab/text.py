@@ -42,7 +42,7 @@ def span(words: Sequence[str]) -> str:
 
 
 def without_middle(text: str, remark: str) -> str:
-    """Replace the middle of a ``text`` of more than LINES lines by their number and ``remark``."""
+    """Replace the middle of a ``text`` longer than LINES by its length and ``remark``."""
     lines = text.splitlines()
     if len(lines) <= LINES:
         return text

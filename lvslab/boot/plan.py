@@ -1,7 +1,6 @@
-"""The plan of a lab to boot: names, numbers and command lines. No effects here.
+"""The plan of a lab to boot: names, numbers and command lines, without effects.
 
-A plan is made from a lab's specification outside and handed to the supervisor, which needs to know
-nothing of YAML, of packages or of the cache.
+A plan is made outside and handed to the supervisor, which does not know YAML, packages or the cache.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from lvslab.lab.directors import USUAL, DirectorSpec
 
 if TYPE_CHECKING:
     from lvslab.lab.directors import DirectorKind
-    from lvslab.lab.model import Interface, InterfaceAddress, Lab, Node, Service
+    from lvslab.lab.model import InterfaceAddress, Lab, Node, Service
     from lvslab.lab.rules import Address
 
 
@@ -99,11 +98,10 @@ class Plan:
     """One lab to boot under ``name``, with its evidence in ``evidence``; ``nodes`` as from ``nodes_of``.
 
     ``servers`` are archives of the programs that the hosts' services need, by kind; ``resolvers`` are the
-    addresses of name servers that all hosts ask.
-    ``copyable``: its guests can be copied while they run. ``copies`` are descriptors of the memory and the
-    state from which its guests (by name) are to begin, in place of their set-up. ``versions`` are those of
-    the directors' programs and kernel, ``spec`` is what they were asked to be, ``record`` is for whoever
-    attaches to the lab (see ``lvslab.cluster.record``).
+    addresses of name servers that all hosts ask. If ``copyable``, its guests can be copied while they run.
+    ``copies`` are descriptors of the memory and the state from which its guests (by name) are to begin, in
+    place of their set-up. ``versions`` are of the directors' programs and kernel, ``spec`` is what they were
+    asked to be, ``record`` is for commands that attach to the lab (see ``lvslab.cluster.record``).
     """
 
     name: str
@@ -127,7 +125,7 @@ class Plan:
 
     @property
     def messages(self) -> Path:
-        """Where the supervisor prints to: it speaks in events, so this is of use when something fails."""
+        """The file that the supervisor prints to, for when something fails."""
         return self.evidence / "supervisor.log"
 
 
@@ -230,7 +228,7 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
 
 
 def _if_able(address: Address | InterfaceAddress, command: str) -> str:
-    """``command`` about an address; of an IPv6 address it does nothing where the guest has no IPv6."""
+    """Return ``command``, skipped for an IPv6 address in a guest without IPv6."""
     return f"{{ [ ! -e /proc/net/if_inet6 ] || {{ {command}; }}; }}" if address.version == 6 else command
 
 
@@ -261,20 +259,16 @@ def ip_lines(cards: tuple[Card, ...]) -> list[str]:
 def _cards(lab: Lab, name: str, node: Node) -> tuple[Card, ...]:
     number = list(lab.nodes).index(name)
     return tuple(
-        _card(lab, interface, own_name, number, index)
+        Card(
+            name=own_name,
+            network=interface.network,
+            port=f"{interface.network}-{number}.{index}",
+            # Locally administered; the middle octets are "LVS" as far as they fit.
+            mac=f"02:4c:56:{number >> 8:02x}:{number & 255:02x}:{index:02x}",
+            address=lab.interface_address(interface),
+            gateway=interface.gateway,
+        )
         for index, (own_name, interface) in enumerate(node.interfaces.items())
-    )
-
-
-def _card(lab: Lab, interface: Interface, own_name: str, number: int, index: int) -> Card:
-    return Card(
-        name=own_name,
-        network=interface.network,
-        port=f"{interface.network}-{number}.{index}",
-        # Locally administered; the middle octets are "LVS" as far as they fit.
-        mac=f"02:4c:56:{number >> 8:02x}:{number & 255:02x}:{index:02x}",
-        address=lab.interface_address(interface),
-        gateway=interface.gateway,
     )
 
 

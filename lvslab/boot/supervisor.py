@@ -103,14 +103,7 @@ class Supervisor(control.Handler):
     def __init__(self, plan: Plan, lifeline: Lifeline) -> None:
         self._plan = plan
         self._lifeline = lifeline
-        self._guests = Guests(
-            plan.guests,
-            plan.evidence,
-            cold=plan.cold,
-            tell=lifeline.tell,
-            copyable=plan.copyable,
-            copies=plan.copies,
-        )
+        self._guests = Guests(plan, lifeline.tell)
         self._hosts = {host.name: MininetHost(host, plan.evidence) for host in plan.hosts}
         self._nodes: dict[str, Node] = {**self._guests.nodes, **self._hosts}
         self._notes: dict[str, Any] = {}

@@ -247,7 +247,7 @@ def booted(
     steps: tuple[Step, ...] | None = None,
     evidence: Path | None = None,
 ) -> Iterator[Cluster]:
-    """Boot the lab of ``folder`` as ``name``; it ends with the block, unless it is kept.
+    """Boot the lab of ``folder`` as ``name`` for the block, unless it is kept.
 
     ``spec`` is what its directors are to be, instead of what lab.yaml says. ``cold`` boots virtual machines
     without memory snapshots. With ``copyable`` they can be copied, if the how-to is typed on nothing else.

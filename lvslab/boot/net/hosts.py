@@ -49,7 +49,7 @@ def make(names: Iterable[str], resolvers: Sequence[str] = ()) -> Iterator[Namesp
 
 
 def _template() -> int:
-    """Make the mount namespace that is copied for each host, with nothing of the machine writable.
+    """Make the mount namespace to copy for each host; nothing of the machine is writable.
 
     To copy it costs less than to make each host's mounts read-only, one by one.
     """
@@ -73,7 +73,9 @@ def _make(name: str, template: int, resolvers: Sequence[str]) -> Namespaces:
         _let_in()
         Path("/etc/sysctl.conf").write_text("# sysctl -p reads the settings in this file.\n")
         if resolvers:
-            _resolve_with(resolvers)
+            file = Path("/etc/resolv.conf")
+            file.unlink(missing_ok=True)  # it may be a link to what a program of the machine writes
+            file.write_text(resolv_conf(resolvers))
         return Namespaces(namespaces.own("net"), namespaces.own("mnt"))
     except OSError as refused:
         raise BootError(f"the host {name} could not be made", str(refused)) from None
@@ -111,13 +113,6 @@ def _layer(name: str, lower: str, place: Path) -> None:
 def resolv_conf(resolvers: Sequence[str]) -> str:
     """Return the file by which glibc's resolver finds its name servers."""
     return "".join(f"nameserver {address}\n" for address in resolvers)
-
-
-def _resolve_with(resolvers: Sequence[str]) -> None:
-    """Make the host's programs ask these name servers."""
-    file = Path("/etc/resolv.conf")
-    file.unlink(missing_ok=True)  # it may be a link to what a program of the machine writes
-    file.write_text(resolv_conf(resolvers))
 
 
 def _let_in() -> None:

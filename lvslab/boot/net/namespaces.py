@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ CLONE_NEWNET = 0x40000000
 # include/uapi/linux/mount.h, include/uapi/linux/fcntl.h.
 MS_BIND = 4096
 MS_REC = 16384
+_MOUNT_ATTR = struct.Struct("=4Q")  # attr_set, attr_clr, propagation, userns_fd
 _MOUNT_ATTR_RDONLY = 1
 _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000
@@ -36,17 +38,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _MountAttr(ctypes.Structure):
-    """``struct mount_attr`` of include/uapi/linux/mount.h."""
-
-    _fields_ = (
-        ("attr_set", ctypes.c_uint64),
-        ("attr_clr", ctypes.c_uint64),
-        ("propagation", ctypes.c_uint64),
-        ("userns_fd", ctypes.c_uint64),
-    )
 
 
 def unshare(flags: int) -> None:
@@ -82,14 +73,15 @@ def make_read_only(place: Path | str, *, undo: bool = False) -> None:
     Each mount keeps its other flags, and the file systems, which others may have mounted too, keep all of
     theirs.
     """
-    wanted = _MountAttr(0, _MOUNT_ATTR_RDONLY) if undo else _MountAttr(_MOUNT_ATTR_RDONLY, 0)
+    flags = (0, _MOUNT_ATTR_RDONLY) if undo else (_MOUNT_ATTR_RDONLY, 0)  # to set, to clear
+    wanted = _MOUNT_ATTR.pack(*flags, 0, 0)
     done = _libc.syscall(
         ctypes.c_long(_MOUNT_SETATTR),
         ctypes.c_int(_AT_FDCWD),
         os.fsencode(place),
         ctypes.c_uint(_AT_RECURSIVE),
-        ctypes.byref(wanted),
-        ctypes.c_size_t(ctypes.sizeof(wanted)),
+        wanted,
+        ctypes.c_size_t(len(wanted)),
     )
     if done != 0 and ctypes.get_errno() == errno.ENOSYS:
         raise MachineError(

@@ -17,6 +17,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
 from lvslab.boot.net import pcapng
@@ -87,6 +88,7 @@ def open_at(interface: str, program: Program = (), room: int = ROOM) -> socket.s
     return opened
 
 
+@dataclass(eq=False)
 class Interface(Closing):
     """An interface of a node whose packets are captured from now on.
 
@@ -94,23 +96,20 @@ class Interface(Closing):
     for virtual machines, and what is sent there is what the card receives.
     """
 
-    def __init__(
-        self, node: str, name: str, description: str, number: int, stream: socket.socket, *, far: bool
-    ) -> None:
-        self.node = node
-        self.name = name
-        self.number = number
-        self.description = description
-        self._stream = stream
-        directions = (pcapng.OUTBOUND, pcapng.INBOUND)
-        self._sent, self._received = reversed(directions) if far else directions
-        self._next: Packet | None = None
-        self._counted = Count(0, 0)
-        self._buffer = bytearray(pcapng.SNAPLEN)
+    node: str
+    name: str
+    description: str
+    number: int
+    stream: socket.socket
+    _: KW_ONLY
+    far: bool
+    _next: Packet | None = field(default=None, init=False)
+    _counted: Count = field(default=Count(0, 0), init=False)
+    _buffer: bytearray = field(default_factory=lambda: bytearray(pcapng.SNAPLEN), init=False, repr=False)
 
     def fileno(self) -> int:
         """Return the descriptor to wait for packets with."""
-        return self._stream.fileno()
+        return self.stream.fileno()
 
     @property
     def title(self) -> str:
@@ -125,7 +124,7 @@ class Interface(Closing):
     @property
     def waiting(self) -> int:
         """The bytes of kernel memory that unread packets take."""
-        return int(struct.unpack_from("=I", self._stream.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))[0])
+        return int(struct.unpack_from("=I", self.stream.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))[0])
 
     def read(self, until: int) -> Iterator[Packet]:
         """Yield unread packets that came before ``until`` (nanoseconds since 1970), oldest first."""
@@ -139,19 +138,19 @@ class Interface(Closing):
     def count(self) -> Count:
         """Return how many packets came to the interface since this was made."""
         # The kernel forgets them when it has told.
-        told = self._stream.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
+        told = self.stream.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
         received, dropped = struct.unpack("=II", told)
         self._counted = Count(self._counted.received + received, self._counted.dropped + dropped)
         return self._counted
 
     def close(self) -> None:
         """Close the socket. The kernel takes some 10 ms for that."""
-        self._stream.close()
+        self.stream.close()
 
     def _take(self) -> Packet | None:
         while True:
             try:
-                size, ancillary, _, address = self._stream.recvmsg_into([self._buffer], _ANCILLARY)
+                size, ancillary, _, address = self.stream.recvmsg_into([self._buffer], _ANCILLARY)
                 break
             except BlockingIOError:
                 return None
@@ -168,7 +167,8 @@ class Interface(Closing):
                 status, _, _, _, _, tag, tagged = _AUXDATA.unpack(value)
                 if status & _VLAN_VALID:  # the kernel has taken the tag out
                     data = data[:12] + struct.pack("!HH", tagged, tag) + data[12:]
-        direction = self._sent if address[2] == socket.PACKET_OUTGOING else self._received
+        sent = (address[2] == socket.PACKET_OUTGOING) != self.far
+        direction = pcapng.OUTBOUND if sent else pcapng.INBOUND
         return Packet(self.number, moment, data, direction)
 
 
@@ -181,9 +181,9 @@ def listen(
     room: int = ROOM,
     first: int = 0,
 ) -> list[Interface]:
-    """Capture at all cards of a node, or at the one called ``interface``; number them from ``first``.
+    """Capture at all cards of a node, or at the one called ``interface``.
 
-    Raises UsageError, BootError.
+    They are numbered from ``first``. Raises UsageError, BootError.
     """
     about, descriptors = lab.ask("capture", node=node, interface=interface, filter=program, room=room)
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]

@@ -52,7 +52,7 @@ class Packet:
 
 @dataclass(frozen=True)
 class Count:
-    """Numbers of packets that came to an interface, and that were dropped for want of room."""
+    """Numbers of packets that came to an interface, and of dropped ones."""
 
     received: int
     dropped: int

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 
 from lvslab.boot.events import GuestUp
 from lvslab.boot.net import taps
-from lvslab.boot.plan import Guest
+from lvslab.boot.plan import Plan
 from lvslab.boot.vm import snapshot
 from lvslab.boot.vm import start as warm
 from lvslab.boot.vm.clone import inherited
@@ -22,35 +21,20 @@ HEARTBEAT = 2.0
 
 
 class Guests:
-    """All guests of a lab.
+    """All guests of a plan; ``tell`` is called for each that is up."""
 
-    ``tell`` is called for each that is up; ``copyable`` and ``copies`` are as in a plan.
-    """
-
-    def __init__(
-        self,
-        guests: tuple[Guest, ...],
-        evidence: Path,
-        *,
-        cold: bool,
-        tell: Callable[[GuestUp], None],
-        copyable: bool = False,
-        copies: Mapping[str, tuple[int, int]] | None = None,
-    ) -> None:
-        self.nodes = {guest.name: VirtualMachine(guest, copyable=copyable) for guest in guests}
-        self._guests = guests
-        self._evidence = evidence
-        self._cold = cold
-        self._copyable = copyable
-        self._copies = {name: inherited(pair) for name, pair in (copies or {}).items()}
+    def __init__(self, plan: Plan, tell: Callable[[GuestUp], None]) -> None:
+        self.nodes = {guest.name: VirtualMachine(guest, copyable=plan.copyable) for guest in plan.guests}
+        self._plan = plan
+        self._copies = {name: inherited(pair) for name, pair in plan.copies.items()}
         self._tell = tell
         # One more for the thread that starts them all.
-        self._pool = ThreadPoolExecutor(len(guests) + 1, thread_name_prefix="guest")
+        self._pool = ThreadPoolExecutor(len(plan.guests) + 1, thread_name_prefix="guest")
         self._coming: Future[list[Future[None]]] | None = None
 
     def start(self, accelerator: Accelerator) -> None:
         """Make the taps, and begin to boot all guests; ``await_up`` waits for them. Raises MachineError."""
-        taps.make(self._guests)
+        taps.make(self._plan.guests)
         self._coming = self._pool.submit(self._start_all, accelerator)
 
     def await_up(self) -> None:
@@ -62,16 +46,16 @@ class Guests:
             up.result()
 
     def _start_all(self, accelerator: Accelerator) -> list[Future[None]]:
-        making, ups = set[str](), []
+        plan, making, ups = self._plan, set[str](), []
         # In the same order in every lab: two that wait for one another's snapshots would wait for ever.
-        for guest in sorted(self._guests, key=lambda guest: snapshot.key(guest, accelerator)):
+        for guest in sorted(plan.guests, key=lambda guest: snapshot.key(guest, accelerator)):
             starter = warm.Starter(
                 guest,
                 accelerator,
-                self._evidence,
-                cold=self._cold,
+                plan.evidence,
+                cold=plan.cold,
                 making=making,
-                copyable=self._copyable,
+                copyable=plan.copyable,
                 copy=self._copies.get(guest.name),
             )
             ups.append(self._pool.submit(self._bring_up, starter))

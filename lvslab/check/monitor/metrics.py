@@ -79,7 +79,7 @@ class Families:
         yield from (self.service, self.server, self.weight, self.active, self.inactive)
 
     def add(self, labels: list[str], found: Reading | LvsLabError, names: Mapping[str, str]) -> None:
-        """Add the reading of a director, or the error of reading it; ``names`` are of nodes by address."""
+        """Add what was read of a director, or the error; ``names`` are of nodes by address."""
         self.up.add_metric(labels, float(isinstance(found, Reading)))
         if isinstance(found, LvsLabError):
             return
@@ -114,7 +114,7 @@ class LabCollector(Collector):
         registry.status(name)  # a lab that is not there is an error now, and not at every scrape
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metrics of one scrape; a lab that cannot be read is a metric, and not an error."""
+        """Return the metrics of one scrape; an unreadable lab is a metric too."""
         families = Families()
         there = self._there()
         families.lab_up.add_metric([self.name], float(there is not None))
@@ -126,7 +126,7 @@ class LabCollector(Collector):
         yield from families
 
     def _there(self) -> LabStatus | None:
-        """Return the lab's status, or None where it is not up; it may be another lab at each scrape."""
+        """Return the status of the lab that is up now, or None."""
         try:
             return registry.status(self.name)
         except LvsLabError:
@@ -140,7 +140,7 @@ class LabCollector(Collector):
 
 @contextmanager
 def served(name: str, port: int) -> Iterator[str]:
-    """Serve the metrics of the lab ``name`` in background threads during the block; yield the URL.
+    """Serve the metrics of the lab ``name`` during the block; yield the URL.
 
     ``port`` 0 takes a free one. Raises StateError, UsageError and MachineError.
     """

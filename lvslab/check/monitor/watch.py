@@ -193,14 +193,11 @@ def _rates(now: Reading, before: Reading | None, service: str, server: str = "")
     return counted.since(earlier).per(now.uptime - before.uptime)
 
 
-@dataclass(frozen=True)
-class _Glance:
-    """The supervisor as an `Observer`, with a time limit."""
+class _Glance(Control):
+    """A supervisor that is asked with a time limit."""
 
-    conversation: Control
-
-    def observe(self, node: str, command: str) -> str:
-        return self.conversation.observe(node, command, PATIENCE)
+    def observe(self, node: str, command: str, seconds: float | None = PATIENCE) -> str:
+        return super().observe(node, command, seconds)
 
 
 def glance(
@@ -211,8 +208,8 @@ def glance(
     It has a connection of its own to the supervisor, so that a director that hangs does not block others.
     """
     try:
-        with Control(name, PATIENCE + _GRACE) as conversation:
-            return how(_Glance(conversation), director)
+        with _Glance(name, PATIENCE + _GRACE) as supervisor:
+            return how(supervisor, director)
     except LvsLabError as error:
         return error
 

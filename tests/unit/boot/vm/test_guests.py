@@ -67,7 +67,8 @@ def make(
     made: list[Guests] = []
 
     def maker(*each: Guest) -> Guests:
-        made.append(Guests(each, tmp_path, cold=True, tell=heard.put))
+        planned = plan.Plan("a", "web", tmp_path, (), (), each, {}, b"", "", tmp_path, cold=True)
+        made.append(Guests(planned, heard.put))
         return made[-1]
 
     yield maker
