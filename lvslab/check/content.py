@@ -54,7 +54,7 @@ def all_alike(found: Presented, reference: str, servers: Collection[str]) -> Non
     Raises CheckFailed with each server and file that differs, and with servers that never replied.
     """
     if not found:
-        raise CheckFailed("there are no files to compare", "has the content been made?")
+        raise CheckFailed("the service presented no files to compare", "has the content been made?")
     wrong = [
         (server, line)
         for path, seen in found.items()

@@ -93,7 +93,7 @@ class LiveService:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         for _, connection in self._open:
-            connection.drop()
+            connection.close()
         if self._model is not None:
             self._model = None
             self._node.execute(f"ipvsadm -D {self.place.option}")

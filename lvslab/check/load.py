@@ -1,4 +1,4 @@
-"""Load on a virtual service from the lab's clients for a limited time, as `lab.load` makes it.
+"""Load on a virtual service from the lab's clients for a limited time (`lab.load`).
 
 The generators are children of this process in the clients' network namespaces. The kernel ends them with it.
 """
@@ -84,10 +84,8 @@ class Load:
 
 def check_bounds(seconds: int, connections: int) -> None:
     """Raise UsageError where ``seconds`` or ``connections`` is out of bounds."""
-    for what, given, most in (
-        ("--seconds", seconds, MOST_SECONDS),
-        ("--connections", connections, MOST_CONNECTIONS),
-    ):
+    limits = ("--seconds", seconds, MOST_SECONDS), ("--connections", connections, MOST_CONNECTIONS)
+    for what, given, most in limits:
         if not 1 <= given <= most:
             raise UsageError(f"{what} is {given}", f"it takes a whole number from 1 to {most}")
 
@@ -100,7 +98,7 @@ def load(
     seconds: int = SECONDS,
     connections: int = CONNECTIONS,
 ) -> Load:
-    """Load the first web service of a director in the lab ``name``, and count each server's connections.
+    """Load a director's first web service in the lab ``name``, and count each server's connections.
 
     The defaults are the first director and all clients that are Mininet hosts. ``connections`` are those of
     each client. Raises UsageError, StateError, MachineError, and CheckFailed where a generator fails.
@@ -171,18 +169,16 @@ def generators(
     running: RunningLab, clients: Sequence[str], url: str, seconds: int, connections: int
 ) -> Iterator[list[Process]]:
     """Run wrk on each of ``clients``, at most until the end of the block."""
-    with ExitStack() as started:
-        command = wrk.command(url, seconds, connections, _THREADS)
-        yield [started.enter_context(_started(running, client, command)) for client in clients]
-
-
-@contextmanager
-def _started(running: RunningLab, client: str, command: Sequence[str]) -> Iterator[Process]:
-    with running.namespaces(client) as place:
-        enter = ["nsenter", f"--net=/proc/self/fd/{place.network}", "--"]
-        tied = ["setpriv", "--pdeathsig", "KILL", "--", *enter]  # it ends when this process is killed
-        with spawn([*tied, *command], stdout=PIPE, stderr=STDOUT, pass_fds=(place.network,)) as process:
-            yield process
+    command = wrk.command(url, seconds, connections, _THREADS)
+    started = list[Process]()
+    with ExitStack() as opened:
+        for client in clients:
+            network = opened.enter_context(running.namespaces(client)).network
+            enter = ["nsenter", f"--net=/proc/self/fd/{network}", "--"]
+            words = ["setpriv", "--pdeathsig", "KILL", "--", *enter, *command]  # ends with this process
+            process = spawn(words, stdout=PIPE, stderr=STDOUT, pass_fds=(network,))
+            started.append(opened.enter_context(process))
+        yield started
 
 
 def await_result(process: Process, seconds: float) -> WrkResult:
@@ -199,16 +195,18 @@ ended = await_result  # former name, for a release
 
 def connections_of(service: Service, before: Reading, after: Reading) -> dict[str, int]:
     """Count the connections between two readings of each server of ``service``, by ``address:port``."""
-    gained = {}
-    for server in map(str, service.destinations):
-        now = after.by_server.get((str(service), server))
-        earlier = before.by_server.get((str(service), server))
-        gained[server] = (now.connections if now else 0) - (earlier.connections if earlier else 0)
-    return gained
+
+    def count(reading: Reading, server: str) -> int:
+        found = reading.by_server.get((str(service), server))
+        return found.connections if found else 0
+
+    return {
+        server: count(after, server) - count(before, server) for server in map(str, service.destinations)
+    }
 
 
 def shares(service: Service, connections: Mapping[str, int], names: Mapping[str, str]) -> Iterator[Share]:
-    """Yield the servers' shares in the order of the table; ``names`` are of nodes by address."""
+    """Yield the servers' shares in the table's order; ``names`` are the nodes' by address."""
     total = sum(connections.values())
     weights = sum(server.weight for server in service.destinations)
     for server in service.destinations:

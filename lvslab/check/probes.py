@@ -65,10 +65,7 @@ class GuestView:
 
 
 def connect_from(cluster: RunningLab, node: str, address: str, port: int) -> None:
-    """Have the virtual machine ``node`` make a TCP connection to ``address`` and ``port``, and close it.
-
-    Raises CheckFailed where the connection is not made within 5 s.
-    """
+    """Have the virtual machine ``node`` make and close a TCP connection. Raises CheckFailed after 5 s."""
     said = cluster.observe(node, f"busybox nc -w 5 {address} {port} < /dev/null 2>&1; echo status $?")
     if not said.rstrip().endswith("status 0"):
         raise CheckFailed(f"{node} cannot connect to {address} port {port}", said.strip())

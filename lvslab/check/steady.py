@@ -12,12 +12,11 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Literal, Self
 
 from lvslab.check.ipvs.table import address_of
 from lvslab.check.traffic import http
-from lvslab.check.traffic.http import Failure, Place, new_request_id
+from lvslab.check.traffic.http import Attempt, Failure, Place, new_request_id
 from lvslab.errors import CheckFailed
 
 Kind = Literal["short", "long"]
@@ -39,25 +38,24 @@ _WORDS: Mapping[Failure, str] = {
     "status": "answered with an error",
     "other": "failed otherwise",
 }
+_HINTS: Mapping[Failure, str] = {
+    "no-reply": "the director drops packets of connections whose server was removed (expire_nodest_conn 0): "
+    "was it drained before?",
+    "broken-off": "a connection breaks off when its server is stopped, or is removed with "
+    "expire_nodest_conn 1: was it drained before?",
+    "refused": "nothing listened on a server that was given connections: drain it before it is stopped",
+}
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One request.
+class Outcome(Attempt):
+    """One request: ``after`` is the last mark before it began.
 
-    ``after`` is the last mark before it began; ``server`` is the real server that answered, or that was
-    chosen to (see `named`); ``source`` is the client's end of its connection.
+    ``server`` is the real server that answered, or that was chosen to (see `named`).
     """
 
-    request_id: str
     kind: Kind
     after: str
-    began: float
-    ended: float
-    source: str
-    server: str
-    body: bytes = b""
-    failure: Failure | None = None
 
 
 class Steady:
@@ -80,7 +78,7 @@ class Steady:
     ) -> None:
         self._place, self._address, self._port = place, address, port
         self._pace, self._patience = pace, patience
-        self._long_seconds = long_seconds
+        self._long_at_once, self._long_seconds = long_at_once, long_seconds
         self._changed = threading.Condition()
         self._over = threading.Event()
         self._mark = ""
@@ -88,18 +86,14 @@ class Steady:
         self._connected = Counter[Kind]()
         self._outcomes: list[Outcome] = []
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="requests")
-        self._pending: list[Future[None]] = []
-        self._makers: list[Future[None]] = []
-        self._long_at_once = long_at_once
+        self._started: list[Future[None]] = []
 
     def __enter__(self) -> Self:
-        self._makers.append(self._workers.submit(self._make_short))
-        self._makers += [self._workers.submit(self._make_long) for _ in range(self._long_at_once)]
+        self._started.append(self._workers.submit(self._make_short))
+        self._started += [self._workers.submit(self._make_long) for _ in range(self._long_at_once)]
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.finish()
 
     def mark(self, what: str) -> None:
@@ -148,16 +142,14 @@ class Steady:
         Requests under way are waited for; long ones end at once.
         """
         self._over.set()
-        for maker in self._makers:
-            maker.result()
-        for request in self._pending:
-            request.result()
+        for started in self._started:  # the first one adds to the list until it has ended
+            started.result()
         self._workers.shutdown()
         return tuple(sorted(self._outcomes, key=lambda outcome: outcome.began))
 
     def _make_short(self) -> None:
         while not self._over.wait(1 / self._pace):
-            self._pending.append(self._workers.submit(self._ask, "short", 0.0))
+            self._started.append(self._workers.submit(self._ask, "short", 0.0))
 
     def _make_long(self) -> None:
         while not self._over.is_set():
@@ -190,28 +182,17 @@ class Steady:
             )
         finally:
             note()
-        outcome = Outcome(
-            made.request_id,
-            kind,
-            after,
-            made.began,
-            made.ended,
-            made.source,
-            made.server,
-            made.body,
-            made.failure,
-        )
         with self._changed:
-            self._outcomes.append(outcome)
+            self._outcomes.append(Outcome(**vars(made), kind=kind, after=after))
             self._changed.notify_all()
 
 
 def named(
     outcomes: Sequence[Outcome], entries: Mapping[str, str], names: Mapping[str, str]
 ) -> tuple[Outcome, ...]:
-    """Fill in the servers that the director chose for requests without a reply, as far as it remembers.
+    """Fill in the servers of requests without a reply, from the director's connections.
 
-    ``entries`` are its connections (source to ``address:port``), ``names`` the servers' names by address.
+    ``entries`` are those that it remembers (source to ``address:port``), ``names`` the servers by address.
     """
 
     def of(outcome: Outcome) -> Outcome:
@@ -233,8 +214,7 @@ def nothing_failed(outcomes: Sequence[Outcome]) -> None:
     """
     if not outcomes:
         raise CheckFailed("there was no request at all", "is the traffic made for long enough?")
-    failed = [outcome for outcome in outcomes if outcome.failure is not None]
-    if not failed:
+    if not (failed := [outcome for outcome in outcomes if outcome.failure is not None]):
         return
     lines = [f"{len(failed)} of {len(outcomes)} requests failed: {_kinds(failed)}"]
     for after in dict.fromkeys(outcome.after for outcome in failed):
@@ -242,7 +222,9 @@ def nothing_failed(outcomes: Sequence[Outcome]) -> None:
         those = [outcome for outcome in failed if outcome.after == after]
         began = sum(outcome.after == after for outcome in outcomes)
         lines.append(f"  {len(those)} of the {began} that began {_after(after)}: {_kinds(those)}")
-    raise CheckFailed("\n".join(lines), _hint(failed))
+    kinds = {outcome.failure for outcome in failed}
+    hints = [hint for kind, hint in _HINTS.items() if kind in kinds]
+    raise CheckFailed("\n".join(lines), "; ".join(hints) or "see what was done after the mark")
 
 
 def _after(mark: str) -> str:
@@ -258,31 +240,8 @@ def _kinds(failed: Sequence[Outcome]) -> str:
     )
 
 
-def _hint(failed: Collection[Outcome]) -> str:
-    kinds = {outcome.failure for outcome in failed}
-    hints = []
-    if "no-reply" in kinds:
-        hints.append(
-            "the director drops packets of connections whose server was removed (expire_nodest_conn 0): "
-            "was it drained before?"
-        )
-    if "broken-off" in kinds:
-        hints.append(
-            "a connection breaks off when its server is stopped, or is removed with expire_nodest_conn 1: "
-            "was it drained before?"
-        )
-    if "refused" in kinds:
-        hints.append(
-            "nothing listened on a server that was given connections: drain it before it is stopped"
-        )
-    return "; ".join(hints) or "see what was done after the mark"
-
-
 def none_went_to(outcomes: Sequence[Outcome], server: str, marks: Collection[str]) -> None:
-    """Check that requests began after ``marks`` and that none of them went to ``server``.
-
-    Raises CheckFailed.
-    """
+    """Check that requests began after ``marks`` and that none went to ``server``. Raises CheckFailed."""
     began = [outcome for outcome in outcomes if outcome.after in marks]
     there = [outcome for outcome in began if outcome.server == server]
     if not began:

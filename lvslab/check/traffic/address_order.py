@@ -8,7 +8,7 @@ the name server's order (rule 10).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cmp_to_key
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
@@ -27,7 +27,10 @@ def client_order(answers: Iterable[str], interfaces: Iterable[str]) -> tuple[str
     sources = [ip_interface(text) for text in interfaces]
 
     def compare(one: str, other: str) -> int:
-        first, second = (_source(address, sources) for address in (one, other))
+        first, second = (
+            next((source for source in sources if ip_address(address) in source.network), None)
+            for address in (one, other)
+        )
         if first is None or second is None:
             return (first is None) - (second is None)  # rule 1
         versions = (first.version, second.version)
@@ -39,14 +42,8 @@ def client_order(answers: Iterable[str], interfaces: Iterable[str]) -> tuple[str
     return tuple(sorted(answers, key=cmp_to_key(compare)))
 
 
-def _source(address: str, sources: Sequence[Source]) -> Source | None:
-    """Return the interface that packets to ``address`` leave by, None where there is none."""
-    destination = ip_address(address)
-    return next((source for source in sources if destination in source.network), None)
-
-
 def _common(address: str, source: Source) -> int:
-    """Count the leading bits that a destination and its source, which is on the same network, share.
+    """Count the leading bits that a destination shares with its source on the same network.
 
     For IPv4, glibc compares addresses on the source's own network only and takes 0 elsewhere.
     """

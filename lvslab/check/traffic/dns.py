@@ -66,7 +66,7 @@ def ask_in_turn(
 
 
 def serial(server: str, zone: str, *, port: int = 53, timeout: float = TIMEOUT) -> int | None:
-    """Return the serial number of the zone that a name server serves, None where it does not serve it."""
+    """Return the serial number of ``zone`` at a name server, None where it does not serve the zone."""
     query = dns.message.make_query(zone, "SOA")
     with contextlib.suppress(dns.exception.Timeout, OSError):
         for records in dns.query.udp(query, server, port=port, timeout=timeout).answer:
@@ -111,11 +111,10 @@ def records_match(owners: Mapping[str, str], answer: DnsAnswer) -> None:
 
     ``owners`` maps addresses to directors. Raises CheckFailed with every difference.
     """
-    what = f"{answer.kind} record"
-    missing = [f"there is no {what} for {address}, {owner}" for address, owner in owners.items()]
-    wrong = [line for line, address in zip(missing, owners, strict=True) if address not in answer.addresses]
+    missing = [pair for pair in owners.items() if pair[0] not in answer.addresses]
+    wrong = [f"there is no {answer.kind} record for {address}, {owner}" for address, owner in missing]
     wrong += [
-        f"there is an {what} for {address}, and no director has that address"
+        f"there is an {answer.kind} record for {address}, and no director has that address"
         for address in answer.addresses
         if address not in owners
     ]

@@ -16,21 +16,20 @@ the server's known address instead, and so do not notice that a director has not
 
 from __future__ import annotations
 
-import errno
 import ftplib
 import io
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from lvslab.check.ipvs.table import endpoint
-from lvslab.check.traffic import ports
+from lvslab.check.traffic import http, ports
 from lvslab.check.traffic.http import Place
+from lvslab.closing import Closing
 from lvslab.errors import CheckFailed
 
 TIMEOUT = 8.0
@@ -40,9 +39,12 @@ connection earlier, so that their reply says so."""
 Method = Literal["PASV", "EPSV", "PORT", "EPRT"]
 PASSIVE: frozenset[Method] = frozenset({"PASV", "EPSV"})
 
-Failure = Literal[
-    "no-connection", "refused", "unreachable", "no-reply", "bad-reply", "no-data", "broken-off"
-]
+Failure = http.Failure | Literal["bad-reply", "no-data"]
+_MESSAGES: Mapping[Failure, str] = {
+    "no-connection": "{what}: no answer in time",
+    "refused": "{what} was refused",
+    "unreachable": "{what}: no route to the address, or no node has it",
+}
 
 _SHORT = 1 << 16
 
@@ -63,10 +65,9 @@ class DataConnection:
 
 @dataclass(frozen=True)
 class Transfer:
-    """One complete transfer.
+    """One complete transfer of the file or folder ``name``.
 
-    ``name`` is the file or folder; ``size`` is in bytes; ``content`` is what was received, where that is at
-    most 64 KiB, else empty.
+    ``size`` is in bytes; ``content`` is what was received, empty where that is more than 64 KiB.
     """
 
     name: str
@@ -101,7 +102,7 @@ class FtpFailed(CheckFailed):
         self.data = data
 
 
-class Session:
+class Session(Closing):
     """One control connection from ``place`` to ``address`` and ``port``, logged in as anonymous.
 
     ``server`` is the real server's name, from its greeting; ``control`` the client's end of the connection.
@@ -124,14 +125,6 @@ class Session:
         self.server = self.control = ""
         place.call(self._begin, address, port)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def retrieve(self, name: str, method: Method = "PASV") -> Transfer:
         """Retrieve the file ``name``."""
         return self._place.call(self._transfer, f"RETR {name}", name, method)
@@ -146,7 +139,7 @@ class Session:
         return self._place.call(self._store, name, content, method)
 
     def quit(self) -> None:
-        """Send QUIT and wait until the server has closed its side, so the director has seen its FIN."""
+        """Send QUIT and wait for the end of the stream: the server's FIN has passed the director."""
         self._place.call(self._quit)
 
     def close(self) -> None:
@@ -176,14 +169,8 @@ class Session:
         begun = time.monotonic()
         with self._told(f"{command} by {method}"):
             self._client.retrbinary(command, take, 1 << 16)
-        return Transfer(
-            name,
-            self._client.data,
-            size,
-            digest.hexdigest(),
-            time.monotonic() - begun,
-            bytes(kept) if size <= _SHORT else b"",
-        )
+        seconds, content = time.monotonic() - begun, bytes(kept) if size <= _SHORT else b""
+        return Transfer(name, self._client.data, size, digest.hexdigest(), seconds, content)
 
     def _store(self, name: str, content: bytes, method: Method) -> Transfer:
         self._client.begin(method)
@@ -207,7 +194,7 @@ class Session:
             yield
         except (OSError, EOFError, ftplib.Error) as error:
             about = {"server": self.server, "control": self.control}
-            data = self._client.data if self._client.tried else None
+            data = self._client.data if self._client.data.announced else None
             kind, message, hint = _explained(what, error, data, self._client.sock is not None)
             self._client.close()
             raise FtpFailed(kind, message, hint, **about, data=data) from error
@@ -220,7 +207,6 @@ class _Client(ftplib.FTP):
         super().__init__(timeout=timeout)
         self.trusting = trusting
         self.data = DataConnection("PASV", "")
-        self.tried = False
 
     @property
     def control(self) -> socket.socket:
@@ -230,7 +216,7 @@ class _Client(ftplib.FTP):
 
     def begin(self, method: Method) -> None:
         """Make the next data connections by ``method``."""
-        self.data, self.tried = DataConnection(method, ""), False
+        self.data = DataConnection(method, "")
 
     def makepasv(self) -> tuple[str, int]:
         known = self.control.getpeername()
@@ -238,7 +224,7 @@ class _Client(ftplib.FTP):
             host, port = ftplib.parse229(self.sendcmd("EPSV"), known)
         else:
             host, port = ftplib.parse227(self.sendcmd("PASV"))
-        self.data, self.tried = DataConnection(self.data.method, endpoint(host, port)), True
+        self.data = DataConnection(self.data.method, endpoint(host, port))
         return (host if self.trusting else str(known[0])), port
 
     def makeport(self) -> socket.socket:
@@ -248,7 +234,7 @@ class _Client(ftplib.FTP):
         )
         port = int(listener.getsockname()[1])
         listener.settimeout(self.timeout)
-        self.data, self.tried = DataConnection(self.data.method, endpoint(host, port)), True
+        self.data = DataConnection(self.data.method, endpoint(host, port))
         try:
             if self.data.method == "EPRT":
                 self.voidcmd(f"EPRT |{2 if ':' in host else 1}|{host}|{port}|")
@@ -294,8 +280,7 @@ def _end(name: tuple[str, int] | tuple[str, int, int, int]) -> str:
 def _explained(
     what: str, error: Exception, data: DataConnection | None, connected: bool
 ) -> tuple[Failure, str, str | None]:
-    """Return how it ended, a message, and a hint. ``connected``: there was a control connection."""
-    number = error.errno if isinstance(error, OSError) else None
+    """Return the kind of failure, a message, and a hint; ``connected`` is of the control connection."""
     if isinstance(error, ftplib.Error):
         if str(error).startswith("425"):
             return "no-data", f"{what}: the server could not make the data connection ({error})", None
@@ -303,29 +288,12 @@ def _explained(
     if data is not None and data.method in PASSIVE and not data.client:
         where = f"{what}: the reply named {data.announced}, and the client cannot connect there"
         return "no-data", f"{where}: {_reason(error)}", None
-    if number == errno.ECONNREFUSED:
-        return (
-            "refused",
-            f"{what} was refused",
-            "nothing listens there: no such virtual service on the director, a service without a real "
-            "server of weight above 0, or a stopped server on the real server that was chosen",
-        )
-    if number in (errno.EHOSTUNREACH, errno.ENETUNREACH):
-        return (
-            "unreachable",
-            f"{what}: there is no route to the address, or no node has it",
-            "is the virtual address on the director's interface, and does the client have a route to it?",
-        )
-    if isinstance(error, TimeoutError):
-        if not connected:
-            return (
-                "no-connection",
-                f"{what}: no answer in time",
-                "packets are lost on the way there or back: a director that does not forward, a real server "
-                "whose replies take another way, or a filter that drops them",
-            )
+    kind = http.failure_kind(error, connected=connected)
+    if kind in _MESSAGES:
+        return kind, _MESSAGES[kind].format(what=what), http.EXPLANATIONS[kind][1]
+    if kind == "no-reply":
         said = "no greeting" if "control connection" in what else "no reply, or no data,"
-        return "no-reply", f"{what}: {said} in time", None
+        return kind, f"{what}: {said} in time", None
     return "broken-off", f"{what}: the connection broke off ({_reason(error)})", None
 
 

@@ -8,14 +8,12 @@ when a page has been read, so the handshake has passed the director and the conn
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 from lvslab.check.traffic.http import TIMEOUT, Connection, Place
+from lvslab.closing import Closing
 
 
 class HeldConnection(Connection):
-    """One open connection; ``server`` is the real server that it goes to, "" where no reply names one."""
+    """A connection that stays open to ``server``, "" where no reply names it."""
 
     def ask(self, *, last: bool = False) -> str:
         """Request the page once more and return the name of the server that answers.
@@ -38,27 +36,18 @@ class HeldConnection(Connection):
         finally:
             self.close()
 
-    def drop(self) -> None:
-        """Close the client's side and wait for nothing."""
-        self.close()
 
-
-class HeldConnections:
-    """Connections made in ``namespace``; those still open at the end of the block are dropped."""
+class HeldConnections(Closing):
+    """Connections made in ``namespace``; those still open at the end of the block are closed."""
 
     def __init__(self, namespace: Place) -> None:
         self._namespace = namespace
         self._open: list[HeldConnection] = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the client's side of all connections and wait for nothing."""
         for connection in self._open:
-            connection.drop()
-        self._open.clear()
+            connection.close()
 
     def open(self, address: str, port: int, *, source: str = "", seconds: float = TIMEOUT) -> HeldConnection:
         """Connect to ``address`` and ``port``, read a page, and keep the connection.
@@ -71,7 +60,7 @@ class HeldConnections:
         try:
             held.ask()
         except BaseException:
-            held.drop()
+            held.close()
             raise
         self._open.append(held)
         return held

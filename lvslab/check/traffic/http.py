@@ -21,12 +21,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException, HTTPResponse, IncompleteRead
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 from lvslab.check.ipvs.table import endpoint
 from lvslab.check.traffic import ports
+from lvslab.closing import Closing
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ _LINE_EVERY = 0.1
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _KEPT_IN_PATHS = "!#$%&'()*+,/:;=?@[]~"
 
-_EXPLANATIONS: Mapping[Failure, tuple[str, str | None]] = {
+EXPLANATIONS: Mapping[Failure, tuple[str, str | None]] = {
     "no-connection": (
         "no answer from {place} within {seconds:g} s: the connection was never made",
-        "packets are lost on the way there or on the way back: a director that does not forward, a real "
-        "server whose replies take another way, or a filter that drops them",
+        "packets are lost on the way there or back: a director that does not forward, a real server whose "
+        "replies take another way, or a filter that drops them",
     ),
     "no-reply": (
         "no answer from {place} within {seconds:g} s: the connection was made, but no reply came",
@@ -63,8 +63,8 @@ _EXPLANATIONS: Mapping[Failure, tuple[str, str | None]] = {
     ),
     "refused": (
         "connection refused by {place}",
-        "nothing listens there: no such virtual service on the director, a service without a real "
-        "server of weight above 0, or a stopped web server on the real server that was chosen",
+        "nothing listens there: no such virtual service on the director, a service without a real server of "
+        "weight above 0, or a stopped server on the real server that was chosen",
     ),
     "unreachable": (
         "{place} cannot be reached from here: no route, or no node on the network has the address",
@@ -80,6 +80,7 @@ _EXPLANATIONS: Mapping[Failure, tuple[str, str | None]] = {
     ),
     "other": ("the request to {place} failed: {error}", None),
 }
+"""Message and hint for each kind of failure of a `Connection`."""
 
 
 class Place(Protocol):
@@ -168,7 +169,7 @@ class _Stream(socket.socket):
         return count
 
 
-class Connection:
+class Connection(Closing):
     """A TCP connection to a web server, and the requests that are made on it.
 
     The addresses of ``host`` are tried in the order of getaddrinfo. Only the socket is made in ``place``,
@@ -199,14 +200,6 @@ class Connection:
         self.source_address, self.source_port = self._stream.getsockname()[:2]
         self._read_timeout = timeouts[1]
         self._stream.settimeout(self._read_timeout)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def is_open(self) -> bool:
@@ -278,21 +271,18 @@ class Connection:
     def _failure(self, error: Exception, seconds: float, *, connected: bool = True) -> RequestFailed:
         begun = connected and bool(self._stream.received)
         kind = failure_kind(error, connected=connected, begun=begun, whole=self._whole)
-        message, hint = _EXPLANATIONS[kind]
+        message, hint = EXPLANATIONS[kind]
         told = message.format(place=self._target, seconds=seconds, error=error)
         return RequestFailed(kind, self._request_id, told, hint)
 
 
 def failure_kind(error: Exception, *, connected: bool, begun: bool = False, whole: bool = False) -> Failure:
-    """Tell how a request failed whose connection raised ``error``.
-
-    ``begun`` and ``whole`` say how much of the reply had come.
-    """
+    """Classify ``error`` of a connection on which a reply had ``begun`` or had come ``whole``."""
     if isinstance(error, TimeoutError):
         if not connected:
             return "no-connection"
         return "not-closed" if whole else "broken-off" if begun else "no-reply"
-    number = error.errno if isinstance(error, OSError) else None
+    number = getattr(error, "errno", None)
     if number == errno.ECONNREFUSED:
         return "refused"
     if number in (errno.EHOSTUNREACH, errno.ENETUNREACH):
@@ -342,9 +332,9 @@ def get(
     connect_timeout: float = TIMEOUT,
     read_timeout: float = TIMEOUT,
 ) -> Reply:
-    """Request ``url`` (http) once, on a connection of its own, from where the caller is.
+    """Request ``url`` (http) once, on a connection of its own, in the caller's network namespace.
 
-    Any status is a reply. Timeouts are in seconds. Raises RequestFailed where there is no whole reply.
+    Any status is a reply. Timeouts are in seconds. Raises RequestFailed where no whole reply comes.
     """
     request_id = request_id or new_request_id()
     started = time.monotonic()
@@ -366,24 +356,16 @@ def get(
     )
 
 
-def requests_in_turn(
-    namespace: Place,
-    url: str,
-    count: int,
-    *,
-    connect_timeout: float = TIMEOUT,
-    read_timeout: float = TIMEOUT,
-) -> tuple[Reply, ...]:
+def requests_in_turn(namespace: Place, url: str, count: int) -> tuple[Reply, ...]:
     """Request ``url`` ``count`` times from ``namespace``, each request finished before the next begins.
 
     Returns the replies in order. Raises RequestFailed at the first request without a whole reply.
     """
     replies: list[Reply] = []
-    timeouts = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
 
     def in_turn() -> None:
         for index in range(count):
-            replies.append(get(url, request_id=new_request_id(index), **timeouts))
+            replies.append(get(url, request_id=new_request_id(index)))
 
     try:
         namespace.call(in_turn)
@@ -408,33 +390,27 @@ def attempt(
     source_port: int = 0,
     connected: Callable[[], None] = lambda: None,
 ) -> Attempt:
-    """Make one request from ``place`` on a connection of its own, and record how it ended.
+    """Make one request from ``place`` on a connection of its own and record the result.
 
     It is for traffic of which some may fail: a failure is counted, not raised. ``connected`` is called when
     the connection is made, which is when a director has chosen its server. The other arguments are as in
     `Connection`; ``patience`` is both of its timeouts.
     """
-    began = time.monotonic()
-    connection: Connection | None = None
+    began, timeouts = time.monotonic(), (patience, patience)
+    source, server, status, body = "", "", 0, b""
     failure: Failure | None = None
     try:
         with Connection(
-            place,
-            address,
-            port,
-            source_port=source_port,
-            request_id=request_id,
-            timeouts=(patience, patience),
+            place, address, port, source_port=source_port, request_id=request_id, timeouts=timeouts
         ) as connection:
+            source = endpoint(connection.source_address, connection.source_port)
             connected()
-            connection.request(path, seconds=seconds, enough=enough)
-            connection.await_end()
+            try:
+                connection.request(path, seconds=seconds, enough=enough)
+                connection.await_end()
+            finally:
+                server, status, body = connection.server, connection.status, connection.body
+        failure = None if status == 200 else "status"
     except RequestFailed as failed:
         failure = failed.kind
-    if failure is None and connection is not None and connection.status != 200:
-        failure = "status"
-    source, server, status, body = "", "", 0, b""
-    if connection is not None:
-        source = endpoint(connection.source_address, connection.source_port)
-        server, status, body = connection.server, connection.status, connection.body
     return Attempt(request_id, source, server, status, body, began, time.monotonic(), failure)

@@ -10,17 +10,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import ParamSpec, TypeVar
 
 from lvslab.boot.net import namespaces
+from lvslab.closing import Closing
 from lvslab.errors import MachineError, StateError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class NamespaceThread:
+class NamespaceThread(Closing):
     """A thread in the network namespace that the open file descriptor ``fd`` refers to.
 
     ``fd`` may be closed as soon as this is made. Messages call the namespace ``name``. Calls from any
@@ -50,14 +50,6 @@ class NamespaceThread:
         """Wait for the running call, if any, and end the thread. A second time does nothing."""
         self._closed = True
         self._executor.shutdown(cancel_futures=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _enter(fd: int, name: str) -> int:

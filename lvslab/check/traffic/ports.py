@@ -1,4 +1,4 @@
-"""Client ports that are not used again while a director or server may remember their last connection.
+"""Client ports whose last connection no director or server remembers.
 
 A director remembers connections for two minutes, and real servers may for as long. Clients usually take
 ports at random and seldom repeat one, but checks make many connections from few addresses.
@@ -25,7 +25,7 @@ _last = 0
 
 
 def fresh() -> int:
-    """Return a port that was not returned in the last two minutes, in any process of this machine.
+    """Return a port that no process of this machine got here in the last two minutes.
 
     A client's kernel chooses ports that were used seconds ago, once it has forgotten their connections. That
     disturbs checks in two ways:
@@ -48,19 +48,11 @@ def fresh() -> int:
 
 
 def on_fresh(make: Callable[[int], Made]) -> Made:
-    """Call ``make`` with a fresh port, and with the next one where that is in use.
-
-    Raises what ``make`` raises.
-    """
+    """Call ``make`` with fresh ports until one is not in use. Raises what ``make`` raises."""
     for _ in range(_ATTEMPTS - 1):
         try:
             return make(fresh())
         except OSError as refused:
-            if not is_taken(refused):
+            if refused.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
                 raise
     return make(fresh())
-
-
-def is_taken(error: BaseException | None) -> bool:
-    """Return whether ``error`` says that another connection has the port."""
-    return isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL)

@@ -99,9 +99,10 @@ def one_of(place: Place, choose: Callable[[], str], count: int, *, timeout: floa
 
 
 def by_requests(place: Place, name: str, count: int, *, timeout: float = 5.0) -> Visits:
-    """Make ``count`` visits in turn by the library requests, each on a new connection without a proxy.
+    """Make ``count`` visits in turn by the library requests.
 
-    It tries the addresses in the order of getaddrinfo, each for ``timeout`` seconds, until one connects.
+    It tries the addresses in the order of getaddrinfo until one connects, each for ``timeout`` seconds.
+    Each visit makes a new connection, without a proxy.
     """
     return _visits(place, lambda: _requests(name, timeout), count, 1)
 
@@ -125,13 +126,9 @@ def _visits(place: Place, visit: Callable[[], Visit], count: int, at_once: int) 
 
 
 def _to(address: str, timeout: float) -> Visit:
-    return _page(f"http://{endpoint(address, 80)}/", address, timeout)
-
-
-def _page(url: str, address: str, timeout: float) -> Visit:
     begun = time.monotonic()
     try:
-        server, failure = http.get(url, connect_timeout=timeout).server, None
+        server, failure = http.get(f"http://{endpoint(address, 80)}/", connect_timeout=timeout).server, None
     except RequestFailed as failed:
         server, failure = "", failed.message
     return Visit(address, server, time.monotonic() - begun, failure)
@@ -172,13 +169,10 @@ def _curl(name: str) -> Visit:
 
 def all_answered(visits: Visits) -> None:
     """Check that every visit got a page. Raises CheckFailed with the failed visits by address."""
-    if not visits.failed:
-        return
-    failed = Counter(visit.address or "an address that the client does not name" for visit in visits.failed)
-    where = ", ".join(f"{number} to {address}" for address, number in sorted(failed.items()))
-    raise CheckFailed(
-        f"{len(visits.failed)} of {len(visits.all)} visits failed: {where}", visits.failed[0].failure
-    )
+    if failed := visits.failed:
+        counts = Counter(visit.address or "an address that the client does not name" for visit in failed)
+        where = ", ".join(f"{number} to {address}" for address, number in sorted(counts.items()))
+        raise CheckFailed(f"{len(failed)} of {len(visits.all)} visits failed: {where}", failed[0].failure)
 
 
 def shared_evenly(visits: Visits, owner: Callable[[Visit], str], owners: Sequence[str]) -> None:
@@ -187,9 +181,8 @@ def shared_evenly(visits: Visits, owner: Callable[[Visit], str], owners: Sequenc
     wanted, rest = divmod(len(visits.all), len(owners))
     assert not rest, "a number of visits that cannot be shared evenly"
     if counts != dict.fromkeys(owners, wanted):
-        found = ", ".join(
-            f"{name} {counts.get(name, 0)}" for name in [*owners, *sorted({*counts} - {*owners})]
-        )
+        names = [*owners, *sorted({*counts} - {*owners})]
+        found = ", ".join(f"{name} {counts.get(name, 0)}" for name in names)
         raise CheckFailed(
             f"the visits were not shared evenly: {found}, and each should have had {wanted}",
             "does the name server rotate its records, has each director one, and does the client leave them "

@@ -51,7 +51,7 @@ class Connection:
     def finish(self) -> None:
         self.finished = True
 
-    def drop(self) -> None:
+    def close(self) -> None:
         self.dropped = True
 
 

@@ -16,7 +16,8 @@ from lvslab.errors import CheckFailed
 def outcome(
     server: str = "rs1", failure: http.Failure | None = None, after: str = "", kind: Kind = "short"
 ) -> Outcome:
-    return Outcome("id", kind, after, 0.0, 1.0, f"192.0.2.1:{4000 + len(after)}", server, b"", failure)
+    source = f"192.0.2.1:{4000 + len(after)}"
+    return Outcome("id", source, server, 200, b"", 0.0, 1.0, failure, kind=kind, after=after)
 
 
 # --- the traffic ------------------------------------------------------------------------------------------
