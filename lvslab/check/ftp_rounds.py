@@ -9,8 +9,8 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lvslab.check import rounds, schedulers
-from lvslab.check.forwarding.facts import ClusterFacts, Probe
+from lvslab.check import rounds
+from lvslab.check.forwarding.facts import Probe
 from lvslab.check.ftp_verdict import FtpFacts, Visit, explained
 from lvslab.check.ipvs import director
 from lvslab.check.ipvs.features import lacking
@@ -51,12 +51,12 @@ class Turns:
 
     @property
     def expected_counts(self) -> dict[str, int]:
-        """Count the connections that each server should have had."""
+        """Count the forecast connections of each server."""
         return dict(Counter(self.forecast))
 
     @property
     def observed_counts(self) -> dict[str, int]:
-        """Count the connections that each server had."""
+        """Count the observed connections of each server."""
         return dict(Counter(self.observed))
 
 
@@ -102,14 +102,12 @@ def take(
 def turns(
     lab: Testbed, count: int, *, held: bool = False, client: str = "", service: Service | None = None
 ) -> Turns:
-    """Make ``count`` control connections, and compare their servers with the scheduler's model.
+    """Make ``count`` control connections and forecast their servers by the scheduler's model.
 
     Each is finished before the next begins, or ``held`` until all are made. No file is requested, so each is
     one connection to the scheduler. The forecast assumes that a scheduler which remembers its last choice
-    has made none before. ``service`` is the lab's first FTP service by default.
-
-    Repeated where an old connection expired on the director meanwhile (`rounds.without_expiry`). Raises
-    CheckFailed.
+    has made none before. ``service`` is the lab's first FTP service by default. Repeated where an old
+    connection expired on the director meanwhile (`rounds.without_expiry`). Raises CheckFailed.
     """
     wanted = service or ftp_service(lab)
     rounds.refuse_unforeseen(lab.cluster, wanted)
@@ -121,24 +119,10 @@ def turns(
 def _turns(lab: Testbed, service: Service, count: int, held: bool, client: str) -> tuple[Turns, bool]:
     name, client = lab.directors[0].name, client or lab.first_client()
     place = lab.enter(client)
-    before = director.read_director(
-        lab.cluster, name, ("listing", "entries") if service.persistent else ("listing",)
-    )
+    what = ("listing", "entries") if service.persistent else ("listing",)
+    before = director.read_director(lab.cluster, name, what)
     model = rounds.model_of(lab.cluster, service)
-    servers = rounds.current_servers(lab.cluster, service, before)
-    own = rounds.source_address(lab.cluster, client, service.address)
-    forecast = schedulers.forecast(
-        model.choose,
-        servers,
-        count,
-        client=own,
-        destination=service.address,
-        memory=schedulers.remembered(model, servers, 0),
-        held=held,
-    )
-    expected = rounds.with_persistence(
-        service, forecast, rounds.template_server(lab.cluster, service, before, own)
-    )
+    expected = rounds.forecast(lab.cluster, service, model, before, client, count, past=0, held=held)
     sessions: list[Session] = []
     try:
         for _ in range(count):
@@ -181,8 +165,11 @@ def facts(lab: Testbed, address: str = "") -> FtpFacts:
 
 
 def _explained(lab: Testbed, failure: FtpFailed, address: str) -> CheckFailed:
-    """Return the failure with its likely causes."""
-    return explained(failure, facts(lab, address), _cluster(lab))
+    name, service = lab.directors[0].name, ftp_service(lab)
+    cluster = rounds.facts_of(
+        lab.cluster, service, name, "ftp", lambda node: _FtpHostView(lab.enter(node)), lab.reading()
+    )
+    return explained(failure, facts(lab, address), cluster)
 
 
 def _helper_ports(text: str) -> tuple[int, ...]:
@@ -199,14 +186,6 @@ def _names(lab: Testbed) -> dict[str, str]:
         listed = lab.enter(name).call(Path("/proc/thread-self/net/if_inet6").read_text)
         names |= {str(IPv6Address(bytes.fromhex(line.split()[0]))): name for line in listed.splitlines()}
     return names
-
-
-def _cluster(lab: Testbed) -> ClusterFacts:
-    """Collect the facts that explain why there is no control connection."""
-    name, service = lab.directors[0].name, ftp_service(lab)
-    return rounds.facts_of(
-        lab.cluster, service, name, "ftp", lambda node: _FtpHostView(lab.enter(node)), lab.reading()
-    )
 
 
 class _FtpHostView(HostView):

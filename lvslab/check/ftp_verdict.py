@@ -15,7 +15,7 @@ from lvslab.check.forwarding import method_for
 from lvslab.check.forwarding.facts import ClusterFacts, Finding
 from lvslab.check.ipvs.listing import Connection
 from lvslab.check.ipvs.table import Forwarding, address_of, endpoint
-from lvslab.check.traffic.ftp import PASSIVE, FtpFailed, Transfer
+from lvslab.check.traffic.ftp import PASSIVE, DataConnection, FtpFailed, Transfer
 from lvslab.check.verdict import diagnose
 from lvslab.errors import CheckFailed
 
@@ -57,11 +57,9 @@ class FtpFacts:
         return endpoint(self.address, self.port)
 
     def server_of(self, client: str, virtual: str) -> str:
-        """Return the real server of the connection with these ends, "" where it is not remembered."""
-        for entry in self.entries:
-            if (entry.client, entry.virtual) == (client, virtual):
-                return self.name(entry.server)
-        return ""
+        """Return the real server of the connection with these ends, "" for an unknown connection."""
+        ends = (client, virtual)
+        return next((self.name(e.server) for e in self.entries if (e.client, e.virtual) == ends), "")
 
     def name(self, end: str) -> str:
         """Return the name of the real server with the address of ``end``, or that address."""
@@ -72,15 +70,13 @@ def content_is_whole(transfers: Sequence[Transfer]) -> None:
     """Check that transfers are equal to the servers' files; only those of `boot.services.ftp.SIZES`."""
     lines = []
     for transfer in transfers:
-        if transfer.name not in ftp.SIZES:
+        if (size := ftp.SIZES.get(transfer.name)) is None:
             continue
-        size = ftp.SIZES[transfer.name]
+        told = f"{transfer.name} by {transfer.data.method}"
         if transfer.size != size:
-            lines.append(f"{transfer.name} by {transfer.data.method}: {transfer.size} of {size} bytes came")
+            lines.append(f"{told}: {transfer.size} of {size} bytes came")
         elif transfer.sha256 != sha256(ftp.content(transfer.name)).hexdigest():
-            lines.append(
-                f"{transfer.name} by {transfer.data.method}: {size} bytes came, and not the right ones"
-            )
+            lines.append(f"{told}: {size} bytes came, and not the right ones")
     if lines:
         raise CheckFailed(
             "\n  ".join(["files did not come as the servers have them", *lines]),
@@ -93,21 +89,14 @@ def addresses_are_virtual(visits: Sequence[Visit], facts: FtpFacts) -> None:
 
     Active data must come from the port below the service's.
     """
-    for transfer in _transfers(visits):
-        data = transfer.data
+    for data in (transfer.data for visit in visits for transfer in visit.transfers):
         if data.method == "PASV" and address_of(data.announced) != facts.address:
             whose = facts.name(data.announced)
             who = f"{whose}'s own address" if whose != address_of(data.announced) else "another address"
-            raise CheckFailed(
-                f"the reply to PASV named {address_of(data.announced)}, {who}, and not the virtual address "
-                f"{facts.address}",
-                _hints(_helper(data.method, facts)),
-            )
+            named = f"the reply to PASV named {address_of(data.announced)}, {who}"
+            raise _wrong(f"{named}, and not the virtual address {facts.address}", data, facts)
         if data.method not in PASSIVE and data.other != (origin := endpoint(facts.address, facts.port - 1)):
-            raise CheckFailed(
-                f"data came by {data.method} from {data.other} and not from {origin}",
-                _hints(_helper(data.method, facts)),
-            )
+            raise _wrong(f"data came by {data.method} from {data.other} and not from {origin}", data, facts)
 
 
 def data_follows_control(visits: Sequence[Visit], facts: FtpFacts) -> None:
@@ -117,24 +106,23 @@ def data_follows_control(visits: Sequence[Visit], facts: FtpFacts) -> None:
         if owner != visit.server:
             raise CheckFailed(
                 f"{visit.server} greeted, and the director gave the control connection to "
-                f"{owner or 'nobody that it remembers'}",
+                f"{owner or 'no server that it remembers'}",
                 "does another server use that name?",
             )
         for transfer in visit.transfers:
             data = transfer.data
             server = facts.server_of(data.client, data.other)
             if not server:
-                raise CheckFailed(
-                    f"IPVS on the director knows nothing of a data connection ({data.method}, {data.client} "
-                    f"with {data.other}): the FTP helper did not make it",
-                    _hints(_helper(data.method, facts)),
-                )
+                ends = f"{data.method}, {data.client} with {data.other}"
+                what = f"IPVS on the director knows nothing of a data connection ({ends})"
+                raise _wrong(f"{what}: the FTP helper did not make it", data, facts)
             if server != owner:
-                raise CheckFailed(
-                    f"the data connection by {data.method} went to {server}, and its control connection is "
-                    f"with {owner}",
-                    _hints(_helper(data.method, facts)),
-                )
+                what = f"the data connection by {data.method} went to {server}"
+                raise _wrong(f"{what}, and its control connection is with {owner}", data, facts)
+
+
+def _wrong(message: str, data: DataConnection, facts: FtpFacts) -> CheckFailed:
+    return CheckFailed(message, _hints(_helper(data.method, facts)))
 
 
 def explained(failure: FtpFailed, facts: FtpFacts, cluster: ClusterFacts) -> CheckFailed:
@@ -154,12 +142,8 @@ def _wrong_server(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
     if data is None or data.method not in PASSIVE:
         return
     client, port = address_of(failure.control), data.announced.rpartition(":")[2]
-    place = endpoint(facts.address, int(port))
-    servers = [
-        facts.name(entry.server)
-        for entry in facts.entries
-        if address_of(entry.client) == client and entry.virtual == place
-    ]
+    ends = client, endpoint(facts.address, int(port))
+    servers = [facts.name(e.server) for e in facts.entries if (address_of(e.client), e.virtual) == ends]
     for server in dict.fromkeys(servers):
         if server != failure.server:
             yield Finding(
@@ -173,12 +157,8 @@ def _wrong_server(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
 def _stalled(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
     """Find a control connection that stalls after its data connection was made."""
     # ipv4_confirm() of 2.6.39 (nf_conntrack_l3proto_ipv4.c) calls nf_nat_seq_adjust only after a helper.
-    if (
-        failure.kind == "no-reply"
-        and failure.data
-        and failure.data.client
-        and _UNADJUSTED.match(facts.kernel)
-    ):
+    made = failure.data and failure.data.client
+    if failure.kind == "no-reply" and made and _UNADJUSTED.match(facts.kernel):
         yield Finding(
             "the director has made the reply to PASV longer or shorter, and its kernel does not correct the "
             "sequence numbers of connections that have no helper of netfilter's",
@@ -204,10 +184,6 @@ def _helper(method: str, facts: FtpFacts) -> Iterator[Finding]:
         )
     elif facts.lacking is not None and (method in _EXTENDED or ":" in facts.address):
         yield Finding(facts.lacking, "use PASV or PORT, and IPv4")
-
-
-def _transfers(visits: Sequence[Visit]) -> Iterator[Transfer]:
-    return (transfer for visit in visits for transfer in visit.transfers)
 
 
 def _hints(findings: Iterator[Finding] | Sequence[Finding]) -> str | None:

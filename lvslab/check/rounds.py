@@ -183,7 +183,7 @@ def _take(
     look = read_settled if model.remembers else read_director
     what = ("listing", "counters", "entries") if service.persistent else ("listing", "counters")
     before = look(cluster, director, what=what)
-    forecast = _forecast(cluster, service, model, before, client, count)
+    expected = forecast(cluster, service, model, before, client, count)
     url = f"http://{endpoint(service.address, service.port)}/"
     try:
         replies = http.requests_in_turn(namespaces(client), url, count)
@@ -206,7 +206,7 @@ def _take(
         service=str(service),
         url=url,
         client=client,
-        forecast=forecast.names,
+        forecast=expected.names,
         replies=replies,
         director={servers.get(server, server): number for server, number in remembered.items()},
         logged=access_log.requests_by_server(entries),
@@ -214,24 +214,34 @@ def _take(
         table=after.listing,
     )
     return taken, tracked_connections(current_servers(cluster, service, after)) < tracked_connections(
-        forecast.servers
+        expected.servers
     )
 
 
-def _forecast(
-    cluster: RunningLab, service: Service, model: Model, now: Reading, client: str, count: int
+def forecast(
+    cluster: RunningLab,
+    service: Service,
+    model: Model,
+    now: Reading,
+    client: str,
+    count: int,
+    *,
+    past: int | None = None,
+    held: bool = False,
 ) -> schedulers.Forecast:
     """Forecast ``count`` requests to ``service``, as the steps make it, with its present connections.
 
-    A scheduler's memory is taken to be that after as many requests in turn as the counters have. A
-    persistent service asks the scheduler once for each client, or network of clients, and keeps the server.
+    A scheduler's memory is taken to be that after ``past`` requests in turn, as many as the counters have by
+    default. A persistent service asks the scheduler once for each client, or network of clients, and keeps
+    the server. ``held`` is as in `schedulers.forecast`.
     """
     servers, memory = current_servers(cluster, service, now), None
     own = source_address(cluster, client, service.address)
     stays = template_server(cluster, service, now, own)
     if model.remembers and not stays:
-        counted = (now.by_server.get((str(service), str(server))) for server in service.destinations)
-        past = sum(counters.connections for counters in counted if counters)
+        if past is None:
+            counted = (now.by_server.get((str(service), str(server))) for server in service.destinations)
+            past = sum(counters.connections for counters in counted if counters)
         if past and service.persistent:
             raise CheckFailed(
                 f"the server that answers {client} at {service} cannot be foreseen: how often a persistent "
@@ -239,19 +249,9 @@ def _forecast(
             )
         memory = schedulers.remembered(model, servers, past, destination=service.address)
     found = schedulers.forecast(
-        model.choose, servers, count, client=own, destination=service.address, memory=memory
+        model.choose, servers, count, client=own, destination=service.address, memory=memory, held=held
     )
-    return with_persistence(service, found, stays)
-
-
-def with_persistence(service: Service, found: schedulers.Forecast, stays: str) -> schedulers.Forecast:
-    """Return the forecast ``found`` with all requests on one server, where ``service`` is persistent.
-
-    That is the server that the client ``stays`` with, or ("") the first one of the forecast.
-    """
-    if not service.persistent:
-        return found
-    return replace(found, names=(stays or found.names[0],) * len(found.names))
+    return replace(found, names=(stays or found.names[0],) * count) if service.persistent else found
 
 
 def template_server(cluster: RunningLab, service: Service, now: Reading, client: str) -> str:

@@ -121,7 +121,7 @@ def test_data_of_another_server() -> None:
 def test_a_control_connection_of_another_server() -> None:
     with pytest.raises(CheckFailed, match=r"rs3 greeted, and the director gave .* to rs1"):
         ftp_verdict.data_follows_control((Visit("rs3", f"{CLIENT}:40001"),), FACTS)
-    with pytest.raises(CheckFailed, match="to nobody that it remembers"):
+    with pytest.raises(CheckFailed, match="to no server that it remembers"):
         ftp_verdict.data_follows_control((Visit("rs3", f"{CLIENT}:9"),), FACTS)
 
 
