@@ -1,7 +1,7 @@
-"""Nodes of ``lab.yaml`` that are alike and written down as one: ``count: 250``.
+"""Equal nodes that ``lab.yaml`` has as one, with ``count: 250``.
 
-Of a node NAME with a count there are NAME-1, NAME-2 and so on. The first has the addresses that stand in the
-file, and each of the others the next ones.
+A node NAME with a count stands for NAME-1, NAME-2 and so on. The first has the addresses of the file, and
+each further one the next ones.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ MAX_NAME = 32
 
 
 def expanded(nodes: Mapping[str, Node]) -> Iterator[tuple[str, Node]]:
-    """Yield every node with its host name, in the order of the file. Raises ValueError where there is no
-    next address: after 255.255.255.255."""
+    """Yield every node with its host name, in the order of the file.
+
+    Raises ValueError if there is not a next address: after 255.255.255.255.
+    """
     for name, node in nodes.items():
         if node.count is None:
             yield name, node
         else:
-            for number in range(node.count):
-                yield f"{name}-{number + 1}", _copy(node, number)
+            yield from ((f"{name}-{number + 1}", _copy(node, number)) for number in range(node.count))
 
 
 def _copy(node: Node, number: int) -> Node:
@@ -36,7 +37,7 @@ def _copy(node: Node, number: int) -> Node:
 
 def mistakes(nodes: Mapping[str, Node]) -> Iterator[tuple[str, str, str]]:
     """Yield mistakes in counts: the node ("" for all of them), a message and a hint."""
-    total = sum(1 if node.count is None else node.count for node in nodes.values())
+    total = sum(node.count or 1 for node in nodes.values())
     if total > MAX_NODES:
         yield "", f"the lab has {total} nodes", f"a lab has {MAX_NODES} at most"
     single = [name for name, node in nodes.items() if node.count is None]
@@ -44,11 +45,8 @@ def mistakes(nodes: Mapping[str, Node]) -> Iterator[tuple[str, str, str]]:
         if node.count is None:
             continue
         if node.role == "director":
-            yield (
-                name,
-                f"{name} is a director, and each director is written down by itself",
-                "remove 'count'",
-            )
+            message = f"{name} is a director, and each director is written down by itself"
+            yield name, message, "remove 'count'"
         if len(last := f"{name}-{node.count}") > MAX_NAME:
             hint = f"a name has {MAX_NAME} characters at most, the number among them"
             yield name, f"{last!r} cannot be the name of a node", hint
@@ -63,6 +61,6 @@ def mistakes(nodes: Mapping[str, Node]) -> Iterator[tuple[str, str, str]]:
 
 
 def _makes(name: str, count: int, node: str) -> bool:
-    """Return whether ``node`` is one of those that ``name`` stands for."""
+    """Return whether ``node`` is among the nodes that ``name`` with ``count`` stands for."""
     stem, _, number = node.rpartition("-")
     return stem == name and number.isdecimal() and number[0] != "0" and int(number) <= count

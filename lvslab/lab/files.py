@@ -1,4 +1,4 @@
-"""Folders and files of labs: where a lab is found, and how its files are read."""
+"""Folders and files of labs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ LAB_FILE = "lab.yaml"
 
 
 def list_labs(labs: Path) -> tuple[str, ...]:
-    """Return the sorted names of the labs in the folder ``labs``, none if there is no such folder."""
+    """Return the sorted names of the labs in the folder ``labs``, which need not exist."""
     return tuple(sorted(file.parent.name for file in labs.glob(f"*/{LAB_FILE}")))
 
 
 def find(name: str, labs: Path) -> Path:
-    """Return the folder of the lab ``name`` in ``labs``. Raises UsageError if there is no such lab.
+    """Return the folder of the lab ``name`` in ``labs``. Raises UsageError.
 
     A ``name`` with a slash is the path of the folder itself.
     """
@@ -31,7 +31,7 @@ def find(name: str, labs: Path) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """Read a lab's file. Raises LabFileError if it does not exist or is not UTF-8."""
+    """Read a lab's file. Raises LabFileError if it cannot be read or is not UTF-8."""
     try:
         return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -42,10 +42,10 @@ def read_text(path: Path) -> str:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Return a hint for a ``word`` that is not among ``known``: one that is near, and all of them."""
+    """Return a hint for a ``word`` that is not among ``known``: the closest of them, and all."""
     from difflib import get_close_matches  # only a mistake has to wait for this import
 
     names = list(known)
-    near = get_close_matches(word, names, n=1)
     listed = f"known here: {', '.join(names) or 'none'}"
+    near = get_close_matches(word, names, n=1)
     return f"did you mean {near[0]!r}? ({listed})" if near else listed

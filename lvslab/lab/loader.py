@@ -1,7 +1,6 @@
-"""Reads ``lab.yaml`` and checks it: pydantic validates the `model`, and the rest is looked at here.
+"""Reader of ``lab.yaml``: pydantic validates the `model`, and the rest is checked here.
 
-Whatever is wrong with the file becomes one LabFileError: the line, what is wrong there, and what would be
-right.
+The first mistake in the file becomes a LabFileError with its line, what is wrong there, and a hint.
 """
 
 from __future__ import annotations
@@ -24,21 +23,12 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from lvslab.errors import LabFileError
 from lvslab.lab import counts
 from lvslab.lab.files import LAB_FILE, read_text, suggest
-from lvslab.lab.model import (
-    SERVICES,
-    Interface,
-    Lab,
-    LabFile,
-    Network,
-    Node,
-    Section,
-    Service,
-)
+from lvslab.lab.model import SERVICES, Interface, Lab, LabFile, Network, Node, Section, Service
 from lvslab.lab.rules import Address, Wrong
 
 _FILE = TypeAdapter(LabFile)
 
-# Of a bridge these would be the loopback interface's, or stand for all interfaces under /proc/sys/net.
+# A bridge of this name would be the loopback interface, or mean all interfaces under /proc/sys/net.
 _TAKEN = frozenset({"lo", "all", "default"})
 
 
@@ -53,12 +43,11 @@ def load(folder: Path) -> Lab:
     else:
         mistakes = list(_contradictions(file))
         if not mistakes:
-            for service in (service for node in file.nodes.values() for service in node.services):
-                service.check_files(folder)
+            for node in file.nodes.values():
+                for service in node.services:
+                    service.check_files(folder)
             folder, nodes = folder.resolve(), dict(counts.expanded(file.nodes))
-            return Lab(
-                title=file.title, networks=file.networks, nodes=nodes, name=folder.name, folder=folder
-            )
+            return Lab(**{**vars(file), "nodes": nodes}, name=folder.name, folder=folder)
     place, message, hint = min(mistakes, key=lambda mistake: _line(data, mistake.place))
     if more := len(mistakes) - 1:
         hint += f"\n  {more} more mistake{'s' if more > 1 else ''} in this file"
@@ -66,10 +55,7 @@ def load(folder: Path) -> Lab:
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of ``lab.yaml``, for editors.
-
-    It cannot say all that ``load`` checks.
-    """
+    """Return the JSON Schema (2020-12) of ``lab.yaml``. It cannot express all that ``load`` checks."""
     found = _FILE.json_schema()
     for kind in SERVICES.values():
         # The default is for programs: in the file the kind tells services apart.
@@ -112,17 +98,17 @@ class _Mistake(NamedTuple):
 
 
 def _line(data: Any, place: tuple[int | str, ...]) -> int:
-    """Return the line of the last key of ``place`` that stands in the file, counted from 1."""
+    """Return the line, from 1, of the last key of ``place`` in the file."""
     line = 0
     for key in place:
         if isinstance(data, CommentedMap) and key in data:
             if key not in (data.lc.data or {}):
-                break  # It came by a merge (`<<: *other`), and the line that merges is what is meant.
+                break  # It comes from a merge (`<<: *other`): the line of the merge counts.
             line = data.lc.key(key)[0]
         elif isinstance(data, CommentedSeq) and isinstance(key, int) and key < len(data):
             line = data.lc.item(key)[0]
         else:
-            continue  # Such as a union's tag, which pydantic puts into the place.
+            continue  # Such as a union's tag, which pydantic adds to the place.
         data = data[key]
     return line + 1
 
@@ -133,16 +119,17 @@ def _shown(place: Iterable[int | str]) -> str:
 
 
 def _fields(place: tuple[int | str, ...], kind: str = "http") -> dict[str, Field[Any]]:
-    """Return the fields of the mapping that stands at ``place``; of a service's, those of its ``kind``."""
-    sections: dict[str, type[Section]] = {
-        "networks": Network,
-        "interfaces": Interface,
-        "services": SERVICES[kind],
-    }
+    """Return the fields of the mapping at ``place``; ``kind`` is that of a service."""
+    sections: dict[str, type[Section]] = {"networks": Network, "interfaces": Interface}
+    sections["services"] = SERVICES[kind]
     section = sections.get(str(place[2] if len(place) > 2 else place[0]), Node) if place else LabFile
     return {each.name: each for each in fields(section)}  # type: ignore[arg-type]  # all are dataclasses
 
 
+_FORMS = {"int_type": "a whole number", "string_type": "text", "tuple_type": "a list"} | dict.fromkeys(
+    ("dict_type", "mapping_type", "dataclass_type", "model_attributes_type"), "a mapping"
+)
+"""What pydantic's errors about types miss."""
 _NAME_RULES: Mapping[str, tuple[str, str]] = {
     "networks": ("a network", "at most 9 lower case letters, digits and hyphens, a letter first"),
     "nodes": ("a node", "at most 32 lower case letters, digits and hyphens, no hyphen at either end"),
@@ -151,8 +138,8 @@ _NAME_RULES: Mapping[str, tuple[str, str]] = {
 
 
 def _translated(errors: list[ErrorDetails]) -> list[_Mistake]:
-    """Return the errors that pydantic found, as mistakes in our words."""
-    # A key that is missing beside an unknown one most likely is that one, misspelt: told once.
+    """Return pydantic's errors as mistakes with messages and hints of our own."""
+    # A missing key beside an unknown one most likely is that one, misspelt: reported once.
     unknown = {error["loc"][:-1] for error in errors if error["type"] == "unexpected_keyword_argument"}
     told = (error for error in errors if error["type"] != "missing" or error["loc"][:-1] not in unknown)
     return [_explained(error) for error in told]
@@ -160,15 +147,16 @@ def _translated(errors: list[ErrorDetails]) -> list[_Mistake]:
 
 def _explained(error: ErrorDetails) -> _Mistake:
     place, value, context = error["loc"], error["input"], error.get("ctx", {})
-    of_kind: tuple[str, ...] = ()
+    kind = "http"
     if place[2:3] == ("services",) and len(place) > 4:
-        # What is wrong in a service of a known kind has the kind in its place.
-        of_kind, place = (str(place[4]),), place[:4] + place[5:]
+        # The place of an error in a service of a known kind has the kind in it.
+        kind, place = str(place[4]), place[:4] + place[5:]
     *parent, key = place
-    siblings = _fields(tuple(parent), *of_kind)
-    field = siblings.get(str(key))
-    keys = _fields(place, *of_kind)
-    hint = f"{key}: {field.metadata['description']}" if field else f"its keys: {', '.join(keys)}"
+    siblings = _fields(tuple(parent), kind)
+    if field := siblings.get(str(key)):
+        hint = f"{key}: {field.metadata['description']}"
+    else:
+        hint = f"its keys: {', '.join(_fields(place, kind))}"
     message = f"{_shown(place)}: {error['msg'].replace('Input', reprlib.repr(value))}"
     match error["type"]:
         case "value_error" if isinstance(wrong := context["error"], Wrong):
@@ -198,25 +186,16 @@ def _explained(error: ErrorDetails) -> _Mistake:
             what, hint = _NAME_RULES[str(place[-3])]
             message = f"{place[-2]!r} cannot be the name of {what}"
             place = place[:-1]
-        case (
-            "int_type"
-            | "string_type"
-            | "tuple_type"
-            | "dict_type"
-            | "mapping_type"
-            | "dataclass_type"
-            | "model_attributes_type" as kind
-        ):
-            names = {"int_type": "a whole number", "string_type": "text", "tuple_type": "a list"}
+        case form if form in _FORMS:
             shown = "nothing" if value is None else reprlib.repr(value)
-            if kind == "string_type" and isinstance(value, int | float):
+            if form == "string_type" and isinstance(value, int | float):
                 hint = f'YAML takes it for a number: put it into quotes, as in {key}: "2.6"'
-            message = f"{_shown(place)} must be {names.get(kind, 'a mapping')}, not {shown}"
+            message = f"{_shown(place)} must be {_FORMS[form]}, not {shown}"
     return _Mistake(place, message, hint)
 
 
 def _contradictions(file: LabFile) -> Iterator[_Mistake]:
-    """Yield contradictions between the parts of a lab, each of which is well formed."""
+    """Yield contradictions between well-formed parts of a lab."""
     for name in sorted(_TAKEN & file.networks.keys()):
         message = f"a network cannot be called {name}: Linux has another use for that name"
         yield _Mistake(("networks", name), message, "choose another name")
@@ -232,7 +211,7 @@ def _contradictions(file: LabFile) -> Iterator[_Mistake]:
     for name, node in file.nodes.items():
         yield from _node_mistakes(name, node)
         if not counted:
-            # What is wrong with one of many alike is wrong with more of them, and told once.
+            # Nodes with a count have the same mistakes: reported once.
             found = _address_mistakes(name, node, file, owners)
             yield from islice(found, None if node.count is None else 1)
 
@@ -258,9 +237,8 @@ def _node_mistakes(name: str, node: Node) -> Iterator[_Mistake]:
     if node.role != "director":
         if node.memory is not None and node.kernel is None:
             message = f"{name} has no kernel of its own, and so no memory either"
-            yield _Mistake(
-                (*place, "memory"), message, "remove it, or name a kernel, which makes it a virtual machine"
-            )
+            hint = "remove it, or name a kernel, which makes it a virtual machine"
+            yield _Mistake((*place, "memory"), message, hint)
     elif node.kernel is None:
         message = f"{name} is a director without a kernel"
         yield _Mistake(place, message, "name the one that it is to run, such as 'kernel: debian-cloud'")
@@ -275,7 +253,7 @@ def _node_mistakes(name: str, node: Node) -> Iterator[_Mistake]:
 def _service_mistakes(
     name: str, node: Node, number: int, service: Service, taken: dict[int, Service]
 ) -> Iterator[_Mistake]:
-    """``taken`` are the ports of the services before it."""
+    """Yield mistakes of one service; ``taken`` are the ports of those before it."""
     place = ("nodes", name, "services", number)
     if node.kernel is not None and node.role != "director" and not service.in_guests:
         message = f"{name} is a virtual machine, and those have no server for {service.kind}"

@@ -1,8 +1,7 @@
-"""The model of a lab: plain frozen dataclasses, which the file ``lab.yaml`` spells out.
+"""Model of a lab: plain frozen dataclasses with the keys of ``lab.yaml``.
 
-`loader` reads the file and has pydantic validate these classes; nothing here imports it. The metadata of a
-field are pydantic's: its description, and the rules that its value keeps. A kind of service is a subclass of
-`Service` with a row in SERVICES.
+pydantic validates them in `loader`; nothing here imports it. A kind of service is a subclass of `Service`
+with a row in SERVICES.
 """
 
 from __future__ import annotations
@@ -26,13 +25,23 @@ InterfaceAddress = IPv4Interface | IPv6Interface
 Role = Literal["director", "real-server", "client", "name-server"]
 
 MAX_NODES = 999
-"""Maximum number of nodes of a lab: a node's number is part of its interfaces' names, which are short."""
+"""Maximum number of nodes in a lab: a node's number is part of its interfaces' names, which are short."""
 
 # A network's name and a port's number are the name of a Linux interface, which has at most 15 characters.
 NetworkName = Annotated[str, Matching(r"^[a-z][a-z0-9-]{0,8}$")]
 NodeName = Annotated[str, Matching(r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 InterfaceName = Annotated[str, Matching(r"^[A-Za-z][A-Za-z0-9._-]{0,14}$")]
 _ZONE = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+
+def _about(description: str, **rules: object) -> Mapping[str, object]:
+    """Return a field's metadata: what the key means in the file, and pydantic's rules for its value."""
+    return {"description": description, **rules}
+
+
+def _whole(description: str, low: int, high: int) -> Mapping[str, object]:
+    """Return the metadata of a field that is a whole number from ``low`` to ``high``."""
+    return _about(description, ge=low, le=high, strict=True)
 
 
 class Section:
@@ -46,7 +55,7 @@ class Network(Section):
     """One Ethernet segment, and the subnet that its addresses are from."""
 
     subnet: Annotated[Subnet, Parsed(rules.subnet, "/")] = field(
-        metadata={"description": "The network's addresses, such as 10.0.0.0/24 or fd00::/64"}
+        metadata=_about("The network's addresses, such as 10.0.0.0/24 or fd00::/64")
     )
 
 
@@ -55,13 +64,13 @@ class Interface(Section):
     """A network card of a node."""
 
     network: str = field(
-        metadata={"description": "The network that the interface is plugged into: a name from networks"}
+        metadata=_about("The network that the interface is plugged into: a name from networks")
     )
     address: Annotated[Address, Parsed(rules.address)] = field(
-        metadata={"description": "The interface's IPv4 or IPv6 address, from its network"}
+        metadata=_about("The interface's IPv4 or IPv6 address, from its network")
     )
     gateway: Annotated[Address, Parsed(rules.address)] | None = field(
-        default=None, metadata={"description": "The default route, in the same network"}
+        default=None, metadata=_about("The default route, in the same network")
     )
 
 
@@ -69,8 +78,8 @@ class Interface(Section):
 class Service(Section):
     """A server that runs on a node. Each kind is a subclass.
 
-    Class variables: ``in_guests``, virtual machines have a server of the kind too, not only Mininet hosts;
-    ``one_per_node``, what messages call several of the kind, where a node can have one only, and a hint.
+    ``in_guests``: virtual machines, too, have a server of the kind, not only Mininet hosts.
+    ``one_per_node``: if a node can have only one, how messages call several of the kind, and a hint.
     """
 
     kind: str = ""
@@ -81,14 +90,14 @@ class Service(Section):
 
     @property
     def ports(self) -> Mapping[int, str]:
-        """The ports that it takes on its node, the one that clients know first.
+        """The ports that it takes on its node, beginning with the one that clients know.
 
-        Each has a note on why the node's other services cannot have it ("" where that is plain).
+        Each has a note on why other services on the node cannot have it, "" if that is plain.
         """
         return {self.port: ""}
 
     def check_files(self, folder: Path) -> None:
-        """Check the files that it has in the lab's ``folder``. Raises LabFileError."""
+        """Check its files in the lab's ``folder``. Raises LabFileError."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
@@ -102,52 +111,39 @@ class Service(Section):
 class HttpService(Service):
     """A web server whose page names the node that served it."""
 
-    kind: Literal["http"] = field(default="http", metadata={"description": "What is served: http"})
-    port: int = field(
-        default=80,
-        metadata={"ge": 1, "le": 65535, "strict": True, "description": "The TCP port, 1 to 65535"},
-    )
+    kind: Literal["http"] = field(default="http", metadata=_about("What is served: http"))
+    port: int = field(default=80, metadata=_whole("The TCP port, 1 to 65535", 1, 65535))
 
     in_guests: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class FtpService(Service):
-    """An FTP server for anonymous users, with files that name the server and files of known content."""
+    """An FTP server for anonymous users: one file names the server, others have known content."""
 
-    kind: Literal["ftp"] = field(default="ftp", metadata={"description": "What is served: ftp"})
+    kind: Literal["ftp"] = field(default="ftp", metadata=_about("What is served: ftp"))
     port: int = field(
-        default=21,
-        metadata={
-            "ge": 2,
-            "le": 65535,
-            "strict": True,
-            "description": "The TCP port of control connections, 2 to 65535",
-        },
+        default=21, metadata=_whole("The TCP port of control connections, 2 to 65535", 2, 65535)
     )
 
     @property
     def ports(self) -> Mapping[int, str]:
-        """See Service. Active data connections come from the port below the control port (RFC 959, 5.2)."""
+        """See Service. Active data connections come from the port below (RFC 959, section 5.2)."""
         note = "an ftp service makes its data connections from the port below its own"
         return {self.port: "", self.port - 1: note}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DnsService(Service):
-    """A name server with authority for one zone, whose records are in a zone file in the lab's folder."""
+    """A name server for one zone, whose zone file is in the lab's folder."""
 
-    kind: Literal["dns"] = field(default="dns", metadata={"description": "What is served: dns"})
+    kind: Literal["dns"] = field(default="dns", metadata=_about("What is served: dns"))
     zone: str = field(
-        metadata={
-            "pattern": _ZONE,
-            "description": "The zone, such as example.test; its records are in example.test.zone",
-        }
+        metadata=_about(
+            "The zone, such as example.test; its records are in example.test.zone", pattern=_ZONE
+        )
     )
-    port: int = field(
-        default=53,
-        metadata={"ge": 1, "le": 65535, "strict": True, "description": "The UDP and TCP port, 1 to 65535"},
-    )
+    port: int = field(default=53, metadata=_whole("The UDP and TCP port, 1 to 65535", 1, 65535))
 
     one_per_node: ClassVar[tuple[str, str]] = ("two name servers", "a second zone belongs on another node")
 
@@ -182,38 +178,26 @@ class Node(Section):
         },
     }
 
-    role: Role = field(
-        metadata={"description": "What the node is for: director, real-server, client or name-server"}
-    )
+    role: Role = field(metadata=_about("What the node is for: director, real-server, client or name-server"))
     kernel: str | None = field(
-        default=None,
-        metadata={"min_length": 1, "description": "The node's own kernel: debian-cloud, 2.4.37.11"},
+        default=None, metadata=_about("The node's own kernel: debian-cloud, 2.4.37.11", min_length=1)
     )
     # None for as much as the kernel usually gets.
     memory: int | None = field(
-        default=None,
-        metadata={
-            "ge": 16,
-            "le": 65536,
-            "strict": True,
-            "description": "A virtual machine's memory in MiB, 16 to 65536",
-        },
+        default=None, metadata=_whole("A virtual machine's memory in MiB, 16 to 65536", 16, 65536)
     )
     # In the file only: a lab that was loaded has each of them, without a count.
     count: int | None = field(
         default=None,
-        metadata={
-            "ge": 1,
-            "le": MAX_NODES,
-            "strict": True,
-            "description": "So many nodes alike, NAME-1, NAME-2 and so on, each with the next address",
-        },
+        metadata=_whole(
+            "Number of nodes alike: NAME-1, NAME-2 and so on, each with the next address", 1, MAX_NODES
+        ),
     )
     interfaces: Mapping[InterfaceName, Interface] = field(
-        metadata={"min_length": 1, "description": "Network cards by name"}
+        metadata=_about("Network cards by name", min_length=1)
     )
     services: tuple[Service, ...] = field(
-        default=(), metadata={"description": "The servers that run on the node, a list"}
+        default=(), metadata=_about("The servers that run on the node, a list")
     )
 
     @property
@@ -226,13 +210,11 @@ class Node(Section):
 class LabFile(Section):
     """A lab of lvslab: the networks and nodes of a Linux Virtual Server cluster."""
 
-    title: str = field(metadata={"min_length": 1, "description": "What the lab shows, in one line"})
+    title: str = field(metadata=_about("What the lab shows, in one line", min_length=1))
     networks: Mapping[NetworkName, Network] = field(
-        metadata={"min_length": 1, "description": "The lab's networks by name"}
+        metadata=_about("The lab's networks by name", min_length=1)
     )
-    nodes: Mapping[NodeName, Node] = field(
-        metadata={"min_length": 1, "description": "The lab's machines by host name"}
-    )
+    nodes: Mapping[NodeName, Node] = field(metadata=_about("The lab's machines by host name", min_length=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +226,7 @@ class Lab(LabFile):
 
     @property
     def directors(self) -> Mapping[str, Node]:
-        """The directors by host name; at least one."""
+        """The directors by host name, at least one."""
         return self._of("director")
 
     @property
@@ -259,13 +241,12 @@ class Lab(LabFile):
 
     @property
     def virtual_machines(self) -> Mapping[str, Node]:
-        """The nodes with kernels of their own by host name, directors included."""
+        """The nodes with kernels of their own, by host name; directors are among them."""
         return {name: node for name, node in self.nodes.items() if node.kernel is not None}
 
     def interface_address(self, interface: Interface) -> InterfaceAddress:
-        """``interface``'s address with its network's prefix length: ``66.199.240.50/24``."""
-        prefix_length = self.networks[interface.network].subnet.prefixlen
-        return ipaddress.ip_interface((interface.address, prefix_length))
+        """Return an interface's address with the prefix length of its network."""
+        return ipaddress.ip_interface((interface.address, self.networks[interface.network].subnet.prefixlen))
 
     def _of(self, role: Role) -> Mapping[str, Node]:
         return {name: node for name, node in self.nodes.items() if node.role == role}

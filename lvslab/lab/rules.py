@@ -1,6 +1,6 @@
-"""Rules for values in ``lab.yaml`` that no standard type has, as metadata of the fields in `model`.
+"""Rules for values in ``lab.yaml`` that standard types lack, as metadata of the `model`.
 
-pydantic asks them for its schemas when `loader` sets it up. Nothing here imports it.
+pydantic asks them for its schemas; nothing here imports it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Wrong(ValueError):
-    """A value that breaks a rule: what is wrong with it, and a ``hint`` at what would be right."""
+    """A value breaks a rule; ``hint`` says what would be right."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -39,9 +39,9 @@ class Matching:
 
 @dataclass(frozen=True)
 class Parsed:
-    """A value that ``parse`` makes of what stands in the file; it raises Wrong.
+    """A value that ``parse`` makes of the file's text; it raises Wrong.
 
-    ``pattern`` is a regular expression for JSON Schema, if there is one for the text.
+    ``pattern`` is a regular expression for the text, for JSON Schema.
     """
 
     parse: Callable[[object], object]

@@ -1,7 +1,4 @@
-"""Checks of zone files in a lab's folder.
-
-``check`` finds out before anything is booted. The format is that of RFC 1035, section 5.
-"""
+"""Check of zone files (RFC 1035, section 5) before anything is booted."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from lvslab.lab.files import read_text
 
 
 def check(path: Path, zone: str) -> None:
-    """Read the zone file ``path`` of ``zone``. Raises LabFileError for the first mistake, with its line."""
+    """Check the zone file ``path`` of ``zone``. Raises LabFileError with the line of the first mistake."""
     import dns.zone
 
     if not path.is_file():
@@ -36,21 +33,18 @@ def check(path: Path, zone: str) -> None:
 
 
 def _mistake(text: str, zone: str) -> tuple[int, str] | None:
-    """Return the line of the first mistake (0: unknown) and a description, or None without one."""
+    """Return the line of the first mistake (0: unknown) and its description, None if there is not one."""
     found = _parsed(text, zone)
     if found is None or found[0] < 2:
         return found
-    # dnspython names the line that it has come to, which is the next one where a line's last word is wrong.
+    # dnspython names the line that it has reached, the next one where a line's last word is wrong.
     line, why = found
     before = _parsed("".join(text.splitlines(keepends=True)[: line - 1]), zone, whole=False)
     return (line - 1, why) if before is not None and before[1] == why else found
 
 
 def _parsed(text: str, zone: str, *, whole: bool = True) -> tuple[int, str] | None:
-    """Return dnspython's error in ``text``, as `_mistake` does.
-
-    Raises NoSOA and NoNS, if it is to be a ``whole`` zone.
-    """
+    """Return dnspython's error in ``text``, as `_mistake` does. A ``whole`` zone raises NoSOA and NoNS."""
     import dns.exception
     import dns.zone
 
