@@ -10,7 +10,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lvslab.boot.states import Condition
 from lvslab.boot.status import NodeStatus
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lvslab.boot.net.namespaces import Namespaces
     from lvslab.boot.net.packets import Program
     from lvslab.boot.plan import Card
+    from lvslab.boot.services.servers import NodeServers
 
 CONSOLE, COPY, NAMESPACES, SERVICE = "serial console", "memory to copy", "namespaces", "service"
 """Features that some nodes have."""
@@ -31,16 +32,6 @@ class Observed:
 
     status: int
     output: str
-
-
-class Servers(Protocol):
-    """All servers of a node."""
-
-    @property
-    def running(self) -> bool: ...
-    def access_log(self, kind: str, /) -> int: ...
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
 
 
 class Node(ABC):
@@ -56,7 +47,7 @@ class Node(ABC):
     def __init__(self, name: str, cards: tuple[Card, ...]) -> None:
         self.name = name
         self.cards = cards
-        self.servers: Servers | None = None
+        self.servers: NodeServers | None = None
         self.history: dict[str, Any] = {}  # the fields of a NodeStatus about how the node came up
 
     def has(self, feature: str) -> bool:

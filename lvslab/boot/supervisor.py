@@ -18,19 +18,22 @@ import time
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from lvslab.boot import control, events
 from lvslab.boot.events import AcceleratorChosen, Failed, Logged, Ready
 from lvslab.boot.net import packets
 from lvslab.boot.net.node import MininetHost
-from lvslab.boot.node import CONSOLE, COPY, NAMESPACES, SERVICE, Node, Servers
+from lvslab.boot.node import CONSOLE, COPY, NAMESPACES, SERVICE, Node
 from lvslab.boot.plan import Guest, Plan
 from lvslab.boot.status import LabStatus, Notes
 from lvslab.boot.vm import accelerator
 from lvslab.boot.vm.guests import Guests
 from lvslab.errors import LvsLabError, MachineError, UsageError
 from lvslab.run import run
+
+if TYPE_CHECKING:
+    from lvslab.boot.services.servers import NodeServers
 
 _RUN = Path("/run/lvslab")
 
@@ -256,7 +259,7 @@ class Supervisor(control.Handler):
             raise UsageError(f"{name} has no {feature}", f"nodes of this lab that have: {able}")
         return node
 
-    def _servers(self, node: str) -> Servers:
+    def _servers(self, node: str) -> NodeServers:
         servers = self._node(node, SERVICE).servers
         assert servers is not None
         return servers

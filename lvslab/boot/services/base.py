@@ -1,7 +1,8 @@
-"""Interfaces of servers: one that runs somewhere, and a kind of server for Mininet hosts."""
+"""Interfaces of servers: one that runs on a node, and a kind of server for Mininet hosts."""
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,29 +26,32 @@ class Server(Protocol):
     @property
     def running(self) -> bool:
         """True if the server's process runs."""
-        ...
 
     def access_log(self) -> int:
         """Return a descriptor of the log of its requests, open for reading. Raises BootError."""
-        ...
 
     def start(self) -> None:
         """Start it if it is not running, and return when it listens. Raises BootError."""
-        ...
 
     def stop(self) -> None:
-        """Stop it, and return when it is gone with all its connections. Raises BootError."""
-        ...
+        """Stop it, and return when it and all its connections are gone. Raises BootError."""
 
 
 class HostServer(ABC):
     """A kind of server on Mininet hosts, with a row in `servers`.
 
-    ``service`` is its dataclass in the lab's model, and ``bundle`` names its packages and programs.
+    ``service`` is its dataclass in the lab's model, ``bundle`` names its packages and programs, and ``log``
+    is its access log on the host. A server writes its files before its first start.
     """
 
     service: ClassVar[type[Service]]
     bundle: ClassVar[Bundle]
+    log: ClassVar[Path]
+
+    def __init__(self, host: Host, place: Namespaces) -> None:
+        self.host = host
+        self._place = place
+        self._written = False
 
     @classmethod
     @abstractmethod
@@ -56,13 +60,14 @@ class HostServer(ABC):
 
     @classmethod
     def in_guest(cls, machine: Machine) -> Server:
-        """Return the server of this kind in a virtual machine, for all its services of the kind.
-
-        Only for kinds of services that have ``in_guests``.
-        """
+        """Return the server of a virtual machine for its services of the kind (see Service.in_guests)."""
         raise NotImplementedError
 
     @property
     def kind(self) -> str:
         """See Server."""
         return self.service.kind
+
+    def access_log(self) -> int:
+        """See Server."""
+        return self._place.call(os.open, self.log, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,6 +1,6 @@
-"""Archives of the servers on Mininet hosts, one for each kind, made of the distribution's packages.
+"""Archives of the servers on Mininet hosts, made from the distribution's packages.
 
-They are not installed: Debian's packages would start them on the user's machine, now and at every boot.
+The packages are not installed: Debian's would start servers on the user's machine, now and at every boot.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from lvslab.cache import store
 from lvslab.debian import libraries, packages
 
 _FORMAT = 1
-"""Version of the code that makes archives: raise it when the same packages come to other bytes."""
+"""Version of the code that makes archives: raise it when the same packages give other bytes."""
 
 
 def bundles(kinds: Iterable[str]) -> dict[str, Path]:
-    """Return for each of ``kinds`` of services a tar archive of the server and the libraries it loads, from
-    the cache or made now. Raises BuildError, MachineError."""
+    """Return tar archives of the servers and their libraries, by kind of service.
+
+    Those that the cache lacks are made now. Raises BuildError, MachineError.
+    """
     return {kind: _archived(SERVERS[kind].bundle) for kind in sorted(set(kinds))}
 
 
@@ -39,7 +41,7 @@ def _archived(bundle: Bundle) -> Path:
 
 
 def _archive(sources: tuple[packages.Package, ...], programs: tuple[str, ...]) -> bytes:
-    import tarfile  # only to make what most starts find in the cache
+    import tarfile  # only where the cache lacks the archive
 
     files = libraries.files_of(sources, lambda path: path in programs or "lib" in path)
     out = io.BytesIO()
@@ -51,7 +53,7 @@ def _archive(sources: tuple[packages.Package, ...], programs: tuple[str, ...]) -
                 entry.size = len(member.content)
                 archive.addfile(entry, io.BytesIO(member.content))
             else:
-                # Links between libraries stay inside the archive even where the package made them absolute.
+                # Links between libraries stay inside the archive, even where the package's are absolute.
                 entry.type, entry.linkname = tarfile.SYMTYPE, _inside(path, member.target)
                 archive.addfile(entry)
     return out.getvalue()

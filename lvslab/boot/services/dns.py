@@ -1,9 +1,7 @@
-"""The name server of a Mininet host, NSD: its configuration, start and stop.
+"""The name server of a Mininet host: NSD, with authority for one zone.
 
-It answers with authority for one zone and knows nothing else. With the records of an answer it begins one
-record further each time (``round-robin``). There is one counter for all answers since the zone was loaded,
-whatever was asked for (``packet_encode_rrset`` in NSD's packet.c), and there is one process that answers, so
-the order can be foreseen.
+Each answer begins one record further than the last (``round-robin``). One process answers, with one counter
+for all names since the zone was loaded (``packet_encode_rrset`` in NSD's packet.c): the order is known.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ FOLDER = Path("/etc/nsd")
 CONFIGURATION = FOLDER / "nsd.conf"
 LOG = Path("/var/log/nsd.log")
 CONTROL = FOLDER / "control"
-"""A program that gives the server orders: ``/etc/nsd/control reload`` reads the zone file again."""
+"""A program that controls the server: ``/etc/nsd/control reload`` reads the zone file again."""
 
 
 def configuration(service: DnsService, addresses: tuple[str, ...], folder: Path) -> str:
@@ -69,35 +67,26 @@ class DnsServer(DaemonServer[DnsService]):
         return [("tcp", self._service.port), ("udp", self._service.port)]
 
     def _write(self) -> None:
-        # Read here: a host has a /tmp of its own, in which a lab's folder under the machine's is not.
+        # Read here: a host has its own /tmp, which lacks a lab's folder under the machine's.
         self._place.call(self._write_files, (self._lab / self._service.zone_file).read_bytes())
 
     def _write_files(self, zone: bytes) -> None:
-        """In the host's namespaces."""
+        """Write the files; runs in the host's namespaces."""
         self._folder.mkdir()
         FOLDER.mkdir(exist_ok=True)
-        addresses = tuple(str(card.address.ip) for card in self._host.cards)
+        addresses = tuple(str(card.address.ip) for card in self.host.cards)
         CONFIGURATION.write_text(configuration(self._service, addresses, self._folder))
-        self._zone_file.write_bytes(zone)
+        (FOLDER / self._service.zone_file).write_bytes(zone)
         LOG.write_bytes(b"")
         orders = [*programs.command(self.kind, "usr/sbin/nsd-control"), "-c", str(CONFIGURATION)]
         CONTROL.write_text(f'#!/bin/sh\nexec {shlex.join(orders)} "$@"\n')
         CONTROL.chmod(0o755)
 
-    def _check(self) -> None:
-        """NSD starts with a wrong zone file too, and then answers SERVFAIL."""
-        self._place.call(self._check_zone)
-
-    def _check_zone(self) -> None:
-        """In the host's namespaces."""
-        words = [*programs.command(self.kind, "usr/sbin/nsd-checkzone"), self._service.zone]
-        done = run([*words, self._zone_file], stderr=STDOUT, check=False)
+    def _start(self, deadline: float) -> None:
+        # NSD starts with a wrong zone file too, and then answers SERVFAIL.
+        checker = [*programs.command(self.kind, "usr/sbin/nsd-checkzone"), self._service.zone]
+        done = run([*checker, FOLDER / self._service.zone_file], stderr=STDOUT, check=False)
         if done.returncode != 0:
-            raise BootError(
-                f"the name server on {self._host.name} has a wrong zone file", done.stdout.decode().strip()
-            )
-
-    @property
-    def _zone_file(self) -> Path:
-        """The zone file on the host."""
-        return FOLDER / self._service.zone_file
+            message = f"the name server on {self.host.name} has a wrong zone file"
+            raise BootError(message, done.stdout.decode().strip())
+        super()._start(deadline)

@@ -1,6 +1,6 @@
-"""The FTP server of a Mininet host, vsftpd: its configuration and its files, start and stop.
+"""The FTP server of a Mininet host: vsftpd.
 
-Anonymous users may read everything and add to ``incoming``. Files are the same on every host, but for
+Anonymous users may read everything and add to ``incoming``. All hosts have the same files, except for
 ``server.txt``, which names the host.
 """
 
@@ -21,7 +21,7 @@ from lvslab.lab.model import FtpService
 ROOT = Path("/srv/ftp")
 LOG = Path("/var/log/vsftpd.log")
 SERVER_FILE = "server.txt"
-"""The file that holds the host's name, and nothing else."""
+"""The file with the host's name."""
 INCOMING = "incoming"
 """The folder that anonymous users may add files to."""
 
@@ -51,8 +51,8 @@ def files(host: str) -> dict[str, bytes]:
 def configuration(host: str, port: int, folder: Path) -> str:
     """Return the configuration of vsftpd on ``host``.
 
-    ``folder`` is empty, for processes that are to see no files. Its greeting names the host. It
-    listens for both families with one socket.
+    ``folder`` is an empty one, for processes that must not see files. The greeting names the host. One
+    socket listens for both families.
     """
     return f"""listen=NO
 listen_ipv6=YES
@@ -102,18 +102,17 @@ class FtpServer(DaemonServer[FtpService]):
         self._place.call(self._write_files)
 
     def _write_files(self) -> None:
-        """In the host's namespaces."""
+        """Write the files; runs in the host's namespaces."""
         self._folder.mkdir()
-        text = configuration(self._host.name, self._service.port, self._folder)
-        self._configuration.write_text(text)
-        # The machine may have a log and files of an FTP server of its own, which would be seen through the
-        # host's layer.
+        name = self.host.name
+        self._configuration.write_text(configuration(name, self._service.port, self._folder))
+        # The machine's own FTP server may have a log and files, which would show through the host's layer.
         LOG.write_bytes(b"")
         ROOT.mkdir(exist_ok=True)
         if not os.path.ismount(ROOT):
             mount("tmpfs", ROOT, "tmpfs", options="mode=755")
-        for name, data in files(self._host.name).items():
-            file = ROOT / name
+        for path, data in files(name).items():
+            file = ROOT / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data)
         incoming = ROOT / INCOMING
@@ -122,5 +121,4 @@ class FtpServer(DaemonServer[FtpService]):
 
     @property
     def _configuration(self) -> Path:
-        """The configuration file on the host."""
         return Path(f"/etc/vsftpd-{self._service.port}.conf")

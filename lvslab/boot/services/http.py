@@ -1,8 +1,7 @@
-"""The web server of a Mininet host, nginx: its configuration as text, start and stop."""
+"""The web server of a Mininet host: nginx."""
 
 from __future__ import annotations
 
-import os
 import select
 import shlex
 import signal
@@ -31,7 +30,7 @@ _CONFIGURATION = "/etc/nginx/lvslab.conf"
 
 
 def pid_file(host: str) -> Path:
-    """Return the PID file of the web server of ``host``: all hosts of a lab share /run."""
+    """Return the PID file of the web server of ``host``. All hosts of a lab share /run."""
     return Path(f"/run/lvslab/nodes/{host}/nginx.pid")
 
 
@@ -65,7 +64,7 @@ http {{
 
 
 def page(host: str) -> str:
-    """Return the page of a real server, which names the server."""
+    """Return the page of a real server, with its name."""
     return f"<!DOCTYPE html>\n<title>{host}</title>\n<h1>This page was made by {host}</h1>\n"
 
 
@@ -76,9 +75,9 @@ def nginx_command() -> list[str]:
 
 
 def init_script(host: str) -> str:
-    """Return the init script of the web server of ``host``, which returns when it has stopped or started it.
+    """Return the init script of the web server, which waits for start and stop.
 
-    QUIT, as in Debian's own: nginx ends the requests that it has before it goes.
+    It sends QUIT, as Debian's own does: nginx completes its requests before it ends.
     """
     return f"""#!/bin/sh
 pid=$(cat {pid_file(host)} 2>/dev/null)
@@ -97,6 +96,7 @@ class WebServer(HostServer):
 
     service = HttpService
     bundle = Bundle(("nginx",), ("usr/sbin/nginx",))
+    log = Path(ACCESS_LOG)
 
     @classmethod
     def on_host(cls, host: Host, place: Namespaces, lab: Path) -> Iterator[Server]:
@@ -108,15 +108,6 @@ class WebServer(HostServer):
         """See HostServer."""
         return GuestWebServer(machine)
 
-    def __init__(self, host: Host, namespaces: Namespaces) -> None:
-        self.host = host
-        self._namespaces = namespaces
-        self._written = False
-
-    def access_log(self) -> int:
-        """See Server."""
-        return self._namespaces.call(os.open, ACCESS_LOG, os.O_RDONLY | os.O_CLOEXEC)
-
     @property
     def running(self) -> bool:
         """See Server."""
@@ -124,13 +115,12 @@ class WebServer(HostServer):
         return pid is not None and Path(f"/proc/{pid}").exists()
 
     def start(self) -> None:
-        """Start the server and return when it listens: nginx leaves its first process only then."""
-        if self.running:
-            return
-        self._namespaces.call(self._start)
+        """See Server. nginx leaves its first process when it listens."""
+        if not self.running:
+            self._place.call(self._start)
 
     def stop(self, seconds: float = 5.0) -> None:
-        """Stop the server and return when it is gone. Raises BootError where it does not go."""
+        """See Server. Raises BootError after ``seconds``."""
         pid = self._pid()
         if pid is None or not self.running:
             return
@@ -140,18 +130,17 @@ class WebServer(HostServer):
                 raise BootError(f"the web server on {self.host.name} does not stop within {seconds:g} s")
 
     def _start(self) -> None:
-        """In the host's namespaces."""
+        """Start it; runs in the host's namespaces."""
         if not self._written:
             self._write()
+            self._written = True
         # Into a file: nginx's children keep its descriptors, and a pipe would never end.
         messages = Path(f"/run/lvslab/nodes/{self.host.name}/nginx.out")
         with messages.open("wb") as out, spawn(nginx_command(), stdout=out, stderr=out) as nginx:
             status = nginx.wait()
         if status != 0:
-            raise BootError(
-                f"the web server on {self.host.name} did not start (status {status})",
-                last_lines(messages.read_bytes()),
-            )
+            message = f"the web server on {self.host.name} did not start (status {status})"
+            raise BootError(message, last_lines(messages.read_bytes()))
 
     def _write(self) -> None:
         ports = tuple(service.port for service in self.host.services if isinstance(service, HttpService))
@@ -165,7 +154,6 @@ class WebServer(HostServer):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
         Path(INIT_SCRIPT).chmod(0o755)
-        self._written = True
 
     def _pid(self) -> int | None:
         try:

@@ -13,14 +13,14 @@ PROGRAMS = Path("/run/lvslab/servers")
 
 @dataclass(frozen=True)
 class Bundle:
-    """The ``packages`` that a kind of server comes in, and the ``programs`` that are wanted of them."""
+    """The ``packages`` of a kind of server, and the paths of its ``programs`` in them."""
 
     packages: tuple[str, ...]
     programs: tuple[str, ...]
 
 
 def unpack(archives: Mapping[str, Path]) -> None:
-    """Put the programs of each kind of server, archives made by `bundles`, where hosts find them."""
+    """Unpack the ``archives`` of kinds of servers (see `bundles`) where hosts find them."""
     for kind, archive in archives.items():
         folder = PROGRAMS / kind
         folder.mkdir(parents=True)
@@ -28,10 +28,7 @@ def unpack(archives: Mapping[str, Path]) -> None:
 
 
 def command(kind: str, program: str) -> list[str]:
-    """Return the words that start ``program``, such as ``usr/sbin/nginx``, of a ``kind`` of server.
-
-    It uses the libraries that came with it.
-    """
+    """Return the words that start ``program`` (``usr/sbin/nginx``) with the libraries of its bundle."""
     system = PROGRAMS / kind / "usr"
     loader = [str(system / "lib64/ld-linux-x86-64.so.2"), "--library-path"]
     return [*loader, str(system / "lib/x86_64-linux-gnu"), str(PROGRAMS / kind / program)]

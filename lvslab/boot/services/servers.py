@@ -1,7 +1,4 @@
-"""The servers of a lab's nodes: made, started, stopped, and asked for their logs.
-
-Each kind has a module of its own and a row in SERVERS.
-"""
+"""The servers of a lab's nodes. Each kind has a module of its own and a row in SERVERS."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ SERVERS: Mapping[str, type[HostServer]] = MappingProxyType(
 )
 """The kinds of servers by the ``kind`` of their services."""
 
-# More than there are processors: each waits for its files now and then.
+# More than the processors: each waits for its files now and then.
 _AT_ONCE = 2 * (os.cpu_count() or 1)
 
 
@@ -46,7 +43,7 @@ class NodeServers:
         return all(server.running for server in self._servers)
 
     def access_log(self, kind: str = "http") -> int:
-        """Return a descriptor of the log of the first server of a ``kind``, open for reading.
+        """Return a descriptor for reading the log of the first server of a ``kind``.
 
         Raises BootError, UsageError.
         """
@@ -84,7 +81,7 @@ def _kinds(services: Iterable[Service]) -> Iterable[str]:
 
 
 def start(servers: Iterable[NodeServers]) -> None:
-    """Start the servers of many nodes, some at a time. Raises BootError where one does not start."""
+    """Start the servers of many nodes, some at a time. Raises BootError if one does not start."""
     with ThreadPoolExecutor(_AT_ONCE) as workers:
         for _ in workers.map(NodeServers.start, servers):
             pass

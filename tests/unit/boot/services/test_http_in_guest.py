@@ -99,8 +99,8 @@ def test_a_guest_that_hangs_is_not_asked(guest: Guest) -> None:
 def test_orders_are_single_lines() -> None:
     for order in (
         http_in_guest.start_order((80, 81)),
-        http_in_guest.stop_order(),
-        http_in_guest.running_order(),
+        http_in_guest.STOP,
+        http_in_guest.RUNNING,
     ):
         assert "\n" not in order
         subprocess.run(["sh", "-n"], input=order.encode(), check=True)
