@@ -1,20 +1,37 @@
 """Definitions of a kernel tree's symbols, read from its Kconfig files (Config.in before 2.6).
 
-Only read to name a reason: which dependency of a symbol is not met. Kconfig in the tree decides, not this.
+They name the dependency that a dropped setting lacks, and list the symbols of an old kconfig, which asks for
+each. Only the tree's own kconfig decides.
 """
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from lvslab.kernel.config import Mismatch
 
-_TYPES = ("bool", "boolean", "tristate", "int", "hex", "string", "def_bool", "def_tristate")
-_TOKEN = re.compile(r"""\s*(\(|\)|&&|\|\||!=|<=|>=|<|>|=|!|"[^"]*"|'[^']*'|[\w./+-]+)""")
 _LEVEL = {"n": 0, "m": 1, "y": 2}
+_COMPARE: Mapping[str, Callable[..., bool]] = {
+    **{"=": operator.eq, "!=": operator.ne},
+    **{"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge},
+}
+# A symbol or a constant, alone or compared with another.
+_ATOM = re.compile(r"""("[^"]*"|'[^']*'|[\w./+-]+)(?:\s*(!=|[<>]=?|=)\s*("[^"]*"|'[^']*'|[\w./+-]+))?""")
+_MACRO = re.compile(r"\$\((?:[^()]|\([^()]*\))*\)")
+_GROUP = re.compile(r"\(([^()]*)\)")
+
+_TYPE = re.compile(r"(?:def_)?(bool|tristate|int|hex|string)")
+_PROMPT = re.compile(r"""(?:bool|boolean|tristate|int|hex|string|prompt) +["'].*?(?:["'] +if +(.*))?$""")
+_DEPENDS = re.compile(r"(?:depends|requires) +(?:on +)?(.*)")
+_OPENS = re.compile(r"(config|menuconfig|menu|choice|comment|if|source|mainmenu|end\w+)(?: +(.*))?$")
+_HELP = re.compile(r"^ *(?:---help---|help) *\n(?: *\n)*( +)\S.*\n(?:\1.*\n| *\n)*", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -32,30 +49,17 @@ class Definition:
     depends: tuple[str, ...]
 
 
-@dataclass
-class _Frame:
-    """An open menu, if or choice, or a symbol that is being defined."""
-
-    kind: str
-    depends: list[str] = field(default_factory=list)
-    symbol: str = ""
-    where: str = ""
-    type: str = ""
-    prompt: bool = False
-
-
 def definitions(tree: Path, arch: str) -> Sequence[Definition]:
-    """Return all definitions of the tree's symbols for this architecture, as far as it can be read."""
-    for family in (arch, "x86"):
-        if (old := tree / "arch" / family / "config.in").is_file():
+    """Return the definitions of the tree's symbols for ``arch``, as far as they can be read."""
+    folders = [folder for family in (arch, "x86") if (folder := tree / "arch" / family).is_dir()]
+    for folder in folders:
+        if (old := folder / "config.in").is_file():
             return list(_config_in(tree, old, []))
-    top = tree / "Kconfig"
-    places = [top, *(tree / "arch" / family / "Kconfig" for family in (arch, "x86"))]
-    start = next((place for place in places if place.is_file()), None)
-    if start is None:
-        return []
-    family = arch if (tree / "arch" / arch).is_dir() else "x86"
-    return list(_kconfig(tree, start, [], {"SRCARCH": family, "ARCH": family, "srctree": str(tree)}))
+    for start in (tree / "Kconfig", *(folder / "Kconfig" for folder in folders)):
+        if start.is_file():
+            family = folders[0].name if folders else "x86"
+            return list(_kconfig(tree, start, (), {"SRCARCH": family, "ARCH": family, "srctree": str(tree)}))
+    return []
 
 
 def explain(mismatch: Mismatch, known: Iterable[Definition], config: Mapping[str, str]) -> str:
@@ -73,17 +77,13 @@ def explain(mismatch: Mismatch, known: Iterable[Definition], config: Mapping[str
         return f"it cannot be set: other symbols decide it ({places[0].where})"
     reasons = []
     for place in asked:
-        needed = min(2, _LEVEL.get(wanted, 2)) if place.type != "bool" else 1
-        unmet = [
-            f"{part} ({_state(part, config)})"
-            for expression in place.depends
-            for part in conjuncts(expression)
-            if level(part, config) < max(needed, 1)
-        ]
+        needed = 1 if place.type == "bool" or wanted in ("n", "m") else 2
+        parts = [part for expression in place.depends for part in conjuncts(expression)]
+        unmet = [f"{part} ({_state(part, config)})" for part in parts if level(part, config) < needed]
         reasons.append(f"it depends on {' and '.join(dict.fromkeys(unmet))}" if unmet else "")
-    if wanted != "n" and all(reasons):
-        return f"{', or '.join(dict.fromkeys(reasons))} ({asked[0].where})"
     place = asked[0]
+    if wanted != "n" and all(reasons):
+        return f"{', or '.join(dict.fromkeys(reasons))} ({place.where})"
     if mismatch.found != "n" and wanted == "n":
         return f"other symbols select it, or it is on wherever it may be ({place.where})"
     needs = " && ".join(place.depends) or "nothing"
@@ -92,178 +92,108 @@ def explain(mismatch: Mismatch, known: Iterable[Definition], config: Mapping[str
 
 def conjuncts(expression: str) -> list[str]:
     """Split an expression at each && on its top level."""
-    parts, depth, start = [], 0, 0
-    text = _without_macros(expression)
-    for at, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if depth == 0 and text.startswith("&&", at):
-            parts.append(text[start:at].strip())
-            start = at + 2
-    parts.append(text[start:].strip())
-    if len(parts) == 1 and parts[0].startswith("(") and _closes(parts[0]) == len(parts[0]) - 1:
-        return conjuncts(parts[0][1:-1])
-    return parts
+    parts: list[str] = []
+    for piece in _replaced(_MACRO, expression).split("&&"):
+        if parts and parts[-1].count("(") > parts[-1].count(")"):
+            parts[-1] += f"&&{piece}"
+        else:
+            parts.append(piece)
+    whole = parts[0].strip()
+    if len(parts) == 1 and whole[:1] == "(" and not {"(", ")"} & set(_replaced(_GROUP, whole[1:-1])):
+        return conjuncts(whole[1:-1])
+    return [part.strip() for part in parts]
 
 
 def level(expression: str, config: Mapping[str, str]) -> int:
-    """Return the value of an expression: 0 for n, 1 for m, 2 for y. What cannot be read counts as y."""
-    tokens = _TOKEN.findall(_without_macros(expression))
-    try:
-        found, rest = _either(tokens, config)
-    except (IndexError, ValueError):
+    """Return the value of an expression: 0 for n, 1 for m, 2 for y. An unreadable part counts as y."""
+    text = _replaced(_GROUP, _replaced(_MACRO, expression), lambda group: "nmy"[_flat(group[1], config)])
+    return _flat(text, config)
+
+
+def _replaced(pattern: re.Pattern[str], text: str, by: str | Callable[[re.Match[str]], str] = "y") -> str:
+    """Replace until nothing matches, the innermost parentheses first."""
+    while pattern.search(text):
+        text = pattern.sub(by, text)
+    return text
+
+
+def _flat(text: str, config: Mapping[str, str]) -> int:
+    """Return the value of an expression without parentheses."""
+    return max(min(_single(part.strip(), config) for part in one.split("&&")) for one in text.split("||"))
+
+
+def _single(text: str, config: Mapping[str, str]) -> int:
+    if text.startswith("!"):
+        return 2 - _single(text[1:].strip(), config)
+    if not (matched := _ATOM.fullmatch(text)):
         return 2
-    return found if not rest else 2
-
-
-def _either(tokens: list[str], config: Mapping[str, str]) -> tuple[int, list[str]]:
-    left, tokens = _both(tokens, config)
-    while tokens and tokens[0] == "||":
-        right, tokens = _both(tokens[1:], config)
-        left = max(left, right)
-    return left, tokens
-
-
-def _both(tokens: list[str], config: Mapping[str, str]) -> tuple[int, list[str]]:
-    left, tokens = _single(tokens, config)
-    while tokens and tokens[0] == "&&":
-        right, tokens = _single(tokens[1:], config)
-        left = min(left, right)
-    return left, tokens
-
-
-def _single(tokens: list[str], config: Mapping[str, str]) -> tuple[int, list[str]]:
-    if tokens[0] == "!":
-        inner, rest = _single(tokens[1:], config)
-        return 2 - inner, rest
-    if tokens[0] == "(":
-        inner, rest = _either(tokens[1:], config)
-        if rest[0] != ")":
-            raise ValueError(rest[0])
-        return inner, rest[1:]
-    if len(tokens) > 2 and tokens[1] in ("=", "!=", "<", ">", "<=", ">="):
-        left, right = (_text(token, config) for token in (tokens[0], tokens[2]))
-        return 2 * _compared(left, tokens[1], right), tokens[3:]
-    return _LEVEL.get(_text(tokens[0], config), 0), tokens[1:]
-
-
-def _compared(left: str, how: str, right: str) -> bool:
-    if how in ("=", "!="):
-        return (left == right) == (how == "=")
-    a, b = int(left, 0), int(right, 0)
-    return {"<": a < b, ">": a > b, "<=": a <= b, ">=": a >= b}[how]
+    left, how, right = matched.groups()
+    if not how:
+        return _LEVEL.get(_text(left, config), 0)
+    sides: list[Any] = [_text(left, config), _text(right, config)]
+    with suppress(ValueError):
+        if how[0] in "<>":
+            sides = [int(side, 0) for side in sides]
+        return 2 * _COMPARE[how](*sides)
+    return 2
 
 
 def _text(token: str, config: Mapping[str, str]) -> str:
     if token in _LEVEL or token[0].isdigit():
         return token
-    if token[0] in "\"'":
-        return token[1:-1]
-    return config.get(token, "n").strip('"')
+    return token[1:-1] if token[0] in "\"'" else config.get(token, "n").strip('"')
 
 
 def _state(expression: str, config: Mapping[str, str]) -> str:
-    names = [name for name in _TOKEN.findall(expression) if re.fullmatch(r"[A-Z]\w*", name)]
-    return ", ".join(f"{name} is {config.get(name, 'n')}" for name in dict.fromkeys(names))
-
-
-def _closes(text: str) -> int:
-    depth = 0
-    for at, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if depth == 0:
-            return at
-    return -1
-
-
-def _without_macros(text: str) -> str:
-    """Replace ``$(cc-option,-m)`` and the like, which ask the compiler, by y."""
-    while (at := text.find("$(")) >= 0:
-        end = _closes(text[at + 1 :])
-        if end < 0:
-            return text[:at] + "y"
-        text = text[:at] + "y" + text[at + 2 + end :]
-    return text
+    tokens = re.findall(r"""["'].*?["']|[\w./+-]+""", expression)
+    names = dict.fromkeys(token for token in tokens if re.fullmatch(r"[A-Z]\w*", token))
+    return ", ".join(f"{name} is {config.get(name, 'n')}" for name in names)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield line numbers and lines; those that end in a backslash are joined."""
-    waiting, first = "", 0
-    text = file.read_text(errors="replace") if file.is_file() else ""
-    for number, line in enumerate(text.splitlines(), 1):
-        first = first or number
-        if line.endswith("\\"):
-            waiting += line[:-1].rstrip() + " "
-            continue
-        yield first, waiting + (line.lstrip() if waiting else line)
-        waiting, first = "", 0
+    """Yield numbers and lines without help texts; those that end in a backslash are joined."""
+    text = file.read_text(errors="replace").expandtabs() if file.is_file() else ""
+    text = _HELP.sub(lambda help: "\n" * help[0].count("\n"), f"{text}\n")
+    number = 1
+    for line in re.findall(r"(?:.*\\\n)*.*\n", text):
+        yield number, re.sub(r" *\\\n *", " ", line).strip()
+        number += line.count("\n")
 
 
-def _kconfig(tree: Path, file: Path, frames: list[_Frame], names: Mapping[str, str]) -> Iterator[Definition]:
-    """Yield the definitions in a file of Kconfig's language (scripts/kconfig/zconf.y, parser.y)."""
-    depth = len(frames)
-    indent = -1  # of the help text that is being skipped; 0 until its first line tells
-    for number, raw in _lines(file):
-        text = raw.expandtabs()
-        if indent >= 0 and text.strip():
-            wide = len(text) - len(text.lstrip())
-            if wide and wide >= indent:
-                indent = indent or wide
-                continue
-        if not text.strip():
-            continue
-        indent = -1
-        word, _, rest = text.strip().partition(" ")
-        rest = rest.split("#")[0].strip() if '"' not in rest else rest.strip()
-        if word in ("help", "---help---"):
-            indent = 0
-            continue
-        opens = word in ("config", "menuconfig", "menu", "choice", "if", "source", "comment", "mainmenu")
-        if (opens or word.startswith("end")) and frames and frames[-1].kind == "config":
-            yield _finished(frames)
-        if word in ("config", "menuconfig"):
-            frames.append(_Frame("config", symbol=rest, where=f"{file.relative_to(tree)}:{number}"))
-        elif word in ("menu", "choice", "comment"):
-            if frames and frames[-1].kind == "comment":
-                frames.pop()
-            frames.append(_Frame(word))
-        elif word == "if":
-            frames.append(_Frame(word, [rest]))
-        elif word in ("endmenu", "endchoice", "endif"):
-            while len(frames) > depth and frames.pop().kind != word[3:]:
-                pass
-        elif word == "source":
-            for name, value in names.items():
-                rest = rest.replace(f"$({name})", value).replace(f"${name}", value)
-            yield from _kconfig(tree, tree / rest.strip("\"'"), frames, names)
-        elif frames:
-            _attribute(frames[-1], word, rest)
-    if len(frames) > depth and frames[-1].kind == "config":
-        yield _finished(frames)
-    del frames[depth:]
+def _kconfig(tree: Path, file: Path, outer: Sequence[str], names: Mapping[str, str]) -> Iterator[Definition]:
+    """Yield the definitions in a file of Kconfig's language (scripts/kconfig/zconf.y, parser.y).
 
-
-def _finished(frames: list[_Frame]) -> Definition:
-    frame = frames.pop()
-    if frames and frames[-1].kind == "comment":
-        frames.pop()
-    around = [text for outer in frames for text in outer.depends]
-    return Definition(
-        frame.symbol, frame.where, frame.type, frame.prompt, tuple(dict.fromkeys([*around, *frame.depends]))
-    )
-
-
-def _attribute(frame: _Frame, word: str, rest: str) -> None:
-    if word in ("depends", "requires"):
-        frame.depends.append(rest.removeprefix("on ").strip())
-    elif word in _TYPES:
-        frame.type = word.removeprefix("def_").replace("boolean", "bool")
-        frame.prompt = frame.prompt or (rest[:1] in ("'", '"') and not word.startswith("def_"))
-    elif word == "prompt":
-        frame.prompt = True
-    if (word == "prompt" or word in _TYPES) and rest[:1] in ("'", '"'):
-        condition = re.search(r"""["']\s+if\s+(.*)$""", rest)
-        if condition:
-            frame.depends.append(condition[1])
+    ``outer`` are the conditions under which the file is read; ``names`` the variables in names of files.
+    """
+    entries: list[tuple[int, str, str, list[str]]] = []
+    for number, line in _lines(file):
+        line = line if '"' in line else line.partition("#")[0].strip()
+        if opens := _OPENS.match(line):
+            entries.append((number, opens[1], opens[2] or "", []))
+        elif entries:
+            entries[-1][3].append(line)
+    blocks: list[list[str]] = []
+    for number, word, rest, lines in entries:
+        around = [*outer, *chain.from_iterable(blocks)]
+        found = [matched for line in lines if (matched := _DEPENDS.match(line) or _PROMPT.match(line))]
+        depends = [matched[1] for matched in found if matched[1]]
+        match word:
+            case "config" | "menuconfig":
+                types = [matched[1] for line in lines if (matched := _TYPE.match(line))]
+                prompt = any(matched.re is _PROMPT for matched in found)
+                conditions = tuple(dict.fromkeys((*around, *depends)))
+                where = f"{file.relative_to(tree)}:{number}"
+                yield Definition(rest, where, types[-1] if types else "", prompt, conditions)
+            case "menu" | "choice":
+                blocks.append(depends)
+            case "if":
+                blocks.append([rest])
+            case "endmenu" | "endchoice" | "endif" if blocks:
+                blocks.pop()
+            case "source":
+                for name, value in names.items():
+                    rest = rest.replace(f"$({name})", value).replace(f"${name}", value)
+                yield from _kconfig(tree, tree / rest.strip("\"'"), around, names)
 
 
 def _config_in(tree: Path, file: Path, conditions: list[str]) -> Iterator[Definition]:
@@ -272,8 +202,7 @@ def _config_in(tree: Path, file: Path, conditions: list[str]) -> Iterator[Defini
     The language is described in Documentation/kbuild/config-language.txt.
     """
     depth = len(conditions)
-    for number, raw in _lines(file):
-        line = raw.strip()
+    for number, line in _lines(file):
         word, _, rest = line.partition(" ")
         if word == "if":
             conditions.append(_condition(rest))
@@ -283,19 +212,19 @@ def _config_in(tree: Path, file: Path, conditions: list[str]) -> Iterator[Defini
             conditions.pop()
         elif word == "source":
             yield from _config_in(tree, tree / rest.strip(), conditions)
-        elif re.match(r"(?:dep_|define_)?m?(?:bool|tristate|int|hex|string)$|choice$", word):
-            spoken = re.sub(r"""^\s*(?:'[^']*'|"[^"]*")""", "", rest) if "define_" not in word else rest
-            names = re.findall(r"(\$?)CONFIG_(\w+)", spoken)
+        elif kind := re.fullmatch(r"(dep_|define_)?m?(bool|tristate|int|hex|string)|choice", word):
+            # A prompt may name symbols; a default may not.
+            names = re.findall(r"(\$?)CONFIG_(\w+)", re.sub(r"""^\s*(?:'[^']*'|"[^"]*")""", "", rest))
             where = f"{file.relative_to(tree)}:{number}"
             symbols = [name for dollar, name in names if not dollar]
-            needs = [name for dollar, name in names if dollar] if word.startswith("dep_") else []
+            needs = [name for dollar, name in names if dollar and kind[1] == "dep_"]
+            depends, prompt = (*conditions, *needs), kind[1] != "define_"
             for symbol in symbols if word == "choice" else symbols[:1]:
-                kind = "bool" if word == "choice" else re.sub(r"^(?:dep_|define_)m?", "", word)
-                yield Definition(symbol, where, kind, not word.startswith("define_"), (*conditions, *needs))
+                yield Definition(symbol, where, kind[2] or "bool", prompt, depends)
 
 
 def _condition(text: str) -> str:
+    """Return a condition of 2.4's language (``[ "$CONFIG_A" = "y" -o ... ]; then``) in Kconfig's."""
     inside = re.search(r"\[(.*)\]", text)
-    words = inside[1] if inside else text
-    words = re.sub(r"\s-o\s", " || ", re.sub(r"\s-a\s", " && ", words))
+    words = re.sub(r"\s-o\s", " || ", re.sub(r"\s-a\s", " && ", inside[1] if inside else text))
     return re.sub(r'"\$CONFIG_(\w+)"', r"\1", words).strip()

@@ -241,6 +241,22 @@ def test_kconfig_files_are_read(tree: Path) -> None:
     assert found["OUTSIDE"].type == "int"
 
 
+def test_a_comment_has_conditions_for_itself_alone(tmp_path: Path) -> None:
+    text = """comment "no keyboard"
+\tdepends on !INPUT
+
+if MICE
+
+config MOUSE
+\tbool "a mouse"
+
+endif
+"""
+    (tmp_path / "Kconfig").write_text(text)
+    (mouse,) = config_tree.definitions(tmp_path, "x86_64")
+    assert (mouse.symbol, mouse.where, mouse.depends) == ("MOUSE", "Kconfig:6", ("MICE",))
+
+
 CONFIG_IN = """\
 mainmenu_name "Linux"
 if [ "$CONFIG_NET" = "y" -a "$CONFIG_EXPERIMENTAL" = "y" ]; then
