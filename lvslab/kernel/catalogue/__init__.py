@@ -119,11 +119,30 @@ class Bug:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """Replace every ``old`` in ``file``, a path below the tree's top folder, by ``new``.
+
+    ``sometimes``: not every release of a series needs it. One that does and has other words will not
+    compile.
+    """
+
+    file: str
+    old: str
+    new: str
+    sometimes: bool = False
+
+
+@dataclass(frozen=True)
 class Fix:
-    """A change that a stock tree needs to build, and the reason."""
+    """A change that a stock tree needs to build, and the reason.
+
+    It is edits of files, and flags for the compiler of the build's own programs.
+    """
 
     name: str
     reason: str
+    edits: tuple[Edit, ...] = ()
+    host_flags: tuple[str, ...] = ()
 
 
 @cache
@@ -163,7 +182,15 @@ def bugs() -> Mapping[str, Bug]:
 @cache
 def fixes() -> Mapping[str, Fix]:
     """Return the changes that stock trees need."""
-    return {name: Fix(name, **row) for name, row in _table("fixes").items()}
+    return {
+        name: Fix(
+            name,
+            row["reason"],
+            tuple(Edit(**edit) for edit in row.get("edits", ())),
+            tuple(row.get("host_flags", ())),
+        )
+        for name, row in _table("fixes").items()
+    }
 
 
 def kernel(name: str) -> KernelRow:

@@ -45,9 +45,9 @@ def test_a_fix_that_does_not_fit_is_an_error(tree: Path) -> None:
 
 
 def test_every_fix_is_known_and_has_its_reason() -> None:
-    assert set(patches.CHANGES) == set(catalogue.fixes())
+    assert all(fix.reason and (fix.edits or fix.host_flags) for fix in catalogue.fixes().values())
     for row in catalogue.kernels().values():
-        assert set(row.fixes) <= set(patches.CHANGES), row.name
+        assert set(row.fixes) <= set(catalogue.fixes()), row.name
     with pytest.raises(BuildError, match="no fix 'nothing'"):
         patches.host_flags(["nothing"])
 
