@@ -1,4 +1,4 @@
-"""Download a file with curl, or copy it out of a folder, and continue where an earlier attempt broke off."""
+"""Download a file with curl, and continue where an earlier attempt broke off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import re
 import select
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,6 +23,7 @@ CONNECT = 10  # seconds until a server counts as unreachable
 SILENT = 60  # seconds without a byte after which a connection counts as dead
 ATTEMPTS = 3  # how many connections in a row may bring nothing
 MIB = 1 << 20
+OFTEN = 0.2  # seconds between two lines of progress
 SPARE = 16 * MIB  # disk space that a download leaves free
 
 # Exit statuses of curl, as in its manual.
@@ -41,10 +41,10 @@ class Unreachable(BuildError):
 
 
 def fetch(url: str, part: Path) -> None:
-    """Complete ``part``, which may hold the beginning of the file at ``url`` (http, https or file).
+    """Complete ``part``, which may hold the beginning of the file at ``url``.
 
-    Logs its progress. What has arrived stays in ``part`` if the rest does not arrive. Raises NotThere,
-    Unreachable, and BuildError where the disk is full.
+    ``url`` begins with http, https or file. Logs its progress. If the rest does not arrive, ``part`` keeps
+    what has. Raises NotThere, Unreachable, and BuildError where the disk is full.
     """
     if urlsplit(url).scheme == "file":
         return _copy(url, part)
@@ -135,16 +135,20 @@ def _once(url: str, part: Path) -> None:
 def _curl(*options: str, part: Path) -> tuple[str, dict[str, Any]]:
     """Run curl and log how ``part`` grows. Return the last answer's headers and ``%{json}`` of curl."""
     command = ["curl", "--disable", "--globoff", "--silent", "--dump-header", "-", *options]
-    tell, there, said = _teller(_name(options[-1])), _size(part), b""
+    before, said = _size(part), b""
+    began = spoke = time.monotonic()
     with spawn([*command, "--write-out", r"\n%{json}"], stdout=PIPE) as curl:
         assert curl.stdout is not None
         while True:
-            if select.select([curl.stdout], [], [], 0.2)[0]:
+            if select.select([curl.stdout], [], [], OFTEN)[0]:
                 if not (chunk := os.read(curl.stdout.fileno(), 1 << 16)):
                     break
                 said += chunk
-            length = _length(_last_headers(said))
-            tell(_size(part), None if length is None else there + length)
+            if (now := time.monotonic()) - spoke >= OFTEN:
+                spoke, there, length = now, _size(part), _length(_last_headers(said))
+                total = None if length is None else before + length
+                progress = far(_name(options[-1]), there, total, (there - before) / (now - began))
+                log.info(progress, extra={"passing": True})
         status = curl.wait()
     if status < 0:
         raise BuildError(ended("curl", status))
@@ -178,23 +182,6 @@ def _no_room(part: Path, why: str) -> BuildError:
         f"there is no room on the disk of {part.parent}: {why}",
         "make room, or set LVSLAB_CACHE to a folder elsewhere; the download then goes on",
     )
-
-
-def _teller(name: str) -> Callable[[int, int | None], None]:
-    """Return a function that logs the progress, at most five times a second: see ``show.Progress``."""
-    began = spoke = time.monotonic()
-    first: int | None = None
-
-    def tell(there: int, total: int | None) -> None:
-        nonlocal spoke, first
-        now = time.monotonic()
-        first = there if first is None else first
-        if now - spoke < 0.2:
-            return
-        spoke = now
-        log.info(far(name, there, total, (there - first) / (now - began)), extra={"passing": True})
-
-    return tell
 
 
 def far(name: str, there: int, total: int | None, speed: float) -> str:

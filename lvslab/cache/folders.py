@@ -1,7 +1,7 @@
 """Folders of the cache that appear filled, or not at all.
 
-A folder that is being filled has a name that begins with a dot. Whoever fills it holds a lock on it, so what
-a killed process has left is told from it, and deleted by the next.
+A folder that is being filled has a name that begins with a dot, and its process holds a lock on it. One
+without a lock was left by a killed process, and is deleted by the next.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lvslab.run import run
 
 @contextlib.contextmanager
 def making(parent: Path, name: str) -> Iterator[Path]:
-    """Yield an empty folder in ``parent`` to fill and rename; delete it if it was not renamed."""
+    """Yield an empty folder in ``parent`` to fill and rename; delete one that was not renamed."""
     parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as holding:
         with store.locked(f"making-{parent.name}"):

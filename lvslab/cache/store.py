@@ -25,9 +25,7 @@ T = TypeVar("T")
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
     """Hold the cache's lock ``name`` across processes; the kernel releases it however the holder ends."""
-    folder = paths.cache() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("wb") as handle:
+    with _lock_file(name) as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
@@ -35,9 +33,7 @@ def locked(name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def locked_if_free(name: str) -> Iterator[bool]:
     """Try to take the lock without waiting; yield whether it was acquired."""
-    folder = paths.cache() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("wb") as handle:
+    with _lock_file(name) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -46,48 +42,44 @@ def locked_if_free(name: str) -> Iterator[bool]:
             yield True
 
 
+def _lock_file(name: str) -> BinaryIO:
+    path = paths.cache() / "locks" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("wb")
+
+
 @contextlib.contextmanager
 def appearing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """Yield a file to write to, which appears at ``path`` when the block ends without an error."""
+    """Yield a file to write, which appears at ``path`` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        descriptor = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, mode)
+        stream: BinaryIO = os.fdopen(os.open(path.parent, os.O_TMPFILE | os.O_RDWR, mode), "w+b")
+        name = f"/proc/self/fd/{stream.fileno()}"
     except OSError as refused:
         if refused.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
             raise
-        with _renamed(path, mode) as stream:
-            yield stream
-        return
-    with os.fdopen(descriptor, "w+b") as stream:
+        import tempfile  # for file systems without nameless files (NFS): under a temporary name
+
+        stream = cast(BinaryIO, tempfile.NamedTemporaryFile(dir=path.parent, prefix="."))  # noqa: SIM115
+        os.fchmod(stream.fileno(), mode)
+        name = stream.name
+    with stream:
         yield stream
         stream.flush()
-        os.fsync(descriptor)
-        # Only with a folder's descriptor does Python call linkat(AT_SYMLINK_FOLLOW), which /proc needs.
-        _put(lambda: os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor), path, stream)
-
-
-@contextlib.contextmanager
-def _renamed(path: Path, mode: int) -> Iterator[BinaryIO]:
-    """As `appearing`, for file systems without nameless files (NFS): under a temporary name."""
-    import tempfile
-
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as stream:
-        yield cast(BinaryIO, stream)
-        stream.flush()
         os.fsync(stream.fileno())
-        os.fchmod(stream.fileno(), mode)
-        _put(lambda: os.link(stream.name, path), path, cast(BinaryIO, stream))
+        _put(name, path, stream)
 
 
-def _put(link: Callable[[], None], path: Path, stream: BinaryIO) -> None:
-    """Link the complete file ``stream`` to ``path``; of two writers the last one wins.
+def _put(name: str, path: Path, stream: BinaryIO) -> None:
+    """Link the complete file ``stream``, which is at ``name``, to ``path``; the last of two writers wins.
 
-    What has the same content already stays: somebody may be about to open it, and there is a moment without
-    any file between the old one's end and the new one.
+    A file with the same content stays: another process may be about to open it, and there is a moment
+    without any file between the old one's end and the new one.
     """
     while True:
         try:
-            return link()
+            # Only with a folder's descriptor does Python call linkat(AT_SYMLINK_FOLLOW), which /proc needs.
+            return os.link(name, path, src_dir_fd=stream.fileno())
         except FileExistsError:
             if _same(stream, path):
                 return None
@@ -99,10 +91,9 @@ def _same(stream: BinaryIO, path: Path) -> bool:
     try:
         with path.open("rb") as there:
             ours, theirs = (os.fstat(file.fileno()) for file in (stream, there))
-            if (ours.st_size, ours.st_mode) != (theirs.st_size, theirs.st_mode):
-                return False
             stream.seek(0)
-            return stream.read() == there.read()
+            same = (ours.st_size, ours.st_mode) == (theirs.st_size, theirs.st_mode)
+            return same and stream.read() == there.read()
     except OSError:
         return False
 
@@ -115,19 +106,19 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> Path:
 
 
 def remembered(name: str, sources: Sequence[bytes], make: Callable[[], T]) -> T:
-    """Return the result of ``make``, from the cache if its ``sources`` are the same as then.
+    """Return the result of ``make``, from the cache if its ``sources`` are unchanged.
 
     One value is kept for each ``name``, as a pickle. What ``make`` raises is not kept.
     """
     key = hashlib.sha256(b"".join(hashlib.sha256(source).digest() for source in sources)).digest()
     path = paths.cache() / "remembered" / name
-    # Whatever is wrong with what is kept, and nothing can be said of that beforehand: it can be made again.
+    # A pickle can be damaged in any way; the value can be made again.
     with contextlib.suppress(Exception), path.open("rb") as stream:
-        # A pickle can run programs, so it is read only where nobody but us can have written it.
+        # A pickle can run programs, so it is read only where no other user can have written it.
         if os.fstat(stream.fileno()).st_uid == os.geteuid() and stream.read(len(key)) == key:
             return cast(T, pickle.load(stream))
     made = make()
-    with contextlib.suppress(OSError):  # a full disk, say, is no reason to have nothing
+    with contextlib.suppress(OSError):  # the value is there even if the disk is full
         write(path, key + pickle.dumps(made), mode=0o600)
     return made
 

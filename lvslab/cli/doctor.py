@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -32,27 +33,24 @@ def examine() -> tuple[Finding, ...]:
     return tuple(_findings())
 
 
+def _needed(what: str, ok: bool, found: str, remedy: str) -> Finding:
+    return Finding(what, ok, found, "" if ok else remedy)
+
+
 def _findings() -> Iterator[Finding]:
     yield Finding("python", sys.version_info >= (3, 11), platform.python_version())
-    machine = platform.machine()
-    yield Finding(
-        "architecture", machine == "x86_64", machine, "" if machine == "x86_64" else "labs need x86-64"
-    )
-    root = os.geteuid() == 0
-    yield Finding("root", root, "yes" if root else "no", "" if root else "labs need root: sudo ./run ...")
-    yield _distribution()
+    machine, root = platform.machine(), os.geteuid() == 0
+    yield _needed("architecture", machine == "x86_64", machine, "labs need x86-64")
+    yield _needed("root", root, "yes" if root else "no", "labs need root: sudo ./run ...")
+    try:
+        yield Finding("distribution", True, packages.distribution())
+    except MachineError as lacking:
+        yield Finding("distribution", False, lacking.message, lacking.hint or "")
     yield from _programs()
     yield from _devices()
     yield from _own_director()
     yield Finding("memory", None, f"{_available()} MiB available; a director takes 192")
     yield Finding("cache", None, f"{paths.cache()} ({_size(paths.cache()) >> 20} MiB)")
-
-
-def _distribution() -> Finding:
-    try:
-        return Finding("distribution", True, packages.distribution())
-    except MachineError as lacking:
-        return Finding("distribution", False, lacking.message, lacking.hint or "")
 
 
 def _programs() -> Iterator[Finding]:
@@ -61,30 +59,26 @@ def _programs() -> Iterator[Finding]:
         remedy = "" if there else requirements.install(need.provides)
         yield Finding(need.provides, there, f"{need.package}: {need.purpose}", remedy)
     builds = requirements.listed("packages-build.txt")
-    lacking = [need.package for need in builds if not requirements.there(need.provides)]
+    lacking = " ".join(need.package for need in builds if not requirements.there(need.provides))
     detail = (
-        "all installed"
-        if not lacking
-        else f"not installed yet: {' '.join(lacking)} (./run kernel.build installs them)"
+        f"not installed yet: {lacking} (./run kernel.build installs them)" if lacking else "all installed"
     )
     yield Finding("to build kernels", None, detail)
 
 
 def _devices() -> Iterator[Finding]:
     tun = os.path.exists("/dev/net/tun")
-    yield Finding("/dev/net/tun", tun, "present" if tun else "missing", "" if tun else "modprobe tun")
+    yield _needed("/dev/net/tun", tun, "present" if tun else "missing", "modprobe tun")
     try:
         choice = accelerator.known()
     except LvsLabError as unknown:
         yield Finding("accelerator", False, unknown.message, unknown.hint or "")
         return
-    if choice is None:
-        yield Finding(
-            "accelerator", None, "/dev/kvm exists; the first lab.up tests whether it boots a guest"
-        )
-    else:
+    found = "/dev/kvm exists; the first lab.up tests whether it boots a guest"
+    if choice is not None:
         detail = f" ({choice.detail})" if choice.detail else ""
-        yield Finding("accelerator", None, f"{choice.accelerator}: {choice.reason}{detail}")
+        found = f"{choice.accelerator}: {choice.reason}{detail}"
+    yield Finding("accelerator", None, found)
 
 
 def _own_director() -> Iterator[Finding]:
@@ -101,10 +95,9 @@ def _own_director() -> Iterator[Finding]:
 
 
 def _available() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) // 1024
-    return 0
+    """Return the available memory in MiB."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(found[1]) // 1024 if found else 0
 
 
 def _size(folder: Path) -> int:

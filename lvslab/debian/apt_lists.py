@@ -1,4 +1,4 @@
-"""Package lists of other Debian releases than this machine's own, in the cache, for apt to resolve with.
+"""Package lists of other Debian releases than this machine's own, in the cache.
 
 They come from the mirror that the machine's own apt configuration names, and are verified as apt always
 does, with the keys of Debian's archive.
@@ -22,6 +22,17 @@ SECURITY = "http://deb.debian.org/debian-security/"
 ARCHIVE_MAIN = "http://archive.debian.org/debian/"
 ARCHIVE_SECURITY = "http://archive.debian.org/debian-security/"
 ROLLING = ("sid", "unstable", "experimental")
+# An empty dpkg status makes apt resolve as if nothing were installed: the result depends on the distribution
+# alone. The caches are off because apt would store this other view over the machine's own.
+_OWN_VIEW = (
+    "-o", "Dir::State::status=/dev/null",
+    "-o", "Dir::Cache::pkgcache=",
+    "-o", "Dir::Cache::srcpkgcache=",
+    "-o", "APT::Install-Recommends=false",
+    "-o", "APT::Sandbox::User=root",
+    "-o", "Acquire::ForceHash=SHA256",
+    "-o", "Debug::NoLocking=true",
+)  # fmt: skip
 
 
 def is_own(release: str) -> bool:
@@ -30,8 +41,13 @@ def is_own(release: str) -> bool:
     return fields.get("ID") == "debian" and fields.get("VERSION_CODENAME") == release
 
 
-def options(release: str) -> tuple[str, ...]:
-    """Return options that make apt see only ``release``, whatever this machine runs. Raises MachineError."""
+def options(release: str | None) -> tuple[str, ...]:
+    """Return options that make apt see only the Debian ``release``. Raises MachineError.
+
+    None is this machine's own, as if no package were installed.
+    """
+    if release is None:
+        return _OWN_VIEW
     if not KEYRING.exists():
         raise MachineError(
             f"without {KEYRING} nothing verifies packages of Debian {release}",
@@ -39,19 +55,15 @@ def options(release: str) -> tuple[str, ...]:
         )
     place = _place(release)
     return (
+        *_OWN_VIEW,
         "-o", f"Dir::Etc::sourcelist={place / 'sources.list'}",
         "-o", "Dir::Etc::sourceparts=/dev/null",
         "-o", "Dir::Etc::preferences=/dev/null",
         "-o", "Dir::Etc::preferencesparts=/dev/null",
         "-o", f"Dir::State::lists={place / 'lists'}",
-        "-o", "Dir::State::status=/dev/null",
-        "-o", "Dir::Cache::pkgcache=",
-        "-o", "Dir::Cache::srcpkgcache=",
         "-o", "APT::Architecture=amd64",
         "-o", "APT::Architectures::=amd64",
-        "-o", "APT::Sandbox::User=root",
         "-o", "Acquire::Languages=none",
-        "-o", "Debug::NoLocking=true",
     )  # fmt: skip
 
 
@@ -77,40 +89,30 @@ def update(release: str) -> None:
 
 def sources_list(release: str, main: str, security: str) -> str:
     """Return an apt sources.list for ``release``, with its security updates if it has any."""
-    lines = [_line(main, release)]
-    if release not in ROLLING:
-        lines.append(_line(security, f"{release}-security"))
-    return "\n".join(lines) + "\n"
+    updates = "" if release in ROLLING else _line(security, f"{release}-security")
+    return _line(main, release) + updates
 
 
 @cache
 def mirrors() -> tuple[str, str]:
-    """Return this machine's mirrors of Debian and its security updates, each with a slash at its end.
+    """Return this machine's mirrors of Debian and of its security updates, each ending in a slash.
 
     Debian's own where apt's configuration names none.
     """
-    command = [
-        "apt-get",
-        "indextargets",
-        "--format",
-        "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
-        "Created-By: Packages",
-    ]
+    words = ("--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages")
     try:
-        text = run(command, env={"LC_ALL": "C.UTF-8"}).stdout.decode()
+        return mirrors_of(
+            run(["apt-get", "indextargets", *words], env={"LC_ALL": "C.UTF-8"}).stdout.decode()
+        )
     except (CommandFailed, MachineError):
-        text = ""
-    return mirrors_of(text)
+        return mirrors_of("")
 
 
 def mirrors_of(text: str) -> tuple[str, str]:
     """Return the two mirrors found in lines of ``ORIGIN|LABEL|URI``."""
     found = {"Debian": MAIN, "Debian-Security": SECURITY}
-    for line in reversed(text.splitlines()):
-        origin, _, rest = line.partition("|")
-        label, _, uri = rest.partition("|")
-        if origin == "Debian" and label in found and re.match(r"(https?|file|copy):", uri):
-            found[label] = uri.rstrip("/") + "/"
+    lines = re.findall(r"^Debian\|(Debian|Debian-Security)\|((?:https?|file|copy):.*)", text, re.MULTILINE)
+    found |= {label: uri.rstrip("/") + "/" for label, uri in reversed(lines)}
     return found["Debian"], found["Debian-Security"]
 
 
@@ -120,9 +122,9 @@ def pools() -> tuple[str, ...]:
 
 
 def _line(uri: str, suite: str) -> str:
-    # Lists that nobody makes anew any more are past their time.
+    # Lists that are not made anew any more have expired.
     old = " check-valid-until=no" if re.search(r"//(archive|snapshot)\.", uri) else ""
-    return f"deb [arch=amd64 signed-by={KEYRING}{old}] {uri} {suite} main"
+    return f"deb [arch=amd64 signed-by={KEYRING}{old}] {uri} {suite} main\n"
 
 
 def _place(release: str) -> Path:

@@ -19,10 +19,9 @@ _SMALL = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class KernelPackages:
-    """The package files with a kernel's image and with its modules.
+    """The package files with a kernel's image and its modules; up to Debian 13 one and the same file.
 
-    The image is ``boot/vmlinuz-RELEASE``, or ``vmlinuz`` in the modules folder; up to Debian 13 both are one
-    file.
+    The image is ``boot/vmlinuz-RELEASE``, or ``vmlinuz`` in the modules folder.
     """
 
     image: Path
@@ -32,10 +31,8 @@ class KernelPackages:
 def kernel_packages(release: str | None, meta: str) -> KernelPackages:
     """Return the newest kernel that ``meta`` (``linux-image-cloud-amd64``) depends on, in the cache.
 
-    ``release`` is Debian's; None is this machine's own.
-
-    What was found once stays so until the cache is cleared. Raises MachineError where apt cannot serve it,
-    BuildError where a checksum is wrong.
+    ``release`` is Debian's; None is this machine's own. What was found once stays so until the cache is
+    cleared. Raises MachineError where apt cannot serve it, BuildError where a checksum is wrong.
     """
     wanted = packages.depends_on(meta, _KERNEL, release=release)
     try:

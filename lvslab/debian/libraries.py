@@ -25,13 +25,13 @@ def files_of(
 
 
 def merged(path: str) -> str:
-    """Return a package's path as it is where ``/bin``, ``/sbin`` and ``/lib*`` are links into ``/usr``."""
+    """Return a package's path in a system whose ``/bin`` and ``/lib`` are links into ``/usr``."""
     first = path.split("/")[0]
     return f"usr/{path}" if first in ("bin", "sbin", "lib", "lib64") else path
 
 
 def closure(files: Mapping[str, packages.Member], wanted: Sequence[str]) -> dict[str, packages.Member]:
-    """Return the ``wanted`` paths with the targets of their links and all libraries that they load.
+    """Return the ``wanted`` files, the targets of their links, and all libraries that they load.
 
     Raises BuildError where one of them is in none of the packages.
     """
@@ -56,7 +56,7 @@ def closure(files: Mapping[str, packages.Member], wanted: Sequence[str]) -> dict
 
 
 def needed_libraries(content: bytes) -> tuple[str, ...]:
-    """Return the names of the shared libraries that an ELF file needs; none for other files."""
+    """Return the names of the shared libraries that an ELF file needs; () for other files."""
     # Only where an image is made; most starts find it in the cache.
     from elftools.common.exceptions import ELFError
     from elftools.elf.dynamic import DynamicSection

@@ -7,6 +7,7 @@ archives.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -17,27 +18,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING
 
 from lvslab import paths, requirements
 from lvslab.cache import store
 from lvslab.debian import apt_lists
 from lvslab.errors import BuildError, CommandFailed, MachineError
-from lvslab.run import DEVNULL, PIPE, run, spawn
+from lvslab.run import PIPE, run, spawn
+
+if TYPE_CHECKING:
+    import tarfile
 
 log = logging.getLogger("lvslab.progress.packages")
-
-# An empty dpkg status makes apt resolve as if nothing were installed: the result depends on the distribution
-# alone. The caches are off because apt would store this other view over the machine's own.
-_OWN_VIEW = (
-    "-o", "Dir::State::status=/dev/null",
-    "-o", "Dir::Cache::pkgcache=",
-    "-o", "Dir::Cache::srcpkgcache=",
-    "-o", "APT::Install-Recommends=false",
-    "-o", "APT::Sandbox::User=root",
-    "-o", "Acquire::ForceHash=SHA256",
-    "-o", "Debug::NoLocking=true",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,10 +73,9 @@ def fetch(
 ) -> tuple[Package, ...]:
     """Return the newest packages ``names`` with their dependencies, in the cache.
 
-    They are of this machine's distribution, or of the Debian ``release``.
-
-    What was resolved once stays so until the cache is cleared: a lab does not change under its user because
-    apt's lists did. Raises MachineError where apt cannot serve them, BuildError where a checksum is wrong.
+    They are of this machine's distribution, or of the Debian ``release``. What was resolved once stays so
+    until the cache is cleared: a lab does not change because apt's lists did. Raises MachineError where apt
+    cannot serve them, BuildError where a checksum is wrong.
     """
     release = _other(release)
     key = sha256(json.dumps([_whose(release), list(names), dependencies]).encode()).hexdigest()[:16]
@@ -94,7 +85,8 @@ def fetch(
     with store.locked("packages"):
         if (known := _read(manifest)) is not None:
             return known
-        packages = _download(_action(names, dependencies), release)
+        action = ["install", "-y", *names] if dependencies else ["download", *names]
+        packages = _download(action, release)
         store.write(manifest, json.dumps([asdict(package) for package in packages], indent=1).encode())
     return packages
 
@@ -108,13 +100,12 @@ def depends_on(name: str, wanted: re.Pattern[str], *, release: str | None = None
     if known := remembered(name, release=release):
         return known
     release = _other(release)
-    command = ["apt-cache", *_view(release), "--no-all-versions", "show", name]
+    command = ["apt-cache", *apt_lists.options(release), "--no-all-versions", "show", name]
     shown = _with_lists(command, release).decode()
-    for line in shown.splitlines():
-        for part in line.removeprefix("Depends:").split(",") if line.startswith("Depends:") else ():
-            if wanted.match(part.strip()):
-                store.write(_memory(name, release), part.split()[0].encode())
-                return part.split()[0]
+    for part in ",".join(re.findall(r"^Depends:(.*)", shown, re.MULTILINE)).split(","):
+        if wanted.match(part.strip()):
+            store.write(_memory(name, release), part.split()[0].encode())
+            return part.split()[0]
     raise MachineError(f"{_whose(release)} has no package {name} that brings {wanted.pattern}")
 
 
@@ -129,57 +120,50 @@ def forget(name: str, *, release: str | None = None) -> None:
     _memory(name, _other(release)).unlink(missing_ok=True)
 
 
-def members(package: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
-    """Yield the files and symbolic links of a package whose path (without ``./``) is ``wanted``."""
+@contextlib.contextmanager
+def _archive(package: Path) -> Iterator[tarfile.TarFile]:
+    """Open the files of a package as a stream. Raises BuildError where it is not whole."""
     import tarfile  # only to make what most starts find in the cache
 
-    command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-    with spawn(command, stdout=PIPE, stderr=PIPE) as process:
-        stream = cast(IO[bytes], process.stdout)
+    with spawn(["dpkg-deb", "--fsys-tarfile", package], stdout=PIPE, stderr=PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
         try:
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
-                for entry in archive:
-                    path = entry.name.removeprefix("./")
-                    if not wanted(path):
-                        continue
-                    mode = stat.S_IMODE(entry.mode)
-                    if entry.issym():
-                        yield Member(path, mode, b"", entry.linkname)
-                    elif entry.islnk():
-                        yield Member(path, mode, b"", "/" + entry.linkname.removeprefix("./"))
-                    elif entry.isfile():
-                        content = archive.extractfile(entry)
-                        yield Member(path, mode, content.read() if content else b"")
-                stream.read()
+            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+                yield archive
+                process.stdout.read()
         except tarfile.TarError as broken:
             raise BuildError(f"{package} is not a whole Debian package: {broken}") from None
         if process.wait() != 0:
-            said = cast(IO[bytes], process.stderr).read().decode(errors="replace").strip()
+            said = process.stderr.read().decode(errors="replace").strip()
             raise BuildError(f"{package} is not a whole Debian package", said)
 
 
+def members(package: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    """Yield the files and symbolic links of a package whose path (without ``./``) is ``wanted``."""
+    with _archive(package) as archive:
+        for entry in archive:
+            path, mode = entry.name.removeprefix("./"), stat.S_IMODE(entry.mode)
+            if not wanted(path):
+                continue
+            if entry.issym():
+                yield Member(path, mode, b"", entry.linkname)
+            elif entry.islnk():
+                yield Member(path, mode, b"", "/" + entry.linkname.removeprefix("./"))
+            elif content := archive.extractfile(entry):
+                yield Member(path, mode, content.read())
+
+
 def copy_member(package: Path, path: str, target: IO[bytes]) -> None:
-    """Write the file ``path`` (no leading ``./``) of a package to ``target``, however large it is.
+    """Copy the file ``path`` (no leading ``./``) of a package, of any size, to ``target``.
 
     Raises BuildError where the package does not have it, or is not whole.
     """
-    import tarfile
-
-    command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-    with spawn(command, stdout=PIPE, stderr=DEVNULL) as process:
-        stream = cast(IO[bytes], process.stdout)
-        found = False
-        try:
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
-                for entry in archive:
-                    if entry.name.removeprefix("./") == path and (content := archive.extractfile(entry)):
-                        shutil.copyfileobj(content, target, 1 << 20)
-                        found = True
-                stream.read()
-        except tarfile.TarError as broken:
-            raise BuildError(f"{package} is not a whole Debian package: {broken}") from None
-        if process.wait() != 0:
-            raise BuildError(f"{package} is not a whole Debian package")
+    found = False
+    with _archive(package) as archive:
+        for entry in archive:
+            if entry.name.removeprefix("./") == path and (content := archive.extractfile(entry)):
+                shutil.copyfileobj(content, target, 1 << 20)
+                found = True
     if not found:
         raise BuildError(f"{package} has no {path}")
 
@@ -206,10 +190,6 @@ def _read(manifest: Path) -> tuple[Package, ...] | None:
     return packages if all((place / package.file).exists() for package in packages) else None
 
 
-def _action(names: Sequence[str], dependencies: bool) -> list[str]:
-    return ["install", "-y", *names] if dependencies else ["download", *names]
-
-
 def _other(release: str | None) -> str | None:
     """Return None for this machine's own release, which its own apt configuration serves."""
     release = release or requirements.distribution().guests
@@ -224,23 +204,21 @@ def _memory(name: str, release: str | None) -> Path:
     return folder() / f"meta-{_whose(release)}-{name}"
 
 
-def _view(release: str | None) -> tuple[str, ...]:
-    return _OWN_VIEW if release is None else (*_OWN_VIEW, *apt_lists.options(release))
-
-
 def _download(action: list[str], release: str | None) -> tuple[Package, ...]:
     folder().mkdir(parents=True, exist_ok=True)
+    apt = ["apt-get", "-qq", *apt_lists.options(release), "-o"]
     # With archives nowhere: apt does not list what it finds in its archives already.
-    nowhere = ["-o", "Dir::Cache::archives=/nonexistent"]
-    listed = _with_lists(["apt-get", *_view(release), *nowhere, "-qq", "--print-uris", *action], release)
+    listed = _with_lists([*apt, "Dir::Cache::archives=/nonexistent", "--print-uris", *action], release)
     packages = tuple(_listed(line) for line in listed.decode().splitlines() if line.startswith("'"))
     missing = [package for package in packages if not package.path.exists()]
     if missing:
-        log.info("downloading %s", _counted(missing, _whose(release)))
+        what = f"the package {missing[0].name} {missing[0].version}"
+        if len(missing) > 1:
+            what = f"{len(missing)} packages of {_whose(release)}, {missing[-1].name} among them"
+        log.info("downloading %s", what)
         (folder() / "partial").mkdir(exist_ok=True)
-        where = ["-o", f"Dir::Cache::archives={folder()}"]
         only = ["--download-only"] if action[0] == "install" else []
-        _apt(["apt-get", *_view(release), *where, "-qq", *only, *action])
+        _apt([*apt, f"Dir::Cache::archives={folder()}", *only, *action])
     for package in missing:
         if not package.path.exists():
             raise BuildError(f"apt did not deliver {package.file}")
@@ -252,12 +230,6 @@ def _download(action: list[str], release: str | None) -> tuple[Package, ...]:
     return packages
 
 
-def _counted(packages: Sequence[Package], whose: str) -> str:
-    if len(packages) == 1:
-        return f"the package {packages[0].name} {packages[0].version}"
-    return f"{len(packages)} packages of {whose}, {packages[-1].name} among them"
-
-
 def _listed(line: str) -> Package:
     """Parse a line of ``apt-get --print-uris``: ``'URI' FILE SIZE SHA256:SUM``."""
     _, file, _, checksum = shlex.split(line)
@@ -265,10 +237,7 @@ def _listed(line: str) -> Package:
 
 
 def _with_lists(command: list[str], release: str | None) -> bytes:
-    """Run an apt command, and once more with new package lists if it fails.
-
-    Old or missing lists are the usual reason.
-    """
+    """Run an apt command, and once more with new lists if it fails: old ones are the usual reason."""
     try:
         return _apt(command)
     except MachineError:

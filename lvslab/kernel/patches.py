@@ -17,10 +17,9 @@ from lvslab.kernel.catalogue import Edit, Fix
 
 
 def apply(names: Collection[str], tree: Path, copy: Path, *, strict: bool = True) -> None:
-    """Apply the fixes to files of ``tree``, and write the results to ``copy``.
+    """Apply the fixes to files of ``tree``, and write the results to ``copy``, which may be ``tree``.
 
-    ``copy`` may be ``tree``. Raises BuildError where one does not find its place; unless ``strict``, that one
-    is left out.
+    Raises BuildError where one does not find its place; unless ``strict``, that one is left out.
     """
     for name in names:
         for edit in _fix(name).edits:
