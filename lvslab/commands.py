@@ -294,12 +294,7 @@ def attach_console(name: str, node: str) -> None:
 
 
 def verify(
-    lab: str,
-    *,
-    spec: DirectorSpec,
-    reports: Places,
-    listeners: Listeners,
-    only: Collection[str] = (),
+    lab: str, *, spec: DirectorSpec, reports: Places, listeners: Listeners, only: Collection[str] = ()
 ) -> Verified:
     """Boot a lab, check it and end it, under a unique name.
 

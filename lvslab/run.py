@@ -14,7 +14,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypedDict, Unpack
 
 from lvslab.errors import CommandFailed, MachineError
 
@@ -29,6 +29,15 @@ TimeoutExpired = subprocess.TimeoutExpired
 DEVNULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
 
 
+class Place(TypedDict, total=False):
+    """Where a child runs, as in subprocess; but ``env`` is added to our own environment."""
+
+    cwd: Path | None
+    env: Mapping[str, str] | None
+    pass_fds: Sequence[int]
+    executable: str | None
+
+
 @contextlib.contextmanager
 def spawn(
     command: Sequence[Argument],
@@ -36,31 +45,25 @@ def spawn(
     stdin: Stream = DEVNULL,
     stdout: Stream = None,
     stderr: Stream = None,
-    cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    pass_fds: Sequence[int] = (),
-    executable: str | None = None,
     new_session: bool = False,
     outlives: bool = False,
+    **place: Unpack[Place],
 ) -> Iterator[Process]:
     """Start ``command`` for the block, and kill it at the block's end.
 
-    ``env`` is added to the environment; ``executable`` is the file to run where it is not ``command[0]``; a
-    ``new_session`` is out of reach of the terminal's Ctrl-C. A child that ``outlives`` the block is left
+    A ``new_session`` is out of reach of the terminal's Ctrl-C. A child that ``outlives`` the block is left
     alone. Raises MachineError where the program does not exist.
     """
     log.debug("%s", pasteable(command))
+    place["env"] = {**os.environ, **(place.get("env") or {})}
     try:
         process = subprocess.Popen(
             list(command),
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            cwd=cwd,
-            env={**os.environ, **env} if env else None,
-            pass_fds=pass_fds,
-            executable=executable,
             start_new_session=new_session,
+            **place,
         )
     except FileNotFoundError:
         missing_program(str(command[0]))
@@ -87,10 +90,7 @@ def run(
     input: bytes | None = None,
     stderr: int = PIPE,
     timeout: float | None = None,
-    cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    pass_fds: Sequence[int] = (),
-    executable: str | None = None,
+    **place: Unpack[Place],
 ) -> subprocess.CompletedProcess[bytes]:
     """Run ``command`` to its end and return its exit status and output (bytes).
 
@@ -99,16 +99,7 @@ def run(
     ``timeout``.
     """
     stdin = DEVNULL if input is None else PIPE
-    with spawn(
-        command,
-        stdin=stdin,
-        stdout=PIPE,
-        stderr=stderr,
-        cwd=cwd,
-        env=env,
-        pass_fds=pass_fds,
-        executable=executable,
-    ) as process:
+    with spawn(command, stdin=stdin, stdout=PIPE, stderr=stderr, **place) as process:
         try:
             out, err = process.communicate(input, timeout)
         except TimeoutExpired as expired:

@@ -23,12 +23,7 @@ Ending = Literal["escape", "closed", "quiet"]
 
 
 def attach(
-    sock: socket.socket,
-    escape: bytes = b"\x1d",
-    *,
-    idle: float = 1.0,
-    stdin: int = 0,
-    stdout: int = 1,
+    sock: socket.socket, escape: bytes = b"\x1d", *, idle: float = 1.0, stdin: int = 0, stdout: int = 1
 ) -> Ending:
     """Copy bytes between the user and ``sock``, and return what ended the session.
 

@@ -84,12 +84,7 @@ def boot_of(kernel: find.Kernel, built: image.Image) -> Boot:
 
 
 def plan_of(
-    lab: Lab,
-    name: str,
-    spec: DirectorSpec,
-    *,
-    cold: bool,
-    evidence: Path | None = None,
+    lab: Lab, name: str, spec: DirectorSpec, *, cold: bool, evidence: Path | None = None
 ) -> plan.Plan:
     """Fetch and make all that the lab needs, and plan its boot.
 

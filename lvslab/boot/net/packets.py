@@ -173,13 +173,7 @@ class Interface(Closing):
 
 
 def listen(
-    lab: Control,
-    node: str,
-    interface: str = "",
-    program: Program = (),
-    *,
-    room: int = ROOM,
-    first: int = 0,
+    lab: Control, node: str, interface: str = "", program: Program = (), *, room: int = ROOM, first: int = 0
 ) -> list[Interface]:
     """Capture at all cards of a node, or at the one called ``interface``.
 
