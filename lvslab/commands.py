@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,7 @@ from lvslab.apply.shell import ConnectionLost
 from lvslab.apply.transcript import StepRecord
 from lvslab.boot.events import Event, Listener, PhaseEnded, ignore, phase
 from lvslab.boot.status import Notes, Summary
-from lvslab.check import pytest_run as checked
-from lvslab.check.pytest_run import Checked
+from lvslab.check import pytest_run
 from lvslab.cluster import cluster, registry
 from lvslab.cluster.cluster import Cluster
 from lvslab.errors import CheckFailed, StateError, StepFailed
@@ -36,10 +35,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "web-nat"
 FIRST_ROUND = 12
-"""Minimum number of requests in the round of ``lab.up``: a multiple of the sum of small weights.
-
-If there are more servers than that, each gets a request.
-"""
+"""Minimum number of requests in the first round: a multiple of the sum of small weights."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,6 @@ class Up:
     evidence: str
 
     def as_json(self) -> dict[str, Any]:
-        """Return the document of ``--json``."""
         return asdict(self)
 
 
@@ -75,15 +70,13 @@ class Verified:
     """Result of ``verify``."""
 
     up: Up
-    checked: Checked
+    checked: pytest_run.Checked
 
     @property
     def exit_code(self) -> int:
-        """Exit status of the checks."""
         return self.checked.exit_code
 
     def as_json(self) -> dict[str, Any]:
-        """Return the document of ``--json``."""
         return {"up": self.up.as_json(), "checks": self.checked.as_json()}
 
 
@@ -98,31 +91,29 @@ def up(
 ) -> Up:
     """Boot a lab, apply its how-to, make the first requests, and leave it running.
 
-    ``spec`` describes its directors. ``cold`` boots them even if a memory snapshot of them could be resumed,
-    and makes no snapshot.
-
-    The lab stays up for inspection if a step fails (StepFailed) or the round does (CheckFailed). Any other
-    error ends it. Once the lab has its name, any LvsLabError except UsageError may be raised.
+    ``spec`` describes its directors. ``cold`` boots them without memory snapshots, and makes none. The lab
+    stays up for inspection if a step fails (StepFailed) or the round does (CheckFailed). Any other error
+    ends it.
     """
     folder = lab_files.find(lab, paths.labs())
-    with ExitStack() as held:
-        return _up(held, folder, name or folder.resolve().name, spec, apply, cold, listeners, keep=True)
+    name = name or folder.resolve().name
+    with _up(folder, name, spec, listeners, apply=apply, cold=cold, keep=True) as result:
+        return result
 
 
+@contextmanager
 def _up(
-    held: ExitStack,
     folder: Path,
     name: str,
     spec: DirectorSpec,
-    apply: bool,
-    cold: bool,
     listeners: Listeners,
     *,
-    keep: bool,
-) -> Up:
-    """Bring a lab up until ``held`` ends; with ``keep`` it stays, even after a failure."""
+    apply: bool = True,
+    cold: bool = False,
+    keep: bool = False,
+) -> Iterator[Up]:
+    """Bring a lab up for the block; with ``keep`` it stays, even after a failure."""
     phases: dict[str, float] = {}
-
     imports = threading.Thread(target=_import_the_rest, name="imports", daemon=True)
 
     def report(event: Event) -> None:
@@ -132,26 +123,25 @@ def _up(
                 imports.start()
         listeners.event(event)
 
-    booted = cluster.booted(folder, name=name, spec=spec, cold=cold, report=report)
-    running = held.enter_context(booted)
-    taken: Round | Turns | None = None
-    try:
-        if apply:
-            with phase("steps", report):
-                running.apply(listeners.step)
-            if _first_service(running) is not None:
-                with phase("first round", report):
-                    taken = first_round(running)
-            running.note(Notes(distribution=distribution(taken)))
-    except (StepFailed, CheckFailed):
+    with cluster.booted(folder, name=name, spec=spec, cold=cold, report=report) as running:
+        taken: Round | Turns | None = None
+        try:
+            if apply:
+                with phase("steps", report):
+                    running.apply(listeners.step)
+                if _first_service(running) is not None:
+                    with phase("first round", report):
+                        taken = first_round(running)
+                running.note(Notes(distribution=distribution(taken)))
+        except (StepFailed, CheckFailed):
+            if keep:
+                running.keep()
+            raise
+        running.note(Notes(phases=phases))
+        result = _result(running, phases, taken)
         if keep:
             running.keep()
-        raise
-    running.note(Notes(phases=phases))
-    result = _result(running, phases, taken)
-    if keep:
-        running.keep()
-    return result
+        yield result
 
 
 def _import_the_rest() -> None:
@@ -245,7 +235,7 @@ def execute(name: str, node: str, command: str) -> int:
             raise
 
 
-def check(name: str, reports: Places, *, quiet: bool) -> Checked:
+def check(name: str, reports: Places, *, quiet: bool) -> pytest_run.Checked:
     """Run the checks of a running lab with pytest. ``quiet`` redirects pytest's stdout to stderr."""
     formats.check_places(reports)
     with cluster.attach(name) as running:
@@ -259,11 +249,10 @@ def check(name: str, reports: Places, *, quiet: bool) -> Checked:
 
 def _check(
     folder: Path, name: str, reports: Places, evidence: Path, *, quiet: bool, select: str = ""
-) -> Checked:
-    """Run checks, and write ``reports``; pytest writes that in JUnit XML."""
+) -> pytest_run.Checked:
     others = {format: file for format, file in reports.items() if format != "junit"}
     junit = reports.get("junit", evidence / formats.JUNIT_FILE)
-    found = checked.run(folder, name, junit, quiet=quiet, select=select)
+    found = pytest_run.run(folder, name, junit, quiet=quiet, select=select)
     if others:
         from lvslab.report import checks
 
@@ -303,9 +292,8 @@ def verify(
     formats.check_places(reports)
     folder = lab_files.find(lab, paths.labs())
     name = registry.name_of_its_own(folder.resolve().name)
-    with ExitStack() as held:
-        result = _up(held, folder, name, spec, True, False, listeners, keep=False)
-        select = " or ".join(sorted(only))
+    select = " or ".join(sorted(only))
+    with _up(folder, name, spec, listeners) as result:
         found = _check(folder, name, reports, Path(result.evidence), quiet=True, select=select)
     return Verified(result, found)
 

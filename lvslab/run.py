@@ -1,7 +1,7 @@
 """The only place where lvslab starts other programs.
 
-Every command is logged so that it can be pasted into a shell; a missing program, an exit status and a
-signal are told apart; a failure is reported once, here, with the last lines of what the program said.
+Every command is logged so that it can be pasted into a shell. A failure is reported once, here, with the
+last lines of what the program said.
 """
 
 from __future__ import annotations

@@ -33,8 +33,7 @@ def raising(*signals: signal.Signals) -> Iterator[None]:
             signal.signal(caught, signal.SIG_IGN)
         raise Signalled(number)
 
-    before = {number: signal.getsignal(number) for number in signals}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    before = {each: old for each in signals if (old := signal.getsignal(each)) is not signal.SIG_IGN}
     try:
         for number in before:
             signal.signal(number, throw)

@@ -53,7 +53,6 @@ class Applied:
 
 
 def close(copies: Mapping[str, tuple[int, int]]) -> None:
-    """Close all descriptors."""
     for pair in copies.values():
         for descriptor in pair:
             os.close(descriptor)

@@ -1,9 +1,8 @@
 """Requests to running labs, over one abstract Unix socket for each lab.
 
-An abstract socket has no file, and is gone with the last process that holds it, so a lab that was killed
-leaves no name behind and two labs cannot take one name. It belongs to the machine's network namespace. A
-request and its answer are one line of JSON each; descriptors (a connection to a node, a console, a
-namespace) travel with the answer.
+An abstract socket is gone with the last process that holds it, so a lab that was killed leaves no name
+behind. It belongs to the machine's network namespace. A request and its answer are one line of JSON each;
+descriptors (a connection to a node, a console, namespaces) travel with the answer.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from lvslab.errors import BootError, CheckFailed, LvsLabError, StateError, Usage
 
 _PREFIX = "lvslab/"
 _DESCRIPTORS = 253  # SCM_MAX_FD of include/net/scm.h; a capture has one for each interface
-_PATIENCE = 60.0
 
 
 def reserve(name: str) -> socket.socket:
@@ -61,7 +59,7 @@ class Control(Closing):
     The supervisor has ``patience`` seconds to answer. Raises StateError where the lab is not up.
     """
 
-    def __init__(self, name: str, patience: float = _PATIENCE) -> None:
+    def __init__(self, name: str, patience: float = 60.0) -> None:
         self.name = name
         self._turn = threading.Lock()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

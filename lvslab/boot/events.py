@@ -77,12 +77,10 @@ _KINDS: Mapping[str, type[Message]] = {kind.__name__: kind for kind in get_args(
 
 
 def to_line(message: Message) -> bytes:
-    """Return ``message`` as a line of JSON."""
     return json.dumps({"event": type(message).__name__, **asdict(message)}).encode() + b"\n"
 
 
 def from_line(line: bytes) -> Message:
-    """Return the message that ``to_line`` made a line of."""
     fields = json.loads(line)
     return _KINDS[fields.pop("event")](**fields)
 

@@ -1,7 +1,4 @@
-"""A node of a running lab, in its supervisor.
-
-A kind of node is a subclass of `Node`: virtual machines are in ``boot/vm``, Mininet hosts in ``boot/net``.
-"""
+"""A node of a running lab, in its supervisor: a virtual machine (``vm``) or a Mininet host (``net``)."""
 
 from __future__ import annotations
 

@@ -119,7 +119,6 @@ class Supervisor(control.Handler):
 
     def boot(self) -> None:
         """Boot the lab, its guests side by side with all the rest. Raises BootError, MachineError."""
-        # Mininet takes a moment to import, and so waits until the guests are on their way.
         plan, begun = self._plan, time.monotonic()
         _keys(plan)
         if plan.guests:
@@ -127,7 +126,7 @@ class Supervisor(control.Handler):
             with self._phase("guests started"):
                 self._guests.start(choice.accelerator)
         with self._phase("network"):
-            from lvslab.boot.net import network
+            from lvslab.boot.net import network  # only now, as Mininet takes a moment to import
 
             network.keep_quiet()
             built = network.build(plan)

@@ -1,7 +1,4 @@
-"""A running lab: booted here, or found by its name.
-
-This stands below ``check``, whose fixtures use it, and above ``boot`` and ``apply``, which it puts together.
-"""
+"""A running lab: booted here, or found by its name."""
 
 from __future__ import annotations
 
@@ -161,7 +158,6 @@ class Cluster(Closing):
         self._control.ask("stop node", node=node)
 
     def execute(self, node: str, command: str, *, timeout: float | None = 30.0) -> Executed:
-        """Run ``command`` on ``node``."""
         return self.connect(node).execute(command, timeout=timeout)
 
     def observe(self, node: str, command: str) -> str:

@@ -43,7 +43,6 @@ def need_root() -> None:
 
 
 def names() -> list[str]:
-    """Return the names of the labs that are up."""
     return control.running()
 
 
@@ -51,12 +50,13 @@ def only(name: str) -> str:
     """Return ``name`` or, if it is "", the name of the only running lab. Raises StateError."""
     if name:
         return name
-    up_now = control.running()
-    if len(up_now) == 1:
-        return up_now[0]
-    if not up_now:
-        raise StateError("no lab is up", "start one with ./run lab.up")
-    raise StateError(f"several labs are up: {', '.join(up_now)}", "say which one with --name")
+    match control.running():
+        case [one]:
+            return one
+        case []:
+            raise StateError("no lab is up", "start one with ./run lab.up")
+        case several:
+            raise StateError(f"several labs are up: {', '.join(several)}", "say which one with --name")
 
 
 def talk_to(name: str) -> control.Control:

@@ -1,9 +1,7 @@
 """Mininet hosts as the kernel sees them: a network namespace and a mount namespace each.
 
-A host's processes see the machine's files. Their changes go to a layer in memory, one for each host, and
-never to the machine; places without a layer, such as other disks, are read-only. So are the kernel's
-settings, except those of the network, which are the namespace's own; and ``sysctl -p`` reads none of the
-machine's.
+A host's processes see the machine's files. Their changes go to a layer in memory, one for each host; places
+without a layer, such as other disks, are read-only. So are the kernel's settings, except the network's.
 """
 
 from __future__ import annotations

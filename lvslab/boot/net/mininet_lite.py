@@ -1,8 +1,7 @@
 """The parts of Mininet that lvslab uses, imported without setuptools.
 
-Mininet takes one class from distutils, to tell old versions of Open vSwitch from new ones. Since distutils
-left Python's standard library, it comes with setuptools, and importing that takes five times as long as
-Mininet itself, in the middle of a lab's start.
+Mininet takes one class from distutils, which comes with setuptools. To import that takes five times as long
+as Mininet itself, in the middle of a lab's start.
 """
 
 from __future__ import annotations

@@ -120,7 +120,6 @@ class Namespaces(Closing):
             return worker.submit(enter).result()
 
     def close(self) -> None:
-        """Close both descriptors."""
         os.close(self.network)
         os.close(self.mounts)
 

@@ -134,7 +134,6 @@ def _cable(card: Card, there: Namespaces) -> str:
 
 
 def _configure(host: HostPlan, there: Namespaces) -> None:
-    """Configure a host's cards with their addresses and default routes."""
     lines = ["link set lo up"]
     if Path("/proc/sys/net/ipv6").exists():
         # Otherwise each host would announce its IPv6 addresses to all others.

@@ -35,7 +35,6 @@ class MininetHost(Node):
 
     @property
     def condition(self) -> Condition:
-        """Up where there are namespaces."""
         return BOOTING if self.place is None else UP
 
     def namespaces(self) -> Namespaces:
@@ -65,5 +64,4 @@ class MininetHost(Node):
         self.namespaces().call(ip_batch, [f"link set {card.name} down" for card in self.cards])
 
     def open_card(self, card: Card, program: Program, room: int) -> socket.socket:
-        """Open a socket in the host's network namespace."""
         return self.namespaces().call(packets.open_at, card.name, program, room)

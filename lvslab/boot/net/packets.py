@@ -108,7 +108,6 @@ class Interface(Closing):
     _buffer: bytearray = field(default_factory=lambda: bytearray(pcapng.SNAPLEN), init=False, repr=False)
 
     def fileno(self) -> int:
-        """Return the descriptor to wait for packets with."""
         return self.stream.fileno()
 
     @property

@@ -71,7 +71,6 @@ class Writer:
         self._put(begin + b"".join(map(_interface, interfaces)))
 
     def write(self, packets: Iterable[Packet]) -> None:
-        """Add ``packets``, in their order."""
         self._put(b"".join(map(_packet, packets)))
 
     def end(self, counts: Sequence[Count], begun: int, ended: int) -> None:

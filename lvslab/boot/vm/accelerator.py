@@ -6,11 +6,10 @@ is kept in the cache until the machine restarts or gets another QEMU.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +42,11 @@ class Choice:
 
 def known() -> Choice | None:
     """Return the choice that needs no probe: forced, cached, or without KVM. None where a probe is due."""
-    forced = os.environ.get("LVSLAB_ACCELERATOR")
-    if forced in ("kvm", "tcg"):
-        return Choice("kvm" if forced == "kvm" else "tcg", "chosen by LVSLAB_ACCELERATOR")
-    if forced:
-        raise UsageError(f"LVSLAB_ACCELERATOR is '{forced}'", "it may be kvm or tcg, or be left out")
+    match os.environ.get("LVSLAB_ACCELERATOR"):
+        case ("kvm" | "tcg") as forced:
+            return Choice(forced, "chosen by LVSLAB_ACCELERATOR")
+        case str(other) if other:
+            raise UsageError(f"LVSLAB_ACCELERATOR is '{other}'", "it may be kvm or tcg, or be left out")
     if not os.path.exists("/dev/kvm"):
         return Choice("tcg", "this machine has no /dev/kvm")
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
@@ -72,7 +71,7 @@ def probe(guest: Guest) -> Choice:
             choice = Choice("tcg", f"/dev/kvm is there, but a guest that uses it {how}", machine.said)
         finally:
             machine.end()
-    kept = {"machine": _machine(), "choice": dataclasses.asdict(choice)}
+    kept = {"machine": _machine(), "choice": asdict(choice)}
     store.write(_memory(), json.dumps(kept).encode())
     return choice
 

@@ -91,7 +91,6 @@ class Agent:
         return self._turn
 
     def close(self) -> None:
-        """Close the serial port."""
         self._stream.close()
 
     def _line(self, deadline: float) -> bytes:

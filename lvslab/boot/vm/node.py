@@ -33,7 +33,6 @@ class VirtualMachine(Node):
 
     @property
     def condition(self) -> Condition:
-        """Booting, up, or the trouble that the machine is in."""
         return BOOTING if self.machine is None else self.machine.trouble or UP
 
     def running(self, *, hanging: bool = True) -> Machine:
@@ -58,7 +57,6 @@ class VirtualMachine(Node):
         return relayed(far, PATIENCE)
 
     def observe(self, command: str, seconds: float | None) -> Observed:
-        """Run a command through the guest's agent."""
         if seconds is None:
             done = self.running().observe(command)
         else:
@@ -66,7 +64,6 @@ class VirtualMachine(Node):
         return Observed(done.status, "".join(f"{line}\n" for line in done.lines))
 
     def stop(self) -> None:
-        """Cut the guest's power."""
         self.running().power_off()
 
     def open_card(self, card: Card, program: Program, room: int) -> socket.socket:
@@ -74,7 +71,6 @@ class VirtualMachine(Node):
         return packets.open_at(card.port, program, room)
 
     def console(self) -> socket.socket:
-        """Open a stream that is connected with the guest's first serial port."""
         return self.running().console.attach()
 
     def copy(self) -> tuple[int, int]:

@@ -63,7 +63,6 @@ class Qmp:
                 return dict(message.get("data", {}))
 
     def close(self) -> None:
-        """Close the connection."""
         self._stream.close()
 
     def _message(self, deadline: float) -> dict[str, Any]:

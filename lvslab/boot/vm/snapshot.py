@@ -1,9 +1,8 @@
 """Memory snapshots of booted guests, made by the first boot of a combination.
 
 A snapshot is a guest's memory, which QEMU maps privately (several guests share its pages until they write to
-them), and the state of its devices. It is kept under a key of everything that matters, and believed only
-while both files are the very ones that were written: same inode, size and times. A write to a file changes
-its ctime, which no program can set back, so any change is noticed without reading the files.
+them), and the state of its devices. It is believed only while both files have the inode, size and times that
+were recorded: no program can set a ctime back, so a change is noticed without reading the files.
 """
 
 from __future__ import annotations
@@ -52,7 +51,6 @@ class Snapshot:
 
 
 def folder() -> Path:
-    """Return the folder of all snapshots."""
     return paths.cache() / "snapshots"
 
 

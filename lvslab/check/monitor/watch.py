@@ -95,7 +95,6 @@ class LabSeen:
     directors: tuple[DirectorSeen, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The document of ``--json``."""
         return asdict(self)
 
 
@@ -242,7 +241,6 @@ class Watch(Closing):
         self._due: dict[str, float] = {}
 
     def close(self) -> None:
-        """End all waiting."""
         self._lifeline.hang_up()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
