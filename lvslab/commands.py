@@ -204,7 +204,7 @@ def distribution(taken: Round | Turns | None) -> dict[str, dict[str, int]]:
 
 
 def apply(name: str, listeners: Listeners) -> Up:
-    """Apply the how-to to a lab that is up without it, and make the first requests."""
+    """Apply the how-to to a lab that is up, and make the first requests."""
     with cluster.attach(name) as running:
         noted = running.status().notes
         if noted.steps is not None:

@@ -1,8 +1,4 @@
-"""Imports of packages without a slow import of theirs that lvslab does not use.
-
-Some packages import at their top what few of their users need, and every command waits for it: Invoke takes
-most of its time to import asyncio, an e-mail parser and YAML, Mininet to import setuptools.
-"""
+"""Imports of packages without slow imports of theirs, as Invoke's of asyncio and YAML."""
 
 from __future__ import annotations
 
@@ -15,10 +11,7 @@ from types import ModuleType
 
 @contextmanager
 def instead_of(name: str, **attributes: object) -> Iterator[None]:
-    """Replace the module ``name`` in the block by one with only ``attributes``.
-
-    A module that has been imported already stays. No other thread may import in the block.
-    """
+    """Replace the module ``name``, unless imported, in the block. No other thread may import then."""
     if name in sys.modules:
         yield
         return

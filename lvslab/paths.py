@@ -14,10 +14,7 @@ def labs() -> Path:
 
 
 def cache() -> Path:
-    """Return the cache's folder: ``$LVSLAB_CACHE``, else ``lvslab`` in the user's XDG cache folder.
-
-    It holds packages, kernels and images.
-    """
+    """Return the cache's folder: ``$LVSLAB_CACHE``, else ``lvslab`` in the user's XDG cache folder."""
     return _folder("LVSLAB_CACHE", "XDG_CACHE_HOME", ".cache")
 
 

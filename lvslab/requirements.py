@@ -82,10 +82,7 @@ def there(provides: str, path: str | None = None) -> bool:
 
 
 def install(*wanted: str) -> str:
-    """Return the command that installs the packages of these programs and files.
-
-    What is in no list is taken for the name of a package.
-    """
+    """Return the command that installs packages, given by name, program or file."""
     names: tuple[Needed, ...] = ("packages.txt", "packages-build.txt")
     packages = {need.provides: need.package for name in names for need in listed(name)}
     return " ".join([distribution().advice, *dict.fromkeys(packages.get(each, each) for each in wanted)])

@@ -1,8 +1,4 @@
-"""The only place where lvslab starts other programs.
-
-Every command is logged so that it can be pasted into a shell. A failure is reported once, here, with the
-last lines of what the program said.
-"""
+"""The only place where lvslab starts other programs, logs them, and reports their failures."""
 
 from __future__ import annotations
 
@@ -30,7 +26,7 @@ DEVNULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
 
 
 class Place(TypedDict, total=False):
-    """Where a child runs, as in subprocess; but ``env`` is added to our own environment."""
+    """Place of a child, as in subprocess; but ``env`` is added to our environment."""
 
     cwd: Path | None
     env: Mapping[str, str] | None

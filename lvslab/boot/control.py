@@ -144,10 +144,7 @@ class Control(Closing):
 
 @contextlib.contextmanager
 def process(pid: int) -> Iterator[int]:
-    """Open a descriptor of the process ``pid``, which is readable when the process has ended.
-
-    Raises ProcessLookupError.
-    """
+    """Open a descriptor that is readable when the process ``pid`` has ended. Raises ProcessLookupError."""
     descriptor = os.pidfd_open(pid)
     try:
         yield descriptor

@@ -1,7 +1,4 @@
-"""Events of a lab's boot, for the command that started it.
-
-The lab's supervisor sends a line of JSON for each; the command adds those of its own phases.
-"""
+"""Events of a lab's boot: lines of JSON from its supervisor, and the command's own phases."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The plan of a lab to boot: names, numbers and command lines, without effects.
-
-A plan is made outside and handed to the supervisor, which does not know YAML, packages or the cache.
-"""
+"""The plan of a lab to boot, for its supervisor: names, numbers and command lines, without effects."""
 
 from __future__ import annotations
 
@@ -141,10 +138,7 @@ def nodes_of(lab: Lab) -> dict[str, dict[str, Any]]:
 
 
 def virtual_machines(lab: Lab, directors: DirectorKind = "qemu") -> tuple[str, ...]:
-    """Return the names of the nodes that are virtual machines.
-
-    They are those with kernels of their own, without directors that are to be Mininet hosts.
-    """
+    """Return the names of nodes with own kernels, except directors that are Mininet hosts."""
     return tuple(
         name for name, node in lab.virtual_machines.items() if node.role != "director" or directors == "qemu"
     )
@@ -177,10 +171,7 @@ def guests_of(lab: Lab, boots: Mapping[str, Boot]) -> tuple[Guest, ...]:
 
 
 def resolvers_of(lab: Lab) -> tuple[str, ...]:
-    """Return the addresses of the lab's name servers that /etc/resolv.conf can have.
-
-    They listen on the usual port, and there are at most three (MAXNS in glibc's resolv.h).
-    """
+    """Return addresses of name servers on port 53, at most three (MAXNS in glibc's resolv.h)."""
     found = [
         str(address)
         for node in lab.nodes.values()

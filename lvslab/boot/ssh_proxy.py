@@ -1,7 +1,4 @@
-"""``python -m lvslab.boot.ssh_proxy LAB NODE``: a connection to a node for the machine's ssh.
-
-ssh's ProxyUseFdpass wants the connected descriptor itself, sent over standard output.
-"""
+"""``python -m lvslab.boot.ssh_proxy LAB NODE``: a connection to a node for ssh's ProxyUseFdpass."""
 
 from __future__ import annotations
 

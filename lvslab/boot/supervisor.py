@@ -39,10 +39,7 @@ _RUN = Path("/run/lvslab")
 
 
 class Lifeline:
-    """The stream to the command that started the lab.
-
-    Messages go up it, and its end ends the lab unless that is kept.
-    """
+    """The stream to the command that started the lab. Its end ends the lab, unless that is kept."""
 
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream

@@ -43,7 +43,7 @@ def capture(
     seconds: int = 0,
     tell: Callable[[Sequence[Interface]], None],
 ) -> Captured:
-    """Write the packets at a node's interfaces, or one of them, to a file or stdout.
+    """Write the packets at one or all of a node's interfaces to a file or stdout.
 
     ``name`` is the lab's. ``expression`` is a filter (pcap-filter(7)). The capture ends after ``most``
     packets or after ``seconds`` where these are not 0, and with SIGINT, SIGTERM, the lab, and the reader of

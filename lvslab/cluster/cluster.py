@@ -83,10 +83,7 @@ class Cluster(Closing):
         return dict(found)
 
     def close(self) -> None:
-        """Close all connections.
-
-        The lab runs on, unless this process booted it and has not called ``keep``.
-        """
+        """Close all connections. The lab runs on, if this process has not booted it, or keeps it."""
         self._workers.shutdown(cancel_futures=True)
         self._hang_up()
         self._control.close()
@@ -161,10 +158,7 @@ class Cluster(Closing):
         return self.connect(node).execute(command, timeout=timeout)
 
     def observe(self, node: str, command: str) -> str:
-        """Return what ``command`` (one whole line of shell) prints on ``node``, without a login.
-
-        See `control.Control.observe`.
-        """
+        """Return what ``command`` prints on ``node``, without a login; see `control.Control.observe`."""
         return self._control.observe(node, command)
 
     def capture(self, node: str, *, room: int, first: int = 0) -> list[packets.Interface]:
@@ -297,9 +291,6 @@ def booted(
 
 
 def attach(name: str) -> Cluster:
-    """Return the lab that is up as ``name``, as it was booted.
-
-    Raises MachineError, UsageError, StateError.
-    """
+    """Return the running lab ``name``, as it was booted. Raises MachineError, UsageError, StateError."""
     with registry.talk_to(name) as conversation:
         return Cluster(name, held(conversation))

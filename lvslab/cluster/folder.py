@@ -1,7 +1,6 @@
-"""A lab's folder, read: ``lab.yaml`` and ``howto.md``, from the cache where neither file has changed.
+"""Reads a lab's ``lab.yaml`` and ``howto.md``, from the cache where neither file has changed.
 
-Reading them takes pydantic and parsers of YAML and Markdown, and importing these takes longer than to resume
-a director. What came of it is plain data, which takes a millisecond.
+That takes a millisecond; to import pydantic and the parsers takes longer than to resume a director.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Preparation of a lab's boot: files are fetched and made, and a plan says how to boot it.
-
-Apart from `cluster`, which imports this only when the lab's supervisor has been started: that imports
-things of its own meanwhile.
-"""
+"""Preparation of a lab's boot: files are fetched and made, and a plan says how to boot it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A lab as it was booted, held by its supervisor.
-
-Attaching to a lab reads no files of its folder, since these may have been edited after the boot.
-"""
+"""A lab as it was booted, held by its supervisor. Its folder may have been edited since."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Commands on running labs that their supervisors alone can answer.
-
-They are to end at once, so this imports nothing that reads, boots or checks a lab.
-"""
+"""Commands on running labs that their supervisors alone can answer, with quick imports."""
 
 from __future__ import annotations
 

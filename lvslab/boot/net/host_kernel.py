@@ -34,10 +34,7 @@ def has_module() -> bool:
 
 
 def versions() -> Mapping[str, str]:
-    """Return the versions of this machine's kernel and programs, made ready for a Mininet director.
-
-    Loads the module ip_vs where that is what IPVS lacks. Raises MachineError.
-    """
+    """Return the versions of kernel and programs; load ip_vs where it is a module. Raises MachineError."""
     release = os.uname().release
     if not has_ipvs():
         if shutil.which("modprobe"):

@@ -68,11 +68,7 @@ def bind(source: Path | str, place: Path | str) -> None:
 
 
 def make_read_only(place: Path | str, *, undo: bool = False) -> None:
-    """Make the mount at ``place`` and all those below it read-only, or undo that.
-
-    Each mount keeps its other flags, and the file systems, which others may have mounted too, keep all of
-    theirs.
-    """
+    """Make the mounts at and below ``place`` read-only, or undo that. File systems keep their flags."""
     flags = (0, _MOUNT_ATTR_RDONLY) if undo else (_MOUNT_ATTR_RDONLY, 0)  # to set, to clear
     wanted = _MOUNT_ATTR.pack(*flags, 0, 0)
     done = _libc.syscall(

@@ -102,10 +102,7 @@ def keep_quiet() -> None:
 
 
 def build(plan: Plan) -> Mininet:
-    """Make the bridges and hosts of ``plan``, and connect them, taps included.
-
-    Raises BootError, MachineError.
-    """
+    """Make and connect the bridges, hosts and taps of ``plan``. Raises BootError, MachineError."""
     network = _outline(plan)
     _allow_descriptors(2 * len(plan.hosts))
     made = hosts.make((host.name for host in plan.hosts), plan.resolvers)

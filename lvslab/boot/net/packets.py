@@ -62,10 +62,7 @@ def keep_time() -> socket.socket:
 
 
 def open_at(interface: str, program: Program = (), room: int = ROOM) -> socket.socket:
-    """Open a socket with all packets of an interface of this thread's network namespace.
-
-    ``program`` lets only some through. Raises OSError.
-    """
+    """Open a socket with an interface's packets that ``program`` accepts. Raises OSError."""
     # Protocol 0: it receives nothing until it is bound, and is complete by then.
     opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     try:
@@ -174,10 +171,7 @@ class Interface(Closing):
 def listen(
     lab: Control, node: str, interface: str = "", program: Program = (), *, room: int = ROOM, first: int = 0
 ) -> list[Interface]:
-    """Capture at all cards of a node, or at the one called ``interface``.
-
-    They are numbered from ``first``. Raises UsageError, BootError.
-    """
+    """Capture at a node's cards, numbered from ``first``, or at one. Raises UsageError, BootError."""
     about, descriptors = lab.ask("capture", node=node, interface=interface, filter=program, room=room)
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     return [

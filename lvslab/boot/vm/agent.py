@@ -1,7 +1,4 @@
-"""The host's side of the guest agent, which takes orders over the second serial port.
-
-An order is one line or, where it is long, several parts (see ``guest/root/agent``).
-"""
+"""The host's side of the guest agent (``guest/root/agent``), over the second serial port."""
 
 from __future__ import annotations
 

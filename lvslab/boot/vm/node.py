@@ -36,10 +36,7 @@ class VirtualMachine(Node):
         return BOOTING if self.machine is None else self.machine.trouble or UP
 
     def running(self, *, hanging: bool = True) -> Machine:
-        """Return the machine. Raises StateError before it is up, BootError after it has ended.
-
-        If not ``hanging``, a machine that hangs is a BootError as well.
-        """
+        """Return the machine. Raises StateError, or BootError where it ended (or hangs: ``hanging``)."""
         if self.machine is None:
             raise StateError(f"{self.name} is just coming up", "wait for lab.up to end")
         if (trouble := self.machine.ended if hanging else self.machine.trouble) is not None:

@@ -183,10 +183,7 @@ class Machine:
         self._silent = 0.0
 
     def save(self, state: Path) -> None:
-        """Stop the guest for a moment and write the state of its devices to ``state``.
-
-        Its memory is in the file that it was started with. Raises QmpError, OSError.
-        """
+        """Stop the guest, and write the state of its devices to ``state``. Raises QmpError, OSError."""
         self._monitor.execute("stop")
         place = state.with_suffix(".socket")
         with socket.socket(socket.AF_UNIX) as listener, state.open("wb") as file:

@@ -1,8 +1,4 @@
-"""A client of QEMU's machine protocol over a connected socket.
-
-Source: QEMU's docs/interop/qmp-spec.rst. One JSON document a line; answers come in the order of the
-commands.
-"""
+"""A client of QEMU's machine protocol (docs/interop/qmp-spec.rst) over a connected socket."""
 
 from __future__ import annotations
 

@@ -139,11 +139,7 @@ def making(key: str) -> AbstractContextManager[None]:
 
 
 def listed() -> list[dict[str, Any]]:
-    """Return a row for every whole snapshot.
-
-    A row has ``key``, ``kernel``, ``accelerator``, ``mib`` (memory), ``made`` and ``used`` (seconds since
-    1970), ``disk`` (bytes).
-    """
+    """Return a row for every whole snapshot. ``made`` and ``used`` are Unix seconds, ``disk`` is bytes."""
     found = []
     for place in sorted(folder().glob("*/manifest.json")):
         snapshot = at(place.parent.name)

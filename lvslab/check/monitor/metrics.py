@@ -79,7 +79,7 @@ class Families:
         yield from (self.service, self.server, self.weight, self.active, self.inactive)
 
     def add(self, labels: list[str], found: Reading | LvsLabError, names: Mapping[str, str]) -> None:
-        """Add what was read of a director, or the error; ``names`` are of nodes by address."""
+        """Add a reading of a director, or its error; ``names`` are of nodes by address."""
         self.up.add_metric(labels, float(isinstance(found, Reading)))
         if isinstance(found, LvsLabError):
             return
