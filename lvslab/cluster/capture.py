@@ -15,7 +15,6 @@ from types import FrameType
 from typing import BinaryIO
 
 from lvslab.boot.net import packets, pcapng
-from lvslab.boot.net.packets import Interface, Program
 from lvslab.cluster import registry
 from lvslab.errors import UsageError
 from lvslab.run import run
@@ -41,9 +40,9 @@ def capture(
     expression: str = "",
     most: int = 0,
     seconds: int = 0,
-    tell: Callable[[Sequence[Interface]], None],
+    tell: Callable[[Sequence[packets.Interface]], None],
 ) -> Captured:
-    """Write the packets at one or all of a node's interfaces to a file or stdout.
+    """Write the packets at a node's interfaces to a file or stdout.
 
     ``name`` is the lab's. ``expression`` is a filter (pcap-filter(7)). The capture ends after ``most``
     packets or after ``seconds`` where these are not 0, and with SIGINT, SIGTERM, the lab, and the reader of
@@ -69,7 +68,7 @@ def capture(
         return _write(stream, interfaces, expression, (stop, lab.fileno()), most, seconds)
 
 
-def compiled(expression: str) -> Program:
+def compiled(expression: str) -> packets.Program:
     """Compile a filter for the kernel, with libpcap's compiler. Raises UsageError, MachineError."""
     done = run(["tcpdump", "-y", "EN10MB", "-ddd", "--", expression], check=False)
     if done.returncode != 0:
@@ -84,7 +83,7 @@ def compiled(expression: str) -> Program:
 
 def _write(
     stream: BinaryIO,
-    interfaces: Sequence[Interface],
+    interfaces: Sequence[packets.Interface],
     expression: str,
     ends: tuple[int, int],
     most: int,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lvslab.boot.net import packets
 from lvslab.boot.net.namespaces import Namespaces
-from lvslab.boot.net.packets import Program
 from lvslab.boot.net.taps import ip_batch
 from lvslab.boot.node import NAMESPACES, Node, Observed
 from lvslab.boot.plan import Card, Host
@@ -63,5 +62,5 @@ class MininetHost(Node):
         """Take all cards of the host down."""
         self.namespaces().call(ip_batch, [f"link set {card.name} down" for card in self.cards])
 
-    def open_card(self, card: Card, program: Program, room: int) -> socket.socket:
+    def open_card(self, card: Card, program: packets.Program, room: int) -> socket.socket:
         return self.namespaces().call(packets.open_at, card.name, program, room)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 
 from lvslab.boot.net import packets
-from lvslab.boot.net.packets import Program
 from lvslab.boot.node import CONSOLE, COPY, Node, Observed
 from lvslab.boot.plan import Card, Guest
 from lvslab.boot.relay import relayed
@@ -63,7 +62,7 @@ class VirtualMachine(Node):
     def stop(self) -> None:
         self.running().power_off()
 
-    def open_card(self, card: Card, program: Program, room: int) -> socket.socket:
+    def open_card(self, card: Card, program: packets.Program, room: int) -> socket.socket:
         """Open a socket at the card's tap, which is in the supervisor's own network namespace."""
         return packets.open_at(card.port, program, room)
 

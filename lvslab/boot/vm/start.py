@@ -11,7 +11,6 @@ from lvslab.boot.plan import Guest
 from lvslab.boot.vm import snapshot
 from lvslab.boot.vm.qemu import Accelerator, Machine, Memory
 from lvslab.boot.vm.qmp import QmpError
-from lvslab.boot.vm.snapshot import Snapshot
 from lvslab.errors import BootError
 
 log = logging.getLogger("lvslab.start")
@@ -42,7 +41,7 @@ class Starter:
         cold: bool,
         making: set[str],
         copyable: bool = False,
-        copy: Snapshot | None = None,
+        copy: snapshot.Snapshot | None = None,
     ) -> None:
         self.guest = guest
         self.began = time.monotonic()
@@ -96,14 +95,14 @@ class Starter:
             memory = Memory(file, shared=True, filled=self._snapshot is not None)
         return Machine(self.guest, self._accelerator, self._evidence, memory=memory)
 
-    def _begin_from(self, copy: Snapshot) -> None:
+    def _begin_from(self, copy: snapshot.Snapshot) -> None:
         try:
             self.machine.resume(copy.state)
         except QmpError as refused:
             raise self.machine.failure("copy", f"QEMU refuses the state of the copy: {refused}") from None
         self.machine.await_answer()
 
-    def _resume(self, found: Snapshot) -> None:
+    def _resume(self, found: snapshot.Snapshot) -> None:
         try:
             self.machine.resume(found.state)
             if not snapshot.unchanged(found):
