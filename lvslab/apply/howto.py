@@ -16,8 +16,10 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,9 @@ from lvslab.run import run
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
+
+Wrong = Callable[[str, str | None], LabFileError]
+"""Makes the error for one line of a how-to from message and hint."""
 
 HOWTO_FILE = "howto.md"
 PROGRAMS = ("kernel", "iptables", "ipvsadm")
@@ -94,12 +99,11 @@ class Step:
 
         Raises LvsLabError if the step depends on a version that is not known.
         """
-        if self.known_failure is None:
-            return False
-        return self.known_failure_on is None or self.known_failure_on.hold(versions)
+        on = self.known_failure_on
+        return self.known_failure is not None and (on is None or on.hold(versions))
 
     def complaint(self, status: int, output: str, versions: Mapping[str, str]) -> str | None:
-        """Describe how ``status`` and ``output`` differ from what the how-to says; None if they do not."""
+        """Describe how ``status`` and ``output`` differ from the how-to, None if they do not."""
         fails = self.expects_failure(versions)
         if fails and status == 0:
             return f"expected to fail here ({self.known_failure}), but it ended with status 0"
@@ -112,39 +116,35 @@ class Step:
 
 
 def load(path: Path, nodes: Collection[str]) -> tuple[Step, ...]:
-    """Load the steps of the how-to ``path``, in order; ``nodes`` are the names of the lab's nodes.
+    """Load the steps of the how-to ``path``, in order; ``nodes`` are the lab's.
 
     Raises LabFileError for mistakes in the how-to, MachineError if bash, which parses it, is not installed.
     """
     from markdown_it import MarkdownIt
 
-    text = read_text(path)
     steps: list[Step] = []
-    for token in MarkdownIt("commonmark").parse(text):
+    for token in MarkdownIt("commonmark").parse(read_text(path)):
         _refuse_lost(path, token)
         if token.type != "fence" or token.map is None or "=" not in token.info:
             continue
         fence, end = token.map[0] + 1, token.map[1]
-        attributes = _attributes(path, fence, token.info)
-        node = attributes["node"]
-        if node not in nodes:
-            raise LabFileError(path, fence, f"no node {node!r} in lab.yaml", suggest(node, nodes))
+        wrong = partial(LabFileError, path, fence)
+        attributes = _attributes(token.info, wrong)
+        if (node := attributes["node"]) not in nodes:
+            raise wrong(f"no node {node!r} in lab.yaml", suggest(node, nodes))
         lines = token.content.split("\n")[:-1]
         # A closed block has a fence above and one below its lines.
         if end - fence < len(lines) + 1:
-            raise LabFileError(path, fence, "this block has no end", f"close it with a line {token.markup}")
-        commands = list(_commands(path, fence + 1, lines))
-        if not commands:
-            raise LabFileError(path, fence, "this block holds no command", "write one, or take out node=")
+            raise wrong("this block has no end", f"close it with a line {token.markup}")
+        if not (commands := list(_commands(path, fence + 1, lines))):
+            raise wrong("this block holds no command", "write one, or take out node=")
         alone = [name for name in _OF_ONE_STEP if name in attributes]
         if len(commands) > 1 and alone:
-            raise LabFileError(
-                path,
-                fence,
+            raise wrong(
                 f"{alone[0]}= stands on a block of {len(commands)} commands",
                 "it speaks of the end of one command: give that command a block of its own",
             )
-        expected = _expectations(path, fence, attributes)
+        expected = _expectations(attributes, wrong)
         for line, command in commands:
             steps.append(Step(len(steps) + 1, node, command, line, *expected))
     return tuple(steps)
@@ -155,101 +155,98 @@ def _refuse_lost(path: Path, token: Token) -> None:
 
     Such a block would not be typed, and nothing would say so.
     """
-    if token.map is None:
+    if token.map is None or (token.type == "html_block" and token.content.lstrip().startswith("<!--")):
         return
-    lines = enumerate(token.content.split("\n"), token.map[0] + 1)
-    commented = token.type == "html_block" and token.content.lstrip().startswith("<!--")
-    if token.type in ("html_block", "code_block") and not commented:
-        for line, text in lines:
-            if re.match(r"\s*(`{3,}|~{3,}).*\bnode=\w", text):
-                what = "HTML" if token.type == "html_block" else "indented text"
-                hint = (
-                    "leave an empty line before it, and indent it by less than four blanks; "
-                    "or, if it is an example, put it into a block of its own that begins with ~~~~"
-                )
-                raise LabFileError(
-                    path, line, f"Markdown takes this block for {what}, so it is not typed", hint
-                )
-    if token.type == "inline":
-        for line, text in lines:
-            if re.match(r"`{3,}[^`]*\bnode=.*`", text):
-                message = "a backtick stands in the first line of a block, so Markdown takes it for no block"
-                raise LabFileError(path, line, message, "take it out, or begin and end the block with ~~~")
+    if token.type in ("html_block", "code_block"):
+        block = r"\s*(`{3,}|~{3,}).*\bnode=\w"
+        what = "HTML" if token.type == "html_block" else "indented text"
+        message = f"Markdown takes this block for {what}, so it is not typed"
+        hint = (
+            "leave an empty line before it, and indent it by less than four blanks; "
+            "or, if it is an example, put it into a block of its own that begins with ~~~~"
+        )
+    elif token.type == "inline":
+        block = r"`{3,}[^`]*\bnode=.*`"
+        message = "a backtick stands in the first line of a block, so Markdown takes it for no block"
+        hint = "take it out, or begin and end the block with ~~~"
+    else:
+        return
+    for line, text in enumerate(token.content.split("\n"), token.map[0] + 1):
+        if re.match(block, text):
+            raise LabFileError(path, line, message, hint)
 
 
-def _attributes(path: Path, line: int, info: str) -> dict[str, str]:
+def _attributes(info: str, wrong: Wrong) -> dict[str, str]:
     """Parse the attributes of an info string; ``node`` is among them."""
     try:
         words = shlex.split(info)
     except ValueError:
-        message = f"a quotation mark has no partner: {info}"
-        raise LabFileError(path, line, message, 'a text with spaces is quoted: prints="a text"') from None
+        hint = 'a text with spaces is quoted: prints="a text"'
+        raise wrong(f"a quotation mark has no partner: {info}", hint) from None
     # The first word is the language, unless it is an attribute.
     attributes: dict[str, str] = {}
     for word in words if "=" in words[0] else words[1:]:
-        name, equals, value = word.partition("=")
+        name, _, value = word.partition("=")
         if name not in _ATTRIBUTES:
-            raise LabFileError(path, line, f"unknown attribute {name!r}", suggest(name, _ATTRIBUTES))
-        if not equals or not value:
-            raise LabFileError(path, line, f"the attribute {name!r} has no value", f"write {name}=VALUE")
+            raise wrong(f"unknown attribute {name!r}", suggest(name, _ATTRIBUTES))
+        if not value:
+            raise wrong(f"the attribute {name!r} has no value", f"write {name}=VALUE")
         if name in attributes:
-            raise LabFileError(path, line, f"{name}= stands here twice", "keep one of the two")
+            raise wrong(f"{name}= stands here twice", "keep one of the two")
         attributes[name] = value
     if "node" not in attributes:
         message = f"{next(iter(attributes))}= stands on a block without node="
-        raise LabFileError(path, line, message, "say on which node the block is typed: node=NAME")
+        raise wrong(message, "say on which node the block is typed: node=NAME")
     return attributes
 
 
 def _expectations(
-    path: Path, line: int, attributes: Mapping[str, str]
+    attributes: Mapping[str, str], wrong: Wrong
 ) -> tuple[int, str | None, str | None, Versions | None, float]:
     """Expected end of the steps of a block: ``exit`` and the fields after it in Step."""
     failure, failure_on = attributes.get("known-failure"), attributes.get("known-failure-on")
     if failure_on and not failure:
         hint = 'say why the step fails there: known-failure="the reason"'
-        raise LabFileError(path, line, "known-failure-on= stands without known-failure=", hint)
+        raise wrong("known-failure-on= stands without known-failure=", hint)
     if failure and "exit" in attributes:
         hint = "a known failure may have any status but 0: take out exit="
-        raise LabFileError(path, line, "exit= and known-failure= exclude each other", hint)
+        raise wrong("exit= and known-failure= exclude each other", hint)
     status = attributes.get("exit", "0")
     if not re.fullmatch("[0-9]{1,3}", status) or int(status) > 255:
-        raise LabFileError(path, line, f"exit={status} is not an exit status", "a number from 0 to 255 is")
+        raise wrong(f"exit={status} is not an exit status", "a number from 0 to 255 is")
     try:
         timeout = float(attributes.get("timeout", DEFAULT_TIMEOUT))
     except ValueError:
         timeout = 0
     if timeout <= 0 or not math.isfinite(timeout):
-        message = f"timeout={attributes['timeout']} is not a time"
-        raise LabFileError(path, line, message, "it is a number of seconds, such as 30")
-    versions = _versions(path, line, failure_on) if failure_on else None
+        hint = "it is a number of seconds, such as 30"
+        raise wrong(f"timeout={attributes['timeout']} is not a time", hint)
+    versions = _versions(failure_on, wrong) if failure_on else None
     return int(status), attributes.get("prints"), failure, versions, timeout
 
 
-def _versions(path: Path, line: int, text: str) -> Versions:
+def _versions(text: str, wrong: Wrong) -> Versions:
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     program = re.split(r"[^\w-]", text, maxsplit=1)[0]
     specifier = text[len(program) :]
     if program not in PROGRAMS:
-        raise LabFileError(path, line, f"no version is known of {program!r}", suggest(program, PROGRAMS))
-    try:
+        raise wrong(f"no version is known of {program!r}", suggest(program, PROGRAMS))
+    with suppress(InvalidSpecifier):
         if specifier:
             return Versions(program, str(SpecifierSet(specifier)))
-    except InvalidSpecifier:
-        pass
-    message = f"known-failure-on={text!r} names no versions"
-    raise LabFileError(path, line, message, 'it is written like "iptables>=1.4.3" or "kernel>=2.6,<5.10"')
+    hint = 'it is written like "iptables>=1.4.3" or "kernel>=2.6,<5.10"'
+    raise wrong(f"known-failure-on={text!r} names no versions", hint)
 
 
 def _commands(path: Path, first: int, lines: list[str]) -> Iterator[tuple[int, str]]:
-    """Yield each complete command of a block with its line; ``first`` is that of the block's first line."""
+    """Yield each complete command of a block with its line; the block begins at ``first``."""
     begun, pending = 0, ""
     for number, line in enumerate(lines, first):
         if not pending and (not line.strip() or line.lstrip().startswith("#")):
             continue
         begun, pending = (begun, f"{pending}\n{line}") if pending else (number, line)
-        if _is_complete(path, begun, pending):
+        if _is_complete(pending, partial(LabFileError, path, begun)):
             yield begun, pending.strip()
             pending = ""
     if pending:
@@ -258,7 +255,7 @@ def _commands(path: Path, first: int, lines: list[str]) -> Iterator[tuple[int, s
         raise LabFileError(path, begun, message, hint)
 
 
-def _is_complete(path: Path, line: int, command: str) -> bool:
+def _is_complete(command: str, wrong: Wrong) -> bool:
     """Return whether ``command`` is complete, so that a shell would not ask for another line."""
     if _PLAIN.fullmatch(command) and not _COMPOUND.match(command):
         return True
@@ -272,7 +269,6 @@ def _is_complete(path: Path, line: int, command: str) -> bool:
         return False
     if done.returncode == 0:
         return True
-    message = f"the shell cannot read this command: {command.splitlines()[0].strip()}"
     # bash's own first sentence, without its name and the line, which it counts from the command's start.
     reason = re.sub(r"^bash: (line \d+: )?", "", said.partition("\n")[0])
-    raise LabFileError(path, line, message, reason)
+    raise wrong(f"the shell cannot read this command: {command.splitlines()[0].strip()}", reason)

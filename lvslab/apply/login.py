@@ -1,4 +1,4 @@
-"""Interactive logins with the machine's own ssh, for its handling of terminals, escapes and window sizes."""
+"""Interactive logins with the machine's own ssh, which handles terminals, escapes and window sizes."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ OUTPUT_LIMIT = 1 << 20
 
 
 def wrap(command: str, first: str, second: str) -> str:
-    """Return text that makes a shell run ``command``, and then print ``first`` + ``second`` and its status.
+    """Make text by which a shell runs ``command`` and prints ``first`` + ``second`` + status.
 
     With ``eval``, a syntax error fails the command and not the shell; with ``command`` before it, the error
     does not end the shell (POSIX 2.8.1; tried in dash, bash and busybox). The stdin of the shell has its
@@ -24,7 +24,7 @@ def wrap(command: str, first: str, second: str) -> str:
 
 
 class MarkerReader:
-    """Splits the output of a shell into that of a command, its status, and the rest after the marker."""
+    """Splits the output of a shell at a marker: a command's output, its status, the rest."""
 
     def __init__(self, marker: str, before: bytes = b"", limit: int = OUTPUT_LIMIT) -> None:
         self._pattern = re.compile(re.escape(marker.encode()) + rb" (\d{1,3})\n")

@@ -1,4 +1,4 @@
-"""Take the steps of a how-to in order, each in the shell of its node, and judge how they end."""
+"""Take a how-to's steps in order, each in its node's shell, and judge their ends."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def apply_steps(
     report: Callable[[StepRecord], None],
     option: str = "",
 ) -> Summary:
-    """Take ``steps`` in order; write each to ``transcript`` and pass it to ``report`` when it has ended.
+    """Take ``steps`` in order; write and ``report`` each when it has ended.
 
     ``open_shell`` opens the shell of a node for its first step; it stays open until the last step.
     ``versions`` (name to version, as known failures name them) may be a function: it is called once, at

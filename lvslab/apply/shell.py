@@ -10,10 +10,10 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from lvslab.apply.marker import MarkerReader, wrap
+from lvslab.closing import Closing
 from lvslab.errors import BootError, StepFailed
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class ShellResult:
     ended: bool = False
 
 
-class Shell:
+class Shell(Closing):
     """A shell on a node that runs commands one after the other. Made by ``Connection.shell``."""
 
     # printf and return are builtins wherever sh is dash, bash or busybox. The two halves of the marker are
@@ -78,14 +78,6 @@ class Shell:
         self._rest = b""
         self._gone = ""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """End the shell; may be called twice."""
         if not self._gone:
@@ -97,7 +89,7 @@ class Shell:
         hang_up(self._channel)
 
     def run(self, command: str, timeout: float) -> ShellResult:
-        """Run ``command`` (any number of lines of shell) to its end, for at most ``timeout`` seconds.
+        """Run ``command``, any number of lines, for at most ``timeout`` seconds.
 
         Variables, functions, the folder and ``$?`` are as the previous commands left them. A syntax error is
         reported as an exit status. Output that is not UTF-8 is decoded with replacement characters, and
@@ -114,8 +106,13 @@ class Shell:
         deadline = began + timeout
         status: int | None = None
         try:
-            with contextlib.suppress(BrokenPipeError, ConnectionError):
-                self._send(self._unsent + wrap(command, first, second), deadline)
+            try:
+                self._channel.settimeout(left(deadline))
+                self._channel.sendall((self._unsent + wrap(command, first, second)).encode())
+            except TimeoutError:
+                raise
+            except (OSError, EOFError):
+                pass  # the next read notices that the shell has gone, and gets its status
             self._unsent = ""
             while status is None:
                 self._channel.settimeout(left(deadline))
@@ -139,23 +136,13 @@ class Shell:
             self._gone = f"ended with status {status}"
         return ShellResult(reader.text(), status, seconds, ended)
 
-    def _send(self, text: str, deadline: float) -> None:
-        self._channel.settimeout(left(deadline))
-        try:
-            self._channel.sendall(text.encode())
-        except TimeoutError:
-            raise
-        except (OSError, EOFError) as error:
-            # The next read notices that the shell has gone, and gets its status.
-            raise BrokenPipeError(str(error)) from error
-
 
 # paramiko says EOFError wherever it sends something on a connection that has broken and whose thread has not
 # noticed yet. It sends when it reads, too: that there is room for more.
 
 
 def receive(read: Callable[[int], bytes]) -> bytes:
-    """Read some bytes by ``read``, a channel's recv or recv_stderr; none if it has ended or broken."""
+    """Read bytes by a channel's recv or recv_stderr; none if it has ended or broken."""
     try:
         return read(CHUNK)
     except EOFError:

@@ -32,8 +32,8 @@ def find(word: str, lab: str, labs: Path) -> Source:
 
     The lab of a Markdown file is the first of these that is given: ``lab``, a name or a folder with a slash
     in it; the line ``lab: ...`` of the file's front matter; the folder of the file, if it has a lab.yaml.
-    ``labs`` is the folder with the labs that have names. Raises UsageError if there is no such file or lab,
-    or if nothing names a lab.
+    ``labs`` is the folder with the labs that have names. Raises UsageError if the file or lab does not
+    exist, or if nothing names a lab.
     """
     file = Path(word)
     if not file.is_file():
@@ -58,7 +58,7 @@ def find(word: str, lab: str, labs: Path) -> Source:
 
 
 def front_matter_lab(text: str) -> tuple[str, int]:
-    """Value and line of ``lab: ...`` in the front matter of a Markdown file; "" and 0 if there is none.
+    """Value and line of ``lab: ...`` in a Markdown file's front matter; "" and 0 without one.
 
     Front matter is the text between a first line ``---`` and the next one. Its other lines belong to other
     programs, such as site generators, and need not be YAML that we can read.
@@ -75,7 +75,7 @@ def front_matter_lab(text: str) -> tuple[str, int]:
 
 
 def untyped(text: str) -> tuple[int, ...]:
-    """Lines of the shell blocks of a Markdown file that name no node, and so are not typed."""
+    """Lines of the shell blocks that are not typed, since they name no node."""
     from markdown_it import MarkdownIt
 
     return tuple(
@@ -86,7 +86,7 @@ def untyped(text: str) -> tuple[int, ...]:
 
 
 def _named_in(file: Path, named: str, line: int, labs: Path) -> Path:
-    """Folder of the lab that ``file`` names in its ``line``; a path is relative to the file's folder."""
+    """Folder of the lab that ``file`` names; a path is relative to the file's folder."""
     try:
         return lab_files.find(f"{file.parent / named}" if "/" in named else named, labs)
     except UsageError as error:

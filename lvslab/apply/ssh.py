@@ -20,10 +20,10 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 from lvslab.apply.shell import CHUNK, CommandTimeout, ConnectionLost, Shell, hang_up, left, receive
+from lvslab.closing import Closing
 from lvslab.errors import BootError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Sink(Protocol):
     def flush(self) -> object: ...
 
 
-class Connection:
+class Connection(Closing):
     """An SSH connection to one node, made by ``Connection.open``. Leaving it closes the socket.
 
     It takes one command at a time: use two connections for two commands side by side. If a command ends
@@ -85,7 +85,7 @@ class Connection:
         timeout: float = 10.0,
         node: str = "the node",
     ) -> Connection:
-        """Log in over ``sock``, which the connection owns from now on, and which is closed on errors.
+        """Log in over ``sock``, which belongs to the connection and is closed on errors.
 
         ``key`` is the file of an ed25519 private key in OpenSSH's format. ``host_key`` is the node's public
         key, ``ssh-ed25519 AAAA...``: that text, or the file that holds it. ``timeout`` is in seconds, for
@@ -126,16 +126,8 @@ class Connection:
             raise
         return cls(transport, node, timeout)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """End the connection and with it every shell and command on it; may be called twice."""
+        """End the connection with all shells and commands on it; may be called twice."""
         self._transport.close()
 
     def execute(self, command: str, *, timeout: float | None = None) -> Executed:
@@ -156,66 +148,61 @@ class Connection:
         stdin: int | None = None,
         timeout: float | None = None,
     ) -> int:
-        """Run ``command`` in a shell of its own, copy its output as it comes, and return its exit status.
+        """Run ``command`` in a shell of its own, copy its output, return its exit status.
 
         ``stdin`` is a file descriptor that feeds the command until its end of file; None is an empty stdin.
         ``timeout`` is in seconds, None for no limit. The status is 255 where a signal ended the command.
-        Raises CommandTimeout, ConnectionLost, and whatever writing to ``stdout`` and ``stderr`` raises.
+        Raises CommandTimeout, ConnectionLost, and what writing to ``stdout`` and ``stderr`` raises.
         """
-        with self._turn:
-            return self._stream(command, stdout, stderr, stdin, timeout)
-
-    def _stream(
-        self, command: str, stdout: Sink, stderr: Sink, stdin: int | None, timeout: float | None
-    ) -> int:
         doing = f"on {self._node}: {command}"
-        deadline = None if timeout is None else time.monotonic() + timeout
         failures: list[Exception] = []
-        channel = self._channel(command)
-        wake, waker = os.pipe()
+        with self._turn:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            channel = self._channel(command)
+            wake, waker = os.pipe()
 
-        def copy_errors() -> None:
+            def copy_errors() -> None:
+                try:
+                    while data := receive(channel.recv_stderr):
+                        stderr.write(data)
+                        stderr.flush()
+                except Exception as error:  # raised again below, in the caller's thread
+                    failures.append(error)
+                    hang_up(channel)
+
+            copier = threading.Thread(target=copy_errors, daemon=True)
+            feeder = threading.Thread(target=_feed, args=(channel, stdin, wake), daemon=True)
             try:
-                while data := receive(channel.recv_stderr):
-                    stderr.write(data)
-                    stderr.flush()
-            except Exception as error:  # raised again below, in the caller's thread
-                failures.append(error)
+                copier.start()
+                feeder.start()
+                while True:
+                    channel.settimeout(left(deadline))
+                    if not (data := receive(channel.recv)):
+                        break
+                    stdout.write(data)
+                    stdout.flush()
+                copier.join(left(deadline))
+                ended = not copier.is_alive() and channel.status_event.wait(left(deadline))
+            except TimeoutError:
+                ended = False
+            finally:
                 hang_up(channel)
-
-        copier = threading.Thread(target=copy_errors, daemon=True)
-        feeder = threading.Thread(target=_feed, args=(channel, stdin, wake), daemon=True)
-        try:
-            copier.start()
-            feeder.start()
-            while True:
-                channel.settimeout(left(deadline))
-                if not (data := receive(channel.recv)):
-                    break
-                stdout.write(data)
-                stdout.flush()
-            copier.join(left(deadline))
-            ended = not copier.is_alive() and channel.status_event.wait(left(deadline))
-        except TimeoutError:
-            ended = False
-        finally:
-            hang_up(channel)
-            os.close(waker)
-            copier.join()
-            feeder.join()
-            os.close(wake)
-        if failures:
-            raise failures[0]
-        if not ended:
-            raise CommandTimeout(f"{doing}\n  did not end within {timeout:g} s", "", timeout or 0.0)
-        return self._status(channel, doing)
+                os.close(waker)
+                copier.join()
+                feeder.join()
+                os.close(wake)
+            if failures:
+                raise failures[0]
+            if not ended:
+                raise CommandTimeout(f"{doing}\n  did not end within {timeout:g} s", "", timeout or 0.0)
+            return self._status(channel, doing)
 
     def shell(self, program: str = "sh") -> Shell:
         """Start ``program``, a POSIX shell without a terminal, to run many commands in.
 
         Raises ConnectionLost (a BootError).
         """
-        # Descriptor 9 keeps the way back open for the marker, whatever a command does to stdout.
+        # The marker comes by descriptor 9, even if a command has closed or redirected stdout.
         with self._turn:
             return Shell(self._channel(f"exec {program} 9>&1 2>&1"), self._node, self._status)
 
@@ -237,7 +224,7 @@ class Connection:
         raise AssertionError("unreachable")
 
     def _status(self, channel: paramiko.Channel, doing: str, output: str = "") -> int:
-        """Exit status of the command on a ``channel`` that has ended, by itself or with the connection."""
+        """Exit status of a ``channel`` that ended by itself or with the connection."""
         status = channel.recv_exit_status()
         if status >= 0:
             return status
@@ -249,8 +236,8 @@ class Connection:
 
 
 def _feed(channel: paramiko.Channel, stdin: int | None, wake: int) -> None:
-    """Copy ``stdin`` into ``channel`` until its end, or until the other end of ``wake`` is closed."""
-    # The command may well end without reading all that we have for it.
+    """Copy ``stdin`` into ``channel`` to its end, or until ``wake``'s other end is closed."""
+    # The command may end without reading all of it.
     with contextlib.suppress(OSError, EOFError):
         if stdin is None:
             channel.shutdown_write()
@@ -266,7 +253,7 @@ def _feed(channel: paramiko.Channel, stdin: int | None, wake: int) -> None:
 
 
 def _public_key(given: Path | str) -> bytes:
-    """Bytes of a public key, given as its line of text or the file with it. Raises BootError."""
+    """Bytes of a public key, given as its text or its file. Raises BootError."""
     text = given.read_text() if isinstance(given, Path) else given
     words = text.split()
     if len(words) < 2 or words[0] != "ssh-ed25519":

@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from lvslab.closing import Closing
 from lvslab.errors import LvsLabError, StateError
 from lvslab.outcome import STEPS, Outcome
 
@@ -49,7 +49,7 @@ Entry = StepRecord
 """Former name, for labs' tests; to be removed after the next release."""
 
 
-class Transcript:
+class Transcript(Closing):
     """Writer that appends to the transcript ``path``, which need not exist yet."""
 
     def __init__(self, path: Path) -> None:
@@ -61,14 +61,6 @@ class Transcript:
         except BaseException:
             self._file.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def append(self, record: StepRecord) -> None:
         """Write ``record`` and hand it to the operating system. Raises OSError if the disk is full."""
@@ -90,7 +82,7 @@ class Transcript:
 def records(path: Path) -> list[StepRecord]:
     """Read the transcript ``path``, oldest record first; an incomplete last line is ignored.
 
-    Raises StateError if there is no such file, LvsLabError if a complete line is not a record.
+    Raises StateError if the file does not exist, LvsLabError if a complete line is not a record.
     """
     try:
         lines = path.read_bytes().split(b"\n")

@@ -86,22 +86,20 @@ class _Shells:
     def __init__(
         self, open_shell: Callable[[str], AbstractContextManager[NodeShell]], opened: ExitStack
     ) -> None:
-        self._open = open_shell
-        self._opened = opened
-        self._shells: dict[str, NodeShell] = {}
-        self._unreachable: dict[str, str] = {}
+        self._open, self._opened = open_shell, opened
+        self._found: dict[str, NodeShell | str] = {}
 
     def of(self, node: str) -> NodeShell:
-        """Return the shell of ``node``. Raises StepFailed if there is none, without a second try."""
-        if node in self._unreachable:
-            raise StepFailed(self._unreachable[node])
-        if node not in self._shells:
+        """Return the shell of ``node``. Raises StepFailed if it does not open, without a second try."""
+        if node not in self._found:
             try:
-                self._shells[node] = self._opened.enter_context(self._open(node))
+                self._found[node] = self._opened.enter_context(self._open(node))
             except LvsLabError as error:
-                self._unreachable[node] = f"no login on {node}: {_first_line(error)}"
-                raise StepFailed(self._unreachable[node]) from error
-        return self._shells[node]
+                self._found[node] = f"no login on {node}: {_first_line(error)}"
+        found = self._found[node]
+        if isinstance(found, str):
+            raise StepFailed(found)
+        return found
 
 
 def _judge(

@@ -66,7 +66,7 @@ def ask_in_turn(
 
 
 def serial(server: str, zone: str, *, port: int = 53, timeout: float = TIMEOUT) -> int | None:
-    """Return the serial number of ``zone`` at a name server, None where it does not serve the zone."""
+    """Return the serial number of ``zone`` at a name server, None if not served."""
     query = dns.message.make_query(zone, "SOA")
     with contextlib.suppress(dns.exception.Timeout, OSError):
         for records in dns.query.udp(query, server, port=port, timeout=timeout).answer:

@@ -280,7 +280,7 @@ def _end(name: tuple[str, int] | tuple[str, int, int, int]) -> str:
 def _explained(
     what: str, error: Exception, data: DataConnection | None, connected: bool
 ) -> tuple[Failure, str, str | None]:
-    """Return the kind of failure, a message, and a hint; ``connected`` is of the control connection."""
+    """Return the kind of failure, a message and a hint. ``connected``: the control connection was made."""
     if isinstance(error, ftplib.Error):
         if str(error).startswith("425"):
             return "no-data", f"{what}: the server could not make the data connection ({error})", None

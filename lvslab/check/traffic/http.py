@@ -316,7 +316,7 @@ def _connected(place: Place, target: tuple[str, int], own: tuple[str, int], seco
             return to_address(source_port) if source_port else ports.on_fresh(to_address)
         except OSError as error:
             failed = error
-    assert failed is not None, "getaddrinfo raises where there is no address"
+    assert failed is not None, "getaddrinfo raises where it finds none"
     raise failed
 
 

@@ -25,7 +25,7 @@ _last = 0
 
 
 def fresh() -> int:
-    """Return a port that no process of this machine got here in the last two minutes.
+    """Return a port that no process of this machine got in the last two minutes.
 
     A client's kernel chooses ports that were used seconds ago, once it has forgotten their connections. That
     disturbs checks in two ways:
