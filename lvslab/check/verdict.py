@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from lvslab.check.forwarding import method_for
 from lvslab.check.forwarding.facts import ClusterFacts, Finding, ServerFacts
-from lvslab.check.ipvs.table import Forwarding, Service, compare
+from lvslab.check.ipvs.table import Forwarding, Service, compare, listed
 from lvslab.errors import CheckFailed
 
 # --- checks ------------------------------------------------------------------------------------------------
@@ -56,11 +56,14 @@ def _sequence_hint(expected: Sequence[str], observed: Sequence[str]) -> str:
         name or "(a reply without a name)" for name in dict.fromkeys(observed) if name not in expected
     ]
     if strange:
-        return f"{_and(strange)} should not have answered: is it another server's page, or an extra server?"
+        return (
+            f"{listed(strange)} should not have answered: is it another server's page, or an extra server?"
+        )
     if silent and observed:
         return (
-            f"{_and(silent)} never answered: is it missing from the director's table (was its `ipvsadm -a` "
-            "run?), is its weight 0, or does every connection stay with one server (persistence, -p)?"
+            f"{listed(silent)} never answered: is it missing from the director's table (was its "
+            "`ipvsadm -a` run?), is its weight 0, or does every connection stay with one server "
+            "(persistence, -p)?"
         )
     if Counter(expected) == Counter(observed):
         return (
@@ -138,15 +141,15 @@ def sources_preserved(
         return
     if set(foreign) & set(director_addresses):
         hint = (
-            f"{_and(sorted(set(foreign) & set(director_addresses)))} is the director itself: one of its "
+            f"{listed(sorted(set(foreign) & set(director_addresses)))} is the director itself: one of its "
             "POSTROUTING rules masquerades the clients' requests; limit it to what leaves on the outer "
             "interface (-o eth0)"
         )
     else:
         hint = "are there other clients, or does a router before the director translate addresses?"
     raise CheckFailed(
-        f"the real servers saw requests from {_and(foreign)}, "
-        f"but the clients are {_and(sorted(client_addresses))}",
+        f"the real servers saw requests from {listed(foreign)}, "
+        f"but the clients are {listed(sorted(client_addresses))}",
         hint,
     )
 
@@ -223,7 +226,3 @@ def _not_reached(facts: ClusterFacts) -> list[Finding]:
             "the director's INPUT chain let it in?",
         )
     ]
-
-
-def _and(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)

@@ -9,20 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+from lvslab.check.ipvs import listing as listings
 from lvslab.check.ipvs import stats as ipvs_stats
-from lvslab.check.ipvs.listing import (
-    Counters,
-    ListedService,
-    Rates,
-    parse_connection_entries,
-    parse_counters,
-    parse_listing,
-    parse_rates,
-    parse_thresholds,
-)
+from lvslab.check.ipvs.listing import Counters, ListedService, Rates
 from lvslab.check.ipvs.rules import parse_rules
-from lvslab.check.ipvs.stats import PerProcessor, Stats
-from lvslab.check.ipvs.table import Destination, Service
+from lvslab.check.ipvs.table import Service
 from lvslab.check.ipvs.typed import parse_typed, spelled_out
 from lvslab.errors import CheckFailed
 
@@ -71,7 +62,6 @@ class Observer(Protocol):
 
     def observe(self, node: str, command: str) -> str:
         """Run ``command`` on ``node`` and return its output: see `control.Control.observe`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -95,7 +85,7 @@ class Reading:
     listing: str
     uptime: float = 0.0
     rates: Mapping[tuple[str, str], Rates] = field(default_factory=dict)
-    stats: Stats | None = None
+    stats: ipvs_stats.Stats | None = None
     templates: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def connections_of(self, service: Service) -> ListedService | None:
@@ -114,16 +104,13 @@ def read_director(cluster: Observer, director: str, what: Sequence[str] = EVERYT
     if len(parts) != len(what):
         raise CheckFailed(f"the output of ipvsadm on {director} is not complete", "is its table very long?")
     found = dict.fromkeys(_COMMANDS, "") | dict(zip(what, parts, strict=True))
-    counters, entries = parse_counters(found["counters"]), parse_connection_entries(found["entries"])
+    counters = listings.parse_counters(found["counters"])
+    entries = listings.parse_connection_entries(found["entries"])
     return Reading(
-        rules=_with_thresholds(parse_rules(found["rules"]), parse_thresholds(found["thresholds"])),
-        connections=parse_listing(found["listing"]),
-        totals={str(service): service.counters for service in counters},
-        by_server={
-            (str(service), str(server)): server.counters
-            for service in counters
-            for server in service.servers
-        },
+        rules=_with_thresholds(parse_rules(found["rules"]), listings.parse_thresholds(found["thresholds"])),
+        connections=listings.parse_listing(found["listing"]),
+        totals={service: gained for (service, server), gained in counters.items() if not server},
+        by_server={place: gained for place, gained in counters.items() if place[1]},
         ip_forward=int(found["ip_forward"] or 0),
         entries={entry.client: entry.server for entry in entries},
         templates={
@@ -131,7 +118,7 @@ def read_director(cluster: Observer, director: str, what: Sequence[str] = EVERYT
         },
         listing=found["listing"].rstrip(),
         uptime=float((found["uptime"] or "0").split()[0]),
-        rates=parse_rates(found["rates"]),
+        rates=listings.parse_rates(found["rates"]),
         stats=ipvs_stats.parse_stats(found["stats"]) if found["stats"] else None,
     )
 
@@ -140,21 +127,20 @@ def _with_thresholds(
     rules: tuple[Service, ...], thresholds: Mapping[tuple[str, str], tuple[int, int]]
 ) -> tuple[Service, ...]:
     """Return ``rules`` with the thresholds of their servers, which ``ipvsadm -S`` does not print."""
-
-    def of(service: Service, server: Destination) -> Destination:
-        upper, lower = thresholds.get((str(service), str(server)), (0, 0))
-        return replace(server, upper_threshold=upper, lower_threshold=lower)
-
-    return tuple(
-        replace(service, destinations=tuple(of(service, server) for server in service.destinations))
-        for service in rules
-    )
+    found = []
+    for service in rules:
+        servers = []
+        for server in service.destinations:
+            upper, lower = thresholds.get((str(service), str(server)), (0, 0))
+            servers.append(replace(server, upper_threshold=upper, lower_threshold=lower))
+        found.append(replace(service, destinations=tuple(servers)))
+    return tuple(found)
 
 
 def read_settled(
     cluster: Observer, director: str, seconds: float = 20.0, what: Sequence[str] = EVERYTHING
 ) -> Reading:
-    """Wait up to ``seconds`` until the counters have caught up with the traffic, then read the director.
+    """Read the director once its counters have caught up with the traffic, in at most ``seconds``.
 
     Kernels since 2.6.39 count on each processor, and add that up every 2 s into the sums that ipvsadm shows
     (net/netfilter/ipvs/ip_vs_est.c). ``ip_vs_stats_percpu``, which came with it, has both for all services
@@ -167,7 +153,7 @@ def read_settled(
     deadline = time.monotonic() + seconds
     before = None
     while time.monotonic() < deadline:
-        now = _added_up(cluster.observe(director, _ADDED_UP))
+        now = _added_up(cluster, director)
         if now is None or (now.at_once and now.processors.up_to_date):
             return read_director(cluster, director, what)
         if before is None or now.processors.counted != before.processors.counted:
@@ -190,13 +176,13 @@ def read_fresh(
     """Read ``what`` of the director just after its kernel has added up its counters.
 
     That may be 2 s from now (`read_settled` says why); where no counter lags behind, or none changes, the
-    director is read after ``early`` seconds. So there are whole periods between two such readings, whatever
-    the traffic. ``uptime`` is the time of the adding up, as near as it was seen. ``pause`` waits for a
-    number of seconds.
+    director is read after ``early`` seconds. So there are whole periods between two such readings, with any
+    traffic. ``uptime`` is the time of the adding up, as near as it was seen. ``pause`` waits for a number of
+    seconds.
     """
     first = last = None
     while True:
-        now = _added_up(cluster.observe(director, _ADDED_UP))
+        now = _added_up(cluster, director)
         if now is None or now.processors.up_to_date:
             if first is None:
                 pause(early)
@@ -213,7 +199,7 @@ def await_no_expiry(
     cluster: Observer, director: str, seconds: float, pause: Callable[[float], object] = time.sleep
 ) -> None:
     """Wait (at most 120 s) until no tracked connection will expire within the next ``seconds``."""
-    remembered = parse_connection_entries(cluster.observe(director, ENTRIES))
+    remembered = listings.parse_connection_entries(cluster.observe(director, ENTRIES))
     pause(delay_until_gap([entry.expires for entry in remembered if entry.expires <= _REMEMBERED], seconds))
 
 
@@ -230,12 +216,6 @@ def delay_until_gap(expiries: Iterable[float], seconds: float) -> float:
     return begins
 
 
-_ADDED_UP = (
-    f"cat /proc/uptime; for name in /proc/sys/net/ipv4/vs/est_nice {ipvs_stats.PERCPU}; do "
-    "[ ! -e $name ] || { echo $name; cat $name; }; done"
-)
-
-
 @dataclass(frozen=True)
 class _AddedUp:
     """The per-processor counters of a director, and their sum as it was last added up.
@@ -245,12 +225,16 @@ class _AddedUp:
 
     uptime: float
     at_once: bool
-    processors: PerProcessor
+    processors: ipvs_stats.PerProcessor
 
 
-def _added_up(text: str) -> _AddedUp | None:
-    """Parse the output of _ADDED_UP; None where the kernel counts in one place, and nothing lags behind."""
-    uptime, _, rest = text.partition("\n")
+def _added_up(cluster: Observer, director: str) -> _AddedUp | None:
+    """Read these counters, None where the kernel counts in one place, and nothing lags behind."""
+    files = f"/proc/sys/net/ipv4/vs/est_nice {ipvs_stats.PERCPU}"
+    uptime, _, rest = cluster.observe(
+        director,
+        f"cat /proc/uptime; for name in {files}; do [ ! -e $name ] || {{ echo $name; cat $name; }}; done",
+    ).partition("\n")
     threads, found, table = rest.partition(f"{ipvs_stats.PERCPU}\n")
     if not found:
         return None
@@ -258,7 +242,7 @@ def _added_up(text: str) -> _AddedUp | None:
 
 
 def kernel(cluster: Observer, director: str) -> str:
-    """Return the version of the kernel that ``director`` runs, to the last number where the kernel has it.
+    """Return the version of the director's kernel, to the last number where the kernel has it.
 
     Debian's releases (``uname -r``) have it in their name only since 6.6: 6.1.0-50-cloud-amd64 is an update
     of 6.1, and /proc/version says which ("Debian 6.1.176-1").

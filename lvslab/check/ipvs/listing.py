@@ -8,8 +8,9 @@ and T (``print_largenum``, ipvsadm.c 1.31). Such numbers are refused here: diffe
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass, replace
+from operator import sub
 
 from lvslab.check.ipvs.rules import address_and_port, number
 from lvslab.check.ipvs.table import FORWARDING, Forwarding, Protocol, TableError, endpoint, service_name
@@ -42,7 +43,7 @@ class ListedService:
     protocol: Protocol
     address: str
     port: int
-    scheduler: str
+    scheduler: str = ""
     servers: tuple[ListedServer, ...] = ()
     mark: int = 0
     ipv6: bool = False
@@ -67,13 +68,7 @@ class Counters:
 
     def since(self, earlier: Counters) -> Counters:
         """Return the difference to an ``earlier`` reading."""
-        return Counters(
-            self.connections - earlier.connections,
-            self.packets_in - earlier.packets_in,
-            self.packets_out - earlier.packets_out,
-            self.bytes_in - earlier.bytes_in,
-            self.bytes_out - earlier.bytes_out,
-        )
+        return Counters(*map(sub, astuple(self), astuple(earlier)))
 
     def per(self, seconds: float) -> Rates | None:
         """Return these increments as rates over ``seconds``.
@@ -99,34 +94,6 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class ServerCounters:
-    """A destination's line of ``ipvsadm -Ln --stats --exact``."""
-
-    address: str
-    port: int
-    counters: Counters
-
-    def __str__(self) -> str:
-        return endpoint(self.address, self.port)
-
-
-@dataclass(frozen=True)
-class ServiceCounters:
-    """A virtual service's lines of ``ipvsadm -Ln --stats --exact``; ``servers`` in the listing's order."""
-
-    protocol: Protocol
-    address: str
-    port: int
-    counters: Counters
-    servers: tuple[ServerCounters, ...] = ()
-    mark: int = 0
-    ipv6: bool = False
-
-    def __str__(self) -> str:
-        return service_name(self.protocol, self.address, self.port, self.mark, self.ipv6)
-
-
-@dataclass(frozen=True)
 class Connection:
     """A connection in the director's table: a line of ``ipvsadm -Lnc``.
 
@@ -142,83 +109,40 @@ class Connection:
     expires: int
 
 
-@dataclass(frozen=True)
-class _Heading:
-    protocol: Protocol
-    address: str
-    port: int
-    mark: int
-    ipv6: bool
-    rest: str
-
-    def __str__(self) -> str:
-        return service_name(self.protocol, self.address, self.port, self.mark, self.ipv6)
+Line = tuple[str, int, list[str], str]
+"""A server's address and port, the columns after them, and the whole line."""
 
 
 def parse_listing(text: str) -> tuple[ListedService, ...]:
     """Parse ``ipvsadm -Ln`` (with ``--nosort``: servers in the kernel's order). Raises TableError."""
     table: list[ListedService] = []
-    for heading, lines in _listing(text):
-        scheduler, _, flags = heading.rest.partition(" ")
+    for service, rest, lines in _listing(text):
         servers = []
-        for place, columns, line in lines:
-            address, port = address_and_port(place, line)
+        for address, port, columns, line in lines:
             if len(columns) != 4 or columns[0] not in _METHODS:
                 raise TableError(f"not a line of `ipvsadm -Ln`: {line!r}")
             weight, active, inactive = (_count(column, line) for column in columns[1:])
-            servers.append(ListedServer(address, port or 0, _METHODS[columns[0]], weight, active, inactive))
-        table.append(
-            ListedService(
-                heading.protocol,
-                heading.address,
-                heading.port,
-                scheduler,
-                tuple(servers),
-                heading.mark,
-                heading.ipv6,
-                flags.strip(),
-            )
-        )
+            servers.append(ListedServer(address, port, _METHODS[columns[0]], weight, active, inactive))
+        scheduler, _, flags = rest.partition(" ")
+        table.append(replace(service, scheduler=scheduler, servers=tuple(servers), flags=flags.strip()))
     return tuple(table)
 
 
-def parse_counters(text: str) -> tuple[ServiceCounters, ...]:
-    """Parse ``ipvsadm -Ln --stats --exact``. Raises TableError, also on numbers cut to 12K or 3M."""
-    table: list[ServiceCounters] = []
-    for heading, lines in _listing(text):
-        servers = []
-        for place, columns, line in lines:
-            address, port = address_and_port(place, line)
-            servers.append(ServerCounters(address, port or 0, Counters(*_five(columns, line, "stats"))))
-        table.append(
-            ServiceCounters(
-                heading.protocol,
-                heading.address,
-                heading.port,
-                Counters(*_five(heading.rest.split(), str(heading), "stats")),
-                tuple(servers),
-                heading.mark,
-                heading.ipv6,
-            )
-        )
-    return tuple(table)
+def parse_counters(text: str) -> dict[tuple[str, str], Counters]:
+    """Parse ``ipvsadm -Ln --stats --exact`` to counters by service and server, "" for a service's own.
+
+    Raises TableError, also on numbers cut to 12K or 3M.
+    """
+    return {ends: Counters(*numbers) for ends, numbers in _fives(text, "stats")}
 
 
 def parse_rates(text: str) -> dict[tuple[str, str], Rates]:
-    """Parse the kernel's rates by service and server from ``ipvsadm -Ln --rate --exact``.
+    """Parse ``ipvsadm -Ln --rate --exact`` to the kernel's rates, as `parse_counters` does.
 
-    The server is "" for a service's own. They are decaying averages: every 2 s a quarter of the difference
-    between the rate of these 2 s and the old one is added (net/netfilter/ipvs/ip_vs_est.c of 6.1,
-    net/ipv4/ipvs/ip_vs_est.c of 2.4.37.11). Raises TableError, also on numbers cut to 12K or 3M.
+    They are decaying averages: every 2 s a quarter of the difference between the rate of these 2 s and the
+    old one is added (net/netfilter/ipvs/ip_vs_est.c of 6.1, net/ipv4/ipvs/ip_vs_est.c of 2.4.37.11).
     """
-    found = {}
-    for heading, lines in _listing(text):
-        service = str(heading)
-        found[service, ""] = Rates(*_five(heading.rest.split(), service, "rate"))
-        for place, columns, line in lines:
-            address, port = address_and_port(place, line)
-            found[service, endpoint(address, port or 0)] = Rates(*_five(columns, line, "rate"))
-    return found
+    return {ends: Rates(*numbers) for ends, numbers in _fives(text, "rate")}
 
 
 def parse_thresholds(text: str) -> dict[tuple[str, str], tuple[int, int]]:
@@ -227,22 +151,19 @@ def parse_thresholds(text: str) -> dict[tuple[str, str], tuple[int, int]]:
     They are in connections, 0 for none. Raises TableError.
     """
     found = {}
-    for heading, lines in _listing(text):
-        service = str(heading)
-        for place, columns, line in lines:
-            address, port = address_and_port(place, line)
+    for service, _, lines in _listing(text):
+        for address, port, columns, line in lines:
             if len(columns) != 4:
                 raise TableError(f"not a line of `ipvsadm -Ln --thresholds`: {line!r}")
             upper, lower = (_count(column, line) for column in columns[:2])
-            found[service, endpoint(address, port or 0)] = (upper, lower)
+            found[str(service), endpoint(address, port)] = (upper, lower)
     return found
 
 
 def parse_connection_entries(text: str) -> tuple[Connection, ...]:
     """Parse ``ipvsadm -Lnc``, templates of persistence included."""
     found = []
-    for line in text.splitlines():
-        columns = line.split()
+    for columns in map(str.split, text.splitlines()):
         if len(columns) >= 6 and columns[0] in _PROTOCOLS:
             minutes, _, seconds = columns[1].partition(":")
             state, client, virtual, server = columns[2:6]
@@ -251,37 +172,49 @@ def parse_connection_entries(text: str) -> tuple[Connection, ...]:
     return tuple(found)
 
 
-def _listing(text: str) -> list[tuple[_Heading, list[tuple[str, list[str], str]]]]:
-    found: list[tuple[_Heading, list[tuple[str, list[str], str]]]] = []
+def _listing(text: str) -> list[tuple[ListedService, str, list[Line]]]:
+    """Return each service, the rest of its line, and its servers' lines."""
+    found: list[tuple[ListedService, str, list[Line]]] = []
     for line in text.splitlines():
         titles = ("IP Virtual Server version", "Prot LocalAddress:Port")
         if not line.strip() or line.startswith(titles) or "RemoteAddress:Port" in line:
             continue
-        if service := _SERVICE_LINE.match(line):
-            protocol, rest = _PROTOCOLS[service[1]], service[3].strip()
+        if heading := _SERVICE_LINE.match(line):
+            protocol, rest = _PROTOCOLS[heading[1]], heading[3].strip()
+            address, port, mark = "", 0, 0
             if protocol == "fwmark":
-                ipv6 = rest.startswith("IPv6")
-                mark = number(service[2], line, 1, 2**31 - 1)
-                found.append((_Heading(protocol, "", 0, mark, ipv6, rest.removeprefix("IPv6").strip()), []))
+                mark, ipv6 = number(heading[2], line, 1, 2**31 - 1), rest.startswith("IPv6")
+                rest = rest.removeprefix("IPv6").strip()
             else:
-                address, port = address_and_port(service[2], line)
-                found.append((_Heading(protocol, address, port or 0, 0, ":" in address, rest), []))
+                address, port = _end(heading[2], line)
+                ipv6 = ":" in address
+            found.append((ListedService(protocol, address, port, mark=mark, ipv6=ipv6), rest, []))
         elif found and (server := _SERVER_LINE.match(line)):
-            found[-1][1].append((server[1], server[2].split(), line))
+            found[-1][2].append((*_end(server[1], line), server[2].split(), line))
         else:
             raise TableError(f"not a line of `ipvsadm -Ln`: {line!r}")
     return found
 
 
-def _five(columns: Sequence[str], line: str, option: str) -> list[int]:
-    """Return connections, packets and bytes, in and out."""
-    if len(columns) != 5:
-        raise TableError(f"not a line of `ipvsadm -Ln --{option}`: {line!r}")
-    return [_count(column, line) for column in columns]
+def _end(text: str, line: str) -> tuple[str, int]:
+    address, port = address_and_port(text, line)
+    return address, port or 0
+
+
+def _fives(text: str, option: str) -> Iterator[tuple[tuple[str, str], list[int]]]:
+    """Yield connections, packets and bytes, in and out, of each service and server."""
+    for service, rest, lines in _listing(text):
+        for end, columns, line in [
+            ("", rest.split(), str(service)),
+            *((endpoint(address, port), columns, line) for address, port, columns, line in lines),
+        ]:
+            if len(columns) != 5:
+                raise TableError(f"not a line of `ipvsadm -Ln --{option}`: {line!r}")
+            yield (str(service), end), [_count(column, line) for column in columns]
 
 
 def _count(text: str, line: str) -> int:
     if not text.isdecimal():
         hint = "read them with --exact" if text[-1:] in "KMGT" else None
-        raise TableError(f"{text!r} is no count, in {line!r}", hint)
+        raise TableError(f"{text!r} is not a count, in {line!r}", hint)
     return int(text)

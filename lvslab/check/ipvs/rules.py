@@ -68,6 +68,7 @@ _FORWARDING: Mapping[str, Forwarding] = {
     syntax.option[1:]: name for name, syntax in FORWARDING.items() if name != "local"
 }
 _RULE = re.compile(r"-[AEDaedC]")
+_MOST = 2**31 - 1
 
 
 def parse_rules(text: str) -> tuple[Service, ...]:
@@ -90,51 +91,34 @@ def table_of(commands: Iterable[tuple[Sequence[str], str]]) -> tuple[Service, ..
 
 
 def _options(words: Sequence[str], line: str) -> dict[str, str]:
-    """Return the options of one command with their values ("" for none), by short name if there is one."""
+    """Return the options of one command, by short name if there is one, with their values or ""."""
     found: dict[str, str] = {}
     rest = list(words)
-
-    def value_of(option: str, attached: str) -> str:
-        if attached:
-            return attached
-        if not rest:
-            raise TableError(f"{option} needs a value in {line!r}")
-        return rest.pop(0)
-
-    def note(option: str, value: str) -> None:
-        if option in found:
-            raise TableError(f"{_dashed(option)} is given twice in {line!r}")
-        found[option] = value
-
     while rest:
         word = rest.pop(0)
-        if word.startswith("--"):
-            name, _, attached = word[2:].partition("=")
-            option = _LONG.get(name, name)
-            if option == "p":
-                note("p", attached or _optional_value(rest))
-            else:
-                note(option, value_of(word, attached) if option in _WITH_VALUE else "")
+        if long := word.startswith("--"):
+            word, _, value = word.partition("=")
+            option = _LONG.get(word[2:], word[2:])
         elif word.startswith("-") and len(word) > 1:
-            letters = word[1:]
-            while letters:
-                letter, letters = letters[0], letters[1:]
-                if letter == "p":
-                    note("p", letters or _optional_value(rest))
-                    break
-                if letter in _WITH_VALUE:
-                    note(letter, value_of(f"-{letter}", letters))
-                    break
-                note(letter, "")
+            word, option, value = word[:2], word[1], word[2:]
         elif found.keys() & _HARMLESS:
             continue
         else:
             raise TableError(f"ipvsadm does not expect {word!r} in {line!r}")
+        if option == "p":
+            value = value or (rest.pop(0) if rest and not rest[0].startswith("-") else "")
+        elif option in _WITH_VALUE:
+            if not value and not rest:
+                raise TableError(f"{word} needs a value in {line!r}")
+            value = value or rest.pop(0)
+        else:
+            if value and not long:
+                rest.insert(0, f"-{value}")  # more letters
+            value = ""
+        if option in found:
+            raise TableError(f"{_dashed(option)} is given twice in {line!r}")
+        found[option] = value
     return found
-
-
-def _optional_value(rest: list[str]) -> str:
-    return rest.pop(0) if rest and not rest[0].startswith("-") else ""
 
 
 def _dashed(option: str) -> str:
@@ -162,38 +146,35 @@ def _apply(table: dict[str, Service], words: Sequence[str], line: str) -> None:
         return
     service = _service(options, line)
     key = str(service)
-    if command == "A":
-        if key in table:
-            raise TableError(f"the service {key} exists already, at {line!r}")
-        table[key] = service
-        return
-    if key not in table:
+    if command == "A" and key in table:
+        raise TableError(f"the service {key} exists already, at {line!r}")
+    if command != "A" and key not in table:
         raise TableError(f"there is no service {key} at {line!r}", "it is made with ipvsadm -A, before")
-    if command == "E":
-        table[key] = replace(service, destinations=table[key].destinations)
-    elif command == "D":
-        del table[key]
-    else:
-        table[key] = _with_destination(table[key], command, options, line)
+    match command:
+        case "A":
+            table[key] = service
+        case "E":
+            table[key] = replace(service, destinations=table[key].destinations)
+        case "D":
+            del table[key]
+        case _:
+            table[key] = _with_destination(table[key], command, options, line)
 
 
 def _with_destination(service: Service, command: str, options: Mapping[str, str], line: str) -> Service:
     new = _destination(service, options, line)
-    kept = [old for old in service.destinations if str(old) != str(new)]
-    known = len(kept) < len(service.destinations)
-    if command == "a":
-        if known:
-            raise TableError(f"{service} forwards to {new} already, at {line!r}")
-        return replace(service, destinations=(*service.destinations, new))
-    if not known:
+    there = {str(old): old for old in service.destinations}
+    if command == "a" and str(new) in there:
+        raise TableError(f"{service} forwards to {new} already, at {line!r}")
+    if command != "a" and str(new) not in there:
         raise TableError(
             f"{service} does not forward to {new}, at {line!r}", "add it with ipvsadm -a, before"
         )
     if command == "d":
-        return replace(service, destinations=tuple(kept))
-    return replace(
-        service, destinations=tuple(new if str(old) == str(new) else old for old in service.destinations)
-    )
+        del there[str(new)]
+    else:
+        there[str(new)] = new
+    return replace(service, destinations=tuple(there.values()))
 
 
 def _service(options: Mapping[str, str], line: str) -> Service:
@@ -201,13 +182,9 @@ def _service(options: Mapping[str, str], line: str) -> Service:
     given = [kind for kind in kinds if kind in options]
     if len(given) != 1:
         raise TableError(f"one of -t, -u, -f is needed in {line!r}")
-    protocol = kinds[given[0]]
-    address, port, mark = "", 0, 0
-    if protocol == "fwmark":
-        mark = number(options["f"], line, 1, 2**31 - 1)
-    else:
-        address, given_port = address_and_port(options[given[0]], line)
-        port = given_port or 0
+    protocol, named = kinds[given[0]], options[given[0]]
+    mark = number(named, line, 1, _MOST) if protocol == "fwmark" else 0
+    address, port = ("", 0) if protocol == "fwmark" else address_and_port(named, line)
     persistent = None
     if "p" in options:
         persistent = number(options["p"], line, 1, 31 * 24 * 3600) if options["p"] else DEFAULT_PERSISTENCE
@@ -218,9 +195,9 @@ def _service(options: Mapping[str, str], line: str) -> Service:
             raise TableError(f"one-packet scheduling (-o) is for UDP services, in {line!r}")
     whole = ("", "255.255.255.255", "128")
     return Service(
-        protocol=protocol,
-        address=address,
-        port=port,
+        protocol,
+        address,
+        port or 0,
         scheduler=options.get("s", DEFAULT_SCHEDULER),
         mark=mark,
         ipv6="6" in options or ":" in address,
@@ -235,29 +212,28 @@ def _service(options: Mapping[str, str], line: str) -> Service:
 def _destination(service: Service, options: Mapping[str, str], line: str) -> Destination:
     if "r" not in options:
         raise TableError(f"-r is needed in {line!r}")
-    methods = [letter for letter in _FORWARDING if letter in options]
+    methods = [name for letter, name in _FORWARDING.items() if letter in options] or ["gatewaying"]
     if len(methods) > 1:
         raise TableError(f"one forwarding method only in {line!r}")
-    forwarding = _FORWARDING[methods[0]] if methods else "gatewaying"
+    (forwarding,) = methods
     address, port = address_and_port(options["r"], line)
     if port is None or (service.protocol != "fwmark" and not FORWARDING[forwarding].maps_ports):
         # ipvsadm sets the port itself (process_options, ipvsadm.c 1.29).
         port = service.port
     return Destination(
-        address=address,
-        port=port,
-        forwarding=forwarding,
-        weight=number(options.get("w", "1"), line, 0, 2**31 - 1),
+        address,
+        port,
+        forwarding,
+        weight=number(options.get("w", "1"), line, 0, _MOST),
         tunnel=_tunnel(options),
-        upper_threshold=number(options.get("x", "0"), line, 0, 2**31 - 1),
-        lower_threshold=number(options.get("y", "0"), line, 0, 2**31 - 1),
+        upper_threshold=number(options.get("x", "0"), line, 0, _MOST),
+        lower_threshold=number(options.get("y", "0"), line, 0, _MOST),
     )
 
 
 def _tunnel(options: Mapping[str, str]) -> str:
-    words = []
-    if (kind := options.get("tun-type", "ipip")) != "ipip":
-        words.append(kind)
+    kind = options.get("tun-type", "ipip")
+    words = [] if kind == "ipip" else [kind]
     if "tun-port" in options:
         words.append(f"--tun-port {options['tun-port']}")
     words += [f"--{name}" for name in ("tun-csum", "tun-remcsum") if name in options]
@@ -266,7 +242,7 @@ def _tunnel(options: Mapping[str, str]) -> str:
 
 def number(text: str, line: str, least: int, most: int) -> int:
     if not text.isdecimal() or not least <= int(text) <= most:
-        raise TableError(f"{text!r} is no number from {least} to {most}, in {line!r}")
+        raise TableError(f"{text!r} is not a number from {least} to {most}, in {line!r}")
     return int(text)
 
 
@@ -280,8 +256,8 @@ def address_and_port(text: str, line: str) -> tuple[str, int | None]:
         address = ip_address(host.rstrip("]"))
     except ValueError:
         raise TableError(
-            f"{host!r} is no IP address, in {line!r}", "names are not looked up: use ipvsadm -n"
+            f"{host!r} is not an IP address, in {line!r}", "names are not looked up: use ipvsadm -n"
         ) from None
     if text.startswith("[") != isinstance(address, IPv6Address) and port:
-        raise TableError(f"{text!r} is no address and port, in {line!r}")
+        raise TableError(f"{text!r} is not an address and port, in {line!r}")
     return str(address), number(port, line, 0, 65535) if port else None

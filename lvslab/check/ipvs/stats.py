@@ -9,6 +9,7 @@ last added up, which is the one in ``ip_vs_stats`` and ipvsadm (``ip_vs_stats_pe
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 
 from lvslab.check.ipvs.listing import Counters, Rates
@@ -54,23 +55,18 @@ def parse_stats(text: str) -> Stats:
 
 def parse_percpu(text: str) -> PerProcessor:
     """Parse /proc/net/ip_vs_stats_percpu. Raises TableError."""
-    counted, shown = [], None
     # The rates come after an empty line.
-    for line in text.partition("\n\n")[0].splitlines()[2:]:
-        name, *numbers = line.split()
-        counters = Counters(*_hexadecimal(numbers, text, PERCPU))
-        if name == "~":
-            shown = counters
-        else:
-            counted.append(counters)
-    if shown is None:
+    rows = [line.split() for line in text.partition("\n\n")[0].splitlines()[2:]]
+    found = {name: Counters(*_hexadecimal(numbers, text, PERCPU)) for name, *numbers in rows}
+    if "~" not in found:
         raise TableError(f"not what {PERCPU} holds: {text!r}")
-    return PerProcessor(tuple(counted), shown)
+    shown = found.pop("~")
+    return PerProcessor(tuple(found.values()), shown)
 
 
 def _hexadecimal(columns: list[str], text: str, file: str) -> list[int]:
-    try:
-        one, two, three, four, five = (int(column, 16) for column in columns)
-    except ValueError:
-        raise TableError(f"not what {file} holds: {text!r}") from None
-    return [one, two, three, four, five]
+    with suppress(ValueError):
+        numbers = [int(column, 16) for column in columns]
+        if len(numbers) == 5:
+            return numbers
+    raise TableError(f"not what {file} holds: {text!r}")

@@ -176,7 +176,7 @@ def _service_differences(expected: Service, observed: Service) -> list[str]:
             missing.append((place, destination))
     if missing:
         named = " and ".join(f"{server} (weight {server.weight})" for _, server in missing)
-        reaches = _listed([server.address for server in observed.destinations])
+        reaches = listed([server.address for server in observed.destinations])
         which = " and ".join(_ORDINALS[place] if place < 10 else f"{place + 1}th" for place, _ in missing)
         differences.append(
             f"the director forwards {expected} to {f'{reaches} only' if reaches else 'no server'}; "
@@ -217,21 +217,19 @@ def _destination_differences(service: Service, expected: Destination, observed: 
 
 
 def _option(service: Service, name: str) -> str:
+    value = getattr(service, name)
     match name:
         case "persistent":
-            return (
-                "no persistence" if service.persistent is None else f"persistence of {service.persistent} s"
-            )
-        case "netmask":
-            return f"the netmask {service.netmask}" if service.netmask else "no netmask"
-        case "persistence_engine":
-            engine = service.persistence_engine
-            return f"the persistence engine {engine}" if engine else "no persistence engine"
+            return "no persistence" if value is None else f"persistence of {value} s"
         case "one_packet":
-            return "one-packet scheduling" if service.one_packet else "no one-packet scheduling"
+            return "one-packet scheduling" if value else "no one-packet scheduling"
+        case "scheduler_flags":
+            return f"the scheduler flags {','.join(value) or '(none)'}"
         case _:
-            return f"the scheduler flags {','.join(service.scheduler_flags) or '(none)'}"
+            what = name.replace("_", " ")
+            return f"the {what} {value}" if value else f"no {what}"
 
 
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+def listed(words: Sequence[str]) -> str:
+    """Return ``words`` as in a sentence: ``a, b and c``."""
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)

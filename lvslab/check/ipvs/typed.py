@@ -99,17 +99,18 @@ def _end_of_body(text: str, begin: int) -> re.Match[str] | None:
 
 
 def _values(words: str) -> list[str] | None:
-    """Return the values of a loop over ``words``, or None where only a shell knows them."""
+    """Return the values of a loop over ``words``, None where only a shell knows them."""
     values: list[str] = []
     for word in _WORD.findall(words):
         if seq := _SEQ.fullmatch(word):
-            numbers = [int(number) for number in seq[1].split()]
             # seq LAST, seq FIRST LAST, seq FIRST STEP LAST
-            first = numbers[0] if len(numbers) > 1 else 1
-            step = numbers[1] if len(numbers) > 2 else 1
-            if step == 0:
-                return None
-            values += map(str, range(first, numbers[-1] + 1, step))
+            match [int(number) for number in seq[1].split()]:
+                case [_, 0, _]:
+                    return None
+                case [first, step, last]:
+                    values += map(str, range(first, last + 1, step))
+                case [*first, last]:
+                    values += map(str, range(first[0] if first else 1, last + 1))
         elif re.fullmatch(r"[\w.:/@%+,-]+", word):
             values.append(word)
         else:
@@ -119,16 +120,14 @@ def _values(words: str) -> list[str] | None:
 
 def _printed(text: str, command: str) -> Iterator[str]:
     """Return the lines that the echo commands in ``text`` print."""
-    # Quotes are read as a shell reads them; a line's end separates commands like a semicolon.
-    lexer = shlex.shlex(text, posix=True, punctuation_chars=";\n")
-    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
     try:
-        tokens = list(lexer)
+        # A line's end separates commands like a semicolon.
+        commands = _split(text, ";\n", commenters="")
     except ValueError as error:
         raise TableError(f"cannot read the command {_shown(command)}: {error}") from None
-    for separator, group in groupby(tokens, key=lambda token: set(token) <= set(";\n")):
+    for group in commands:
         words = [word for word in group if word not in ("{", "}", "(", ")")]
-        if separator or not words or words[0].startswith("#"):
+        if not words or words[0].startswith("#"):
             continue
         if words[0] != "echo" or words[1:2] in (["-n"], ["-e"]):
             raise TableError(
@@ -136,6 +135,14 @@ def _printed(text: str, command: str) -> Iterator[str]:
                 "write the rules with echo, in a for loop or without, or as a here-document",
             )
         yield " ".join(words[1:])
+
+
+def _split(text: str, separators: str, commenters: str = "#") -> list[list[str]]:
+    """Split ``text`` into the words of each command, with quotes as in a shell. Raises ValueError."""
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=separators)
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, commenters
+    groups = groupby(lexer, key=lambda token: set(token) <= set(separators))
+    return [list(group) for separator, group in groups if not separator]
 
 
 def _shown(text: str) -> str:
@@ -156,21 +163,17 @@ def _calls(text: str) -> Iterator[tuple[list[str], str]]:
 
 
 def _commands(line: str) -> Iterator[list[str]]:
-    """Split a line into the words of each command, where it sets a variable or calls ipvsadm."""
+    """Yield the words of each command of a line that sets a variable or calls ipvsadm."""
     calls = "ipvsadm" in line
     if not calls and not _ASSIGNS.search(line):
         return
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
-    lexer.whitespace_split = True
     try:
-        tokens = list(lexer)
+        commands = _split(line, ";&|")
     except ValueError as error:
         if not calls:
             return
         raise TableError(f"cannot read the command {line!r}: {error}") from None
-    for separator, group in groupby(tokens, key=lambda token: set(token) <= set(";&|")):
-        if separator:
-            continue
+    for group in commands:
         words = list(takewhile(lambda word: not _REDIRECTION.match(word), group))
         yield words[1:] if words[:1] == ["sudo"] else words
 

@@ -16,10 +16,11 @@ def test_the_whole_is_what_ipvsadm_says_of_the_only_service(kernel: str) -> None
     from lvslab.check.ipvs.listing import parse_counters, parse_rates
 
     stats = parse_stats(listing(kernel, "cat /proc/net/ip_vs_stats"))
-    (service,) = parse_counters(listing(kernel, "ipvsadm -Ln --stats --exact"))
-    assert stats.counters == service.counters
+    found = parse_counters(listing(kernel, "ipvsadm -Ln --stats --exact"))
+    (service,) = [name for name, server in found if not server]
+    assert stats.counters == found[service, ""]
     assert stats.counters.bytes_out > 110_000_000
-    rates = parse_rates(listing(kernel, "ipvsadm -Ln --rate --exact"))[str(service), ""]
+    rates = parse_rates(listing(kernel, "ipvsadm -Ln --rate --exact"))[service, ""]
     assert stats.rates.bytes_out == pytest.approx(rates.bytes_out, rel=0.01)
 
 

@@ -149,8 +149,8 @@ def test_every_option_of_a_saved_table() -> None:
     [
         ("ipvsadm -A -t 1.2.3.4:80 --frobnicate", "ipvsadm -A has no option --frobnicate"),
         ("ipvsadm -A -t 1.2.3.4:80 -w 2", "ipvsadm -A has no option -w"),
-        ("ipvsadm -A -t 1.2.3.4:http", "'http' is no number from 0 to 65535"),
-        ("ipvsadm -A -t www:80", "'www' is no IP address"),
+        ("ipvsadm -A -t 1.2.3.4:http", "'http' is not a number from 0 to 65535"),
+        ("ipvsadm -A -t www:80", "'www' is not an IP address"),
         ("ipvsadm -A -t 1.2.3.4:80 extra", "does not expect 'extra'"),
         ("ipvsadm -A -t 1.2.3.4:80 -s", "-s needs a value"),
         ("ipvsadm -A", "one of -t, -u, -f is needed"),
@@ -160,7 +160,7 @@ def test_every_option_of_a_saved_table() -> None:
         ("ipvsadm -a -t 1.2.3.4:80 -r 10.0.0.1 -m", "there is no service 1.2.3.4:80"),
         ("ipvsadm -A -t 1.2.3.4:80; ipvsadm -A -t 1.2.3.4:80", "exists already"),
         ("-A -t 1.2.3.4:80\n-a -t 1.2.3.4:80 -r 10.0.0.1 -m -g", "one forwarding method only"),
-        ("-A -t 1.2.3.4:80\n-a -t 1.2.3.4:80 -r 10.0.0.1 -w -1", "'-1' is no number"),
+        ("-A -t 1.2.3.4:80\n-a -t 1.2.3.4:80 -r 10.0.0.1 -w -1", "'-1' is not a number"),
         ("-A -t 1.2.3.4:80\n-d -t 1.2.3.4:80 -r 10.0.0.1", "does not forward to 10.0.0.1:80"),
         ("ipvsadm -A -t $VIP:80", "the variable VIP"),
         ("ipvsadm -A -t '1.2.3.4:80", "No closing quotation"),
@@ -186,21 +186,20 @@ def test_connections_keep_the_order_of_the_listing() -> None:
 
 
 def test_counters() -> None:
-    web, mark = parse_counters(STATS)
-    assert web.counters == Counters(12, 72, 60, 5040, 18000)
-    assert [(str(row), row.counters.connections) for row in web.servers] == [
-        ("10.0.0.100:80", 4),
-        ("10.0.0.101:80", 8),
-    ]
-    assert web.servers[1].counters.bytes_out == 12345678901
-    assert (str(mark), mark.counters) == ("firewall mark 4 (IPv6)", Counters(0, 0, 0, 0, 0))
-    assert web.counters.since(web.servers[0].counters) == Counters(8, 48, 40, 3360, 12000)
+    found = parse_counters(STATS)
+    web, one, two, mark = found
+    assert (web, one, two) == ((f"{VIP}:80", ""), (web[0], "10.0.0.100:80"), (web[0], "10.0.0.101:80"))
+    assert found[web] == Counters(12, 72, 60, 5040, 18000)
+    assert [found[row].connections for row in (one, two)] == [4, 8]
+    assert found[two].bytes_out == 12345678901
+    assert (mark, found[mark]) == (("firewall mark 4 (IPv6)", ""), Counters(0, 0, 0, 0, 0))
+    assert found[web].since(found[one]) == Counters(8, 48, 40, 3360, 12000)
 
 
 def test_an_empty_table() -> None:
     title = "\n".join(LISTED.splitlines()[:3])
     assert parse_listing(title) == ()
-    assert parse_counters(title) == ()
+    assert parse_counters(title) == {}
     assert parse_rules("") == ()
 
 
