@@ -18,7 +18,7 @@ FALSE_ALARM = Fraction(1, 1_000_000)
 
 
 def multinomial(counts: Sequence[int], shares: Sequence[Fraction]) -> Fraction:
-    """Return the probability of exactly these ``counts``, where each class has its share of the draws.
+    """Return the probability of exactly these ``counts``, given each class's share of the draws.
 
     Shares add up to 1. With two classes this is the binomial distribution.
     """

@@ -1,4 +1,4 @@
-"""A virtual service of a check's own on a running director, compared with a simulated one.
+"""Virtual services of checks on a running director, compared with simulated ones.
 
 Every change and connection is made on both.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from lvslab.check import exact_test, verdict
 from lvslab.check.forwarding import method_for
@@ -18,6 +18,7 @@ from lvslab.check.ipvs.table import Forwarding, endpoint
 from lvslab.check.schedulers import NOBODY, Server, SimulatedService, model_for
 from lvslab.check.traffic.held import HeldConnection, HeldConnections
 from lvslab.check.traffic.http import RequestFailed
+from lvslab.closing import Closing
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -51,13 +52,13 @@ class Place:
         return f"firewall mark {self.mark}" if self.mark else endpoint(self.address, self.port)
 
 
-class LiveService:
+class LiveService(Closing):
     """A virtual service on a director, and its model.
 
     ``servers`` maps the names on the real servers' pages to their addresses; all listen on port 80, and are
     reached by ``forwarding``. ``expected`` and ``observed`` hold one server for each connection. Where the
     scheduler draws they are the same, and ``check`` tests how likely these servers were. Raises CheckFailed
-    where there is no model of ``forwarding``.
+    where ``forwarding`` has no model.
     """
 
     def __init__(
@@ -86,12 +87,8 @@ class LiveService:
         self._open: list[tuple[str, HeldConnection]] = []
         self._model: SimulatedService | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Drop the open connections and delete the service."""
         for _, connection in self._open:
             connection.close()
         if self._model is not None:
@@ -121,12 +118,18 @@ class LiveService:
         """
         options = f" -b {','.join(flags)}" if flags else ""
         commands = [f"ipvsadm -A {self.place.option} -s {scheduler}{options}"]
-        commands += [self._adding(name, weight, thresholds.get(name, 0)) for name, weight in weights.items()]
         model = SimulatedService(model_for(modelled or scheduler, self._kernel, flags))
         for name, weight in weights.items():
-            model = model.add(self._server(name, weight, thresholds.get(name, 0)))
+            threshold = thresholds.get(name, 0)
+            commands.append(self._adding(name, weight, threshold))
+            model = model.add(self._server(name, weight, threshold))
         self._node.execute(" && ".join(commands))
-        self._model = self._with_counts(model)
+        counts = self._counts()  # of connections that servers still have from an earlier service
+        servers = (
+            replace(server, active=counts[server.name][0], inactive=counts[server.name][1])
+            for server in model.servers
+        )
+        self._model = replace(model, servers=tuple(servers))
 
     def schedule_by(self, scheduler: str, *, modelled: str = "") -> None:
         """Change the scheduler to another one; ``modelled`` is as for `make`."""
@@ -196,7 +199,7 @@ class LiveService:
         """
         verdict.sequence_matches(self.expected, self.observed)
         exact_test.draws_hold("connections", self._draws)
-        counted = {name: (active, inactive) for name, active, inactive in self._counts()}
+        counted = self._counts()
         wanted = {server.name: (server.active, server.inactive) for server in self.model.servers}
         if counted != wanted:
             lines = [f"the director does not have the connections of {self.place.name} that were made"]
@@ -224,26 +227,12 @@ class LiveService:
     def _server(self, name: str, weight: int, threshold: int = 0) -> Server:
         return Server(name, weight, address=self._addresses[name], port=self._port, threshold=threshold)
 
-    def _with_counts(self, model: SimulatedService) -> SimulatedService:
-        """Return ``model`` with the connections that servers still have from an earlier service."""
-        counts = {name: (active, inactive) for name, active, inactive in self._counts()}
-        return replace(
-            model,
-            servers=tuple(
-                replace(server, active=counts[server.name][0], inactive=counts[server.name][1])
-                for server in model.servers
-            ),
-        )
-
-    def _counts(self) -> list[tuple[str, int, int]]:
+    def _counts(self) -> dict[str, tuple[int, int]]:
+        """Return active and inactive connections by server, as the director counts them."""
         names = {address: name for name, address in self._addresses.items()}
         rows = director.read_director(self._cluster, self._node.name, ("listing",)).connections
-        row = next((row for row in rows if str(row) == self.place.name), None)
-        return (
-            [(names[server.address], server.active, server.inactive) for server in row.servers]
-            if row
-            else []
-        )
+        servers = next((row.servers for row in rows if str(row) == self.place.name), ())
+        return {names[server.address]: (server.active, server.inactive) for server in servers}
 
 
 def _said(counts: tuple[int, int] | None) -> str:

@@ -88,11 +88,11 @@ def run(
     environment: Mapping[str, str] | None = None,
     select: str = "",
 ) -> Checked:
-    """Run the checks in ``folder`` on the running lab ``name``; write the JUnit report to ``junit``.
+    """Run the checks in ``folder`` on the running lab ``name``.
 
-    ``quiet`` redirects pytest's stdout to stderr, ``log`` all its output to a file. ``environment`` is added
-    to that of this process. With ``select``, only tests are run that match it as pytest's ``-k``. Raises
-    CheckFailed if there is no check, or no report.
+    The JUnit report is written to ``junit``. ``quiet`` redirects pytest's stdout to stderr, ``log`` all its
+    output to a file. ``environment`` is added to that of this process. With ``select``, only tests are run
+    that match it as pytest's ``-k``. Raises CheckFailed without a check, and without a report.
     """
     junit = junit.resolve()
     junit.unlink(missing_ok=True)
@@ -113,27 +113,31 @@ def run(
     ):
         status = process.wait()
     if status == NO_TESTS:
-        raise CheckFailed(
-            f"there are no checks in {folder}", "a check is a function test_... in a test_*.py"
-        )
+        raise CheckFailed(f"{folder} has no checks", "a check is a function test_... in a test_*.py")
     if not junit.exists():
         raise CheckFailed(f"pytest ended with status {status} and wrote no report")
     return from_junit(name, junit, status)
 
 
 def from_junit(name: str, junit: Path, status: int) -> Checked:
-    """Results in ``junit``, the report of a pytest that ended with ``status``, for the lab ``name``."""
+    """Read ``junit``, the report of a pytest that ended with ``status``, for the lab ``name``."""
     from xml.etree import ElementTree
 
     report = ElementTree.parse(junit).getroot()
-    return Checked(name, str(junit), tuple(_cases(report)), status, _measured(report))
+    found = ((str(each.get("name")), str(each.get("value"))) for each in report.iter("property"))
+    figures = {name.removeprefix(MEASURED): figure for name, figure in found if name.startswith(MEASURED)}
+    return Checked(name, str(junit), tuple(_cases(report)), status, figures)
 
 
 def _cases(report: Element) -> Iterator[Case]:
     for case in report.iter("testcase"):
         ended = next((child for child in case if child.tag in _ENDED), None)
-        outcome = Outcome.PASSED if ended is None else _ENDED[ended.tag]
-        message = "" if ended is None else _message(ended)
+        outcome, message = Outcome.PASSED, ""
+        if ended is not None:
+            outcome = _ENDED[ended.tag]
+            said = (ended.text or "", ended.get("message") or "")
+            # The text of a skipped test includes the place.
+            message = next(filter(None, reversed(said) if ended.tag == "skipped" else said), "").strip()
         told = {str(each.get("name")): str(each.get("value")) for each in case.iter("property")}
         bug = told.get(KNOWN_BUG, "")
         if bug:
@@ -149,16 +153,3 @@ def _cases(report: Element) -> Iterator[Case]:
             bug,
             named(told.get(FAMILY, "")),
         )
-
-
-def _message(ended: Element) -> str:
-    """Why a test ended as it did. For a skipped test only the reason: its text includes the place."""
-    said = (ended.text or "", ended.get("message") or "")
-    first, second = reversed(said) if ended.tag == "skipped" else said
-    return (first or second).strip()
-
-
-def _measured(report: Element) -> dict[str, str]:
-    """Figures of the fixture ``measured``, by name."""
-    found = ((str(each.get("name")), str(each.get("value"))) for each in report.iter("property"))
-    return {name.removeprefix(MEASURED): figure for name, figure in found if name.startswith(MEASURED)}

@@ -1,4 +1,4 @@
-"""Rounds of requests to a virtual web service, with a forecast, and the counts of all who took part."""
+"""Rounds of requests to a virtual web service, with forecasts and all counts."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Round:
 
 
 def web_services(cluster: RunningLab, director: str) -> tuple[Service, ...]:
-    """Return the virtual services of the steps that have only web servers of the lab behind them."""
+    """Return the steps' virtual services whose servers are all web servers of the lab."""
     return services_of(cluster, table_of_steps(cluster, director), "http")
 
 
@@ -89,7 +89,7 @@ def services_of(cluster: RunningLab, table: Sequence[Service], kind: str) -> tup
         for service in table
         if service.protocol == "tcp"
         and service.destinations
-        and all(str(server) in served for server in service.destinations)
+        and served.issuperset(map(str, service.destinations))
     )
 
 
@@ -103,7 +103,7 @@ def model_of(cluster: RunningLab, service: Service) -> Model:
 def unforeseen(cluster: RunningLab, service: Service) -> str:
     """Return why the servers that answer at ``service`` cannot be foreseen, or "".
 
-    Raises CheckFailed where there is no model of its scheduler.
+    Raises CheckFailed where its scheduler has no model.
     """
     methods = dict.fromkeys(server.forwarding for server in service.destinations)
     reasons = [model_of(cluster, service).unforeseen, *(method_for(name).unforeseen for name in methods)]
@@ -255,9 +255,9 @@ def forecast(
 
 
 def template_server(cluster: RunningLab, service: Service, now: Reading, client: str) -> str:
-    """Return the server in the template of the address ``client`` at a persistent ``service``, or "".
+    """Return the server that the address ``client`` stays with at a persistent ``service``, or "".
 
-    A template has the client's port 0, and of its address the part that -M keeps.
+    It is in the client's template, which has the client's port 0, and of its address the part that -M keeps.
     """
     if not service.persistent:
         return ""
@@ -265,14 +265,14 @@ def template_server(cluster: RunningLab, service: Service, now: Reading, client:
     if service.netmask:
         address = str(ip_network(f"{client}/{service.netmask}", strict=False).network_address)
     chosen = now.templates.get((str(service), endpoint(address, 0)), "")
-    there = {str(server): server.address for server in service.destinations}
-    return _names(cluster).get(there.get(chosen, ""), there.get(chosen, ""))
+    found = next((server.address for server in service.destinations if str(server) == chosen), "")
+    return _names(cluster).get(found, found)
 
 
 def source_address(cluster: RunningLab, client: str, target: str) -> str:
     """Return the source address of ``client`` towards ``target``: that in its network, else the first."""
     lab = cluster.lab
-    cards = [*lab.nodes[client].interfaces.values()]
+    cards = list(lab.nodes[client].interfaces.values())
     near = [card for card in cards if ip_address(target) in lab.networks[card.network].subnet]
     return str((near or cards)[0].address)
 
@@ -280,23 +280,22 @@ def source_address(cluster: RunningLab, client: str, target: str) -> str:
 def current_servers(cluster: RunningLab, service: Service, now: Reading) -> tuple[schedulers.Server, ...]:
     """Return the servers of the steps in the kernel's order, with their present connections."""
     row, names = now.connections_of(service), _names(cluster)
-    found = {str(server): server for server in row.servers} if row else {}
+    counts = {str(server): (server.active, server.inactive) for server in row.servers} if row else {}
 
-    def as_it_is(server: Destination) -> schedulers.Server:
-        there = found.get(str(server))
-        active, inactive = (there.active, there.inactive) if there else (0, 0)
+    def current(server: Destination) -> schedulers.Server:
+        active, inactive = counts.get(str(server), (0, 0))
         return schedulers.Server(
-            name=names.get(server.address, server.address),
-            weight=server.weight,
-            active=active,
-            inactive=inactive,
+            names.get(server.address, server.address),
+            server.weight,
+            active,
+            inactive,
             overloaded=0 < server.upper_threshold <= active + inactive,
             address=server.address,
             port=server.port,
             threshold=server.upper_threshold,
         )
 
-    return tuple(map(as_it_is, scan_order(service)))
+    return tuple(map(current, scan_order(service)))
 
 
 def tracked_connections(servers: tuple[schedulers.Server, ...]) -> int:
@@ -320,7 +319,7 @@ def connections_since(before: Reading, after: Reading, cluster: RunningLab) -> d
 
 
 def _logged(cluster: RunningLab, request_ids: list[str]) -> tuple[access_log.LogEntry, ...]:
-    """Return the access log entries of these requests; wait up to 2 s for lines that come after replies."""
+    """Return the access log entries of these requests, after at most 2 s: lines may come late."""
     deadline = time.monotonic() + _LOG_SECONDS
     servers = [
         name

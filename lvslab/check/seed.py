@@ -16,5 +16,5 @@ def seed() -> str:
 
 
 def random_for(purpose: str) -> random.Random:
-    """Return a random generator for one purpose, which depends on the seed and the purpose alone."""
+    """Return a random generator, which depends on the seed and the ``purpose`` alone."""
     return random.Random(f"{seed()} {purpose}")

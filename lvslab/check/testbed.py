@@ -6,7 +6,6 @@ import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from types import TracebackType
 
 from lvslab.apply.ssh import Executed
 from lvslab.boot.net.namespaces import Namespaces
@@ -19,6 +18,7 @@ from lvslab.check.rounds import Round
 from lvslab.check.traffic import http
 from lvslab.check.traffic.http import Reply
 from lvslab.check.traffic.namespace import NamespaceThread
+from lvslab.closing import Closing
 from lvslab.cluster.running import RunningLab
 from lvslab.errors import CheckFailed
 
@@ -67,7 +67,7 @@ class NodeUnderTest:
     def seen_by(self, other: NodeUnderTest) -> str:
         """Connect to ``other``, a Mininet host, by TCP; return the source address that it sees.
 
-        Raises CheckFailed where there is no connection within 5 s.
+        Raises CheckFailed where the connection is not made within 5 s.
         """
         with other.namespace.call(socket.create_server, (other.address, 0)) as listener:
             listener.settimeout(5)
@@ -101,10 +101,10 @@ def _accepted(listener: socket.socket) -> str:
     return str(seen)
 
 
-class Testbed:
+class Testbed(Closing):
     """A running lab and the threads that live in its hosts' network namespaces."""
 
-    __test__ = False  # not a class of tests, whatever its name makes pytest think
+    __test__ = False  # pytest would collect it for its name
 
     def __init__(self, cluster: RunningLab) -> None:
         self.cluster = cluster
@@ -112,12 +112,8 @@ class Testbed:
         self._threads: dict[str, NamespaceThread] = {}
         self._namespaces: dict[str, Namespaces] = {}
 
-    def __enter__(self) -> Testbed:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the threads."""
         self._opened.close()
 
     def node(self, name: str) -> NodeUnderTest:
@@ -144,11 +140,11 @@ class Testbed:
         return self.cluster.apply(without=without)
 
     def table_of_steps(self, node: str = "") -> tuple[Service, ...]:
-        """Return the table that the how-to's steps make on a director; the first one where none is named."""
+        """Return the table that the how-to's steps make on a director (the first one)."""
         return director.table_of_steps(self.cluster, node or self.directors[0].name)
 
     def reading(self, node: str = "") -> director.Reading:
-        """Read a director; the first one where none is named."""
+        """Read a director, by default the first one."""
         return director.read_director(self.cluster, node or self.directors[0].name)
 
     def settled_reading(self) -> director.Reading:

@@ -1,4 +1,4 @@
-"""Checks as plain functions over data, and the diagnosis of a cluster that does not answer.
+"""Checks as functions over data, and the diagnosis of a cluster that does not answer.
 
 A check that fails raises CheckFailed: its message shows what was expected and what was seen, its hint names
 likely causes. Nothing here talks to a cluster.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from itertools import zip_longest
 
 from lvslab.check.forwarding import method_for
 from lvslab.check.forwarding.facts import ClusterFacts, Finding, ServerFacts
@@ -21,33 +22,22 @@ def sequence_matches(expected: Sequence[str], observed: Sequence[str]) -> None:
     """Check that the servers answered in exactly this order. Raises CheckFailed."""
     if list(expected) == list(observed):
         return
-    first = next(
-        (index for index, pair in enumerate(zip(expected, observed, strict=False)) if pair[0] != pair[1]),
-        min(len(expected), len(observed)),
-    )
-    lines = [
-        f"the servers did not answer in the order that the scheduler gives; request {first + 1} is the first"
-    ]
-    lines += _side_by_side(expected, observed, first)
-    raise CheckFailed("\n".join(lines), _sequence_hint(expected, observed))
-
-
-def _side_by_side(expected: Sequence[str], observed: Sequence[str], first: int) -> list[str]:
-    rows = max(len(expected), len(observed))
+    pairs = [*zip_longest(expected, observed, fillvalue="(none)")]
+    first = next(number for number, (want, seen) in enumerate(pairs, 1) if want != seen)
     # Of a long round, only the lines around the difference.
-    start, end = (0, rows) if rows <= 24 else (max(0, first - 6), min(rows, first + 12))
-    width = max(len("expected"), *(len(name) for name in expected), 1)
-    lines = [f"  {'request':>7}  {'expected':<{width}}  observed"]
-    if start:
-        lines.append(f"  {'...':>7}")
-    for index in range(start, end):
-        want = expected[index] if index < len(expected) else "(none)"
-        seen = observed[index] if index < len(observed) else "(none)"
-        mark = "  <-- first difference" if index == first else ""
-        lines.append(f"  {index + 1:>7}  {want:<{width}}  {seen}{mark}")
-    if end < rows:
-        lines.append(f"  {'...':>7}")
-    return lines
+    start, end = (0, len(pairs)) if len(pairs) <= 24 else (max(0, first - 7), first + 11)
+    width = max(map(len, ("expected", *expected)))
+    left_out = f"  {'...':>7}"
+    lines = [
+        f"the servers did not answer in the order that the scheduler gives; request {first} is the first",
+        f"  {'request':>7}  {'expected':<{width}}  observed",
+        *([left_out] if start else []),
+    ]
+    for number, (want, seen) in enumerate(pairs[start:end], start + 1):
+        mark = "  <-- first difference" if number == first else ""
+        lines.append(f"  {number:>7}  {want:<{width}}  {seen}{mark}")
+    lines += [left_out] if end < len(pairs) else []
+    raise CheckFailed("\n".join(lines), _sequence_hint(expected, observed))
 
 
 def _sequence_hint(expected: Sequence[str], observed: Sequence[str]) -> str:
@@ -76,6 +66,14 @@ def _sequence_hint(expected: Sequence[str], observed: Sequence[str]) -> str:
     )
 
 
+_MISCOUNTS = (
+    "a server had requests whose answers never arrived, or that another client sent",
+    "answers came that the server did not log: does another server have its name?",
+    "the director scheduled connections that ended without a request: was one refused or lost?",
+    "requests reached a server without the director, or its counters were zeroed (ipvsadm -Z)",
+)
+
+
 def counts_agree(
     client_counts: Mapping[str, int],
     access_log_counts: Mapping[str, int],
@@ -86,33 +84,21 @@ def counts_agree(
     The counts are by the server's name; the director's are the connections added during the round. Raises
     CheckFailed with every server on which they differ.
     """
-    names = sorted({*client_counts, *access_log_counts, *director_counts})
-    rows = [
-        (name, client_counts.get(name, 0), access_log_counts.get(name, 0), director_counts.get(name, 0))
-        for name in names
-    ]
-    wrong = [row for row in rows if len(set(row[1:])) > 1]
-    if not wrong:
-        return
+    all_counts = (client_counts, access_log_counts, director_counts)
     lines = ["client, access logs and director do not agree on how many requests each server had"]
-    for name, client, log, director in wrong:
+    hints = set[int]()
+    for name in sorted({*client_counts, *access_log_counts, *director_counts}):
+        client, log, director = (counts.get(name, 0) for counts in all_counts)
+        if client == log == director:
+            continue
         lines.append(
             f"  {name}: {client} answers at the client, {log} in its access log, {director} at the director"
         )
-    hints = []
-    if any(log > client for _, client, log, _ in wrong):
-        hints.append("a server had requests whose answers never arrived, or that another client sent")
-    if any(log < client for _, client, log, _ in wrong):
-        hints.append("answers came that the server did not log: does another server have its name?")
-    if any(director > max(client, log) for _, client, log, director in wrong):
-        hints.append(
-            "the director scheduled connections that ended without a request: was one refused or lost?"
-        )
-    if any(director < max(client, log) for _, client, log, director in wrong):
-        hints.append(
-            "requests reached a server without the director, or its counters were zeroed (ipvsadm -Z)"
-        )
-    raise CheckFailed("\n".join(lines), "; ".join(hints) or None)
+        most = max(client, log)
+        apply = (log > client, log < client, director > most, director < most)
+        hints |= {index for index, applies in enumerate(apply) if applies}
+    if hints:
+        raise CheckFailed("\n".join(lines), "; ".join(_MISCOUNTS[index] for index in sorted(hints)))
 
 
 def table_matches(expected: Sequence[Service], observed: Sequence[Service]) -> None:
@@ -139,11 +125,10 @@ def sources_preserved(
         raise CheckFailed("the real servers logged no request at all", "did the requests reach them?")
     if not foreign:
         return
-    if set(foreign) & set(director_addresses):
+    if own := sorted(set(foreign) & set(director_addresses)):
         hint = (
-            f"{listed(sorted(set(foreign) & set(director_addresses)))} is the director itself: one of its "
-            "POSTROUTING rules masquerades the clients' requests; limit it to what leaves on the outer "
-            "interface (-o eth0)"
+            f"{listed(own)} is the director itself: one of its POSTROUTING rules masquerades the clients' "
+            "requests; limit it to what leaves on the outer interface (-o eth0)"
         )
     else:
         hint = "are there other clients, or does a router before the director translate addresses?"
@@ -163,7 +148,7 @@ def diagnose(facts: ClusterFacts) -> tuple[Finding, ...]:
     """Find likely causes why the cluster does not always answer, the likeliest first.
 
     Causes come from the table, and from the models of the forwarding methods that the steps use; the
-    weaker signs (counters) are told only where there is no cause.
+    weaker signs (counters) are told only where no cause is found.
     """
     by_method: dict[Forwarding, list[ServerFacts]] = {
         server.forwarding: [] for server in (facts.service.destinations if facts.service else ())
@@ -174,11 +159,22 @@ def diagnose(facts: ClusterFacts) -> tuple[Finding, ...]:
     others = [
         cause for name, servers in by_method.items() for cause in method_for(name).causes(facts, servers)
     ]
-    likely = others + table if _has_service(facts) else table + others
-    if likely:
+    # The table is the likeliest cause where a service of the steps has no server of a weight above 0.
+    alive = {
+        str(service) for service in facts.observed if any(server.weight for server in service.destinations)
+    }
+    if likely := others + table if alive.issuperset(map(str, facts.expected)) else table + others:
         return tuple(likely)
-    weak = [sign for name in by_method for sign in method_for(name).suspicions(facts)]
-    return (*weak, *_not_reached(facts))
+    found = [sign for name in by_method for sign in method_for(name).suspicions(facts)]
+    if facts.counters is not None and not facts.counters.connections:
+        found.append(
+            Finding(
+                f"no connection reached the virtual service {facts.virtual_service}",
+                "is its address on the director's interface, does the client have a route to it, and does "
+                "the director's INPUT chain let it in?",
+            )
+        )
+    return tuple(found)
 
 
 def no_answer(facts: ClusterFacts, failure: CheckFailed) -> CheckFailed:
@@ -190,14 +186,6 @@ def no_answer(facts: ClusterFacts, failure: CheckFailed) -> CheckFailed:
     if (more := len(findings) - _MOST_CAUSES) > 0:
         lines.append(f"and {more} more of the same kinds")
     return CheckFailed(failure.message, "\n  ".join(lines))
-
-
-def _has_service(facts: ClusterFacts) -> bool:
-    """Return whether the director has each service of the steps, with a server of a weight above 0."""
-    alive = {
-        str(service) for service in facts.observed if any(server.weight for server in service.destinations)
-    }
-    return {str(service) for service in facts.expected} <= alive
 
 
 def _table(facts: ClusterFacts) -> list[Finding]:
@@ -214,15 +202,3 @@ def _table(facts: ClusterFacts) -> list[Finding]:
         if service.destinations and not any(destination.weight for destination in service.destinations)
     ]
     return found
-
-
-def _not_reached(facts: ClusterFacts) -> list[Finding]:
-    if facts.counters is None or facts.counters.connections:
-        return []
-    return [
-        Finding(
-            f"no connection reached the virtual service {facts.virtual_service}",
-            "is its address on the director's interface, does the client have a route to it, and does "
-            "the director's INPUT chain let it in?",
-        )
-    ]

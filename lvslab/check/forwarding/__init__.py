@@ -20,6 +20,6 @@ __all__ = ["Method", "method_for"]
 
 @cache
 def method_for(name: Forwarding) -> Method:
-    """Return the model of a forwarding method, or a `Method` that says that there is none yet."""
+    """Return the model of a forwarding method, or a `Method` that claims nothing."""
     module = f"{__name__}.{name}"
     return Method(name) if find_spec(module) is None else cast(Method, import_module(module).METHOD)

@@ -8,7 +8,7 @@ have another port than the service (``ip_vs_nat_xmit`` and ``handle_response`` o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lvslab.check.forwarding.facts import ClusterFacts, Finding, ServerFacts
 from lvslab.check.forwarding.method import Method
@@ -32,7 +32,7 @@ class Masquerading(Method):
         """Find a director that does not forward, silent servers, and routes around the director."""
         found = [] if facts.ip_forward != 0 else [_NOT_FORWARDED]
         for server in servers:
-            found += [*_not_answering(server), *_bypassing(server, facts.director_address)]
+            found += _causes(server, facts.director_address)
         return found
 
     def suspicions(self, facts: ClusterFacts) -> list[Finding]:
@@ -62,38 +62,25 @@ _NOT_FORWARDED = Finding(
 )
 
 
-def _not_answering(server: ServerFacts) -> list[Finding]:
+def _causes(server: ServerFacts, director: str) -> Iterator[Finding]:
     if server.probe == "refused":
-        return [
-            Finding(
-                f"nothing listens on {server} (connection refused)",
-                f"start the server on {server.name}, or take it out with `ipvsadm -d`",
-            )
-        ]
-    if server.probe == "no-answer":
-        return [
-            Finding(
-                f"{server.name} does not answer on {server}, not even from its own network",
-                "is it up, is its address right, and does it filter the port?",
-            )
-        ]
-    return []
-
-
-def _bypassing(server: ServerFacts, director: str) -> list[Finding]:
+        yield Finding(
+            f"nothing listens on {server} (connection refused)",
+            f"start the server on {server.name}, or take it out with `ipvsadm -d`",
+        )
+    elif server.probe == "no-answer":
+        yield Finding(
+            f"{server.name} does not answer on {server}, not even from its own network",
+            "is it up, is its address right, and does it filter the port?",
+        )
     if server.gateway == "":
-        return [
-            Finding(
-                f"{server.name} has no default route, so its replies go nowhere",
-                f"run `ip route add default via {director}` on {server.name}",
-            )
-        ]
-    if server.gateway is not None and server.gateway != director:
-        return [
-            Finding(
-                f"{server.name}'s default route goes to {server.gateway} and not to the director "
-                f"{director}, so its replies bypass the director",
-                f"run `ip route replace default via {director}` on {server.name}",
-            )
-        ]
-    return []
+        yield Finding(
+            f"{server.name} has no default route, so its replies go nowhere",
+            f"run `ip route add default via {director}` on {server.name}",
+        )
+    elif server.gateway not in (None, director):
+        yield Finding(
+            f"{server.name}'s default route goes to {server.gateway} and not to the director "
+            f"{director}, so its replies bypass the director",
+            f"run `ip route replace default via {director}` on {server.name}",
+        )

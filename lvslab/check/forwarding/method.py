@@ -38,7 +38,7 @@ class Method:
         return ServerFacts(name, address, port, self.name)
 
     def causes(self, facts: ClusterFacts, servers: Sequence[ServerFacts]) -> list[Finding]:
-        """Find what keeps a service of this method from answering; ``servers`` are those reached by it."""
+        """Find causes why services do not answer; ``servers`` are reached by this method."""
         return []
 
     def suspicions(self, facts: ClusterFacts) -> list[Finding]:

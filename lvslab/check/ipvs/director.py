@@ -140,7 +140,7 @@ def _with_thresholds(
 def read_settled(
     cluster: Observer, director: str, seconds: float = 20.0, what: Sequence[str] = EVERYTHING
 ) -> Reading:
-    """Read the director once its counters have caught up with the traffic, in at most ``seconds``.
+    """Read the director once its counters have caught up, within ``seconds``.
 
     Kernels since 2.6.39 count on each processor, and add that up every 2 s into the sums that ipvsadm shows
     (net/netfilter/ipvs/ip_vs_est.c). ``ip_vs_stats_percpu``, which came with it, has both for all services
@@ -242,7 +242,7 @@ def _added_up(cluster: Observer, director: str) -> _AddedUp | None:
 
 
 def kernel(cluster: Observer, director: str) -> str:
-    """Return the version of the director's kernel, to the last number where the kernel has it.
+    """Return the version of the director's kernel, as exactly as the kernel has it.
 
     Debian's releases (``uname -r``) have it in their name only since 6.6: 6.1.0-50-cloud-amd64 is an update
     of 6.1, and /proc/version says which ("Debian 6.1.176-1").

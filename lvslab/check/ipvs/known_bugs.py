@@ -1,4 +1,4 @@
-"""Checks that must fail where the director has a known bug, and their reason in reports.
+"""Expected failures of checks on directors that have a known bug.
 
 In pytest such a check is a strict xfail, which only a failure in the bug's own way fulfils.
 """
@@ -16,9 +16,10 @@ from lvslab.kernel.catalogue import Bug
 
 
 def present(versions: Mapping[str, str], names: Iterable[str]) -> Bug | None:
-    """Return the first bug of these ``names`` that a kernel and ipvsadm of these ``versions`` have, or None.
+    """Return the first bug of ``names`` that these ``versions`` have, or None.
 
-    Raises UsageError for a name that is not in the catalogue.
+    ``versions`` are those of the kernel and of ipvsadm. Raises UsageError for a name that is not in the
+    catalogue.
     """
     known = catalogue.bugs()
     for name in names:
@@ -31,9 +32,9 @@ def present(versions: Mapping[str, str], names: Iterable[str]) -> Bug | None:
 
 
 def expect(test: pytest.Item, versions: Mapping[str, str], names: Iterable[str]) -> str:
-    """Mark ``test`` as a strict xfail where a director of these ``versions`` has one of the named bugs.
+    """Mark ``test`` as a strict xfail where these ``versions`` have one of the bugs ``names``.
 
-    Return the name of that bug, "" if there is none.
+    Return the name of that bug, "" for none.
     """
     bug = present(versions, names)
     if bug is None:

@@ -129,9 +129,9 @@ def parse_listing(text: str) -> tuple[ListedService, ...]:
 
 
 def parse_counters(text: str) -> dict[tuple[str, str], Counters]:
-    """Parse ``ipvsadm -Ln --stats --exact`` to counters by service and server, "" for a service's own.
+    """Parse ``ipvsadm -Ln --stats --exact`` to counters by service and server.
 
-    Raises TableError, also on numbers cut to 12K or 3M.
+    The server is "" for a service's own. Raises TableError, also on numbers cut to 12K or 3M.
     """
     return {ends: Counters(*numbers) for ends, numbers in _fives(text, "stats")}
 

@@ -91,7 +91,10 @@ def table_of(commands: Iterable[tuple[Sequence[str], str]]) -> tuple[Service, ..
 
 
 def _options(words: Sequence[str], line: str) -> dict[str, str]:
-    """Return the options of one command, by short name if there is one, with their values or ""."""
+    """Return the options of one command with their values ("" for none).
+
+    Keys are short names, or long ones where an option has no other.
+    """
     found: dict[str, str] = {}
     rest = list(words)
     while rest:
@@ -149,7 +152,9 @@ def _apply(table: dict[str, Service], words: Sequence[str], line: str) -> None:
     if command == "A" and key in table:
         raise TableError(f"the service {key} exists already, at {line!r}")
     if command != "A" and key not in table:
-        raise TableError(f"there is no service {key} at {line!r}", "it is made with ipvsadm -A, before")
+        raise TableError(
+            f"the service {key} does not exist, at {line!r}", "it is made with ipvsadm -A, before"
+        )
     match command:
         case "A":
             table[key] = service

@@ -163,7 +163,7 @@ def _calls(text: str) -> Iterator[tuple[list[str], str]]:
 
 
 def _commands(line: str) -> Iterator[list[str]]:
-    """Yield the words of each command of a line that sets a variable or calls ipvsadm."""
+    """Yield each command's words, of a line that sets a variable or calls ipvsadm."""
     calls = "ipvsadm" in line
     if not calls and not _ASSIGNS.search(line):
         return

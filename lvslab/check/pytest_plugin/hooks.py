@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lvslab.check.pytest_plugin.figures import FAMILY, KNOWN_BUG, MEASURED, RAISED, SAID
-from lvslab.check.pytest_plugin.kernels import kernel_of
+from lvslab.check.pytest_plugin.kernels import LABS, kernel_of
 
 if TYPE_CHECKING:
     from lvslab.check.pytest_plugin.pool import Spares
     from lvslab.check.pytest_plugin.recording import Recording
     from lvslab.check.testbed import NodeUnderTest, Testbed
     from lvslab.cluster.record import Record
-    from lvslab.lab.directors import DirectorSpec
 
 pytest_plugins = ["lvslab.check.pytest_plugin.kernels"]
 
@@ -68,7 +67,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[Any]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show an LvsLabError as a message without a traceback, and record its class and the packets.
+    """Show an LvsLabError without a traceback; record its class and the packets.
 
     The packets are those that the lab's directors have seen during the test.
     """
@@ -103,7 +102,7 @@ def _known_bug(item: pytest.Item) -> list[tuple[str, str]]:
 def _keep_packets(
     item: pytest.Item, report: pytest.TestReport, recordings: Mapping[str, tuple[Testbed, Recording]]
 ) -> None:
-    """Write the packets of a failed test to a file, and add its name to the report."""
+    """Write a failed test's packets to a file, and its name to the report."""
     from lvslab.check.pytest_plugin.recording import save
 
     file = _capture_file(item, next(testbed for testbed, _ in recordings.values()))
@@ -151,9 +150,9 @@ def _recorded(request: pytest.FixtureRequest, testbed: Testbed) -> Iterator[None
 
 @pytest.fixture(autouse=True)
 def _features(request: pytest.FixtureRequest) -> None:
-    """Skip a test that ``needs`` features that the directors lack, and expect it to fail by a ``known_bug``.
+    """Skip a test that ``needs`` more, or expect it to fail for a ``known_bug``.
 
-    The reason for the skip names the versions.
+    The reason for the skip names the versions of the programs that lack the feature.
     """
     wanted, bugs = (
         [name for mark in request.node.iter_markers(marker) for name in mark.args]
@@ -177,7 +176,7 @@ def _versions(request: pytest.FixtureRequest) -> Mapping[str, str]:
     if name := request.config.getoption("--lab"):
         with attach(name) as running:
             return running.versions
-    for fixture in ("lab", "bare_lab", "fresh_lab"):
+    for fixture in LABS:
         if fixture in request.fixturenames:
             testbed: Testbed = request.getfixturevalue(fixture)
             return testbed.cluster.versions
@@ -190,18 +189,27 @@ def lab(
 ) -> Iterator[Testbed]:
     """The lab of the module's folder, up and with its how-to applied. For tests that leave it as it was."""
     from lvslab.check.testbed import Testbed
-    from lvslab.cluster.cluster import attach
+    from lvslab.cluster.cluster import attach, booted
+    from lvslab.errors import MachineError
     from lvslab.lab.directors import DirectorSpec
 
-    if name := request.config.getoption("--lab"):
-        with attach(name) as running, Testbed(running) as testbed, _recorded(request, testbed):
-            _record(testbed, record_testsuite_property)
-            yield testbed
-        return
-    spec = DirectorSpec.chosen(lvs_kernel or "", ipvsadm=request.config.getoption("lvs_ipvsadm") or "")
-    with _booted(request.path.parent, spec) as testbed, _recorded(request, testbed):
-        testbed.apply()
-        _record(testbed, record_testsuite_property)
+    folder = request.path.parent
+    given, ipvsadm = request.config.getoption("--lab"), request.config.getoption("lvs_ipvsadm")
+    spec = DirectorSpec.chosen(lvs_kernel or "", ipvsadm=ipvsadm or "")
+    name = f"{folder.name[:20]}-{secrets.token_hex(3)}"
+    with ExitStack() as opened:
+        try:
+            booting = None if given else opened.enter_context(booted(folder, name=name, spec=spec))
+        except MachineError as lacking:
+            pytest.skip(str(lacking))
+        running = booting or opened.enter_context(attach(given))
+        testbed = opened.enter_context(Testbed(running))
+        opened.enter_context(_recorded(request, testbed))
+        if not given:
+            testbed.apply()
+        record_testsuite_property("lab", testbed.cluster.lab.name)
+        for program, version in testbed.cluster.versions.items():
+            record_testsuite_property(f"{program}-version", version)
         yield testbed
 
 
@@ -287,7 +295,7 @@ def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
     coming = [
         wanted(item, fixture == "fresh_lab")
         for item in _after(request.node)
-        for fixture in ("bare_lab", "fresh_lab")
+        for fixture in LABS[1:]
         if fixture in item.fixturenames
     ]
     own = spares.take(wanted(request.node, applied), coming)
@@ -326,24 +334,3 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """End the labs that were started for tests that did not run."""
     if _SPARES in session.config.stash:
         session.config.stash[_SPARES].close()
-
-
-@contextmanager
-def _booted(folder: Path, spec: DirectorSpec) -> Iterator[Testbed]:
-    from lvslab.check.testbed import Testbed
-    from lvslab.cluster.cluster import booted
-    from lvslab.errors import MachineError
-
-    name = f"{folder.name[:20]}-{secrets.token_hex(3)}"
-    with ExitStack() as opened:
-        try:
-            running = opened.enter_context(booted(folder, name=name, spec=spec))
-        except MachineError as lacking:
-            pytest.skip(str(lacking))
-        yield opened.enter_context(Testbed(running))
-
-
-def _record(testbed: Testbed, record: Any) -> None:
-    record("lab", testbed.cluster.lab.name)
-    for program, version in testbed.cluster.versions.items():
-        record(f"{program}-version", version)

@@ -1,4 +1,4 @@
-"""The same tests on one kernel after the other: ``pytest labs --lvs-kernel 2.4.37 --lvs-kernel debian-6.1``.
+"""Tests on several kernels: ``pytest labs --lvs-kernel 2.4.37 --lvs-kernel debian-6.1``.
 
 A pytest plugin beside `lvslab.check.pytest_plugin.hooks`, which provides the labs. Each test of a lab runs
 once for each kernel. The tests of one module on one kernel run together, so their lab is booted once. With
@@ -59,8 +59,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | Non
 
 
 def lab_of(nodeid: str, kernels: Sequence[str]) -> str:
-    """What the tests of one lab have in common: their module and, where there are ``kernels``, the one of
-    these that their parameters begin with."""
+    """Return a test's module, and that of ``kernels`` with which its parameters begin."""
     module, _, test = nodeid.partition("::")
     parameters = test.partition("[")[2].removesuffix("]") + "-"
     found = [name for name in kernels if parameters.startswith(f"{name}-")]
@@ -121,7 +120,7 @@ def kernel_of(item: pytest.Function) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Record the kernel and versions that a test ran on, as properties of its case in JUnit.
+    """Record the kernel and versions of a test as properties of its case in JUnit.
 
     If its lab did not come up, only the kernel is recorded.
     """

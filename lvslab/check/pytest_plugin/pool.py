@@ -34,9 +34,9 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Wanted:
-    """The kind of lab that a test asks for; ``applied`` says whether with the how-to's steps taken.
+    """A kind of lab that a test asks for, with the how-to ``applied`` or not.
 
-    ``record`` is of the lab that it is to be like, None for one as its folder is now.
+    ``record`` is that of the lab to imitate, None for the lab that its folder describes now.
     """
 
     folder: Path
@@ -46,10 +46,10 @@ class Wanted:
 
 
 class Typed:
-    """Copies of the directors of one kind of lab after the how-to's steps, made by its first lab.
+    """Copies of the directors of one kind of lab after the how-to's last step.
 
-    ``turn`` is locked while the first lab makes them, and while another lab asks for them. If ``hopeless``,
-    labs of this kind cannot be copied, or cannot start from a copy.
+    ``turn`` is locked while the first lab of that kind makes them, and while another lab asks for them. If
+    ``hopeless``, labs of this kind cannot be copied, or cannot start from a copy.
     """
 
     def __init__(self) -> None:
@@ -107,20 +107,18 @@ class OwnLab:
         return self._up()
 
     def _up(self, *, copyable: bool = False, begin_with: Applied | None = None) -> Testbed:
-        wanted = self.wanted
-        name = f"{wanted.folder.name[:20]}-{secrets.token_hex(3)}"
+        wanted, record = self.wanted, self.wanted.record
+        booting = booted(
+            wanted.folder,
+            name=f"{wanted.folder.name[:20]}-{secrets.token_hex(3)}",
+            spec=wanted.spec,
+            copyable=copyable,
+            begin_with=begin_with,
+            lab=record.lab if record else None,
+            steps=record.steps if record else None,
+        )
         with ExitStack() as opening:
-            running = opening.enter_context(
-                booted(
-                    wanted.folder,
-                    name=name,
-                    spec=wanted.spec,
-                    copyable=copyable,
-                    begin_with=begin_with,
-                    lab=wanted.record.lab if wanted.record else None,
-                    steps=wanted.record.steps if wanted.record else None,
-                )
-            )
+            running = opening.enter_context(booting)
             testbed = opening.enter_context(Testbed(running))
             if wanted.applied and running.applied is None:
                 summary = testbed.apply()

@@ -1,4 +1,4 @@
-"""Recording of the last packets at the interfaces of a lab's directors, for tests that fail.
+"""Recordings of the last packets at directors' interfaces, for tests that fail.
 
 The kernel queues the packets, which are not read while there is room. So a test that passes only pays for
 open sockets (1.1 µs for each packet at each interface, measured at a veth). A thread checks the fill level
@@ -102,7 +102,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Taken:
-    """Packets of one lab since a test has ``begun``, by time, with a count for each interface.
+    """Packets of one lab since a test has ``begun``, with a count per interface.
 
     They are not ``whole`` if there were more than are kept.
     """
@@ -115,7 +115,7 @@ class Taken:
 
 
 def save(labs: Sequence[Taken], file: Path) -> str:
-    """Write the packets of the labs of a test to ``file``, and describe them in words. Raises OSError."""
+    """Write the packets of a test's labs to ``file``; return a description. Raises OSError."""
     found, first = list[Packet](), 0
     for lab in labs:
         found += (replace(packet, interface=first + packet.interface) for packet in lab.packets)

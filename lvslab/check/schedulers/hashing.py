@@ -20,7 +20,7 @@ Hash = Callable[[int, int], int]
 
 
 def low_bits(number: int, bits: int) -> int:
-    """Return the hash up to 4.17, for which only the lowest bits of the address matter.
+    """Return the hash up to 4.17: only the lowest bits of the address matter.
 
     ``ip_vs_sh_hashkey``, 2.4.37.11 to 2.6.39, and 9a17740e0ea1, which ended it.
     """
@@ -42,7 +42,7 @@ def folded(address: str) -> int:
 
 
 def dh(moment: Moment, *, hashes: Hash = high_bits, crowded_out: bool = False) -> Choice:
-    """Destination hashing: the requested address decides, whatever the weights are.
+    """Destination hashing: the requested address decides, and weights above 0 do not matter.
 
     The table's 256 places are dealt to the servers in turn. Where the server of the place has the weight 0
     or is overloaded, no server gets the connection. ``crowded_out`` is 2.4's meaning of overloaded: more

@@ -116,7 +116,7 @@ def least_loaded(servers: Sequence[Server], load: Callable[[Server], int]) -> in
 
 
 def active_cost(version: Version) -> int:
-    """Return the cost of an active connection in lc and wlc; an inactive one costs 1."""
+    """Return the cost of an active connection in lc and wlc (an inactive one: 1)."""
     since = TOTAL_CONNECTIONS.get(version[:2], TOTAL_CONNECTIONS_SINCE)
     return 257 if version >= since else 256
 

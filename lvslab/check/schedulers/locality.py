@@ -81,7 +81,7 @@ def _is_busy(moment: Moment, server: Server) -> bool:
 
 
 def _servers(moment: Moment, known: Servers) -> list[Server]:
-    """Return the servers of the set that the service has, in the order of the set."""
+    """Return the present servers of the set, in its order."""
     there = {server.name: server for server in moment.servers}
     return [there[name] for name in known.names if name in there]
 

@@ -124,5 +124,5 @@ Build = Callable[[Version, Collection[str]], Model]
 
 
 def index_of(servers: Sequence[Server], name: str) -> int:
-    """Return the index of the server of that name, or -1, the list's head to the kernel."""
+    """Return the index of the server ``name``, or -1 (to the kernel, the list's head)."""
     return next((index for index, server in enumerate(servers) if server.name == name), -1)

@@ -48,13 +48,13 @@ def model_for(scheduler: str, kernel: str, flags: Collection[str] = ()) -> Model
 
     ``kernel`` is a version or a release; a release such as 6.1.0-50-cloud-amd64 does not say which update of
     6.1 it is: ``director.kernel`` finds out. ``flags`` are those of ``ipvsadm -b``. Raises CheckFailed where
-    there is no such scheduler in that kernel, or no model of it.
+    that kernel does not have the scheduler, or it has no model.
     """
     if scheduler in catalogue.features() and (reason := catalogue.lacking(kernel, scheduler)):
         raise CheckFailed(reason)
     if scheduler not in builders():
         known = ", ".join(sorted(builders()))
-        raise CheckFailed(f"there is no model of the scheduler {scheduler}", f"there are models of {known}")
+        raise CheckFailed(f"the scheduler {scheduler} has no model", f"there are models of {known}")
     version = catalogue.numbers(kernel)
     model = builders()[scheduler](version, frozenset(flags))
 

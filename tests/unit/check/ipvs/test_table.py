@@ -157,7 +157,7 @@ def test_every_option_of_a_saved_table() -> None:
         ("ipvsadm -t 1.2.3.4:80", "one of -A, -E, -D, -C, -a, -e, -d is needed"),
         ("ipvsadm -A -t 1.2.3.4", "must be persistent"),
         ("ipvsadm -A -t 1.2.3.4:80 -o", "for UDP services"),
-        ("ipvsadm -a -t 1.2.3.4:80 -r 10.0.0.1 -m", "there is no service 1.2.3.4:80"),
+        ("ipvsadm -a -t 1.2.3.4:80 -r 10.0.0.1 -m", "the service 1.2.3.4:80 does not exist"),
         ("ipvsadm -A -t 1.2.3.4:80; ipvsadm -A -t 1.2.3.4:80", "exists already"),
         ("-A -t 1.2.3.4:80\n-a -t 1.2.3.4:80 -r 10.0.0.1 -m -g", "one forwarding method only"),
         ("-A -t 1.2.3.4:80\n-a -t 1.2.3.4:80 -r 10.0.0.1 -w -1", "'-1' is not a number"),

@@ -379,7 +379,7 @@ def test_no_model() -> None:
         model_for("fo", "2.6.39")
     with pytest.raises(CheckFailed, match=r"kernel 5\.10 has no twos scheduler: it came with 5\.12"):
         model_for("twos", "5.10")
-    with pytest.raises(CheckFailed, match="no model of the scheduler wlb"):
+    with pytest.raises(CheckFailed, match="the scheduler wlb has no model"):
         model_for("wlb", "6.1")
 
 
