@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import chain, count
 from typing import Any, Literal, get_args
 
 from lvslab.errors import CheckFailed
@@ -67,7 +68,7 @@ class Change:
             "old": self.old,
             "new": self.new,
             "message": self.message,
-            "cause": self.cause and {"of": list(self.cause.of), "why": self.cause.why},
+            "cause": self.cause and asdict(self.cause),
         }
 
 
@@ -101,16 +102,8 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """The document of ``--json``."""
-        return {
-            "old": self.old,
-            "new": self.new,
-            "cells": self.cells,
-            "checks": self.checks,
-            "left": self.left,
-            "replaced": {axis: list(names) for axis, names in self.replaced.items()},
-            "counts": self.counts,
-            "changes": [change.as_json() for change in self.changes],
-        }
+        changes = [change.as_json() for change in self.changes]
+        return {**vars(self), "counts": self.counts, "changes": changes}
 
 
 def compare(old: Kept, new: Kept) -> Comparison:
@@ -124,17 +117,17 @@ def compare(old: Kept, new: Kept) -> Comparison:
     after = {result.cell: result for result in new.run.results}
     replaced = _replaced([*old.run.cells, *before], [*new.run.cells, *after])
     left = {_of_before(cell, replaced): cell for cell in new.run.cells if cell not in after}
-    pairs = [(before.get(_of_before(cell, replaced)), result) for cell, result in after.items()]
-    met = {was.cell for was, _ in pairs if was is not None}
-    missing = [result for cell, result in before.items() if cell not in met]
-    gone = [result for result in missing if result.cell not in left]
+    pairs = [(before.pop(_of_before(cell, replaced), None), result) for cell, result in after.items()]
     both = [(was, now) for was, now in pairs if was is not None]
     added = [now for was, now in pairs if was is None]
-    changes = [*_Comparing(old, new, both, missing, added).changes()]
+    found = _Comparing(
+        old, new, [*both, *((was, None) for was in before.values()), *((None, now) for now in added)]
+    )
+    changes = [change for was, now in both for change in found.changes(was, now)]
     changes += [Change("new", now.cell, now.cell, "", "", now.verdict) for now in added]
-    changes += [Change("gone", was.cell, was.cell, "", was.verdict, "") for was in gone]
-    undone = ((was, left[was.cell]) for was in missing if was.cell in left)
-    changes += [Change("not done", was.cell, cell, "", was.verdict, "") for was, cell in undone]
+    for cell, was in before.items():
+        kind: Kind = "not done" if cell in left else "gone"
+        changes.append(Change(kind, cell, left.get(cell, cell), "", was.verdict, ""))
     changes.sort(key=lambda change: KINDS.index(change.kind))
     checks = sum(len(_cases(was).keys() & _cases(now).keys()) for was, now in both)
     return Comparison(
@@ -162,39 +155,35 @@ def kind_of(old: Outcome, new: Outcome) -> Kind | None:
 
 @dataclass(frozen=True)
 class _Comparing:
-    """Results of the cells in both runs, and of those in only one."""
+    """Results of all cells in both runs, None for a cell without one."""
 
     old: Kept
     new: Kept
-    pairs: Sequence[tuple[Result, Result]]
-    gone: Sequence[Result]
-    added: Sequence[Result]
+    pairs: Sequence[tuple[Result | None, Result | None]]
 
-    def changes(self) -> Iterator[Change]:
-        for was, now in self.pairs:
-            if now.flaky and not was.flaky:
-                first = self._cause(was, now, "")
-                yield Change("flaky", was.cell, now.cell, "", was.verdict, now.verdict, now.error, first)
-            if Outcome.ERROR in (was.verdict, now.verdict):
-                if kind := kind_of(was.verdict, now.verdict):
-                    why = self._cause(was, now, "")
-                    yield Change(kind, was.cell, now.cell, "", was.verdict, now.verdict, now.error, why)
-                continue
-            yield from self._of_checks(was, now)
+    def changes(self, was: Result, now: Result) -> Iterator[Change]:
+        """Yield the changes of a cell."""
 
-    def _of_checks(self, was: Result, now: Result) -> Iterator[Change]:
+        def changed(
+            kind: Kind, old: Outcome, new: Outcome, check: str = "", message: str = now.error
+        ) -> Change:
+            return Change(kind, was.cell, now.cell, check, old, new, message, self._cause(was, now, check))
+
+        if now.flaky and not was.flaky:
+            yield changed("flaky", was.verdict, now.verdict)
+        if Outcome.ERROR in (was.verdict, now.verdict):
+            if kind := kind_of(was.verdict, now.verdict):
+                yield changed(kind, was.verdict, now.verdict)
+            return
         before, after = _cases(was), _cases(now)
         for name, case in after.items():
-            earlier = before.get(name)
+            earlier = before.pop(name, None)
             if earlier is None:
                 yield Change("new", was.cell, now.cell, name, "", case.verdict, case.message)
             elif kind := kind_of(earlier.verdict, case.verdict):
-                why = self._cause(was, now, name)
-                message = case.message or earlier.message
-                yield Change(kind, was.cell, now.cell, name, earlier.verdict, case.verdict, message, why)
+                yield changed(kind, earlier.verdict, case.verdict, name, case.message or earlier.message)
         for name, case in before.items():
-            if name not in after:
-                yield Change("gone", was.cell, now.cell, name, case.verdict, "")
+            yield Change("gone", was.cell, now.cell, name, case.verdict, "")
 
     def _cause(self, was: Result, now: Result, check: str) -> Cause:
         old, new = _observed(self.old, was, check), _observed(self.new, now, check)
@@ -207,18 +196,17 @@ class _Comparing:
                 told = ", ".join(described(each, old, new) for each in judges)
                 return Cause(judges, f"it does the same as before, and is another bug now or none: {told}")
             return Cause((), "it does the same as before, and nothing that is recorded differs")
-        lab = now.cell.lab
-        others: list[tuple[Observed | None, Observed | None]] = [
+        others = [
             (_observed(self.old, before, check), _observed(self.new, after, check))
             for before, after in self.pairs
-            if after.cell.lab == lab and after.cell != now.cell
+            if after is not now and now.cell.lab in (each.cell.lab for each in (before, after) if each)
         ]
-        others += [(_observed(self.old, each, check), None) for each in self.gone if each.cell.lab == lab]
-        others += [(None, _observed(self.new, each, check)) for each in self.added if each.cell.lab == lab]
         return cause(old, new, others)
 
 
-def _observed(kept: Kept, result: Result, check: str) -> Observed | None:
+def _observed(kept: Kept, result: Result | None, check: str) -> Observed | None:
+    if result is None:
+        return None
     if not check:
         outcome = "error" if result.verdict is Outcome.ERROR or result.flaky else "runs"
         return Observed(kept.run, result, outcome)
@@ -227,19 +215,16 @@ def _observed(kept: Kept, result: Result, check: str) -> Observed | None:
 
 
 def _cases(result: Result) -> dict[str, Case]:
-    """Checks by name; a number is added to later ones of the same name (in other files)."""
+    """Checks by name; later ones of the same name (in other files) get a number."""
     found: dict[str, Case] = {}
     for case in result.cases:
-        name, number = case.name, 1
-        while name in found:
-            number += 1
-            name = f"{case.name} ({number})"
-        found[name] = case
+        names = chain([case.name], (f"{case.name} ({number})" for number in count(2)))
+        found[next(name for name in names if name not in found)] = case
     return found
 
 
 def _replaced(before: Sequence[Cell], after: Sequence[Cell]) -> dict[str, tuple[str, str]]:
-    """Find the kernel and the ipvsadm of ``before`` that were replaced, and by what in ``after``."""
+    """Find the old and new name of the kernel and the ipvsadm that were replaced."""
     found = {}
     for axis in ("kernel", "ipvsadm"):
         was, now = ({getattr(cell, axis) for cell in cells} for cells in (before, after))

@@ -1,4 +1,4 @@
-"""Factors that the outcome of a check depends on, and how they differ between two results."""
+"""Factors on which the outcome of a check depends, and their differences between two results."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from lvslab.matrix.results import Result, Run
 Factor = Literal[
     "kernel", "ipvsadm", "lab", "lvslab", "guest's image", "QEMU", "accelerator", "host's kernel"
 ]
-"""``lab`` is the lab's folder (lab.yaml, how-to, tests); ``lvslab`` its own code, the checks of which labs
-are made among it; ``guest's image`` is what a director has of modules and programs; ``host's kernel`` is the
-one that Mininet hosts run on."""
+"""``lab`` is the lab's folder (lab.yaml, how-to, tests); ``lvslab`` is its own code, and the checks in it;
+``guest's image`` has a director's modules and programs; ``host's kernel`` is that of Mininet hosts."""
 
 FACTORS: tuple[Factor, ...] = get_args(Factor)
 
@@ -38,16 +37,37 @@ class Observed:
     result: Result
     outcome: str
 
+    def checksums(self, factor: Factor) -> dict[str, str]:
+        """Known checksums of ``factor`` by name."""
+        found = self.result.checksums
+        return {key: found[key] for key in _CHECKSUMS.get(factor, ()) if found.get(key)}
+
+    def version(self, factor: Factor) -> str:
+        """Version of ``factor`` for people, "" if it is not known."""
+        versions, machine = self.result.versions, self.run.machine
+        match factor:
+            case "kernel" | "ipvsadm":
+                return versions.get(factor, "")
+            case "lvslab" | "QEMU":
+                name = factor.lower()
+                return versions.get(name) or machine.get(name, "")
+            case "host's kernel":
+                return machine.get("kernel", "")
+            case "accelerator":
+                return self.result.accelerator
+            case _:
+                return ""
+
 
 def differing(old: Observed, new: Observed) -> tuple[list[Factor], list[Factor]]:
     """Factors that differ, and those for which this is not known."""
     found = {factor: likeness(factor, old, new) for factor in FACTORS}
     if any(found[factor] == "different" for factor in _IN_IMAGE):
         found["guest's image"] = "same"
-    return (
-        [factor for factor, how in found.items() if how == "different"],
-        [factor for factor, how in found.items() if how == "unknown"],
+    different, unknown = (
+        [factor for factor, how in found.items() if how == wanted] for wanted in ("different", "unknown")
     )
+    return different, unknown
 
 
 def likeness(factor: Factor, one: Observed, other: Observed) -> _Likeness:
@@ -55,52 +75,27 @@ def likeness(factor: Factor, one: Observed, other: Observed) -> _Likeness:
 
     A version is not enough, since files may change without it, except for a released ipvsadm.
     """
-    sums = [_checksums(factor, each) for each in (one, other)]
-    versions = [_version(factor, each) for each in (one, other)]
-    if any(sums[0][key] != sums[1][key] for key in sums[0].keys() & sums[1].keys()):
+    sums, other_sums = one.checksums(factor), other.checksums(factor)
+    version, other_version = one.version(factor), other.version(factor)
+    both = sums.keys() & other_sums.keys()
+    if any(sums[key] != other_sums[key] for key in both):
         return "different"
-    if all(versions) and versions[0] != versions[1]:
+    if version and other_version and version != other_version:
         return "different"
-    if sums[0].keys() & sums[1].keys():
+    if both or factor == "guest's image":  # a director that is not a guest has none
         return "same"
-    if factor == "guest's image":
-        return "same"  # a director that is no guest has none
-    released = factor == "ipvsadm" and "+tree" not in versions[0]
-    told_by_version = released or factor not in _CHECKSUMS
-    return "same" if told_by_version and versions[0] == versions[1] != "" else "unknown"
+    by_version = "+tree" not in version if factor == "ipvsadm" else factor not in _CHECKSUMS
+    return "same" if by_version and version == other_version != "" else "unknown"
 
 
 def described(factor: Factor, old: Observed, new: Observed) -> str:
     """Describe how ``factor`` differs: by its versions, or, if they are equal, by its checksums."""
-    versions = [_version(factor, each) for each in (old, new)]
-    if all(versions) and versions[0] != versions[1]:
-        return f"{factor} {versions[0]}, now {versions[1]}"
-    sums = [_checksums(factor, each) for each in (old, new)]
+    was, now = old.version(factor), new.version(factor)
+    if was and now and was != now:
+        return f"{factor} {was}, now {now}"
+    sums, new_sums = old.checksums(factor), new.checksums(factor)
     for key in _CHECKSUMS.get(factor, ()):
-        if sums[0].get(key) != sums[1].get(key):
-            was, now = (found.get(key, "unknown")[:12] for found in sums)
-            return f"{factor} (checksum{'' if key == factor else f' of {key}'} {was}, now {now})"
+        was, now = sums.get(key, "unknown"), new_sums.get(key, "unknown")
+        if was != now:
+            return f"{factor} (checksum{'' if key == factor else f' of {key}'} {was[:12]}, now {now[:12]})"
     return factor
-
-
-def _checksums(factor: Factor, observed: Observed) -> dict[str, str]:
-    found = observed.result.checksums
-    return {key: found[key] for key in _CHECKSUMS.get(factor, ()) if found.get(key)}
-
-
-def _version(factor: Factor, observed: Observed) -> str:
-    """Version of ``factor`` for people, "" if it is not known."""
-    versions, machine = observed.result.versions, observed.run.machine
-    match factor:
-        case "kernel" | "ipvsadm":
-            return versions.get(factor, "")
-        case "lvslab":
-            return versions.get("lvslab") or machine.get("lvslab", "")
-        case "QEMU":
-            return versions.get("qemu") or machine.get("qemu", "")
-        case "host's kernel":
-            return machine.get("kernel", "")
-        case "accelerator":
-            return observed.result.accelerator
-        case _:
-            return ""
