@@ -162,6 +162,12 @@ class Run(_Data):
         return next(result for result in self.results if result.cell == cell)
 
     @property
+    def by_cell(self) -> dict[Cell, Result | None]:
+        """Result of each cell in the order of the run, None if it is not done."""
+        found = {result.cell: result for result in self.results}
+        return {cell: found.get(cell) for cell in (*self.cells, *found)}
+
+    @property
     def counts(self) -> dict[Outcome, int]:
         """Number of cells by verdict."""
         found = Counter(result.verdict for result in self.results)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lvslab.apply import transcript
@@ -34,15 +33,11 @@ class Cut:
 
 @dataclass(frozen=True)
 class Step:
-    """Step that was typed, and its output."""
+    """Step that was typed, its output, and the word for its outcome."""
 
     record: StepRecord
     output: Cut
-
-    @property
-    def word(self) -> str:
-        """Word for its outcome."""
-        return STEPS.word(self.record.outcome)
+    word: str
 
 
 @dataclass(frozen=True)
@@ -81,21 +76,21 @@ def collect(run_folder: Path, relative: str, *, console_lines: int, embed: int) 
         return Evidence(missing=f"{relative} is not in the folder of the run")
     if not folder.is_dir():
         return Evidence(missing=f"{relative} is not there any more")
-    files = tuple(_files(folder))
-    captures, others = [], []
-    for file in files:
+    captures, others, consoles = list[File](), list[File](), list[tuple[str, Cut]]()
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.is_symlink() or not (size := path.stat().st_size):
+            continue
+        file = File(path.relative_to(folder).as_posix(), path, size)
         if not file.name.endswith(CAPTURES):
             others.append(file)
+            if path.parent == folder and path.match(CONSOLES):
+                consoles.append((file.name, _tail(path, console_lines)))
             continue
-        if file.bytes <= min(embed, EMBEDDED_EACH):
-            embed -= file.bytes
-            data = base64.b64encode(file.path.read_bytes()).decode()
-            file = File(file.name, file.path, file.bytes, data)
+        if size <= min(embed, EMBEDDED_EACH):
+            embed -= size
+            file = replace(file, data=base64.b64encode(path.read_bytes()).decode())
         captures.append(file)
-    steps, left_out = _steps(folder)
-    at_top = {path.name for path in folder.glob(CONSOLES)}
-    consoles = tuple((file.name, _tail(file.path, console_lines)) for file in files if file.name in at_top)
-    return Evidence(steps, left_out, consoles, tuple(captures), tuple(others))
+    return Evidence(*_steps(folder), tuple(consoles), tuple(captures), tuple(others))
 
 
 def shortened(text: str, lines: int, whole: str) -> Cut:
@@ -104,24 +99,15 @@ def shortened(text: str, lines: int, whole: str) -> Cut:
     ``whole`` is the place of the full text, for the note.
     """
     # Not splitlines, which takes other control characters for ends of lines, and drops them.
-    all_lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
-    kept, left_out = all_lines, []
-    if len(all_lines) > lines:
-        head = lines // 2
-        gone = len(all_lines) - lines
-        kept = [*all_lines[:head], f"[... {gone} lines ...]", *all_lines[len(all_lines) - (lines - head) :]]
+    kept, left_out = text.replace("\r\n", "\n").removesuffix("\n").split("\n"), []
+    if (gone := len(kept) - lines) > 0:
+        kept[lines // 2 : lines // 2 + gone] = [f"[... {gone} lines ...]"]
         left_out.append(f"{gone} lines are left out")
     if any(len(line) > _LINE for line in kept):
         kept = [line if len(line) <= _LINE else f"{line[:_LINE]} [...]" for line in kept]
         left_out.append(f"lines are cut after {_LINE} characters")
     note = " and ".join(left_out)
     return Cut("\n".join(kept), f"{note}: {whole} has all of it" if note else "")
-
-
-def _files(folder: Path) -> Iterator[File]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_symlink() and (size := path.stat().st_size):
-            yield File(path.relative_to(folder).as_posix(), path, size)
 
 
 def _steps(folder: Path) -> tuple[tuple[Step, ...], str]:
@@ -133,7 +119,8 @@ def _steps(folder: Path) -> tuple[tuple[Step, ...], str]:
     except LvsLabError as error:
         return (), error.message
     steps = tuple(
-        Step(record, shortened(record.output, _STEP_LINES, TRANSCRIPT)) for record in records[:_STEPS]
+        Step(each, shortened(each.output, _STEP_LINES, TRANSCRIPT), STEPS.word(each.outcome))
+        for each in records[:_STEPS]
     )
     gone = len(records) - len(steps)
     return steps, f"{gone} more steps are left out: {TRANSCRIPT} has all of them" if gone else ""

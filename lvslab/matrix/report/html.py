@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -69,13 +70,17 @@ reveal();
 
 @dataclass(frozen=True)
 class Shown:
-    """A cell and its data in the report. ``verdict`` is the word for that of the result, or NOT_DONE."""
+    """A cell and its data in the report."""
 
     number: int
     cell: Cell
     result: Result | None
-    verdict: str
     evidence: Evidence
+
+    @property
+    def verdict(self) -> str:
+        """Word for the verdict of the result, or NOT_DONE."""
+        return self.result.verdict if self.result else NOT_DONE
 
     @property
     def tally(self) -> str:
@@ -101,16 +106,14 @@ class Shown:
         return ", ".join(words)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A check that did not simply pass, and the cells with the same verdict for the same reason."""
+class Finding(NamedTuple):
+    """Verdict of a check that did not simply pass. The same in several cells is one finding."""
 
+    verdict: Outcome
     lab: str
     name: str
-    verdict: Outcome
     bug: str
     reason: str
-    cells: tuple[Shown, ...]
 
 
 def html(kept: Kept, folder: Path | None = None) -> str:
@@ -134,7 +137,7 @@ def html(kept: Kept, folder: Path | None = None) -> str:
         several_ipvsadm=len({each.cell.ipvsadm for each in shown}) > 1,
         cells=shown,
         findings=_findings(shown),
-        counts={verdict: _count(shown, verdict) for verdict in (*OUTCOMES, NOT_DONE)},
+        counts={verdict: sum(each.verdict == verdict for each in shown) for verdict in MEANINGS},
         flaky=sum(each.result.flaky for each in shown if each.result),
         took=_took(run),
         signs=SIGNS,
@@ -176,13 +179,11 @@ def _policy(style: str) -> str:
 
 def _cells(kept: Kept) -> list[Shown]:
     """Cells in the order of the run."""
-    results = {result.cell: result for result in kept.run.results}
     left = _EMBEDDED
     shown = []
-    for number, cell in enumerate(dict.fromkeys([*kept.run.cells, *results]), start=1):
-        result = results.get(cell)
+    for number, (cell, result) in enumerate(kept.run.by_cell.items(), start=1):
         if result is None:
-            shown.append(Shown(number, cell, None, NOT_DONE, Evidence(missing="it is not done yet")))
+            shown.append(Shown(number, cell, None, Evidence(missing="it is not done yet")))
             continue
         fine = result.verdict in FINE and not result.flaky
         found = excerpts.collect(
@@ -192,7 +193,7 @@ def _cells(kept: Kept) -> list[Shown]:
             embed=0 if fine else left,
         )
         left -= sum(capture.bytes for capture in found.captures if capture.data)
-        shown.append(Shown(number, cell, result, result.verdict, found))
+        shown.append(Shown(number, cell, result, found))
     return shown
 
 
@@ -205,27 +206,20 @@ def _rows(shown: list[Shown]) -> Mapping[tuple[str, str], Mapping[str, Shown]]:
     return rows
 
 
-def _findings(shown: list[Shown]) -> list[Finding]:
-    """Collect what is not fine, the worst first; the same in many cells is one finding."""
-    found: dict[tuple[Outcome, str, str, str, str], list[Shown]] = {}
+def _findings(shown: list[Shown]) -> list[tuple[Finding, list[Shown]]]:
+    """Collect the findings and their cells, the worst first."""
+    found: dict[Finding, list[Shown]] = {}
     for each in shown:
-        for case in _telling(each):
-            key = (case.verdict, each.cell.lab, case.name, case.bug, reason_in(case.message))
-            found.setdefault(key, []).append(each)
-    findings = [
-        Finding(lab, name, verdict, bug, reason, tuple(cells))
-        for (verdict, lab, name, bug, reason), cells in found.items()
-    ]
-    return sorted(findings, key=lambda finding: OUTCOMES.index(finding.verdict))
-
-
-def _telling(each: Shown) -> Iterator[Case]:
-    """Yield the cases of a cell for the findings."""
-    if each.result is None:
-        return
-    if each.verdict == Outcome.ERROR and each.result.error:
-        yield Case(name="the lab", verdict=Outcome.ERROR, seconds=0.0, message=each.result.error)
-    yield from (case for case in each.result.cases if case.verdict not in FINE)
+        if each.result is None:
+            continue
+        cases = [case for case in each.result.cases if case.verdict not in FINE]
+        if each.verdict == Outcome.ERROR and each.result.error:
+            broke = each.result.error
+            cases.insert(0, Case(name="the lab", verdict=Outcome.ERROR, seconds=0, message=broke))
+        for case in cases:
+            finding = Finding(case.verdict, each.cell.lab, case.name, case.bug, reason_in(case.message))
+            found.setdefault(finding, []).append(each)
+    return sorted(found.items(), key=lambda pair: OUTCOMES.index(pair[0].verdict))
 
 
 def _releases(shown: list[Shown]) -> Mapping[str, str]:
@@ -246,12 +240,8 @@ def reason_in(message: str) -> str:
     return re.sub(r"^lvslab\.errors\.\w+: ", "", said)
 
 
-def _count(shown: list[Shown], verdict: str) -> int:
-    return sum(each.verdict == verdict for each in shown)
-
-
 def _took(run: Run) -> str:
-    """Duration of the run in words, "" if it has not ended or its times cannot be read."""
+    """Duration of the run in words, "" if its times are not known."""
     try:
         seconds = (datetime.fromisoformat(run.ended) - datetime.fromisoformat(run.begun)).total_seconds()
     except (ValueError, TypeError):
