@@ -11,22 +11,12 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-from lvslab import paths
+from lvslab import errors, paths
 from lvslab.boot.events import Listener, ignore
 from lvslab.check import pytest_run
 from lvslab.cluster import cluster, registry
 from lvslab.cluster import folder as lab_folder
 from lvslab.cluster.cluster import Cluster
-from lvslab.errors import (
-    BuildError,
-    CheckFailed,
-    GuestKilled,
-    LvsLabError,
-    MachineError,
-    StateError,
-    StepFailed,
-    UsageError,
-)
 from lvslab.lab import files as lab_files
 from lvslab.lab.model import Lab
 from lvslab.matrix.results import Case, Cell, Result
@@ -48,7 +38,7 @@ _ENDED = (0, 1)
 
 @dataclass(frozen=True)
 class _Attempt:
-    """Results of one attempt; ``error`` says why the lab itself broke, "" if it did not."""
+    """Results of one attempt. ``error`` says why the lab itself broke, "" if it did not."""
 
     cases: tuple[Case, ...] = ()
     error: str = ""
@@ -126,10 +116,9 @@ def prepare(cell: Cell) -> None:
     lab = find_lab(cell.lab)
     try:
         planning.prepared(lab, cell.spec)
-    except UsageError:
-        raise
-    except LvsLabError:
-        return
+    except errors.LvsLabError as error:
+        if isinstance(error, errors.UsageError):
+            raise
 
 
 def find_lab(name: str) -> Lab:
@@ -138,14 +127,15 @@ def find_lab(name: str) -> Lab:
     lab = lab_folder.lab(folder)
     lab_folder.steps(folder, lab)
     if not any(folder.rglob("test_*.py")):
-        raise UsageError(f"there are no checks in {folder}", "a check is a function test_... in a test_*.py")
+        raise errors.UsageError(
+            f"there are no checks in {folder}", "a check is a function test_... in a test_*.py"
+        )
     return lab
 
 
 def seed_of(seed: int, cell: Cell) -> int:
     """Derive an independent 32-bit seed for ``cell`` from the run's ``seed``."""
-    about = "\0".join((str(seed), cell.lab, cell.kernel, cell.ipvsadm))
-    return int.from_bytes(sha256(about.encode()).digest()[:4])
+    return int.from_bytes(sha256(f"{seed}\0{cell.identity}".encode()).digest()[:4])
 
 
 def repeat(cell: Cell, seed: int) -> str:
@@ -160,15 +150,8 @@ def _try(cell: Cell, place: Path, folder: Path, own_seed: int, report: Listener,
     found = _Attempt()
     with ExitStack() as held:
         try:
-            booted = held.enter_context(
-                cluster.booted(
-                    place,
-                    name=name,
-                    spec=cell.spec,
-                    report=report,
-                    evidence=folder,
-                )
-            )
+            booting = cluster.booted(place, name=name, spec=cell.spec, report=report, evidence=folder)
+            booted = held.enter_context(booting)
             versions = dict(booted.versions)
             found = replace(found, versions=versions, accelerator=booted.status().accelerator)
             howto = _apply(booted)
@@ -186,7 +169,7 @@ def _try(cell: Cell, place: Path, folder: Path, own_seed: int, report: Listener,
                 if done.status not in _ENDED:
                     found = replace(found, error=f"pytest ended with status {done.status}")
             found = replace(found, error=_broken(booted) or found.error)
-        except LvsLabError as error:
+        except errors.LvsLabError as error:
             found = replace(found, error=str(error))
     if not found.verdict.bad:
         shutil.rmtree(folder / TESTS, ignore_errors=True)
@@ -196,12 +179,11 @@ def _try(cell: Cell, place: Path, folder: Path, own_seed: int, report: Listener,
 def _apply(booted: Cluster) -> Case:
     """Apply the how-to. A step that does not end as the how-to says makes the case FAILED."""
     begun = time.monotonic()
-    message = ""
+    verdict, message = Outcome.PASSED, ""
     try:
         booted.apply()
-    except StepFailed as failed:
-        message = str(failed)
-    verdict = Outcome.FAILED if message else Outcome.PASSED
+    except errors.StepFailed as failed:
+        verdict, message = Outcome.FAILED, str(failed)
     took = round(time.monotonic() - begun, 3)
     return Case(name=HOWTO_CASE, verdict=verdict, seconds=took, message=message)
 
@@ -212,35 +194,27 @@ def judged(case: pytest_run.Case) -> Case:
     A panic of a director is a failure of its kernel. If something else prevents a test from running, nothing
     is known about the kernel, so that is an ERROR.
     """
-    verdict = case.outcome
-    if verdict in (Outcome.FAILED, Outcome.ERROR):
-        verdict = Outcome.FAILED if _is_failure(case) else Outcome.ERROR
+    verdict, family = case.outcome, case.family or Exception
+    if verdict is Outcome.ERROR and issubclass(family, (errors.CheckFailed, errors.StepFailed)):
+        verdict = Outcome.FAILED  # in a fixture, before or after the test itself
+    elif verdict is Outcome.FAILED and issubclass(family, _OF_THE_LAB):
+        verdict = Outcome.ERROR
     return Case(name=case.name, verdict=verdict, seconds=case.seconds, message=case.message, bug=case.bug)
 
 
-def _is_failure(case: pytest_run.Case) -> bool:
-    family = case.family or Exception
-    if case.outcome is Outcome.ERROR:  # in a fixture, before or after the test itself
-        return issubclass(family, (CheckFailed, StepFailed))
-    return not issubclass(family, _OF_THE_LAB)
-
-
-_OF_THE_LAB = (MachineError, StateError, BuildError, GuestKilled)
+_OF_THE_LAB = (errors.MachineError, errors.StateError, errors.BuildError, errors.GuestKilled)
 """Errors of the lab itself. Other BootErrors, such as a panic, are failures of the guest's kernel."""
 
 
 def _broken(booted: Cluster) -> str:
-    """Describe what is wrong with the lab that its kernel has not caused; "" for nothing."""
-    for name, node in booted.status().nodes.items():
-        if node.state.is_fault_of_lab:
-            return f"{name}: {node.text}"
-    return ""
+    """Describe the first fault of the lab itself, which its kernel has not caused; "" for none."""
+    nodes = booted.status().nodes.items()
+    return next((f"{name}: {node.text}" for name, node in nodes if node.state.is_fault_of_lab), "")
 
 
 def _set_aside(folder: Path) -> None:
     """Move the evidence of an attempt into a subfolder."""
     found = list(folder.iterdir())
-    aside = folder / FIRST_ATTEMPT
-    aside.mkdir()
+    (folder / FIRST_ATTEMPT).mkdir()
     for file in found:
-        file.rename(aside / file.name)
+        file.rename(folder / FIRST_ATTEMPT / file.name)

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lvslab.errors import LvsLabError, MachineError, UsageError
 from lvslab.matrix import cell as cells
@@ -22,6 +22,8 @@ from lvslab.matrix.results import Cell, Result, Run
 from lvslab.outcome import Outcome
 
 if TYPE_CHECKING:
+    from distributed import Client, Future
+
     from lvslab.matrix.job import Job
     from lvslab.matrix.worker import Reply
 
@@ -29,35 +31,6 @@ WORKER_DEATHS = 5
 """Number of workers that may be lost with one cell; with the next one the cell is an error."""
 _POLL = 1.0
 """Seconds between two looks at the number of workers."""
-
-
-class Future(Protocol):
-    """Answer of a worker that is still to come; `distributed.Future` is one."""
-
-    @property
-    def key(self) -> Any: ...
-    @property
-    def status(self) -> str: ...
-    def add_done_callback(self, function: Callable[[Any], object], /) -> object: ...
-    def exception(self) -> BaseException | None: ...
-    def result(self) -> Any: ...
-    def release(self) -> object: ...
-
-
-class Client(Protocol):
-    """Access to a cluster of workers; `distributed.Client` is one."""
-
-    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
-        """Run a function in a worker; return a Future."""
-
-    def run(self, function: Callable[..., Any], /, *arguments: Any, workers: list[str]) -> Any:
-        """Run a function at once in each of ``workers``; return what it returned there, by worker."""
-
-    def subscribe_topic(self, topic: str, handler: Callable[[Any], object], /) -> object:
-        """Call ``handler`` with each event that workers log under ``topic``, with its time before it."""
-
-    def scheduler_info(self, n_workers: int) -> Any:
-        """Describe the scheduler; ``workers`` has its workers by address."""
 
 
 class Listener:
@@ -103,7 +76,7 @@ class Conductor:
         self._listener = listener
         self._make = make
         self._run = secrets.token_hex(4)
-        self._inbox: queue.SimpleQueue[Future | Mapping[str, Any]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Future[Any] | Mapping[str, Any]] = queue.SimpleQueue()
         self._sent: set[tuple[str, str]] = set()
         self._open: dict[Any, _Open] = {}
         self._cells = {cell.key: cell for cell in kept.run.cells}
@@ -115,6 +88,7 @@ class Conductor:
         """
         from lvslab.matrix import worker
 
+        # An event comes with its time before it.
         self._client.subscribe_topic(worker.TOPIC, lambda event: self._inbox.put(event[1]))
         waiting = list(reversed(todo))
         count = worker_count(self._client)
@@ -126,10 +100,10 @@ class Conductor:
             except queue.Empty:
                 count = worker_count(self._client)
                 continue
-            if isinstance(news, Mapping):
-                self._started(news)
-            else:
+            if not isinstance(news, Mapping):
                 self._answered(news)
+            elif news["run"] == self._run and news["cell"] in self._cells:
+                self._listener.starts(self._cells[news["cell"]], news["worker"])
 
     def _begin(self, cell: Cell) -> None:
         try:
@@ -145,7 +119,7 @@ class Conductor:
         from lvslab.matrix import worker
 
         wanted.turn += 1
-        future: Future = self._client.submit(
+        future = self._client.submit(
             worker.work,
             self._run,
             wanted.job.model_dump_json(),
@@ -157,43 +131,38 @@ class Conductor:
         self._open[future.key] = wanted
         future.add_done_callback(self._inbox.put)
 
-    def _started(self, event: Mapping[str, Any]) -> None:
-        if event["run"] == self._run and event["cell"] in self._cells:
-            self._listener.starts(self._cells[event["cell"]], event["worker"])
-
-    def _answered(self, future: Future) -> None:
+    def _answered(self, future: Future[Any]) -> None:
         wanted = self._open.pop(future.key)
         if future.status != "finished":
             self._lost(wanted.job.cell, future)
             return
         reply: Reply = future.result()
         future.release()
-        if "refused" in reply:
-            raise UsageError(
-                reply["refused"], "all machines need the same version of lvslab and of the labs"
-            )
-        if "lacks" in reply:
-            self._send(wanted, reply)
-            self._submit(wanted, reply["worker"])
-            return
-        self._take(Result.model_validate_json(reply["result"]), reply["evidence"])
+        match reply:
+            case {"refused": why}:
+                raise UsageError(why, "all machines need the same version of lvslab and of the labs")
+            case {"lacks": _, "worker": address}:
+                self._send(wanted, reply)
+                self._submit(wanted, address)
+            case {"result": result, "evidence": evidence}:
+                self._take(Result.model_validate_json(result), evidence)
 
-    def _lost(self, cell: Cell, future: Future) -> None:
+    def _lost(self, cell: Cell, future: Future[Any]) -> None:
         """Handle a cell without a reply: too many workers were lost with it, or the cluster is gone."""
         from distributed import KilledWorker
 
-        why = future.exception() if future.status == "error" else None
-        if isinstance(why, KilledWorker):
-            self._fail(cell, f"{why.allowed_failures + 1} workers were lost while they tried it")
-        elif isinstance(why, LvsLabError | OSError):
-            self._fail(cell, str(why))
-        elif isinstance(why, ImportError):
-            hint = "each needs the same checkout, and to be started with its .venv/bin/dask"
-            raise MachineError(f"a worker of the Dask cluster has no lvslab: {why}", hint) from None
-        elif why is not None:
-            raise why
-        else:
-            raise MachineError("the Dask cluster was lost", run_folder.resume_command(self._kept.path))
+        match future.exception() if future.status == "error" else None:
+            case KilledWorker() as why:
+                self._fail(cell, f"{why.allowed_failures + 1} workers were lost while they tried it")
+            case LvsLabError() | OSError() as why:
+                self._fail(cell, str(why))
+            case ImportError() as why:
+                hint = "each needs the same checkout, and to be started with its .venv/bin/dask"
+                raise MachineError(f"a worker of the Dask cluster has no lvslab: {why}", hint) from None
+            case None:
+                raise MachineError("the Dask cluster was lost", run_folder.resume_command(self._kept.path))
+            case why:
+                raise why
 
     def _send(self, wanted: _Open, reply: Reply) -> None:
         """Send the cache of a worker the files that it lacks, each of them once."""

@@ -69,11 +69,15 @@ class Cell(_Data):
         return DirectorSpec(self.kernel, ipvsadm=self.ipvsadm)
 
     @property
+    def identity(self) -> str:
+        """Its fields in one text, from which seeds and keys are derived."""
+        return f"{self.lab}\0{self.kernel}\0{self.ipvsadm}"
+
+    @property
     def key(self) -> str:
         """Unique name for files and messages, the same in every run."""
-        words = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(filter(None, (self.lab, self.kernel, self.ipvsadm))))
-        about = "\0".join((self.lab, self.kernel, self.ipvsadm))
-        return f"{words.strip('-')[-60:]}-{sha256(about.encode()).hexdigest()[:6]}"
+        words = re.sub(r"[^A-Za-z0-9.]+", "-", self.identity).strip("-")
+        return f"{words[-60:]}-{sha256(self.identity.encode()).hexdigest()[:6]}"
 
     def __str__(self) -> str:
         with_ipvsadm = f" with ipvsadm {self.ipvsadm}" if self.ipvsadm else ""
