@@ -27,7 +27,7 @@ def making(parent: Path, name: str) -> Iterator[Path]:
         with store.locked(f"making-{parent.name}"):
             _sweep(parent)
             place = Path(tempfile.mkdtemp(dir=parent, prefix=f".{name}."))
-            holding.enter_context(_held(place))
+            holding.enter_context(held(place))
         try:
             place.chmod(0o755)
             yield place
@@ -44,7 +44,7 @@ def discard(place: Path) -> None:
 def _sweep(parent: Path) -> None:
     """Delete what killed processes have left: folders with a dot and without a lock."""
     for place in parent.glob(".*"):
-        with contextlib.suppress(OSError), _held(place):
+        with contextlib.suppress(OSError), held(place):
             _delete(place)
 
 
@@ -58,8 +58,8 @@ def _delete(place: Path) -> None:
 
 
 @contextlib.contextmanager
-def _held(place: Path) -> Iterator[None]:
-    """Lock a folder against `_sweep`. Raises BlockingIOError where another process holds it."""
+def held(place: Path) -> Iterator[None]:
+    """Hold the lock of the folder ``place``. Raises BlockingIOError if another process holds it, OSError."""
     descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,19 +7,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from lvslab import paths
+from lvslab.cache import folders, store
 from lvslab.errors import StateError, UsageError
 from lvslab.matrix import reading
 from lvslab.matrix.evidence import unpack
@@ -54,9 +53,9 @@ class RunFolder:
         hidden.chmod(0o755)
         if evidence:
             unpack(evidence, hidden)
-        _write(hidden / RESULT, result.model_dump_json(indent=1) + "\n")
+        _write(hidden / RESULT, result)
         hidden.rename(place)
-        self._rewrite(results=(*self.run.results, result))
+        self._rewrite(results=_in_order(self.run, (*self.run.results, result)))
 
     @property
     def complete(self) -> bool:
@@ -69,11 +68,8 @@ class RunFolder:
             self._rewrite(ended=now())
 
     def _rewrite(self, **changes: object) -> None:
-        places = {cell: place for place, cell in enumerate(self.run.cells)}
         self.run = self.run.model_copy(update=changes)
-        results = sorted(self.run.results, key=lambda result: places[result.cell])
-        self.run = self.run.model_copy(update={"results": tuple(results)})
-        _write(self.path / RESULTS, self.run.model_dump_json(indent=1) + "\n")
+        _write(self.path / RESULTS, self.run)
 
 
 @contextlib.contextmanager
@@ -91,9 +87,8 @@ def begun(path: Path | None, run: Run) -> Iterator[RunFolder]:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as refused:
-        raise UsageError(
-            f"{path} cannot be made: {refused.strerror}", "--output takes a new folder"
-        ) from None
+        message = f"{path} cannot be made: {refused.strerror}"
+        raise UsageError(message, "--output takes a new folder") from None
     with _held(path):
         folder = RunFolder(path.resolve(), run)
         folder._rewrite()
@@ -102,7 +97,7 @@ def begun(path: Path | None, run: Run) -> Iterator[RunFolder]:
 
 @contextlib.contextmanager
 def resumed(word: str) -> Iterator[RunFolder]:
-    """Open the folder ``word`` of a run, or the last one for "latest", to continue the run.
+    """Open the folder that ``word`` stands for, to continue the run in it.
 
     Raises UsageError if there is no run, StateError if it is still running.
     """
@@ -119,7 +114,11 @@ def resumed(word: str) -> Iterator[RunFolder]:
 
 def place(word: str) -> Path:
     """Folder that ``word`` stands for: that of the last run for "latest". Raises UsageError."""
-    return _latest() if word == LATEST else Path(word)
+    if word != LATEST:
+        return Path(word)
+    if not (found := _all_runs()):
+        raise UsageError(f"there is no run in {_runs()} to go on with")
+    return found[-1]
 
 
 def read(path: Path) -> Run:
@@ -129,23 +128,17 @@ def read(path: Path) -> Run:
     try:
         found = [Result.model_validate_json(file.read_bytes()) for file in files]
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(
-            f"{path / CELLS} has a result that cannot be read: {where}: {first['msg']}"
-        ) from None
-    places = {cell: place for place, cell in enumerate(run.cells)}
-    mine = sorted((each for each in found if each.cell in places), key=lambda each: places[each.cell])
-    return run.model_copy(update={"results": tuple(mine)})
+        why = reading.first_error(error)
+        raise UsageError(f"{path / CELLS} has a result that cannot be read: {why}") from None
+    return run.model_copy(update={"results": _in_order(run, found)})
 
 
 def earlier(path: Path) -> list[Run]:
     """Last runs other than the one in ``path``, the latest at the end."""
-    files = sorted(_runs().glob(f"*/{RESULTS}"), key=lambda file: file.stat().st_mtime_ns)
     found = []
-    for file in [file for file in files if file.parent.resolve() != path][-_EARLIER:]:
+    for folder in [folder for folder in _all_runs() if folder.resolve() != path][-_EARLIER:]:
         with contextlib.suppress(UsageError):  # of another version of lvslab
-            found.append(read(file.parent))
+            found.append(read(folder))
     return found
 
 
@@ -163,6 +156,12 @@ def _runs() -> Path:
     return paths.state() / "matrices"
 
 
+def _all_runs() -> list[Path]:
+    """Folders of all runs, the latest at the end."""
+    files = sorted(_runs().glob(f"*/{RESULTS}"), key=lambda file: file.stat().st_mtime_ns)
+    return [file.parent for file in files]
+
+
 def _new() -> Path:
     base = _runs() / time.strftime("%Y%m%d-%H%M%S")
     for number in range(1000):
@@ -173,39 +172,26 @@ def _new() -> Path:
     raise StateError(f"there are a thousand runs in {_runs()} that began in this second")
 
 
-def _latest() -> Path:
-    found = [file.parent for file in _runs().glob(f"*/{RESULTS}")]
-    if not found:
-        raise UsageError(f"there is no run in {_runs()} to go on with")
-    return max(found, key=lambda folder: (folder / RESULTS).stat().st_mtime_ns)
+def _in_order(run: Run, results: Iterable[Result]) -> tuple[Result, ...]:
+    """Those of ``results`` that are of ``run``, in the order of its cells."""
+    found = {result.cell: result for result in results}
+    return tuple(found[cell] for cell in dict.fromkeys(run.cells) if cell in found)
 
 
 @contextlib.contextmanager
 def _held(path: Path) -> Iterator[None]:
     """Lock the folder against other writers. The kernel releases the lock, however the process ends."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise UsageError(f"{path} is not the folder of a run: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StateError(f"a run is writing to {path} at the moment", "wait for its end") from None
-    else:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the content of ``path`` by ``text`` atomically."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=_PART, delete=False) as stream:
+    with contextlib.ExitStack() as stack:
         try:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-            os.fchmod(stream.fileno(), 0o644)
-            os.replace(stream.name, path)
-        except BaseException:
-            os.unlink(stream.name)
-            raise
+            stack.enter_context(folders.held(path))
+        except BlockingIOError:
+            raise StateError(f"a run is writing to {path} at the moment", "wait for its end") from None
+        except OSError as error:
+            raise UsageError(f"{path} is not the folder of a run: {error.strerror}") from None
+        yield
+
+
+def _write(path: Path, data: Result | Run) -> None:
+    """Replace the content of ``path`` by ``data`` atomically."""
+    text = data.model_dump_json(indent=1) + "\n"
+    store.write(path.with_name(_PART + path.name), text.encode()).replace(path)

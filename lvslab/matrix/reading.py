@@ -39,10 +39,14 @@ def read(place: Path) -> Kept:
     try:
         return Kept(Run.model_validate_json(text), file.parent)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the document"
-        message = f"{file} is not as docs/matrix.schema.json says: {where}: {first['msg']}"
+        message = f"{file} is not as docs/matrix.schema.json says: {first_error(error)}"
         raise UsageError(message, "it was altered, or is of another program") from error
+
+
+def first_error(error: ValidationError) -> str:
+    """Place and text of the first error in a document."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"
 
 
 def _check_format(file: Path, text: bytes) -> None:

@@ -119,7 +119,7 @@ def test_a_result_that_was_altered() -> None:
     with run_folder.begun(None, RUN) as folder:
         folder.keep(result(CELLS[0]), b"")
     (folder.path / folder.run.results[0].evidence / run_folder.RESULT).write_text("{")
-    with pytest.raises(UsageError, match="has a result that cannot be read: : Invalid JSON"):
+    with pytest.raises(UsageError, match="has a result that cannot be read: the document: Invalid JSON"):
         run_folder.read(folder.path)
 
 
