@@ -120,7 +120,7 @@ def run(
 def judge(
     results: Sequence[Result], *, select: str = "", message: str = "", strict: bool = False
 ) -> tuple[Outcome, str]:
-    """Outcome of a trial by the ``results`` of its labs, and the reason unless it is PASSED.
+    """Outcome of a trial by the ``results`` of its labs; the reason, "" if it is PASSED.
 
     One failure whose text matches ``message`` makes it FAILED; expected failures count with ``strict`` only.
     It is ERROR if a lab broke, whatever failed in it, if every check was skipped, or if the how-to failed

@@ -58,28 +58,24 @@ class _Open:
     turn: int = 0
 
 
+@dataclass
 class Conductor:
     """Sends the cells of ``kept.run`` to the workers of ``client``, and keeps their results.
 
-    ``make`` returns the job for a cell, and its files by checksum.
+    ``make`` returns the job for a cell and the run's seed, and its files by checksum.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        kept: RunFolder,
-        listener: Listener,
-        make: Callable[[Cell, int], tuple[Job, Mapping[str, Path]]] = job.make,
-    ) -> None:
-        self._client = client
-        self._kept = kept
-        self._listener = listener
-        self._make = make
+    client: Client
+    kept: RunFolder
+    listener: Listener
+    make: Callable[[Cell, int], tuple[Job, Mapping[str, Path]]] = job.make
+
+    def __post_init__(self) -> None:
         self._run = secrets.token_hex(4)
         self._inbox: queue.SimpleQueue[Future[Any] | Mapping[str, Any]] = queue.SimpleQueue()
         self._sent: set[tuple[str, str]] = set()
         self._open: dict[Any, _Open] = {}
-        self._cells = {cell.key: cell for cell in kept.run.cells}
+        self._cells = {cell.key: cell for cell in self.kept.run.cells}
 
     def conduct(self, todo: Sequence[Cell]) -> None:
         """Have all of ``todo`` tried, in order; return when all results are kept.
@@ -89,37 +85,35 @@ class Conductor:
         from lvslab.matrix import worker
 
         # An event comes with its time before it.
-        self._client.subscribe_topic(worker.TOPIC, lambda event: self._inbox.put(event[1]))
+        self.client.subscribe_topic(worker.TOPIC, lambda event: self._inbox.put(event[1]))
         waiting = list(reversed(todo))
-        count = worker_count(self._client)
+        count = worker_count(self.client)
         while waiting or self._open:
             while waiting and len(self._open) < max(count, 1):
                 self._begin(waiting.pop())
             try:
                 news = self._inbox.get(timeout=_POLL)
             except queue.Empty:
-                count = worker_count(self._client)
+                count = worker_count(self.client)
                 continue
             if not isinstance(news, Mapping):
                 self._answered(news)
             elif news["run"] == self._run and news["cell"] in self._cells:
-                self._listener.starts(self._cells[news["cell"]], news["worker"])
+                self.listener.starts(self._cells[news["cell"]], news["worker"])
 
     def _begin(self, cell: Cell) -> None:
         try:
-            made, files = self._make(cell, self._kept.run.seed)
-        except UsageError:
-            raise
+            self._submit(_Open(*self.make(cell, self.kept.run.seed)))
         except LvsLabError as error:
+            if isinstance(error, UsageError):
+                raise
             self._fail(cell, str(error))
-            return
-        self._submit(_Open(made, files))
 
     def _submit(self, wanted: _Open, address: str = "") -> None:
         from lvslab.matrix import worker
 
         wanted.turn += 1
-        future = self._client.submit(
+        future = self.client.submit(
             worker.work,
             self._run,
             wanted.job.model_dump_json(),
@@ -160,7 +154,7 @@ class Conductor:
                 hint = "each needs the same checkout, and to be started with its .venv/bin/dask"
                 raise MachineError(f"a worker of the Dask cluster has no lvslab: {why}", hint) from None
             case None:
-                raise MachineError("the Dask cluster was lost", run_folder.resume_command(self._kept.path))
+                raise MachineError("the Dask cluster was lost", run_folder.resume_command(self.kept.path))
             case why:
                 raise why
 
@@ -174,9 +168,9 @@ class Conductor:
             if (reply["cache"], checksum) in self._sent:
                 continue
             content = wanted.files[checksum].read_bytes()
-            self._listener.says(f"sending {len(content) >> 10} KiB to {reply['worker']}")
+            self.listener.says(f"sending {len(content) >> 10} KiB to {reply['worker']}")
             try:
-                answers = self._client.run(worker.receive, checksum, content, workers=[reply["worker"]])
+                answers = self.client.run(worker.receive, checksum, content, workers=[reply["worker"]])
             except OSError:
                 return  # the worker is lost: another one will be asked
             for refused in filter(None, answers.values()):
@@ -185,13 +179,13 @@ class Conductor:
 
     def _fail(self, cell: Cell, why: str) -> None:
         """Keep the result of a cell that could not be tried."""
-        seed = self._kept.run.seed
+        seed = self.kept.run.seed
         own, repeat = cells.seed_of(seed, cell), cells.repeat(cell, seed)
         self._take(Result(cell=cell, verdict=Outcome.ERROR, error=why, seed=own, repeat=repeat), b"")
 
     def _take(self, result: Result, evidence: bytes) -> None:
-        self._kept.keep(result, evidence)
-        self._listener.ends(self._kept.run.of(result.cell))
+        self.kept.keep(result, evidence)
+        self.listener.ends(self.kept.run.of(result.cell))
 
 
 def worker_count(client: Client) -> int:

@@ -33,10 +33,7 @@ def local(workers: int, place: Path) -> Iterator[Client]:
     import dask
     from distributed import Client
 
-    settings = {
-        "distributed.scheduler.allowed-failures": WORKER_DEATHS,
-        "temporary-directory": str(place),
-    }
+    settings = {"distributed.scheduler.allowed-failures": WORKER_DEATHS, "temporary-directory": str(place)}
     with dask.config.set(settings), _quiet():
         cluster = _start(workers)
         try:
@@ -103,9 +100,8 @@ def existing(address: str) -> Iterator[Client]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Dask's own messages. The progress tells what becomes of the cell of a lost worker."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    """Silence Dask's own messages. The progress reports the cell of a lost worker."""
+    with warnings.catch_warnings(action="ignore"):
         for name in ("distributed", "tornado", "asyncio", "bokeh"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         yield

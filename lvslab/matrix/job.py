@@ -91,7 +91,7 @@ def _ipvsadm(kernel_name: str, ipvsadm: str) -> str:
 
 
 def difference(wanted: Job, lvslab: str) -> str:
-    """Describe how this machine differs from the one that sent the job; "" if it does not.
+    """Describe how this machine differs from that of the job, "" if it does not.
 
     ``lvslab`` is the checksum of the code that runs here.
     """
@@ -107,7 +107,7 @@ def difference(wanted: Job, lvslab: str) -> str:
 
 
 def find(sha256: str, place: str = "") -> Path | None:
-    """Find a file of this content in this machine's cache, at ``place`` or among those received."""
+    """Find a file of this content in the cache, at ``place`` or among those received."""
     for known in filter(None, (place, f"received/{sha256}")):
         path = (paths.cache() / known).resolve()
         if path.is_relative_to(paths.cache()) and path.is_file() and store.checksum(path) == sha256:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, islice, product
 from pathlib import Path
 
 from lvslab import paths
@@ -33,10 +34,11 @@ _SECONDS = 3.0
 
 
 def cells(kernels: Sequence[str], ipvsadm: Sequence[str], labs: Sequence[str]) -> tuple[Cell, ...]:
-    """Combine labs (names, paths or "all"), kernels (as in lab.up, or "store") and versions of ipvsadm.
+    """Combine labs, kernels and versions of ipvsadm.
 
-    Each combination occurs once; the usual ipvsadm is taken if none is given. Raises UsageError for the one
-    that does not exist, MachineError and BuildError if a distribution's kernel is not available.
+    ``labs`` are names, paths or "all", ``kernels`` as in lab.up, or "store". Each combination occurs once;
+    the usual ipvsadm is taken if none is given. Raises UsageError if one does not exist, MachineError and
+    BuildError if a distribution's kernel is not available.
     """
     chosen_kernels = dict.fromkeys(name for word in kernels for name in _kernels(word))
     chosen_labs = dict.fromkeys(name for word in labs for name in _labs(word))
@@ -48,9 +50,7 @@ def cells(kernels: Sequence[str], ipvsadm: Sequence[str], labs: Sequence[str]) -
         )
     return tuple(
         Cell(lab=lab, kernel=name, ipvsadm=version)
-        for lab in chosen_labs
-        for name in chosen_kernels
-        for version in chosen_ipvsadm
+        for lab, name, version in product(chosen_labs, chosen_kernels, chosen_ipvsadm)
     )
 
 
@@ -98,20 +98,19 @@ def memory() -> int:
 
 
 def fit(needs: Iterable[int], count: int, available: int) -> int:
-    """Number of cells that can run at a time, at least one: at most ``count`` (processors), and as many as
-    fit into ``available`` MiB, in whatever order they come."""
-    room, found = available * _SHARE, 0
-    for each in sorted(needs, reverse=True):
-        if each > room or found == count:
-            break
-        room -= each
-        found += 1
-    return max(found, 1)
+    """Number of cells that can run at a time in any order, at least one.
+
+    At most ``count`` (processors), and at most those that fit into ``available`` MiB.
+    """
+    totals = islice(accumulate(sorted(needs, reverse=True)), count)
+    return max(sum(total <= available * _SHARE for total in totals), 1)
 
 
 def seconds(cells: Iterable[Cell], earlier: Iterable[Run]) -> dict[Cell, float]:
-    """Expected duration of each cell: that of the last of the ``earlier`` runs with it, or of its lab, else
-    an estimate from the number of its checks."""
+    """Expected duration of each cell.
+
+    That of the last of the ``earlier`` runs with it or with its lab, else a guess by its number of checks.
+    """
     by_cell: dict[Cell, float] = {}
     by_lab: dict[str, float] = {}
     for run in earlier:
@@ -127,5 +126,5 @@ def _guess(cell: Cell) -> float:
 
 
 def in_order(cells: Iterable[Cell], expected: Mapping[Cell, float]) -> list[Cell]:
-    """Sort the longest cells first, since a long one at the end would leave the other workers idle."""
+    """Sort the longest cells first: at the end, they would leave other workers idle."""
     return sorted(cells, key=lambda cell: -expected[cell])

@@ -78,7 +78,7 @@ def run(request: Request, listener: Listener) -> tuple[Run, Path]:
 
 
 def exit_code(run: Run) -> int:
-    """4 if a lab itself broke, 1 if a check failed or passed against a known bug, else 0."""
+    """4 if a lab itself broke, 1 if a check failed or unexpectedly passed, else 0."""
     if run.counts[Outcome.ERROR]:
         return BootError.exit_code
     return CheckFailed.exit_code if any(result.verdict.bad for result in run.results) else 0

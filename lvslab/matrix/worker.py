@@ -9,7 +9,6 @@ import os
 import socket
 import threading
 from collections.abc import Mapping
-from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -62,20 +61,11 @@ def _tried(wanted: Job) -> Reply:
             found = cell.run(wanted.cell, place / "evidence", seed=wanted.seed)
         finally:
             del os.environ[pinned.VARIABLE]
-        found = found.model_copy(
-            update={
-                "worker": _name(),
-                "checksums": wanted.checksums,
-                "versions": {**wanted.prepared.versions, **found.versions, **programs()},
-            }
-        )
-        return {"result": found.model_dump_json(), "evidence": evidence.packed(place / "evidence")}
-
-
-@cache
-def programs() -> Mapping[str, str]:
-    """Versions of the programs that a machine contributes to a cell."""
-    return {"qemu": qemu.version(), "lvslab": version("lvslab")}
+        here = {"qemu": qemu.version(), "lvslab": version("lvslab")}
+        versions = {**wanted.prepared.versions, **found.versions, **here}
+        about = {"worker": _name(), "checksums": wanted.checksums, "versions": versions}
+        result = found.model_copy(update=about).model_dump_json()
+        return {"result": result, "evidence": evidence.packed(place / "evidence")}
 
 
 def receive(sha256: str, content: bytes) -> str:
