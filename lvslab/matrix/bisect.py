@@ -111,20 +111,20 @@ def run(
                 place = folder / f"{place.name}-{number}"
             found = cell.run(own, place, attempts=1, report=report, select=select)
             results.append(found.model_copy(update={"evidence": place.name}))
+        outcome, why = judge(results, select=select, message=message, strict=strict)
     except LvsLabError as error:
-        return Trial(Outcome.ERROR, str(error), what, tuple(results), evidence)
-    outcome, why = judge(results, select=select, message=message, strict=strict)
+        outcome, why = Outcome.ERROR, str(error)
     return Trial(outcome, why, what, tuple(results), evidence)
 
 
 def judge(
     results: Sequence[Result], *, select: str = "", message: str = "", strict: bool = False
 ) -> tuple[Outcome, str]:
-    """Outcome of a trial by the ``results`` of its labs; the reason, "" if it is PASSED.
+    """Outcome of a trial, and the reason unless it is PASSED.
 
     One failure whose text matches ``message`` makes it FAILED; expected failures count with ``strict`` only.
-    It is ERROR if a lab broke, whatever failed in it, if every check was skipped, or if the how-to failed
-    before the check that ``select`` asks for.
+    It is ERROR if a lab broke, even if a check failed in it, if every check was skipped, or if the how-to
+    failed before the check that ``select`` asks for.
     """
     bad = (Outcome.FAILED, Outcome.EXPECTED_FAILURE) if strict else (Outcome.FAILED,)
     failed = [

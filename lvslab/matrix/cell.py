@@ -5,9 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from lvslab.boot.events import Listener, ignore
 from lvslab.check import pytest_run
 from lvslab.cluster import cluster, registry
 from lvslab.cluster import folder as lab_folder
-from lvslab.cluster.cluster import Cluster
 from lvslab.lab import files as lab_files
 from lvslab.lab.model import Lab
 from lvslab.matrix.results import Case, Cell, Result
@@ -34,29 +31,6 @@ FIRST_ATTEMPT = "first-attempt"
 
 _ENDED = (0, 1)
 """Exit statuses of a pytest that has run all its tests."""
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """Results of one attempt. ``error`` says why the lab itself broke, "" if it did not."""
-
-    cases: tuple[Case, ...] = ()
-    error: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    accelerator: str = ""
-    measured: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def verdict(self) -> Outcome:
-        return Outcome.ERROR if self.error else worst(case.verdict for case in self.cases)
-
-    @property
-    def why(self) -> str:
-        """Reason of the verdict ERROR, "" if that is not the verdict."""
-        if self.error or self.verdict is not Outcome.ERROR:
-            return self.error
-        case = next((case for case in self.cases if case.verdict is Outcome.ERROR), None)
-        return f"{case.name}: {case.message}" if case else "pytest ran no check"
 
 
 def run(
@@ -87,22 +61,11 @@ def run(
         seconds = time.monotonic() - begun
         if found.verdict is not Outcome.ERROR or attempt == attempts:
             break
-        first = found.why
+        first = found.error
         _set_aside(folder)
-    return Result(
-        cell=cell,
-        verdict=found.verdict,
-        cases=found.cases,
-        error=found.why or first,
-        flaky=bool(first) and not found.verdict.bad,
-        attempts=attempt,
-        seed=own_seed,
-        repeat=repeat(cell, seed),
-        seconds=round(seconds, 3),
-        versions=dict(found.versions),
-        measured=dict(found.measured),
-        accelerator=found.accelerator,
-    )
+    about = {"attempts": attempt, "repeat": repeat(cell, seed), "seconds": round(seconds, 3)}
+    flaky = bool(first) and not found.verdict.bad
+    return found.model_copy(update={**about, "error": found.error or first, "flaky": flaky})
 
 
 def prepare(cell: Cell) -> None:
@@ -145,18 +108,19 @@ def repeat(cell: Cell, seed: int) -> str:
     return shlex.join(("./run", "matrix.run", *words))
 
 
-def _try(cell: Cell, place: Path, folder: Path, own_seed: int, report: Listener, select: str) -> _Attempt:
+def _try(cell: Cell, place: Path, folder: Path, own_seed: int, report: Listener, select: str) -> Result:
+    """Make one attempt. Its ``error`` is the reason of the verdict ERROR, "" for another verdict."""
     name = registry.name_of_its_own(place.resolve().name)
-    found = _Attempt()
+    cases: tuple[Case, ...] = ()
+    versions, measured = dict[str, str](), dict[str, str]()
+    accelerator = error = ""
     with ExitStack() as held:
         try:
             booting = cluster.booted(place, name=name, spec=cell.spec, report=report, evidence=folder)
             booted = held.enter_context(booting)
-            versions = dict(booted.versions)
-            found = replace(found, versions=versions, accelerator=booted.status().accelerator)
-            howto = _apply(booted)
-            found = replace(found, cases=(howto,))
-            if howto.verdict is Outcome.PASSED:
+            versions, accelerator = dict(booted.versions), booted.status().accelerator
+            cases = (_apply(booted),)
+            if cases[0].verdict is Outcome.PASSED:
                 done = pytest_run.run(
                     place,
                     name,
@@ -165,18 +129,31 @@ def _try(cell: Cell, place: Path, folder: Path, own_seed: int, report: Listener,
                     environment={"LVSLAB_SEED": str(own_seed), "LVSLAB_STATE": str(folder / TESTS)},
                     select=select,
                 )
-                found = replace(found, cases=(howto, *map(judged, done.cases)), measured=done.measured)
+                cases, measured = (*cases, *map(judged, done.cases)), dict(done.measured)
                 if done.status not in _ENDED:
-                    found = replace(found, error=f"pytest ended with status {done.status}")
-            found = replace(found, error=_broken(booted) or found.error)
-        except errors.LvsLabError as error:
-            found = replace(found, error=str(error))
-    if not found.verdict.bad:
+                    error = f"pytest ended with status {done.status}"
+            error = _broken(booted) or error
+        except errors.LvsLabError as broke:
+            error = str(broke)
+    verdict = Outcome.ERROR if error else worst(case.verdict for case in cases)
+    if verdict is Outcome.ERROR and not error:
+        broken = (f"{case.name}: {case.message}" for case in cases if case.verdict is Outcome.ERROR)
+        error = next(broken, "pytest ran no check")
+    if not verdict.bad:
         shutil.rmtree(folder / TESTS, ignore_errors=True)
-    return found
+    return Result(
+        cell=cell,
+        verdict=verdict,
+        cases=cases,
+        error=error,
+        seed=own_seed,
+        versions=versions,
+        measured=measured,
+        accelerator=accelerator,
+    )
 
 
-def _apply(booted: Cluster) -> Case:
+def _apply(booted: cluster.Cluster) -> Case:
     """Apply the how-to. A step that does not end as the how-to says makes the case FAILED."""
     begun = time.monotonic()
     verdict, message = Outcome.PASSED, ""
@@ -206,8 +183,8 @@ _OF_THE_LAB = (errors.MachineError, errors.StateError, errors.BuildError, errors
 """Errors of the lab itself. Other BootErrors, such as a panic, are failures of the guest's kernel."""
 
 
-def _broken(booted: Cluster) -> str:
-    """Describe the first fault of the lab itself, which its kernel has not caused; "" for none."""
+def _broken(booted: cluster.Cluster) -> str:
+    """Describe the first fault of the lab itself, not of its kernel; "" for none."""
     nodes = booted.status().nodes.items()
     return next((f"{name}: {node.text}" for name, node in nodes if node.state.is_fault_of_lab), "")
 

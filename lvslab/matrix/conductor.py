@@ -17,14 +17,12 @@ from lvslab.errors import LvsLabError, MachineError, UsageError
 from lvslab.matrix import cell as cells
 from lvslab.matrix import folder as run_folder
 from lvslab.matrix import job
-from lvslab.matrix.folder import RunFolder
 from lvslab.matrix.results import Cell, Result, Run
 from lvslab.outcome import Outcome
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-    from lvslab.matrix.job import Job
     from lvslab.matrix.worker import Reply
 
 WORKER_DEATHS = 5
@@ -53,7 +51,7 @@ class Listener:
 class _Open:
     """Job without a reply; ``turn`` is the number of times that it was sent."""
 
-    job: Job
+    job: job.Job
     files: Mapping[str, Path]
     turn: int = 0
 
@@ -66,9 +64,9 @@ class Conductor:
     """
 
     client: Client
-    kept: RunFolder
+    kept: run_folder.RunFolder
     listener: Listener
-    make: Callable[[Cell, int], tuple[Job, Mapping[str, Path]]] = job.make
+    make: Callable[[Cell, int], tuple[job.Job, Mapping[str, Path]]] = job.make
 
     def __post_init__(self) -> None:
         self._run = secrets.token_hex(4)

@@ -173,7 +173,7 @@ def _new() -> Path:
 
 
 def _in_order(run: Run, results: Iterable[Result]) -> tuple[Result, ...]:
-    """Those of ``results`` that are of ``run``, in the order of its cells."""
+    """Sort the ``results`` of ``run`` by its cells; leave others out."""
     found = {result.cell: result for result in results}
     return tuple(found[cell] for cell in dict.fromkeys(run.cells) if cell in found)
 

@@ -14,7 +14,6 @@ from lvslab import paths
 from lvslab.cache import pinned, store
 from lvslab.cluster import folder as lab_folder
 from lvslab.cluster import prepare
-from lvslab.cluster.prepare import Prepared
 from lvslab.debian import packages
 from lvslab.errors import LvsLabError, UsageError
 from lvslab.guest import debian, keys
@@ -39,7 +38,7 @@ class Job(BaseModel):
 
     cell: Cell
     seed: int
-    prepared: Prepared
+    prepared: prepare.Prepared
     files: dict[str, str]
     keys: dict[str, str]
     checksums: dict[str, str]

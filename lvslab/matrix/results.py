@@ -167,7 +167,7 @@ class Run(_Data):
 
     @property
     def by_cell(self) -> dict[Cell, Result | None]:
-        """Result of each cell in the order of the run, None if it is not done."""
+        """Result of each cell in order, None if it is not done."""
         found = {result.cell: result for result in self.results}
         return {cell: found.get(cell) for cell in (*self.cells, *found)}
 

@@ -20,7 +20,6 @@ from lvslab.kernel.toolchain import building
 from lvslab.matrix import dask_cluster, plan
 from lvslab.matrix import folder as run_folder
 from lvslab.matrix.conductor import Conductor, Listener, worker_count
-from lvslab.matrix.folder import RunFolder
 from lvslab.matrix.results import Run
 from lvslab.outcome import Outcome
 
@@ -78,13 +77,13 @@ def run(request: Request, listener: Listener) -> tuple[Run, Path]:
 
 
 def exit_code(run: Run) -> int:
-    """4 if a lab itself broke, 1 if a check failed or unexpectedly passed, else 0."""
+    """4 if a lab itself broke, else 1 if a check failed or unexpectedly passed."""
     if run.counts[Outcome.ERROR]:
         return BootError.exit_code
     return CheckFailed.exit_code if any(result.verdict.bad for result in run.results) else 0
 
 
-def _folder(request: Request) -> contextlib.AbstractContextManager[RunFolder]:
+def _folder(request: Request) -> contextlib.AbstractContextManager[run_folder.RunFolder]:
     if request.resume:
         given = (request.kernels, request.ipvsadm, request.labs, request.output, request.seed is not None)
         if any(given):

@@ -19,7 +19,6 @@ from lvslab.boot.vm import qemu
 from lvslab.cache import folders, pinned
 from lvslab.errors import LvsLabError, UsageError
 from lvslab.matrix import cell, evidence, job
-from lvslab.matrix.job import Job
 from lvslab.report import checksums
 
 TOPIC = "lvslab"
@@ -38,7 +37,7 @@ def work(run: str, text: str) -> Reply:
     The reply has ``result`` (JSON) and ``evidence`` (a tar archive); or ``lacks`` (checksums of files),
     ``cache`` (which) and ``worker`` (its address); or ``refused``, the reason for not trying the cell.
     """
-    wanted = Job.model_validate_json(text)
+    wanted = job.Job.model_validate_json(text)
     if why := job.difference(wanted, _CODE):
         return {"refused": f"{_name()} cannot try {wanted.cell}: {why}"}
     if lacks := [each for each, place in wanted.files.items() if job.find(each, place) is None]:
@@ -51,7 +50,7 @@ def work(run: str, text: str) -> Reply:
             return {"refused": str(wrong)}
 
 
-def _tried(wanted: Job) -> Reply:
+def _tried(wanted: job.Job) -> Reply:
     # The next folder that is made here deletes what a killed worker has left.
     with folders.making(paths.state() / "cells", wanted.cell.key) as place:
         (place / "given").mkdir()

@@ -33,7 +33,7 @@ _BEHAVIOUR: Mapping[Outcome, str] = {
     Outcome.PASSED: "passes",
     Outcome.SKIPPED: "skipped",
 }
-"""What a check did, whatever was expected."""
+"""Behaviour of a check, without regard to what was expected."""
 
 _JUDGED = "it does the same as before, and the known bugs say something else of it now"
 _JUDGES: tuple[Factor, ...] = ("kernel", "ipvsadm", "lab")

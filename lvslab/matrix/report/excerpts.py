@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lvslab.apply import transcript
-from lvslab.apply.transcript import StepRecord
 from lvslab.cluster.cluster import TRANSCRIPT
 from lvslab.errors import LvsLabError
 from lvslab.outcome import STEPS
@@ -35,7 +34,7 @@ class Cut:
 class Step:
     """Step that was typed, its output, and the word for its outcome."""
 
-    record: StepRecord
+    record: transcript.StepRecord
     output: Cut
     word: str
 
@@ -67,7 +66,7 @@ def collect(run_folder: Path, relative: str, *, console_lines: int, embed: int) 
     """Collect the evidence in the folder ``relative`` to that of the run.
 
     It has the last ``console_lines`` lines of each console of the cell's lab, and embeds at most ``embed``
-    bytes of captures. Files outside of the run's folder are not read, whatever ``results.json`` says.
+    bytes of captures. Files outside of the run's folder are not read, even if ``results.json`` names them.
     """
     folder = run_folder / relative
     if not relative:

@@ -23,7 +23,6 @@ from markupsafe import Markup
 from lvslab.apply.transcript import printable
 from lvslab.matrix.reading import Kept
 from lvslab.matrix.report import excerpts
-from lvslab.matrix.report.excerpts import Evidence
 from lvslab.matrix.results import FINE, OUTCOMES, Case, Cell, Result, Run
 from lvslab.outcome import CELLS, Outcome
 
@@ -75,7 +74,7 @@ class Shown:
     number: int
     cell: Cell
     result: Result | None
-    evidence: Evidence
+    evidence: excerpts.Evidence
 
     @property
     def verdict(self) -> str:
@@ -183,7 +182,7 @@ def _cells(kept: Kept) -> list[Shown]:
     shown = []
     for number, (cell, result) in enumerate(kept.run.by_cell.items(), start=1):
         if result is None:
-            shown.append(Shown(number, cell, None, Evidence(missing="it is not done yet")))
+            shown.append(Shown(number, cell, None, excerpts.Evidence(missing="it is not done yet")))
             continue
         fine = result.verdict in FINE and not result.flaky
         found = excerpts.collect(
