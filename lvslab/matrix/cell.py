@@ -90,9 +90,8 @@ def find_lab(name: str) -> Lab:
     lab = lab_folder.lab(folder)
     lab_folder.steps(folder, lab)
     if not any(folder.rglob("test_*.py")):
-        raise errors.UsageError(
-            f"there are no checks in {folder}", "a check is a function test_... in a test_*.py"
-        )
+        hint = "a check is a function test_... in a test_*.py"
+        raise errors.UsageError(f"there are no checks in {folder}", hint)
     return lab
 
 

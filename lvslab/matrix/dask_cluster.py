@@ -70,10 +70,8 @@ def _start(count: int) -> LocalCluster:
             )
         except RuntimeError as failed:
             why = failed.__cause__ or failed
-    raise MachineError(
-        f"the worker processes did not start, {_STARTS} times in a row: {why}",
-        "is there memory for them? --workers makes them fewer",
-    )
+    message = f"the worker processes did not start, {_STARTS} times in a row: {why}"
+    raise MachineError(message, "is there memory for them? --workers makes them fewer")
 
 
 @contextlib.contextmanager

@@ -44,10 +44,8 @@ def cells(kernels: Sequence[str], ipvsadm: Sequence[str], labs: Sequence[str]) -
     chosen_labs = dict.fromkeys(name for word in labs for name in _labs(word))
     chosen_ipvsadm = dict.fromkeys(map(_ipvsadm, ipvsadm)) or {"": None}
     if not chosen_kernels:
-        raise UsageError(
-            "no kernel is given",
-            "--kernels 2.4.37.11,debian-6.1 tries these two, --kernels store all that are built",
-        )
+        hint = "--kernels 2.4.37.11,debian-6.1 tries these two, --kernels store all that are built"
+        raise UsageError("no kernel is given", hint)
     return tuple(
         Cell(lab=lab, kernel=name, ipvsadm=version)
         for lab, name, version in product(chosen_labs, chosen_kernels, chosen_ipvsadm)
@@ -60,10 +58,8 @@ def _kernels(word: str) -> list[str]:
         if not found:
             raise UsageError("there is no kernel in the store", "./run kernel.build 2.6.18 builds one")
         versions = [built.manifest.version for built in found]
-        return [
-            built.name if versions.count(built.manifest.version) > 1 else built.manifest.version
-            for built in found
-        ]
+        pairs = zip(found, versions, strict=True)
+        return [built.name if versions.count(version) > 1 else version for built, version in pairs]
     return [find.find(word).name]  # of a file its whole path, wherever the run goes on
 
 

@@ -52,13 +52,11 @@ def run(request: Request, listener: Listener) -> tuple[Run, Path]:
     """
     registry.need_root()
     if request.workers < 0:
-        raise UsageError(
-            f"there cannot be {request.workers} workers", "0 means as many as this machine holds"
-        )
+        hint = "0 means as many as this machine holds"
+        raise UsageError(f"there cannot be {request.workers} workers", hint)
     if request.workers and request.scheduler:
-        raise UsageError(
-            "--workers and --scheduler exclude each other", "a cluster has the workers that it has"
-        )
+        hint = "a cluster has the workers that it has"
+        raise UsageError("--workers and --scheduler exclude each other", hint)
     with contextlib.ExitStack() as held:
         client = held.enter_context(dask_cluster.existing(request.scheduler)) if request.scheduler else None
         kept = held.enter_context(_folder(request))
