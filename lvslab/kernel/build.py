@@ -1,8 +1,7 @@
 """Build kernels from source: configure, check line by line, compile, and keep.
 
-A build has a folder, mounts and processes of its own, so nothing of it is left when it is interrupted, and a
-tree of the user's is only read. Its result is kept under a checksum of all that it is made of, so it is made
-once.
+A build has a folder, mounts and processes of its own, so an interrupted one leaves nothing behind, and a
+user's tree is only read. The result is kept under a checksum of its inputs, so it is made once.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,11 @@ def build(
     jobs: int | None = None,
     insecure: bool = False,
 ) -> Built:
-    """Return the kernel of that version, built if the store has none of the same inputs.
+    """Return the kernel of that version, built if the store lacks it.
 
-    The inputs are sources, configuration and compiler.
-
-    ``tree`` is built instead of a release's source; ``config`` has the last word; ``jobs`` is how many
-    things make does at a time, None for one for each processor. Raises UsageError for an unknown version, a
+    The store's has the same sources, configuration and compiler. ``tree`` is built instead of a release's
+    source; ``config`` has the last word; ``jobs`` is the number of make's jobs, None for one for each
+    processor. Raises UsageError for an unknown version, a
     tree that is not a kernel or a configuration with a mistake, MachineError where a program is missing,
     BuildError where the source is not available or does not build as asked.
     """
@@ -70,13 +69,16 @@ def build(
     name = kernel_store.name_of(row.version, key(row, wanted, compiler_key(row), made_of))
     if there := kernel_store.read(kernel_store.folder() / name):
         return kernel_store.again(there)
-    _check_machine(row)
+    for program in _PROGRAMS[row.family]:
+        if shutil.which(program, path=kernel_recipe.PATH) is None:
+            missing_program(program)
     compiler = compiler_of(row)
     folders.need_space(kernel_store.folder(), _SPACE[row.family], f"building Linux {row.version}")
     with building.one_at_a_time(f"Linux {row.version}", f"kernel-{name}"):
         if there := kernel_store.read(kernel_store.folder() / name):
             return kernel_store.again(there)  # built by another process, for which this one waited
-        with kernel_store.making(f"{row.version}-work") as work, kernel_store.making(name) as made:
+        place = kernel_store.folder()
+        with folders.making(place, f"{row.version}-work") as work, folders.making(place, name) as made:
             job = Job(row, wanted, compiler, work, made, jobs or building.processors())
             job.run(tree, insecure)
             if tree and kernel_tree.fingerprint(tree) != made_of:
@@ -87,8 +89,7 @@ def build(
 def row_of(version: str, tree: Path | None) -> KernelRow:
     """Return the catalogue's row to build by, with the version that is built.
 
-    A tree's own version counts: that or its series must be asked for, so that the version finds the kernel
-    afterwards.
+    A tree's own version counts. That or its series must be given, so that it finds the kernel afterwards.
     """
     if tree is None:
         return catalogue.kernel(version)
@@ -101,11 +102,10 @@ def row_of(version: str, tree: Path | None) -> KernelRow:
 
 
 def _row_for(version: str) -> KernelRow:
-    """Return the row of the version's series, or of the last series before it that is built the same way.
+    """Return the row of the version's series, or of the last one before it that is built alike.
 
-    It includes the fixes of the next series: what broke in between is mended where it is found.
-
-    Raises UsageError for versions that are built in no way that is known here.
+    It includes the fixes of the next series: what broke in between is mended where it is found. Raises
+    UsageError for versions that lvslab cannot build.
     """
     rows = [row for row in catalogue.kernels().values() if row.source.place == "kernel.org"]
     for row in rows:
@@ -134,16 +134,10 @@ def requested(row: KernelRow, config: Path | None) -> Mapping[str, kconfig.Setti
 
 
 def asked(version: str, tree: Path | None, config: Path | None) -> str:
-    """Return the merged fragments of a kernel as a .config, with a comment for each file."""
-    lines: list[str] = []
-    before = ""
-    for setting in requested(row_of(version, tree), config).values():
-        file = setting.where.rpartition(":")[0]
-        if file != before:
-            lines += ["", f"# {file}"]
-        before = file
-        lines.append(setting.line)
-    return "\n".join([*lines[1:], ""])
+    """Return the merged fragments of a kernel as a .config, each file under a comment."""
+    settings = requested(row_of(version, tree), config).values()
+    files = groupby(settings, lambda setting: setting.where.rpartition(":")[0])
+    return "\n".join("".join([f"# {file}\n", *(f"{row.line}\n" for row in rows)]) for file, rows in files)
 
 
 def as_json(built: Built) -> Mapping[str, Any]:
@@ -196,9 +190,3 @@ def key(row: KernelRow, wanted: Mapping[str, kconfig.Setting], compiler: str, ma
         repr((row.image, row.userland, row.nic, row.memory)),  # which the manifest has
     )
     return sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _check_machine(row: KernelRow) -> None:
-    for program in _PROGRAMS[row.family]:
-        if shutil.which(program, path=kernel_recipe.PATH) is None:
-            missing_program(program)

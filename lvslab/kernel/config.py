@@ -38,7 +38,11 @@ class Setting:
     @property
     def line(self) -> str:
         """The line as .config has it."""
-        return line_of(self.symbol, self.value)
+        return (
+            f"# CONFIG_{self.symbol} is not set"
+            if self.value == "n"
+            else f"CONFIG_{self.symbol}={self.value}"
+        )
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,6 @@ class Mismatch:
 
     setting: Setting
     found: str
-
-
-def line_of(symbol: str, value: str) -> str:
-    """Format a symbol and its value as .config does."""
-    return f"# CONFIG_{symbol} is not set" if value == "n" else f"CONFIG_{symbol}={value}"
 
 
 def parse(text: str, file: Path, version: tuple[int, ...]) -> dict[str, Setting]:
@@ -79,19 +78,11 @@ def parse(text: str, file: Path, version: tuple[int, ...]) -> dict[str, Setting]
         elif matched := _SET.fullmatch(line):
             symbol, value = matched[1], matched[2].strip()
             if not _VALUE.fullmatch(value):
-                raise LabFileError(
-                    file,
-                    number,
-                    f"{value!r} is not a value",
-                    "y, m, n, a number, or a text in double quotes",
-                )
+                right = "y, m, n, a number, or a text in double quotes"
+                raise LabFileError(file, number, f"{value!r} is not a value", right)
         else:
-            raise LabFileError(
-                file,
-                number,
-                f"{line!r} is not a line of a kernel configuration",
-                "CONFIG_NAME=value, or: # CONFIG_NAME is not set",
-            )
+            wrong = f"{line!r} is not a line of a kernel configuration"
+            raise LabFileError(file, number, wrong, "CONFIG_NAME=value, or: # CONFIG_NAME is not set")
         if not applies:
             continue
         before = requested.get(symbol)
@@ -104,23 +95,16 @@ def parse(text: str, file: Path, version: tuple[int, ...]) -> dict[str, Setting]
 
 
 def _applies(line: str, version: tuple[int, ...], file: Path, number: int) -> bool:
-    matched = _WHEN.fullmatch(line)
-    if matched is None:
-        raise LabFileError(
-            file, number, f"{line!r} is not a range of versions", "for one: # since 2.6.22 before 3.2"
-        )
-    since, before = matched["since"], matched["before"]
-    return (since is None or version >= catalogue.numbers(since)) and (
-        before is None or version < catalogue.numbers(before)
-    )
+    if not (matched := _WHEN.fullmatch(line)):
+        wrong = f"{line!r} is not a range of versions"
+        raise LabFileError(file, number, wrong, "for one: # since 2.6.22 before 3.2")
+    since, before = (catalogue.numbers(matched[name] or "") for name in ("since", "before"))
+    return version >= since and (not before or version < before)
 
 
 def merge(fragments: Iterable[Mapping[str, Setting]]) -> dict[str, Setting]:
     """Merge fragments; where two differ the later one counts."""
-    merged: dict[str, Setting] = {}
-    for fragment in fragments:
-        merged.update(fragment)
-    return merged
+    return {symbol: setting for fragment in fragments for symbol, setting in fragment.items()}
 
 
 def render(requested: Mapping[str, Setting]) -> str:
@@ -130,11 +114,8 @@ def render(requested: Mapping[str, Setting]) -> str:
 
 def values(config: str) -> dict[str, str]:
     """Return the values of a .config by symbol, without those that are not set."""
-    found = {}
-    for line in config.splitlines():
-        if (matched := _SET.fullmatch(line.strip())) and matched[2] != "n":
-            found[matched[1]] = matched[2]
-    return found
+    lines = (_SET.fullmatch(line.strip()) for line in config.splitlines())
+    return {matched[1]: matched[2] for matched in lines if matched and matched[2] != "n"}
 
 
 def verify(requested: Mapping[str, Setting], config: str) -> Sequence[Mismatch]:

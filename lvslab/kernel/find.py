@@ -63,7 +63,7 @@ class Kernel:
         return "\n".join(f"{file} {about.st_size} {about.st_mtime_ns}" for file, about in abouts)
 
     def needed_modules(self) -> tuple[modules.Module, ...]:
-        """Return the modules that a guest needs; a small system gets all, since they are few."""
+        """Return the modules that a guest needs; a small system gets all its few modules."""
         if self.module_source is None:
             return ()
         wanted = modules.ALL if self.userland == "musl-i386" else modules.WANTED
@@ -77,10 +77,8 @@ def find(name: str) -> Kernel:
 
     That is a name of DISTRIBUTION, a ready-made one of the catalogue, one of the store (as in
     `kernel_store.find`), or the path of a folder of the store, a bzImage or a ``.deb``; a kernel that is
-    found by its path has the whole path as its name.
-
-    Raises UsageError where there is no such kernel or the file is none, MachineError and BuildError
-    where the distribution's package is not available.
+    found by its path has the whole path as its name. Raises UsageError for an unknown name and a file that
+    is not a kernel, MachineError and BuildError where the distribution's package is not available.
     """
     if name in DISTRIBUTION:
         return _of_release(name, None, DISTRIBUTION[name])
@@ -104,13 +102,10 @@ def _unknown(name: str) -> UsageError:
         row = catalogue.kernel(name)
         return UsageError(f"the kernel {name} has not been built", f"./run kernel.build {row.name} does it")
     names = list(dict.fromkeys([*DISTRIBUTION, *there, *catalogue.prebuilt()]))
-    near = get_close_matches(name, [*names, *catalogue.kernels()], n=1)
-    return UsageError(
-        f"no kernel '{name}': it is neither a file nor a known name",
-        f"did you mean {near[0]}?"
-        if near
-        else f"known names: {', '.join(names)}; or give the path of a bzImage or a .deb",
-    )
+    hint = f"known names: {', '.join(names)}; or give the path of a bzImage or a .deb"
+    if near := get_close_matches(name, [*names, *catalogue.kernels()], n=1):
+        hint = f"did you mean {near[0]}?"
+    return UsageError(f"no kernel '{name}': it is neither a file nor a known name", hint)
 
 
 def release_of(path: Path) -> str:

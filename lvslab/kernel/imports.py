@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from lvslab.cache import store
+from lvslab.cache import folders, store
 from lvslab.debian import packages
 from lvslab.errors import UsageError
 from lvslab.kernel import modules as modules_of
@@ -18,7 +18,7 @@ from lvslab.kernel.store import Built, Manifest
 
 
 def take(path: Path, modules: Path | None = None, config: Path | None = None) -> Built:
-    """Put the kernel ``path`` (a bzImage or a kernel's ``.deb``) into the store, with all of its modules.
+    """Put a kernel with all its modules into the store; ``path`` is a bzImage or a ``.deb``.
 
     ``modules`` is the folder that holds ``kernel/``, or a ``.deb``; without it they are those of the
     package, of ``lib/modules/RELEASE`` beside the file, or of this machine's. ``config`` is what it was
@@ -27,14 +27,14 @@ def take(path: Path, modules: Path | None = None, config: Path | None = None) ->
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}", "give a bzImage (vmlinuz) or a kernel's Debian package")
-    kernel = find(str(path.resolve()))  # a file, whatever names the store knows
+    kernel = find(str(path.resolve()))  # as a path: the store may have this name too
     if modules is not None:
         kernel = replace(kernel, module_source=_modules(modules, kernel.release))
     if config is not None and not config.is_file():
         raise UsageError(f"there is no file {config}", "--config takes what the kernel was configured with")
     settings = config.read_bytes() if config is not None else _config(path, kernel.release)
     number = ".".join(map(str, kernel.version))
-    with kernel_store.making(number) as made:
+    with folders.making(kernel_store.folder(), number) as made:
         shutil.copyfile(kernel.image, made / "bzImage")
         if settings:
             (made / "config").write_bytes(settings)
@@ -44,7 +44,6 @@ def take(path: Path, modules: Path | None = None, config: Path | None = None) ->
                 f"{modules} has no modules of {kernel.release}", "is it the package of another kernel?"
             )
         manifest = Manifest(
-            row="",
             version=number,
             release=kernel.release,
             arch=kernel.arch,
@@ -53,10 +52,6 @@ def take(path: Path, modules: Path | None = None, config: Path | None = None) ->
             userland=kernel.userland,
             nic=kernel.nic,
             memory=kernel.memory,
-            compiler="",
-            flags=(),
-            source="",
-            source_sha256="",
             config_sha256=hashlib.sha256(settings).hexdigest() if settings else "",
             image_sha256=kernel.sha256,
             built=int(time.time()),

@@ -27,7 +27,7 @@ from lvslab.run import run
 log = logging.getLogger("lvslab.progress.kernel")
 
 Take = Callable[[str, Sequence[str], bytes], None]
-"""Takes a step: what it is, in words, its command, and what that reads."""
+"""A function that takes a step: its description, its command, and the command's input."""
 
 _SHOWN = 12  # of the settings that kconfig did not take
 
@@ -81,7 +81,7 @@ class Job:
                 steps.take(what, command, self.inside(lower, command), input=input)
 
             if kernel_tree.was_built_in(read):
-                take("cleaning the copy of the tree", kernel_recipe.clean(self.recipe))
+                take("cleaning the copy of the tree", kernel_recipe.make(self.recipe, "mrproper"))
             patches.apply(self.row.fixes, read, written, strict=self.row.is_own_series)
             final = self._configure(take, read, written)
             has_modules = config.values(final).get("MODULES") == "y"
@@ -131,12 +131,7 @@ class Job:
         shutil.copyfile(image, self.made / "bzImage")
         installed = self.work / "modules" / "lib/modules"
         for folder in installed.iterdir() if installed.is_dir() else ():
-            for link in ("build", "source", "pcmcia"):
-                place = folder / link
-                if place.is_symlink():
-                    place.unlink()
-                elif place.is_dir():
-                    shutil.rmtree(place)
+            run(["rm", "-rf", "--", *(folder / link for link in ("build", "source", "pcmcia"))])
             if self.row.family == "2.4":
                 # depmod of today's kmod sees no module in a .o file.
                 found = modules.of_folder(folder, modules.ALL)
@@ -185,10 +180,7 @@ def refused(
     known: Sequence[config_tree.Definition],
     final: Mapping[str, str],
 ) -> BuildError:
-    """Return the error for settings that kconfig dropped or changed.
-
-    Those whose cause is not another dropped setting come first.
-    """
+    """Return the error for settings that kconfig dropped or changed, causes before their effects."""
     lacking = {mismatch.setting.symbol for mismatch in mismatches}
     reasons = [(mismatch, config_tree.explain(mismatch, known, final)) for mismatch in mismatches]
     reasons.sort(key=lambda pair: any(f"{symbol} is " in pair[1] for symbol in lacking))

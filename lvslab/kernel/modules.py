@@ -1,8 +1,8 @@
-"""Modules of a kernel that a guest needs, and the tables by which modprobe finds them.
+"""Modules of a kernel that a guest needs, and modprobe's tables of them.
 
-Dependencies and aliases are read from the modules' own ``.modinfo`` strings (what depmod does, without a
-tree of files), so a guest image is put together in memory. Modules of Linux 2.4 (``.o``) do not say what
-they depend on: that is found out from their symbols.
+Dependencies and aliases are read from the modules' own ``.modinfo`` strings (as depmod does, which needs a
+tree of files), so a guest image is put together in memory. Modules of Linux 2.4 (``.o``) do not name their
+dependencies: they are found by their symbols.
 """
 
 from __future__ import annotations
@@ -54,12 +54,8 @@ class Module:
 def of_package(package: Path, release: str, wanted: re.Pattern[str] = WANTED) -> tuple[Module, ...]:
     """Return the ``wanted`` modules of a kernel package with their dependencies."""
     inside = re.compile(rf"(?:usr/)?lib/modules/{re.escape(release)}/(kernel/.*\.ko(?:\.\w+)?)$")
-    found = {}
-    for member in packages.members(package, lambda path: bool(inside.match(path))):
-        matched = inside.match(member.path)
-        if matched:
-            found[matched.group(1)] = member.content
-    return _needed(found, wanted)
+    found = packages.members(package, lambda path: bool(inside.match(path)))
+    return _needed({inside.sub(r"\1", member.path): member.content for member in found}, wanted)
 
 
 def of_folder(folder: Path, wanted: re.Pattern[str] = WANTED) -> tuple[Module, ...]:
@@ -89,10 +85,8 @@ def tables(modules: Collection[Module]) -> Mapping[str, bytes]:
         order = [by_name[name].path for name in _closure([module.name], by_name) if name != module.name]
         lines.append(f"{module.path}: {' '.join(order)}".rstrip())
     aliases = [f"alias {alias} {module.name}" for module in modules for alias in module.aliases]
-    return {
-        "modules.dep": ("\n".join(lines) + "\n").encode(),
-        "modules.alias": ("\n".join(aliases) + "\n").encode(),
-    }
+    files = {"modules.dep": lines, "modules.alias": aliases}
+    return {name: ("\n".join(text) + "\n").encode() for name, text in files.items()}
 
 
 def _needed(
@@ -117,9 +111,9 @@ def _needed(
 
 
 def _dependencies(files: Mapping[str, bytes]) -> dict[str, tuple[str, ...]]:
-    """Return the dependencies of modules of Linux 2.4 by name: who defines their undefined symbols.
+    """Return the dependencies of modules of Linux 2.4: the modules with their undefined symbols.
 
-    ``files`` is as in `_needed`.
+    ``files`` is as in `_needed`; the result is by name.
     """
     symbols = {_name(path): _symbols(path, content) for path, content in files.items()}
     owners = {symbol: name for name, (defined, _) in symbols.items() for symbol in defined}
@@ -130,7 +124,7 @@ def _dependencies(files: Mapping[str, bytes]) -> dict[str, tuple[str, ...]]:
 
 
 def _symbols(path: str, content: bytes) -> tuple[set[str], set[str]]:
-    """Return the symbols that a module of Linux 2.4 defines for others, and its undefined ones.
+    """Return the symbols that a module of Linux 2.4 exports, and its undefined ones.
 
     A module that exports nothing by name exports all (EXPORT_SYMBOL in include/linux/module.h, 2.4.37).
     """
@@ -167,12 +161,10 @@ def _parse(path: str, content: bytes) -> Module:
     info: dict[bytes, list[str]] = {b"depends": [], b"alias": [], b"softdep": []}
     for key, value in _INFO.findall(content):
         info[key].append(value.decode())
-    depends = tuple(name.replace("-", "_") for text in info[b"depends"] for name in text.split(",") if name)
-    soft = tuple(
-        name.replace("-", "_")
-        for text in info[b"softdep"]
-        for name in text.split()
-        if not name.endswith(":")
+    # A soft dependency has words before it: pre, post.
+    depends, soft = (
+        tuple(name.replace("-", "_") for text in info[key] for name in re.findall(r"[\w-]+\b(?!:)", text))
+        for key in (b"depends", b"softdep")
     )
     file = path if path.endswith(".o") else _SUFFIX.sub(".ko", path)
     return Module(_name(path), file, content, depends, tuple(info[b"alias"]), soft)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from lvslab.kernel.config import Setting, render
 
-# Where every build sees its tree. Old compilers write the names of files into what they compile, so the
-# place must be the same for the same bytes to come of it. Debian's base system has this folder; a build has
-# its own over it.
+# Where every build sees its tree. Old compilers write the names of files into what they compile, so the same
+# place makes the same bytes. Debian's base system has this folder; a build has its own over it.
 PLACE = Path("/usr/src")
 TREE = PLACE / "linux"
 SETTINGS = PLACE / "wishes"  # this name is in the key of every kernel that was built
@@ -18,14 +17,14 @@ MODULES = PLACE / "modules"
 PROGRAMS = PLACE / "programs"
 TEMPORARY = PLACE / "tmp"
 
-# Where a build finds programs: the distribution's, whatever the user has before them.
+# Where a build finds programs: the distribution's alone.
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 EPOCH = 946684800  # seconds; the start of 2000, as every build's time
 _STAMP = "Sat Jan  1 00:00:00 UTC 2000"
 _USER, _HOST = "lvslab", "lvslab"
 
-# In place of the machine's own, for kernels that ask these and nobody else. gzip would keep a time.
+# In place of the machine's own, for kernels that ask only these. gzip would keep a time.
 _PROGRAMS = {
     "date": f'exec /bin/date -u -d @{EPOCH} "$@"',
     "whoami": f"echo {_USER}",
@@ -55,13 +54,9 @@ class Recipe:
 
 
 def environment(recipe: Recipe) -> Mapping[str, str]:
-    """Return a build's whole environment.
-
-    Nothing in it is the user's: CFLAGS and MAKEFLAGS would change the build.
-    """
-    old = recipe.family != "today"
+    """Return a build's whole environment; CFLAGS and MAKEFLAGS of the user would change the build."""
     return {
-        "PATH": (f"{PROGRAMS}:" if old else "") + PATH,
+        "PATH": PATH if recipe.family == "today" else f"{PROGRAMS}:{PATH}",
         "HOME": "/nonexistent",
         "TMPDIR": str(TEMPORARY),  # a compiler that is killed leaves files
         "LC_ALL": "C",
@@ -90,14 +85,13 @@ def configure(recipe: Recipe, reads_settings: bool) -> Sequence[str]:
     A kconfig that ``reads_settings`` (KCONFIG_ALLCONFIG) answers no to all else. Without that the requested
     settings are the .config, and new questions are answered by an empty line.
     """
-    return _make(recipe, "allnoconfig" if reads_settings else "oldconfig")
+    return make(recipe, "allnoconfig" if reads_settings else "oldconfig")
 
 
 def questions(requested: Mapping[str, Setting], others: Sequence[str]) -> str:
     """Return a .config for kernels whose kconfig reads no settings: ``requested``, and no for ``others``."""
-    return render(requested) + "".join(
-        f"# CONFIG_{name} is not set\n" for name in sorted(set(others) - set(requested))
-    )
+    unset = sorted(set(others) - set(requested))
+    return render(requested) + "".join(f"# CONFIG_{name} is not set\n" for name in unset)
 
 
 def build(recipe: Recipe, modules: bool) -> Sequence[tuple[str, Sequence[str]]]:
@@ -105,29 +99,24 @@ def build(recipe: Recipe, modules: bool) -> Sequence[tuple[str, Sequence[str]]]:
 
     ``modules`` is True if the kernel has any.
     """
-    several = f"-j{recipe.jobs}"
-    install = ("modules_install", f"INSTALL_MOD_PATH={MODULES}", "DEPMOD=/bin/true")
+    several, targets = f"-j{recipe.jobs}", ["modules"] if modules else []
     if recipe.family == "2.4":
         steps = [
-            ("finding dependencies", _make(recipe, "dep")),
-            ("cleaning", _make(recipe, "clean")),
-            ("compiling the kernel", _make(recipe, several, "bzImage")),
+            ("finding dependencies", make(recipe, "dep")),
+            ("cleaning", make(recipe, "clean")),
+            ("compiling the kernel", make(recipe, several, "bzImage")),
+            *(("compiling the modules", make(recipe, several, target)) for target in targets),
         ]
-        if modules:
-            steps.append(("compiling the modules", _make(recipe, several, "modules")))
     else:
-        steps = [("compiling", _make(recipe, several, "bzImage", *(["modules"] if modules else [])))]
+        steps = [("compiling", make(recipe, several, "bzImage", *targets))]
     if modules:
-        steps.append(("installing the modules", _make(recipe, *install)))
+        install = ("modules_install", f"INSTALL_MOD_PATH={MODULES}", "DEPMOD=/bin/true")
+        steps.append(("installing the modules", make(recipe, *install)))
     return steps
 
 
-def clean(recipe: Recipe) -> Sequence[str]:
-    """Return the command that removes all products from a copy of a tree."""
-    return _make(recipe, "mrproper")
-
-
-def _make(recipe: Recipe, *words: str) -> Sequence[str]:
+def make(recipe: Recipe, *words: str) -> Sequence[str]:
+    """Return make's command for these targets and options."""
     variables = [f"ARCH={recipe.arch}"]
     if recipe.cross:
         variables.append(f"CROSS_COMPILE={recipe.cross}")
@@ -143,14 +132,13 @@ def _make(recipe: Recipe, *words: str) -> Sequence[str]:
 
 
 def described(recipe: Recipe) -> str:
-    """Format the recipe as text, for the key of a build; the number of jobs is not part of it."""
+    """Format the recipe as text, without the number of jobs, for the key of a build."""
     one = replace(recipe, jobs=1)
     return repr((build(one, True), environment(one), programs(one), configure(one, True), PLACE))
 
 
 # Runs its arguments from the third on in the tree, which is at its place. $1 is the folder of this build, $2
-# the tree that it shall see without ever writing to it, or nothing. Both mounts are those of this process
-# alone.
+# the tree that it reads and never writes, or nothing. Both mounts are those of this process alone.
 _INSIDE = """set -e
 cd "$1"
 if [ -n "$2" ]; then
@@ -167,7 +155,7 @@ exec "$@"
 
 
 def apart(*, root: bool) -> Sequence[str]:
-    """Return the beginning of a command with mounts and processes of its own, which end with lvslab."""
+    """Return the first words of a command with own mounts and processes, which end with lvslab."""
     return [
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),

@@ -60,17 +60,16 @@ def shown(name: str) -> Mapping[str, Any]:
 
 
 def _row(name: str, there: tuple[Built, ...]) -> KernelRow | None:
-    """Return the catalogue's row of a kernel. Raises UsageError for an unknown name.
+    """Return the catalogue's row of a kernel, or None for one of the store that no row covers.
 
-    None for one that was imported, or built from a tree that no row covers.
+    Raises UsageError for an unknown name.
     """
     try:
         return catalogue.kernel(there[-1].manifest.row if there else name)
     except UsageError:
         if there:
             return None
-        names = [*catalogue.kernels(), *catalogue.prebuilt()]
-        names += [kernel.name for kernel in store.installed()]
+        names = [*catalogue.kernels(), *catalogue.prebuilt(), *(kernel.name for kernel in store.installed())]
         raise catalogue.unknown("kernel", name, names) from None
 
 
@@ -92,11 +91,7 @@ def _of_store(kernel: Built) -> Mapping[str, Any]:
     files = (file for file in kernel.folder.rglob("*") if file.is_file())
     return {
         "name": kernel.name,
-        "row": about.row,
-        "version": about.version,
-        "release": about.release,
-        "arch": about.arch,
-        "compiler": about.compiler,
+        **{field: getattr(about, field) for field in ("row", "version", "release", "arch", "compiler")},
         "modules": len(about.modules),
         "source": about.source,
         "built": about.built,
@@ -107,7 +102,7 @@ def _of_store(kernel: Built) -> Mapping[str, Any]:
 
 def _lacks(version: str) -> list[Mapping[str, str]]:
     if not catalogue.numbers(version):
-        return []  # sid: whatever is newest
+        return []  # sid, which is always the newest
     return [
         {"feature": row.name, "what": row.what, "since": row.since}
         for row in catalogue.features().values()

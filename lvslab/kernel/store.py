@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 
 from lvslab import paths
-from lvslab.cache import store
+from lvslab.cache import folders, store
 from lvslab.errors import UsageError
 from lvslab.kernel import catalogue
 
@@ -21,19 +22,17 @@ MANIFEST = "manifest.json"
 HASH_DIGITS = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Properties of a kernel of the store, and its inputs.
+    """Properties of a kernel of the store, and its inputs; the defaults are an imported kernel's.
 
-    ``row`` is the catalogue's row that it was built by, "" where it was imported; ``release`` is what
-    ``uname -r`` says; ``memory`` the MiB that a director gets; ``built`` seconds since
-    1970; ``source`` what it was built from ("kernel.org", "debian-package", "tree", "unverified"; "" where
-    it was imported); ``flags`` what make was given beside the targets; ``modules`` paths below
-    ``lib/modules/RELEASE``.
-    The sums are SHA-256 in hexadecimal; those of source and configuration are "" for what was imported.
+    ``row`` is the catalogue's row that it was built by; ``release`` what ``uname -r`` says; ``memory`` the
+    MiB that a director gets; ``built`` seconds since 1970; ``source`` what it was built from ("kernel.org",
+    "debian-package", "tree", "unverified"); ``flags`` what make was given beside the targets; ``modules``
+    paths below ``lib/modules/RELEASE``. The sums are SHA-256 in hexadecimal, or "".
     """
 
-    row: str
+    row: str = ""
     version: str
     release: str
     arch: str
@@ -42,10 +41,10 @@ class Manifest:
     userland: str
     nic: str
     memory: int
-    compiler: str
-    flags: tuple[str, ...]
-    source: str
-    source_sha256: str
+    compiler: str = ""
+    flags: tuple[str, ...] = ()
+    source: str = ""
+    source_sha256: str = ""
     config_sha256: str
     image_sha256: str
     built: int
@@ -53,10 +52,7 @@ class Manifest:
 
     @property
     def release_of_catalogue(self) -> str:
-        """The row whose source it was built from, or "".
-
-        A tree is built as a row says and is another version all the same; an import has no row.
-        """
+        """The row whose source it was built from; "" for a tree, which is another version, and an import."""
         return "" if self.source == "tree" else self.row
 
 
@@ -74,7 +70,7 @@ class Built:
 
     @property
     def asked_for(self) -> int:
-        """When it was last built, imported or asked for; nanoseconds since 1970."""
+        """Nanoseconds since 1970 when it was last built, imported or asked for."""
         try:
             return self.folder.stat().st_mtime_ns
         except FileNotFoundError:  # deleted since it was read
@@ -120,26 +116,19 @@ def read(place: Path) -> Built | None:
 
 
 def installed() -> tuple[Built, ...]:
-    """Return all kernels by version; of one version the one that was asked for last is the last."""
-    found = [read(place) for place in folder().glob("[!.]*")]
-    return tuple(
-        sorted(
-            (built for built in found if built is not None),
-            key=lambda built: (catalogue.numbers(built.manifest.version), built.asked_for, built.name),
-        )
-    )
+    """Return all kernels by version, and those of one version by the time they were last asked for."""
+    found = filter(None, (read(place) for place in folder().glob("[!.]*")))
+    order = attrgetter("asked_for", "name")
+    return tuple(sorted(found, key=lambda built: (catalogue.numbers(built.manifest.version), order(built))))
 
 
 def find(name: str) -> Built | None:
-    """Return the kernel for a folder's name, or the last of a version or a series (``2.6.18``).
-
-    Of one version that is the one that was built, imported or tried last.
-    """
+    """Return the kernel for a folder's name, or the last of a version or series (``2.6.18``)."""
     return next(reversed(matching(name)), None)
 
 
 def matching(name: str) -> tuple[Built, ...]:
-    """Return the kernels of a folder name, else of a version, a row of the catalogue or a series.
+    """Return the kernels of a folder name, else of a version, catalogue row or series.
 
     The order is that of `installed`.
     """
@@ -156,32 +145,25 @@ def matching(name: str) -> tuple[Built, ...]:
 
 
 def again(built: Built) -> Built:
-    """Mark a kernel as asked for once more, so that it is the last of its version, and return it."""
+    """Mark a kernel as the last one asked for of its version, and return it."""
     with suppress(OSError):  # a store that may only be read, or it was deleted meanwhile
         os.utime(built.folder)
     return built
 
 
-def making(name: str) -> AbstractContextManager[Path]:
-    """Yield an empty folder on the store's file system; delete it if `install` has not taken it."""
-    from lvslab.cache import folders  # most commands only look
-
-    return folders.making(folder(), name)
-
-
 def install(made: Path, name: str, manifest: Manifest) -> Built:
-    """Give the filled folder ``made`` its manifest and name, and replace the kernel of that name."""
+    """Give the filled folder ``made`` its manifest, and let it replace the kernel ``name``."""
     store.write(made / MANIFEST, json.dumps(asdict(manifest), indent=1).encode() + b"\n")
     with store.locked("kernels"):
         place = folder() / name
         if place.exists():
-            _discard(place)
+            folders.discard(place)
         made.rename(place)
     return Built(place, manifest)
 
 
 def remove(name: str) -> Built:
-    """Delete the kernel of that folder name, or the only one of that version or series.
+    """Delete the kernel of a folder name, or the only one of a version or series.
 
     Raises UsageError where there is none, or more than one.
     """
@@ -195,11 +177,5 @@ def remove(name: str) -> Built:
         if len(found) > 1:
             names = [built.name for built in found]
             raise UsageError(f"{name} is more than one kernel", f"say which: {', '.join(names)}")
-        _discard(found[0].folder)
+        folders.discard(found[0].folder)
     return found[0]
-
-
-def _discard(place: Path) -> None:
-    from lvslab.cache import folders
-
-    folders.discard(place)

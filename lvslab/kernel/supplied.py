@@ -1,4 +1,4 @@
-"""Turn a kernel that the user has, in whatever form, into a name that a lab boots."""
+"""Turn a user's own kernel (a file, a package, a source tree) into a name that a lab boots."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def usable(
 
 
 def _tree_of(path: Path) -> Path | None:
-    """Return the source tree that ``path`` is, or whose bzImage it is; None for anything else."""
+    """Return the source tree of ``path``, which may be its bzImage; None for other files."""
     tree = path.resolve()
     if tree.is_file() and tree.name == "bzImage" and tree.parent.name == "boot" and len(tree.parents) > 3:
         tree = tree.parents[3]

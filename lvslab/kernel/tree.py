@@ -25,8 +25,6 @@ _GENERATED = (
     *("*/.tmp_*", "*/tools/*", "*/scripts/*", "*/usr/*"),
 )
 
-_NUMBERS = ("VERSION", "PATCHLEVEL", "SUBLEVEL")
-
 
 def version(tree: Path) -> str:
     """Return the version in the tree's Makefile, such as 2.6.18 or 6.1-rc3.
@@ -37,12 +35,11 @@ def version(tree: Path) -> str:
     if not tree.is_dir():
         raise UsageError(f"there is no folder {tree}", "--tree takes the top folder of a kernel's source")
     text = makefile.read_text("latin-1") if makefile.is_file() else ""
-    found = {
-        name: matched[1]
-        for name, value in (*((name, r"\d+") for name in _NUMBERS), ("EXTRAVERSION", r"[\w.-]*"))
-        if (matched := re.search(rf"^{name}[ \t]*=[ \t]*({value})[ \t]*$", text, re.MULTILINE))
-    }
-    # Others number their releases in the same way.
+    values = re.findall(
+        r"^((?:EXTRA)?VERSION|(?:PATCH|SUB)LEVEL)[ \t]*=[ \t]*([\w.-]*)[ \t]*$", text, re.MULTILINE
+    )
+    found = {name: value for name, value in reversed(values) if name == "EXTRAVERSION" or value.isdigit()}
+    # Other projects number their releases in the same way.
     missing = [name for name in ("arch", "init/main.c") if not (tree / name).exists()]
     wrong = [
         *(["it has no Makefile"] if not text else []),
@@ -54,11 +51,11 @@ def version(tree: Path) -> str:
             f"{tree} is not a source tree of Linux: {wrong[0]}",
             "give the folder that holds Makefile, arch and init/main.c",
         )
-    numbers = [found.get(name, "") for name in _NUMBERS]
+    numbers = [found.get(name, "") for name in ("VERSION", "PATCHLEVEL", "SUBLEVEL")]
     # linux-6.1 is 6.1.0 to its Makefile and 6.1 to everybody else.
     if numbers[2] == "0" and int(numbers[0]) >= 3:
         numbers.pop()
-    return ".".join(number for number in numbers if number) + found.get("EXTRAVERSION", "")
+    return ".".join(filter(None, numbers)) + found.get("EXTRAVERSION", "")
 
 
 def was_built_in(tree: Path) -> bool:
@@ -79,16 +76,14 @@ def image(tree: Path) -> Path | None:
 
 
 def newer_source(tree: Path, image: Path) -> Path | None:
-    """Return a source file of the tree that was changed after ``image`` was built, or None.
+    """Return a source file that was changed after ``image`` was built, or None.
 
-    What a build itself makes is no source: modules' own .mod.c, and what is in folders called generated,
-    config and asm.
+    Products of the build do not count: modules' own .mod.c, and what is in folders called generated, config
+    and asm.
     """
-    looked_for = [word for name in ("*.[chS]", "Kconfig*", "Makefile*") for word in ("-o", "-name", name)][
-        1:
-    ]
+    sources = ["-name", "*.[chS]", "-o", "-name", "Kconfig*", "-o", "-name", "Makefile*"]
     products = [word for path in _GENERATED for word in ("!", "-path", path)]
-    found = run(["find", tree, "-type", "f", "(", *looked_for, ")", *products, "-newer", image]).stdout
+    found = run(["find", tree, "-type", "f", "(", *sources, ")", *products, "-newer", image]).stdout
     names = sorted(found.decode(errors="surrogateescape").splitlines())
     return Path(names[0]) if names else None
 
@@ -105,8 +100,7 @@ def fingerprint(tree: Path) -> str:
 def _of_git(tree: Path) -> str | None:
     if not (tree / ".git").exists() or shutil.which("git") is None:
         return None
-    # The tree may be another user's, its index is not ours to refresh, and a program that its configuration
-    # names not ours to start.
+    # The tree may be another user's: git refreshes no index and starts no program that it configures.
     git = ["git", "--no-optional-locks", "-c", f"safe.directory={tree}", "-c", "core.fsmonitor=false"]
     git += ["-C", str(tree)]
     head = run([*git, "rev-parse", "HEAD"], check=False)

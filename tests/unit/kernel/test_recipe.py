@@ -34,7 +34,7 @@ def test_later_kernels_are_built_at_once(recipe: Recipe) -> None:
 def test_make_is_told_architecture_and_compiler() -> None:
     for command in (kernel_recipe.configure(OLD, False), kernel_recipe.build(OLD, True)[0][1]):
         assert command[:3] == ["make", "ARCH=i386", "CROSS_COMPILE=/gcc/bin/i686-linux-gnu-"]
-    assert not any(word.startswith("CROSS_COMPILE") for word in kernel_recipe.clean(TODAY))
+    assert not any(word.startswith("CROSS_COMPILE") for word in kernel_recipe.make(TODAY, "mrproper"))
 
 
 def test_programs_of_the_build_get_their_flags_from_2_6_on() -> None:

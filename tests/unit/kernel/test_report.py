@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lvslab.cache import folders
 from lvslab.cli.text import kernel as text_of
 from lvslab.debian import kernels
 from lvslab.debian.kernels import KernelPackages
@@ -14,9 +15,10 @@ from lvslab.kernel.sources import tarballs
 from lvslab.kernel.store import Manifest
 
 MANIFEST = Manifest(
-    "2.6.18.8", "2.6.18.8", "2.6.18.8", "i386", "2.6", "initramfs", "musl-i386", "e1000", 48,
-    "gcc-3.4.6", ("ARCH=i386",), "kernel.org", "5" * 64, "c" * 64, "1" * 64, 86400,
-    ("kernel/net/ipv4/ipvs/ip_vs_rr.ko",),
+    row="2.6.18.8", version="2.6.18.8", release="2.6.18.8", arch="i386", family="2.6", image="initramfs",
+    userland="musl-i386", nic="e1000", memory=48, compiler="gcc-3.4.6", flags=("ARCH=i386",),
+    source="kernel.org", source_sha256="5" * 64, config_sha256="c" * 64, image_sha256="1" * 64, built=86400,
+    modules=("kernel/net/ipv4/ipvs/ip_vs_rr.ko",),
 )  # fmt: skip
 
 
@@ -28,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put() -> None:
-    with store.making("x") as made:
+    with folders.making(store.folder(), "x") as made:
         (made / "bzImage").write_bytes(bytes(1 << 20))
         store.install(made, "2.6.18.8-cccccccccccc", MANIFEST)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lvslab.cache import folders
 from lvslab.errors import UsageError
 from lvslab.kernel import store
 from lvslab.kernel.store import Manifest
@@ -41,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(name: str, **changed: object) -> store.Built:
-    with store.making(name) as made:
+    with folders.making(store.folder(), name) as made:
         (made / "bzImage").write_bytes(name.encode())
         return store.install(made, name, replace(OLD, **changed))  # type: ignore[arg-type]
 
@@ -110,7 +111,7 @@ def test_the_same_name_again_takes_the_place_of_the_old(folder: Path) -> None:
 
 
 def test_a_build_that_fails_leaves_nothing(folder: Path) -> None:
-    with pytest.raises(RuntimeError), store.making("6.1.9-0") as made:
+    with pytest.raises(RuntimeError), folders.making(store.folder(), "6.1.9-0") as made:
         (made / "bzImage").write_bytes(b"half")
         assert store.installed() == ()
         raise RuntimeError
@@ -119,8 +120,9 @@ def test_a_build_that_fails_leaves_nothing(folder: Path) -> None:
 
 KILLED = """
 import os, signal
+from lvslab.cache import folders
 from lvslab.kernel import store as kernel_store
-with kernel_store.making("6.1.9-0") as made:
+with folders.making(kernel_store.folder(), "6.1.9-0") as made:
     (made / "bzImage").write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -129,7 +131,10 @@ with kernel_store.making("6.1.9-0") as made:
 def test_what_a_killed_build_has_left_is_cleared_by_the_next(folder: Path) -> None:
     subprocess.run([sys.executable, "-P", "-c", KILLED], cwd=PROJECT, env=_python(), check=False)
     (left,) = folder.iterdir()
-    with store.making("6.6.10-0") as first, store.making("6.6.10-0") as second:
+    with (
+        folders.making(store.folder(), "6.6.10-0") as first,
+        folders.making(store.folder(), "6.6.10-0") as second,
+    ):
         assert not left.exists()
         assert first.exists() and second.exists() and first != second
 
