@@ -1,7 +1,7 @@
 """Kernels, images and servers that were made elsewhere, in a folder that the environment names.
 
 The folder holds ``given.json``, which says where kernels, guest images and servers are, and ``keys``, the
-SSH keys that the images were made with. Whatever it has is neither looked for nor built.
+SSH keys that the images were made with. Its files are used instead of found or built ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def folder() -> Path | None:
 
 
 def read(lab: Path, spec: DirectorSpec) -> Mapping[str, Any] | None:
-    """Return what is pinned for the lab in the folder ``lab`` with such directors, or None.
+    """Return the pinned files for the lab in the folder ``lab`` with such directors, or None.
 
     It has the fields of `lvslab.cluster.prepare.Prepared`.
     """

@@ -95,9 +95,9 @@ def sources_list(release: str, main: str, security: str) -> str:
 
 @cache
 def mirrors() -> tuple[str, str]:
-    """Return this machine's mirrors of Debian and of its security updates, each ending in a slash.
+    """Return this machine's mirrors of Debian and its security updates, with a final slash.
 
-    Debian's own where apt's configuration names none.
+    They are Debian's own where apt's configuration names none.
     """
     words = ("--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages")
     try:

@@ -19,7 +19,7 @@ _SMALL = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class KernelPackages:
-    """The package files with a kernel's image and its modules; up to Debian 13 one and the same file.
+    """The package files with a kernel's image and its modules: one file up to Debian 13.
 
     The image is ``boot/vmlinuz-RELEASE``, or ``vmlinuz`` in the modules folder.
     """

@@ -56,7 +56,7 @@ def closure(files: Mapping[str, packages.Member], wanted: Sequence[str]) -> dict
 
 
 def needed_libraries(content: bytes) -> tuple[str, ...]:
-    """Return the names of the shared libraries that an ELF file needs; () for other files."""
+    """Return the names of the shared libraries that an ELF file needs."""
     # Only where an image is made; most starts find it in the cache.
     from elftools.common.exceptions import ELFError
     from elftools.elf.dynamic import DynamicSection

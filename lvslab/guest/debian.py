@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,8 +37,8 @@ _IPTABLES = {
     for part in ("", "-save", "-restore")
 }
 # Of IPVS the core, as in the tutorial's kernel, where it is built in; each scheduler and helper is loaded
-# when the first service asks for it. iptables would load the others when it first needs them, for a quarter
-# of a second.
+# when the first service asks for it. iptables would load the others when it first needs them: that takes a
+# quarter of a second.
 _LOADED = ("virtio_pci", "virtio_net", "e1000", "ip_vs", "nf_tables", "nft_compat", "nft_chain_nat")
 
 
@@ -52,8 +53,12 @@ def entries(
     if ipvsadm is not None:
         files = {**files, _IPVSADM: packages.Member(_IPVSADM, 0o755, ipvsadm.read_bytes())}
     extensions = [path for path in files if path.startswith(_EXTENSIONS)]
-    chosen = libraries.closure(files, [*PROGRAMS, *extensions])
-    found = [_entry(path, member) for path, member in chosen.items()]
+    found = [
+        Entry(path, stat.S_IFREG | member.mode, member.content)
+        if member.target is None
+        else Entry(path, LINK, member.target.encode())
+        for path, member in libraries.closure(files, [*PROGRAMS, *extensions]).items()
+    ]
     found += [Entry(f"usr/sbin/{name}", LINK, target.encode()) for name, target in _IPTABLES.items()]
     found += [Entry("lib64", LINK, b"usr/lib64"), Entry("usr/bin/sh", LINK, b"dash")]
     found += guest_files.common(kernel, (*_LOADED, "xt_MASQUERADE"))
@@ -65,9 +70,3 @@ def versions(programs: Sequence[packages.Package]) -> Mapping[str, str]:
     """Return the versions of the programs that how-tos name."""
     found = {package.name: package.version.split(":")[-1] for package in programs}
     return {name: found[name] for name in ("iptables", "ipvsadm")}
-
-
-def _entry(path: str, member: packages.Member) -> Entry:
-    if member.target is not None:
-        return Entry(path, LINK, member.target.encode())
-    return Entry(path, 0o100000 | member.mode, member.content)

@@ -1,4 +1,4 @@
-"""Parts of every guest image, whatever its programs: scripts, settings, keys, folders and modules."""
+"""The parts of every guest image beside its programs: scripts, settings, keys, folders and modules."""
 
 from __future__ import annotations
 
@@ -65,14 +65,10 @@ def applets(busybox: bytes, entries: Iterable[Entry]) -> list[Entry]:
 
     Each has the path that busybox names.
     """
-    descriptor = os.memfd_create("busybox")
-    try:
-        os.write(descriptor, busybox)
-        listed = run(
-            ["busybox", "--list-full"], executable=f"/proc/self/fd/{descriptor}", pass_fds=[descriptor]
-        ).stdout
-    finally:
-        os.close(descriptor)
+    with os.fdopen(os.memfd_create("busybox"), "wb", buffering=0) as program:
+        program.write(busybox)
+        path, descriptor = f"/proc/self/fd/{program.fileno()}", program.fileno()
+        listed = run(["busybox", "--list-full"], executable=path, pass_fds=[descriptor]).stdout
     # By name and not by path: /usr/sbin/ip of busybox would come before iproute2's /usr/bin/ip.
     taken = {Path(entry.path).name for entry in entries if "bin/" in entry.path}
     links = (libraries.merged(path) for path in listed.decode().split())

@@ -123,13 +123,10 @@ def _check(said: bytes, complaints: bytes, orders: int) -> None:
 
 def _blocks(entries: Sequence[Entry]) -> int:
     """Return the size of a file system with room for ``entries`` and a little more."""
-    count = 0
-    for entry in entries:
-        blocks = -(-len(entry.content) // _BLOCK)
-        # Block numbers of four bytes each: the first twelve stand in the inode (struct ext2_inode).
-        count += 1 + blocks + blocks // (_BLOCK // 4) + 2
-    inodes = (len(entries) + _FREE_INODES) * _INODE // _BLOCK
-    return count + inodes + _FREE_BLOCKS
+    sizes = [-(-len(entry.content) // _BLOCK) for entry in entries]
+    # Block numbers of four bytes each: the first twelve stand in the inode (struct ext2_inode).
+    count = sum(3 + size + size // (_BLOCK // 4) for size in sizes)
+    return count + (len(entries) + _FREE_INODES) * _INODE // _BLOCK + _FREE_BLOCKS
 
 
 def _whole(entries: Iterable[Entry]) -> list[Entry]:

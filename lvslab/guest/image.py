@@ -1,7 +1,7 @@
 """Guest images: programs, a kernel's modules and a small init, in the file that the kernel starts from.
 
-An image is a list of entries put together in memory and written as an archive. It is the same byte for byte
-whenever its inputs are, and its name is a checksum of them.
+An image is a list of entries put together in memory and written as an archive. Equal inputs give equal bytes,
+and its name is a checksum of the inputs.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def _made(
     kernel: Kernel, inputs: list[str], versions: Mapping[str, str], entries: Callable[[], list[Entry]]
 ) -> Image:
     """Return the image of ``entries``, which depend on nothing but ``kernel`` and ``inputs``."""
-    key = _key(kernel, inputs)
+    about = [kernel.release, kernel.sha256, kernel.modules_key, kernel.image_kind, kernel.userland]
+    parts = [str(_FORMAT), *about, keys.client_public_key(), *inputs, *files.scripts().values()]
+    key = sha256("\0".join(parts).encode()).hexdigest()[:16]
     path = paths.cache() / "images" / f"{key}.{_SUFFIX[kernel.image_kind]}"
     if not path.exists():
         with store.locked("image"):
@@ -73,9 +75,3 @@ def _made(
                 store.write(path, formats.pack(entries(), kernel.image_kind))
     named = {name: versions[name] for name in ("iptables", "ipvsadm")}
     return Image(path, key, {"kernel": kernel.release, **named})
-
-
-def _key(kernel: Kernel, inputs: list[str]) -> str:
-    about = [kernel.release, kernel.sha256, kernel.modules_key, kernel.image_kind, kernel.userland]
-    parts = [str(_FORMAT), *about, keys.client_public_key(), *inputs, *files.scripts().values()]
-    return sha256("\0".join(parts).encode()).hexdigest()[:16]

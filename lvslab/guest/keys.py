@@ -43,7 +43,7 @@ def dropbear_host_key() -> bytes:
 
 
 def pair() -> dict[str, str]:
-    """Return both private keys by the names of their files, to boot what was made with them elsewhere."""
+    """Return both private keys by file name, to boot elsewhere the images made with them."""
     return {name: _key(name).read_text() for name in ("id_ed25519", "host_ed25519")}
 
 
@@ -54,17 +54,12 @@ def _key(name: str) -> Path:
         with store.locked("keys"):
             if not path.exists():
                 # Only to make keys: importing it takes longer than all that is done with them here.
+                from cryptography.hazmat.primitives import serialization as form
                 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-                from cryptography.hazmat.primitives.serialization import (
-                    Encoding,
-                    NoEncryption,
-                    PrivateFormat,
-                )
 
-                text = Ed25519PrivateKey.generate().private_bytes(
-                    Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()
-                )
-                store.write(path, text, mode=0o600)
+                made = Ed25519PrivateKey.generate()
+                plain = (form.Encoding.PEM, form.PrivateFormat.OpenSSH, form.NoEncryption())
+                store.write(path, made.private_bytes(*plain), mode=0o600)
     return path
 
 
@@ -74,9 +69,9 @@ def _public(path: Path) -> str:
 
 
 def _pair(path: Path) -> bytes:
-    """Return seed and public key (32 octets each) of a private key in OpenSSH's format (PROTOCOL.key).
+    """Return seed and public key (32 octets each) of a private key in OpenSSH's format.
 
-    Raises BuildError where the file is not as ``_key`` has made it.
+    The format is that of OpenSSH's PROTOCOL.key. Raises BuildError where `_key` has not made the file.
     """
     try:
         body = base64.b64decode("".join(path.read_text().splitlines()[1:-1]))

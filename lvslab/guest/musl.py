@@ -1,4 +1,4 @@
-"""A guest with a few static programs for i386, which run on kernels from 2.4 on.
+"""A guest with a few static programs for i386, for kernels since 2.4.
 
 Today's C library of the distribution needs Linux 3.2, so its programs do not.
 """

@@ -1,13 +1,12 @@
 """A program that reseeds the kernel's random generator, in machine code for x86-64.
 
-Guests with old kernels have it from ``recipes/reseed.c``. A guest with the distribution's programs must not
-need a compiler, and of those programs only socat can make the request: it brings 8 MB of libraries.
-
 Guests that resume from one snapshot have the kernel's random generator in one state. Since 5.18 what is
 written to /dev/urandom goes to the generator's pool, and the generator itself takes from the pool only
 once in a while (drivers/char/random.c, CRNG_RESEED_INTERVAL), so until then all of them have the same
-random numbers. The request RNDRESEEDCRNG makes it do so at once, and no program of the distribution's
-that a guest could do with makes that request.
+random numbers. The request RNDRESEEDCRNG makes it do so at once.
+
+Guests with old kernels have the program from ``recipes/reseed.c``. A guest with the distribution's programs
+must not need a compiler; of those programs only socat can make the request, with 8 MB of libraries.
 """
 
 from __future__ import annotations

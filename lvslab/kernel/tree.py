@@ -24,6 +24,7 @@ _GENERATED = (
     *("*.mod.c", "*/generated/*", "*/include/config/*", "*/include/asm/*"),
     *("*/.tmp_*", "*/tools/*", "*/scripts/*", "*/usr/*"),
 )
+_LINE = re.compile(r"^((?:EXTRA)?VERSION|(?:PATCH|SUB)LEVEL)[ \t]*=[ \t]*([\w.-]*)[ \t]*$", re.MULTILINE)
 
 
 def version(tree: Path) -> str:
@@ -35,10 +36,8 @@ def version(tree: Path) -> str:
     if not tree.is_dir():
         raise UsageError(f"there is no folder {tree}", "--tree takes the top folder of a kernel's source")
     text = makefile.read_text("latin-1") if makefile.is_file() else ""
-    values = re.findall(
-        r"^((?:EXTRA)?VERSION|(?:PATCH|SUB)LEVEL)[ \t]*=[ \t]*([\w.-]*)[ \t]*$", text, re.MULTILINE
-    )
-    found = {name: value for name, value in reversed(values) if name == "EXTRAVERSION" or value.isdigit()}
+    lines: list[tuple[str, str]] = _LINE.findall(text)
+    found = {name: value for name, value in reversed(lines) if name == "EXTRAVERSION" or value.isdigit()}
     # Other projects number their releases in the same way.
     missing = [name for name in ("arch", "init/main.c") if not (tree / name).exists()]
     wrong = [

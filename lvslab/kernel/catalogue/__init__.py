@@ -20,8 +20,7 @@ from lvslab.errors import UsageError
 
 @dataclass(frozen=True)
 class Source:
-    """A tarball: ``path`` below a mirror of its ``place``, or ``inside`` of a Debian ``package`` of
-    ``release``.
+    """A tarball, at ``path`` below a mirror of its ``place``, or ``inside`` a ``package`` of a ``release``.
 
     ``sha256`` is "" where we do not know it.
     """
@@ -36,7 +35,6 @@ class Source:
 
     @property
     def file(self) -> str:
-        """The tarball's file name."""
         return PurePosixPath(self.path or self.inside).name
 
 
@@ -94,9 +92,8 @@ class Feature:
 class Bug:
     """A fault of IPVS or ipvsadm (its ``program``), from version ``since`` to before ``until``.
 
-    "" is the first version, or none yet.
-
-    ``what`` follows a colon. ``introduced`` and ``fixed`` are commits, "" where we do not know them.
+    "" is the first version, or none yet. ``what`` follows a colon. ``introduced`` and ``fixed`` are commits,
+    "" where we do not know them.
     ``shows`` is found (`re.search`) in what a check says that shows it. ``seen`` and ``not_seen`` are the
     versions that a check was run on, and showed it or not.
     """
@@ -113,7 +110,7 @@ class Bug:
     fixed: str = ""
 
     def is_in(self, version: str) -> bool:
-        """Return whether that version of the program has the fault; it may be longer than its numbers."""
+        """Return whether the program's ``version``, such as ``6.1.0-56-cloud-amd64``, has the fault."""
         found = numbers(version)
         return numbers(self.since) <= found and (not self.until or found < numbers(self.until))
 
@@ -176,7 +173,10 @@ def features() -> Mapping[str, Feature]:
 @cache
 def bugs() -> Mapping[str, Bug]:
     """Return the faults of some versions that checks of the labs are known to show."""
-    return {name: _bug(name, row) for name, row in _table("bugs").items()}
+    return {
+        name: Bug(name, **{**row, "seen": tuple(row["seen"]), "not_seen": tuple(row["not_seen"])})
+        for name, row in _table("bugs").items()
+    }
 
 
 @cache
@@ -194,7 +194,7 @@ def fixes() -> Mapping[str, Fix]:
 
 
 def kernel(name: str) -> KernelRow:
-    """Return the row for a version, a series (``6.1``, ``2.6.18``) or another release of such a series.
+    """Return the row for a version, a series (``6.1``, ``2.6.18``) or another of its releases.
 
     Raises UsageError, with the nearest names, where there is none.
     """
@@ -220,9 +220,9 @@ def ready(name: str) -> Prebuilt | None:
 
 
 def source(name: str) -> Source:
-    """Return the tarball for a name of ``sources``, a program alone (its newest) or a kernel.
+    """Return the tarball for a name of ``sources``, a kernel, or a program (its newest).
 
-    Raises UsageError where there is none.
+    Raises UsageError for an unknown name.
     """
     if name in sources():
         return sources()[name]
@@ -235,10 +235,10 @@ def source(name: str) -> Source:
 
 
 def lacking(version: str, feature: str) -> str | None:
-    """Return why a kernel (or ipvsadm) of that version does not have ``feature``, or None if it has.
+    """Return why a kernel (or ipvsadm) of ``version`` lacks ``feature``, or None if it has it.
 
-    ``version`` may be longer than its numbers, as ``6.1.0-56-cloud-amd64``. Raises UsageError for a feature
-    that is in no table.
+    ``version`` may be longer than its numbers, as ``6.1.0-56-cloud-amd64``. Raises UsageError for an unknown
+    feature.
     """
     if feature not in features():
         raise unknown("feature", feature, features())
@@ -262,7 +262,7 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def unknown(what: str, name: str, known: Collection[str]) -> UsageError:
-    """Return the error for an unknown ``name``; its hint has the ``known`` ones that are near."""
+    """Return the error for an unknown ``name``; its hint has similar ``known`` ones."""
     from difflib import get_close_matches  # only a mistake has to wait for this import
 
     near = get_close_matches(name, known, n=3, cutoff=0.5)
@@ -276,10 +276,6 @@ def _kernel(name: str, row: Mapping[str, Any]) -> KernelRow:
     of_source = {key: rest.pop(key, "") for key in ("path", "sha256", "package", "release", "inside")}
     rest = {key: tuple(value) if isinstance(value, list) else value for key, value in rest.items()}
     return KernelRow(name=name, **{"version": name, **rest}, source=Source(name, place, **of_source))
-
-
-def _bug(name: str, row: Mapping[str, Any]) -> Bug:
-    return Bug(name, **{**row, "seen": tuple(row["seen"]), "not_seen": tuple(row["not_seen"])})
 
 
 @cache

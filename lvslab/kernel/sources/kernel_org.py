@@ -25,7 +25,6 @@ FINGERPRINT = "B8868C80BA62A1FFFAF5FDA9632D3A06589DA6B1"
 LIST = "sha256sums.asc"
 KEY = "autosigner.gpg"
 _ENTRY = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
-_OTHERS = "without kernel.org: LVSLAB_MIRROR names mirrors of your own"
 
 
 class Unlisted(BuildError):
@@ -37,10 +36,10 @@ def checksum(path: str, extra: Sequence[str] = (), mirrors: Sequence[str] | None
 
     ``extra`` are mirrors of the user's, which are asked first and may have the signer's key too; where one
     has no list, a list that is not the signer's, or an old one without the tarball, the next one is asked.
-    Raises Unlisted where no list can be had, BuildError where those that can do not have it.
+    Raises Unlisted where no list is available, BuildError where the tarball is in none of them.
     """
     folder, _, file = path.rpartition("/")
-    problems, near = list[str](), list[str]()
+    problems, names = list[str](), list[str]()
     listed = False
     for mirror in (*extra, *(MIRRORS if mirrors is None else mirrors)):
         try:
@@ -51,23 +50,21 @@ def checksum(path: str, extra: Sequence[str] = (), mirrors: Sequence[str] | None
         listed = True
         if file in found:
             return found[file]
-        near = [name for name in found if name.endswith(".tar.xz")]
+        names = [name for name in found if name.endswith(".tar.xz")]
         problems.append(f"the list of {mirror} does not have {file}")
     if listed:
-        raise BuildError(f"kernel.org has no {path}", _near(file, near))
-    hint = "\n  ".join([*dict.fromkeys(problems), _OTHERS])
+        from difflib import get_close_matches  # only a mistake has to wait for this import
+
+        near = get_close_matches(file, names, n=3)
+        raise BuildError(f"kernel.org has no {path}", f"it has {', '.join(near)}" if near else None)
+    hint = "\n  ".join(
+        [*dict.fromkeys(problems), "without kernel.org: LVSLAB_MIRROR names mirrors of your own"]
+    )
     raise Unlisted("kernel.org's checksums are not available", hint)
 
 
-def _near(file: str, names: list[str]) -> str | None:
-    from difflib import get_close_matches  # only a mistake has to wait for this import
-
-    found = get_close_matches(file, names, n=3)
-    return f"it has {', '.join(found)}" if found else None
-
-
 def _signed(listed: bytes, extra: Sequence[str]) -> str:
-    """Return the signed text, verified by the kept key, else by an available one, which is kept then."""
+    """Return the signed text, verified by the kept key or a downloaded one, which is kept then."""
     kept = paths.cache() / "keys" / f"kernel.org-{FINGERPRINT}.gpg"
     if kept.exists():
         return signed_text(listed, kept.read_bytes())

@@ -1,8 +1,7 @@
 """Source tarballs in the cache: downloaded once, verified, unpacked.
 
-A tarball has its place in the cache only once it is verified, so whatever is there is believed. While it
-comes it is a ``.part`` file beside, which the next attempt goes on with. What ``insecure`` let pass is kept
-apart.
+A tarball gets its place in the cache once it is verified, so all tarballs there are valid. Before that it is
+a ``.part`` file beside, which the next attempt continues. What ``insecure`` let pass is kept apart.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def folder() -> Path:
 
 
 def get(name: str, *, insecure: bool = False, instead: str = "") -> Path:
-    """Return the verified tarball for a name of the catalogue's sources or kernels, in the cache.
+    """Return the verified tarball in the cache for a name of the catalogue's sources or kernels.
 
     With ``insecure`` one that nothing verifies is taken as well; what a known checksum contradicts never is.
     ``instead`` is what the user may do where nothing verifies it, for the error. Raises UsageError for an
@@ -90,7 +89,7 @@ def mirrors() -> tuple[str, ...]:
     for mirror in found:
         if not re.match(r"(https?://[^/]|file:///)", mirror):
             raise UsageError(
-                f"{MIRROR} has '{mirror}', which is no URL",
+                f"{MIRROR} has '{mirror}', which is not a URL",
                 "give URLs that begin with http://, https:// or file:///, with blanks between them",
             )
     return tuple(mirror.rstrip("/") + "/" for mirror in found)
@@ -108,12 +107,12 @@ def unpack(tarball: Path, folder: Path) -> Path:
         try:
             run(["tar", "--extract", "--no-same-owner", "--file", tarball, "--directory", place])
         except CommandFailed as failed:
-            hints = [failed.hint] if failed.hint else []
+            hints = [failed.hint]
             if is_unverified(tarball):
                 # It may be no tarball at all, and nothing else would ever replace it.
                 tarball.unlink(missing_ok=True)
                 hints.append("nothing vouched for it, and it is deleted: the next try downloads it again")
-            raise BuildError(f"{tarball} cannot be unpacked", "\n  ".join(hints)) from None
+            raise BuildError(f"{tarball} cannot be unpacked", "\n  ".join(filter(None, hints))) from None
         inside = list(place.iterdir())
         top = inside[0] if len(inside) == 1 and inside[0].is_dir() else place
         if folder.exists():
@@ -136,16 +135,17 @@ def urls(source: Source) -> Iterator[str]:
 
 
 def _listed(source: Source, insecure: bool, instead: str) -> str:
-    """Return the checksum of kernel.org's signed list, or "" if there is none and ``insecure`` allows it."""
+    """Return the checksum in kernel.org's signed list; "" if it has none and ``insecure`` is true."""
     try:
         if source.place != "kernel.org":
             raise kernel_org.Unlisted(f"nothing verifies {source.file}")
         return kernel_org.checksum(source.path, extra=mirrors())
     except kernel_org.Unlisted as failed:
-        if not insecure:
-            hints = [hint for hint in (failed.hint, instead) if hint]
-            raise kernel_org.Unlisted(failed.message, "\n  ".join(hints)) from None
-        return ""
+        if insecure:
+            return ""
+        raise kernel_org.Unlisted(
+            failed.message, "\n  ".join(filter(None, (failed.hint, instead)))
+        ) from None
 
 
 def _download(source: Source, path: Path, wanted: str) -> None:
@@ -181,17 +181,9 @@ def _download(source: Source, path: Path, wanted: str) -> None:
 def _bring(url: str, part: Path, wanted: str) -> None:
     if wanted and _APT_HELPER.exists() and url.startswith(apt_lists.pools()):
         # apt knows the machine's proxies. It goes on with a part by itself.
-        command: list[str | Path] = [
-            _APT_HELPER,
-            "-o",
-            "APT::Sandbox::User=root",
-            "download-file",
-            url,
-            part,
-            f"SHA256:{wanted}",
-        ]
+        words = ("-o", "APT::Sandbox::User=root", "download-file", url, part, f"SHA256:{wanted}")
         try:
-            run(command)
+            run([_APT_HELPER, *words])
         except CommandFailed as failed:
             raise download.Unreachable(f"apt cannot get {url}: {failed.hint or failed.message}") from None
         part.chmod(0o644)

@@ -15,7 +15,7 @@ _MISTAKE = re.compile(
 )
 # The end of a chain of makes, where nothing better is found.
 _STOP = re.compile(r"\*\*\* ")
-# Warnings and notes speak of errors that are none.
+# Warnings and notes mention errors, and are not errors.
 _HARMLESS = re.compile(r"warning:|note:|\(ignored\)|^\s+(?:CC|LD|AS|AR)\b")
 
 
@@ -25,7 +25,7 @@ def is_object(line: str) -> bool:
 
 
 def first_error(log: str, before: int = 3, after: int = 6) -> Sequence[str]:
-    """Return the line of the first error with some lines around it, else the last lines."""
+    """Return the first error with some lines around it, else the last lines."""
     lines = log.splitlines()
     for pattern in (_MISTAKE, _STOP):
         for number, line in enumerate(lines):

@@ -19,14 +19,14 @@ from lvslab.run import ended, follow, missing_program, run
 
 log = logging.getLogger("lvslab.progress.building")
 
-_OFTEN = 0.25  # seconds between two words on how far it is
+_OFTEN = 0.25  # seconds between two lines of progress
 
 
 class Build:
-    """One build of ``name``, whose steps are run one after the other, in a ``with`` block.
+    """One build of ``name``, a context manager whose steps run one after the other.
 
     ``stream`` is its log; where the block ends with a BuildError, a copy is kept at ``kept``, and the error
-    says so. ``program`` is who takes the steps, in words.
+    says so. ``program`` describes the program that takes the steps.
     """
 
     def __init__(self, name: str, program: str, stream: BinaryIO, kept: Path) -> None:
@@ -60,7 +60,7 @@ class Build:
     ) -> None:
         """Run ``command``, or ``shown``, which is what the log gets, where there is none.
 
-        Raises BuildError with the first mistake that it prints, MachineError where there is no such program.
+        Raises BuildError with the first error that it prints, MachineError where the program is missing.
         """
         began = self._stream.tell()
         self._stream.write(f"# {what}: {' '.join(shown)}\n".encode())
@@ -118,17 +118,11 @@ def tools() -> str:
 
     The linker stands for the assembler too. Raises MachineError where one is missing.
     """
-    stamps, programs = list[bytes](), list[str]()
-    for name in ("gcc", "ld"):
-        place = shutil.which(name, path=recipe.PATH)
-        if place is None:
-            missing_program(name)
-        about = os.stat(place)
-        stamps.append(f"{place} {about.st_ino} {about.st_size} {about.st_mtime_ns}".encode())
-        programs.append(place)
+    programs = [shutil.which(name, path=recipe.PATH) or missing_program(name) for name in ("gcc", "ld")]
+    abouts = [(place, os.stat(place)) for place in programs]
     return store.remembered(
         "build-tools",
-        stamps,
+        [f"{place} {it.st_ino} {it.st_size} {it.st_mtime_ns}".encode() for place, it in abouts],
         lambda: "\n".join(run([place, "--version"]).stdout.decode().splitlines()[0] for place in programs),
     )
 

@@ -1,7 +1,7 @@
 """Compilers and programs that are built from source, each once, and kept in the cache.
 
 How each is built is data: see ``recipes/README.md``. A build has mounts and processes of its own, which end
-with lvslab. What comes of it appears at once or not at all.
+with lvslab. Its result appears at once or not at all.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _PLACE = Path("/usr/src")
 _SPACE = 700  # MiB: what the largest build takes at its height
 _MANIFEST = "manifest.json"
 _LOG = "build.log"
+_RECIPES = Path(__file__).parent / "recipes"
+_LISTS = ("needs", "files", "programs")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Recipe:
 class Component:
     """A program of a version, such as ``ipvsadm-1.31``, or built from the developer's own ``tree``.
 
-    The name is the recipe's and the version: ``ipvsadm-today-1.31`` comes of the source ``ipvsadm-1.31``.
+    The name is the recipe's and the version: ``ipvsadm-today-1.31`` has the source ``ipvsadm-1.31``.
     """
 
     name: str
@@ -66,7 +68,7 @@ class Component:
 
     @property
     def version(self) -> str:
-        """The version as upstream has it; of a tree its file VERSION, as ``1.31+tree``, or ``tree``."""
+        """The upstream version; of a tree its file VERSION, as ``1.31+tree``, or ``tree``."""
         if self.tree is None:
             return self.name.rpartition("-")[2]
         file = self.tree / "VERSION"
@@ -80,7 +82,6 @@ class Component:
 
     @property
     def recipe(self) -> Recipe:
-        """Its recipe."""
         return recipes()[self.program]
 
     @property
@@ -113,27 +114,18 @@ def recipes() -> Mapping[str, Recipe]:
     """Read the table ``recipes/recipes.toml``, by program."""
     import tomllib  # most commands ask nothing of the tables
 
-    rows: Mapping[str, Any] = tomllib.loads((_recipes() / "recipes.toml").read_text())
+    rows: Mapping[str, Any] = tomllib.loads((_RECIPES / "recipes.toml").read_text())
     return {
-        name: Recipe(
-            row["what"],
-            row.get("source", name),
-            tuple(row["needs"]),
-            tuple(row["files"]),
-            tuple(row["programs"]),
-        )
+        name: Recipe(row["what"], row.get("source", name), *(tuple(row[key]) for key in _LISTS))
         for name, row in rows.items()
     }
 
 
 def key(component: Component) -> str:
-    """Return a checksum of all inputs of a component.
-
-    These are source, script, files, what it needs, likewise, and the machine's tools and libraries.
-    """
+    """Return a checksum of a component's source, script, files and needs, and of the machine's tools."""
     parts = [component.name, _source_checksum(component), building.tools(), packages.distribution(), _INSIDE]
     for name in (f"{component.program}.sh", *component.recipe.files):
-        parts.append(sha256((_recipes() / name).read_bytes()).hexdigest())
+        parts.append(store.sha256(_RECIPES / name))
     parts += [key(needed) for needed in component.needs]
     return sha256("\0".join(parts).encode()).hexdigest()
 
@@ -176,17 +168,12 @@ def installed() -> tuple[Built, ...]:
 
 def lacking(wanted: Sequence[Component]) -> Sequence[str]:
     """Return the programs and files that this machine lacks to build these."""
-    programs: dict[str, None] = {}
-    for component in wanted:
-        programs |= dict.fromkeys((*component.recipe.programs, *lacking(component.needs)))
-    return [program for program in programs if not requirements.there(program, recipe.PATH)]
+    programs = [name for part in wanted for name in (*part.recipe.programs, *lacking(part.needs))]
+    return [name for name in dict.fromkeys(programs) if not requirements.there(name, recipe.PATH)]
 
 
 def inside(work: Path, needs: Mapping[str, Path], script: Path, jobs: int, *, root: bool) -> Sequence[str]:
-    """Return the command that runs ``script`` in ``work``, at the place that every build sees.
-
-    It has mounts and processes of its own, which end with lvslab.
-    """
+    """Return the command that runs ``script`` in ``work``, at the place that every build sees."""
     binds = [word for name, place in needs.items() for word in (str(place), str(work / name))]
     return [
         *recipe.apart(root=root),
@@ -210,10 +197,6 @@ cd "$place/source"
 exec env -i PATH="$path" HOME=/nonexistent TMPDIR="$place/tmp" LC_ALL=C TZ=UTC \
     SOURCE_DATE_EPOCH=946684800 KCONFIG_NOTIMESTAMP=1 JOBS="$jobs" sh -eu "$script"
 """
-
-
-def _recipes() -> Path:
-    return Path(__file__).parent / "recipes"
 
 
 def _place(component: Component, wanted: str) -> Path:
@@ -240,16 +223,12 @@ def _read(place: Path) -> Built | None:
 
 
 def _check_machine(component: Component) -> None:
+    takes, header = f"building {component.name} takes", "/usr/include/stdio.h"
     if missing := lacking([component]):
-        raise MachineError(
-            f"building {component.name} takes {', '.join(missing)}, which this machine lacks",
-            requirements.install(*missing),
-        )
-    if not Path("/usr/include/stdio.h").exists():
-        raise MachineError(
-            f"building {component.name} takes the headers of the C library",
-            requirements.install("/usr/include/stdio.h"),
-        )
+        what = f"{', '.join(missing)}, which this machine lacks"
+        raise MachineError(f"{takes} {what}", requirements.install(*missing))
+    if not Path(header).exists():
+        raise MachineError(f"{takes} the headers of the C library", requirements.install(header))
     folders.need_space(folder(), _SPACE, f"building {component.name}")
 
 
@@ -257,7 +236,7 @@ def _run(component: Component, work: Path, needs: Mapping[str, Path], wanted: st
     """Fill ``work/made``; ``wanted`` is the component's key. Raises BuildError."""
     for name in ("build", "made", "tmp", *needs):
         (work / name).mkdir()
-    shutil.copytree(_recipes(), work / "recipes")
+    shutil.copytree(_RECIPES, work / "recipes")
     if component.tree is None:
         tarballs.unpack(tarballs.get(component.source), work / "source")
     else:
@@ -266,9 +245,8 @@ def _run(component: Component, work: Path, needs: Mapping[str, Path], wanted: st
     kept = paths.cache() / "toolchains-failed" / f"{component.name}.log"
     log.info("building %s, %d jobs", component.name, jobs)
     with (work / _LOG).open("wb") as stream, Build(component.name, "its script", stream, kept) as steps:
-        steps.take(
-            "compiling", ["sh", script.name], inside(work, needs, script, jobs, root=os.geteuid() == 0)
-        )
+        command = inside(work, needs, script, jobs, root=os.geteuid() == 0)
+        steps.take("compiling", ["sh", script.name], command)
         steps.done()
     if (made_of := key(component)) != wanted:
         raise BuildError(f"{component.tree} was changed while it was built", "build it again")

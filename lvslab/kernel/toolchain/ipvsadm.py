@@ -23,21 +23,18 @@ class Ipvsadm:
 def chosen(asked: str, recipe: str = "ipvsadm") -> Component:
     """Return the component that ``--ipvsadm`` names, to be built as ``recipe`` says.
 
-    It is a version or the path of a source tree.
-
-    A path holds a slash. Raises UsageError where it is neither.
+    It is a version or the path of a source tree, which holds a slash. Raises UsageError where it is neither.
     """
+    tree = Path(asked)
     if "/" in asked:
-        tree = Path(asked)
         if not (tree / "ipvsadm.c").is_file():
-            raise UsageError(
-                f"{asked} is not ipvsadm's source", "give a version, or the folder with ipvsadm.c"
-            )
+            hint = "give a version, or the folder with ipvsadm.c"
+            raise UsageError(f"{asked} is not ipvsadm's source", hint)
         return Component(f"{recipe}-tree", tree.resolve())
-    if f"ipvsadm-{asked}" not in catalogue.sources():
-        if Path(asked).is_dir():
+    known = [row.removeprefix("ipvsadm-") for row in catalogue.sources() if row.startswith("ipvsadm-")]
+    if asked not in known:
+        if tree.is_dir():
             raise UsageError(f"no ipvsadm '{asked}'", f"the path of a folder holds a slash: ./{asked}")
-        known = [row.removeprefix("ipvsadm-") for row in catalogue.sources() if row.startswith("ipvsadm-")]
         raise catalogue.unknown("ipvsadm", asked, known)
     return Component(f"{recipe}-{asked}")
 

@@ -194,7 +194,7 @@ def test_mirrors_of_ones_own_come_first(
 @pytest.mark.parametrize("value", ["/srv/mirror", "ftp://example.org/", "http:///x", "file://host/x"])
 def test_a_mirror_that_is_no_url(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(source.MIRROR, f"https://example.org {value}")
-    with pytest.raises(UsageError, match=r"LVSLAB_MIRROR has '.*', which is no URL"):
+    with pytest.raises(UsageError, match=r"LVSLAB_MIRROR has '.*', which is not a URL"):
         source.mirrors()
 
 

@@ -45,7 +45,7 @@ def recipes(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         with tarfile.open(tarball, "w") as archive:
             archive.add(tmp_path / name, name)
         sources[name] = Source(name, "debian", f"pool/{name}.tar", store.sha256(tarball))
-    monkeypatch.setattr(component, "_recipes", lambda: folder)
+    monkeypatch.setattr(component, "_RECIPES", folder)
     monkeypatch.setattr(component, "recipes", lambda: rows)
     monkeypatch.setattr(catalogue, "sources", lambda: sources)
     return folder
@@ -144,7 +144,7 @@ def test_every_recipe_has_its_script_its_files_and_packages() -> None:
     brought = {need.provides for name in lists for need in requirements.listed(name)}
     always = {"tar", "gzip"}  # in every Debian
     for name, recipe in component.recipes().items():
-        folder = component._recipes()
+        folder = component._RECIPES
         assert (folder / f"{name}.sh").is_file()
         assert all((folder / file).is_file() for file in recipe.files)
         assert set(recipe.programs) <= brought | always, name
