@@ -21,7 +21,7 @@ from lvslab.run import run
 
 @contextlib.contextmanager
 def making(parent: Path, name: str) -> Iterator[Path]:
-    """Yield an empty folder in ``parent`` to fill and rename; delete one that was not renamed."""
+    """Yield an empty folder in ``parent`` to fill and rename; else delete it."""
     parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as holding:
         with store.locked(f"making-{parent.name}"):

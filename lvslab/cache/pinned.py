@@ -28,7 +28,7 @@ def folder() -> Path | None:
 
 
 def read(lab: Path, spec: DirectorSpec) -> Mapping[str, Any] | None:
-    """Return the pinned files for the lab in the folder ``lab`` with such directors, or None.
+    """Return what is pinned for a lab's folder with such directors, or None.
 
     It has the fields of `lvslab.cluster.prepare.Prepared`.
     """

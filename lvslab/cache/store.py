@@ -50,7 +50,7 @@ def _lock_file(name: str) -> BinaryIO:
 
 @contextlib.contextmanager
 def appearing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """Yield a file to write, which appears at ``path`` if the block ends without an error."""
+    """Yield a file that appears at ``path`` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         stream: BinaryIO = os.fdopen(os.open(path.parent, os.O_TMPFILE | os.O_RDWR, mode), "w+b")
@@ -71,7 +71,7 @@ def appearing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 
 def _put(name: str, path: Path, stream: BinaryIO) -> None:
-    """Link the complete file ``stream``, which is at ``name``, to ``path``; the last of two writers wins.
+    """Link the complete file ``stream`` from ``name`` to ``path``; the last writer wins.
 
     A file with the same content stays: another process may be about to open it, and there is a moment
     without any file between the old one's end and the new one.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvslab.errors import BuildError
-from lvslab.kernel.find import ImageKind
+from lvslab.kernel.catalogue import ImageKind
 from lvslab.run import run
 
 FILE, PROGRAM = stat.S_IFREG | 0o644, stat.S_IFREG | 0o755

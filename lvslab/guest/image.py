@@ -1,7 +1,7 @@
 """Guest images: programs, a kernel's modules and a small init, in the file that the kernel starts from.
 
-An image is a list of entries put together in memory and written as an archive. Equal inputs give equal bytes,
-and its name is a checksum of the inputs.
+An image is a list of entries put together in memory and written as an archive. Equal inputs give equal
+bytes, and its name is a checksum of the inputs.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def row_of(version: str, tree: Path | None) -> KernelRow:
 
 
 def _row_for(version: str) -> KernelRow:
-    """Return the row of the version's series, or of the last one before it that is built alike.
+    """Return the row of the version's series, or the last one that is built alike.
 
     It includes the fixes of the next series: what broke in between is mended where it is found. Raises
     UsageError for versions that lvslab cannot build.

@@ -50,7 +50,7 @@ class Definition:
 
 
 def definitions(tree: Path, arch: str) -> Sequence[Definition]:
-    """Return the definitions of the tree's symbols for ``arch``, as far as they can be read."""
+    """Return all definitions of the tree's symbols for ``arch`` that are readable."""
     folders = [folder for family in (arch, "x86") if (folder := tree / "arch" / family).is_dir()]
     for folder in folders:
         if (old := folder / "config.in").is_file():

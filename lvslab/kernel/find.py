@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, cast
 
 from lvslab import paths
 from lvslab.cache import store
@@ -15,16 +14,11 @@ from lvslab.debian import kernels, packages
 from lvslab.errors import BuildError, UsageError
 from lvslab.kernel import catalogue, modules
 from lvslab.kernel import store as kernel_store
+from lvslab.kernel.catalogue import Arch, ImageKind, Userland
 from lvslab.kernel.store import Built
 
 # Name in lab.yaml and on the command line -> the distribution's package that depends on the newest one.
 DISTRIBUTION = {"debian-cloud": "linux-image-cloud-amd64", "debian": "linux-image-amd64"}
-
-Arch = Literal["i386", "x86_64"]
-Userland = Literal["debian", "musl-i386"]
-
-ImageKind = Literal["initramfs", "ext2"]
-"""A cpio archive, as kernels take it since 2.6, or a file system for a RAM disk, as 2.4 does."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +133,9 @@ def _of_store(name: str, built: Built) -> Kernel:
         built.image,
         store.checksum(built.image),
         built.modules if (built.modules / "kernel").is_dir() else None,
-        cast(Arch, about.arch),
-        cast(ImageKind, about.image),
-        cast(Userland, about.userland),
+        about.arch,
+        about.image,
+        about.userland,
         about.nic,
         about.memory,
     )

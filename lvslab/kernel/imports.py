@@ -18,7 +18,7 @@ from lvslab.kernel.store import Built, Manifest
 
 
 def take(path: Path, modules: Path | None = None, config: Path | None = None) -> Built:
-    """Put a kernel with all its modules into the store; ``path`` is a bzImage or a ``.deb``.
+    """Put a kernel (a bzImage or a ``.deb``) into the store, with all its modules.
 
     ``modules`` is the folder that holds ``kernel/``, or a ``.deb``; without it they are those of the
     package, of ``lib/modules/RELEASE`` beside the file, or of this machine's. ``config`` is what it was

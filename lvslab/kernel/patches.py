@@ -1,6 +1,7 @@
-"""Apply the catalogue's fixes of stock trees, in a private copy and never in a user's tree.
+"""Apply the catalogue's fixes of stock trees.
 
-A fix that no longer finds what it changes is an error, so that no tree passes for fixed that is not.
+They are made in a private copy, never in a user's tree. A fix that no longer finds what it changes is an
+error, so that no tree passes for fixed that is not.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from lvslab.kernel.catalogue import Edit, Fix
 
 
 def apply(names: Collection[str], tree: Path, copy: Path, *, strict: bool = True) -> None:
-    """Apply the fixes to files of ``tree``, and write the results to ``copy``, which may be ``tree``.
+    """Apply the fixes to files of ``tree``, and write the results to ``copy``.
 
-    Raises BuildError where one does not find its place; unless ``strict``, that one is left out.
+    Both may be the same. Raises BuildError where a fix does not find its place; unless ``strict``, it is left
+    out.
     """
     for name in names:
         for edit in _fix(name).edits:

@@ -132,7 +132,7 @@ def make(recipe: Recipe, *words: str) -> Sequence[str]:
 
 
 def described(recipe: Recipe) -> str:
-    """Format the recipe as text, without the number of jobs, for the key of a build."""
+    """Format the recipe, without the number of jobs, for the key of a build."""
     one = replace(recipe, jobs=1)
     return repr((build(one, True), environment(one), programs(one), configure(one, True), PLACE))
 
@@ -155,7 +155,7 @@ exec "$@"
 
 
 def apart(*, root: bool) -> Sequence[str]:
-    """Return the first words of a command with own mounts and processes, which end with lvslab."""
+    """Return a command's first words: own mounts and processes, which end with lvslab."""
     return [
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),

@@ -60,7 +60,7 @@ def shown(name: str) -> Mapping[str, Any]:
 
 
 def _row(name: str, there: tuple[Built, ...]) -> KernelRow | None:
-    """Return the catalogue's row of a kernel, or None for one of the store that no row covers.
+    """Return the row of a kernel; None for one in the store without a row.
 
     Raises UsageError for an unknown name.
     """

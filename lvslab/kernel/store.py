@@ -17,6 +17,7 @@ from lvslab import paths
 from lvslab.cache import folders, store
 from lvslab.errors import UsageError
 from lvslab.kernel import catalogue
+from lvslab.kernel.catalogue import Arch, ImageKind, Userland
 
 MANIFEST = "manifest.json"
 HASH_DIGITS = 12
@@ -24,7 +25,7 @@ HASH_DIGITS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Properties of a kernel of the store, and its inputs; the defaults are an imported kernel's.
+    """Properties of a kernel of the store; the defaults are an imported kernel's.
 
     ``row`` is the catalogue's row that it was built by; ``release`` what ``uname -r`` says; ``memory`` the
     MiB that a director gets; ``built`` seconds since 1970; ``source`` what it was built from ("kernel.org",
@@ -35,10 +36,10 @@ class Manifest:
     row: str = ""
     version: str
     release: str
-    arch: str
+    arch: Arch
     family: str
-    image: str
-    userland: str
+    image: ImageKind
+    userland: Userland
     nic: str
     memory: int
     compiler: str = ""
@@ -52,7 +53,7 @@ class Manifest:
 
     @property
     def release_of_catalogue(self) -> str:
-        """The row whose source it was built from; "" for a tree, which is another version, and an import."""
+        """The row of the release it was built from; "" for trees and imports."""
         return "" if self.source == "tree" else self.row
 
 
@@ -116,14 +117,14 @@ def read(place: Path) -> Built | None:
 
 
 def installed() -> tuple[Built, ...]:
-    """Return all kernels by version, and those of one version by the time they were last asked for."""
+    """Return all kernels by version, those of one version by `asked_for`."""
     found = filter(None, (read(place) for place in folder().glob("[!.]*")))
     order = attrgetter("asked_for", "name")
     return tuple(sorted(found, key=lambda built: (catalogue.numbers(built.manifest.version), order(built))))
 
 
 def find(name: str) -> Built | None:
-    """Return the kernel for a folder's name, or the last of a version or series (``2.6.18``)."""
+    """Return the last kernel of a folder name, a version or a series (``2.6.18``)."""
     return next(reversed(matching(name)), None)
 
 
@@ -163,7 +164,7 @@ def install(made: Path, name: str, manifest: Manifest) -> Built:
 
 
 def remove(name: str) -> Built:
-    """Delete the kernel of a folder name, or the only one of a version or series.
+    """Delete the kernel of a folder name or the only one of a version.
 
     Raises UsageError where there is none, or more than one.
     """

@@ -1,4 +1,4 @@
-"""Turn a user's own kernel (a file, a package, a source tree) into a name that a lab boots."""
+"""Turn a user's own kernel (file, package, source tree) into a name for ``lab.up``."""
 
 from __future__ import annotations
 

@@ -17,11 +17,18 @@ from typing import Any, Literal
 
 from lvslab.errors import UsageError
 
+Arch = Literal["i386", "x86_64"]
+Userland = Literal["debian", "musl-i386"]
+
+ImageKind = Literal["initramfs", "ext2"]
+"""A cpio archive, as kernels take it since 2.6, or a file system for a RAM disk, as 2.4 does."""
+
 
 @dataclass(frozen=True)
 class Source:
-    """A tarball, at ``path`` below a mirror of its ``place``, or ``inside`` a ``package`` of a ``release``.
+    """A tarball of a kernel, a compiler or a program.
 
+    It is at ``path`` below a mirror of its ``place``, or ``inside`` a Debian ``package`` of a ``release``.
     ``sha256`` is "" where we do not know it.
     """
 
@@ -46,11 +53,11 @@ class KernelRow:
     version: str
     source: Source
     compiler: Literal["gcc-3.4.6", "system"]
-    arch: Literal["i386", "x86_64"]
+    arch: Arch
     family: Literal["2.4", "2.6", "today"]
     fragments: tuple[str, ...]
-    image: Literal["ext2", "initramfs"]
-    userland: Literal["musl-i386", "debian"]
+    image: ImageKind
+    userland: Userland
     nic: str
     memory: int
     fixes: tuple[str, ...]
@@ -151,11 +158,8 @@ def kernels() -> Mapping[str, KernelRow]:
 @cache
 def prebuilt() -> Mapping[str, Prebuilt]:
     """Return the ready-made kernels."""
-    return {
-        name: Prebuilt(name, row["release"], row["package"], tuple(row["aliases"]))
-        for name, row in _table("kernels").items()
-        if "prebuilt" in row
-    }
+    rows = {name: dict(row) for name, row in _table("kernels").items()}
+    return {name: Prebuilt(name, **row) for name, row in rows.items() if row.pop("prebuilt", False)}
 
 
 @cache
@@ -173,23 +177,16 @@ def features() -> Mapping[str, Feature]:
 @cache
 def bugs() -> Mapping[str, Bug]:
     """Return the faults of some versions that checks of the labs are known to show."""
-    return {
-        name: Bug(name, **{**row, "seen": tuple(row["seen"]), "not_seen": tuple(row["not_seen"])})
-        for name, row in _table("bugs").items()
-    }
+    return {name: Bug(name, **row) for name, row in _table("bugs").items()}
 
 
 @cache
 def fixes() -> Mapping[str, Fix]:
     """Return the changes that stock trees need."""
+    rows = {name: {"edits": (), **row} for name, row in _table("fixes").items()}
     return {
-        name: Fix(
-            name,
-            row["reason"],
-            tuple(Edit(**edit) for edit in row.get("edits", ())),
-            tuple(row.get("host_flags", ())),
-        )
-        for name, row in _table("fixes").items()
+        name: Fix(name, **{**row, "edits": tuple(Edit(**edit) for edit in row["edits"])})
+        for name, row in rows.items()
     }
 
 
@@ -235,7 +232,7 @@ def source(name: str) -> Source:
 
 
 def lacking(version: str, feature: str) -> str | None:
-    """Return why a kernel (or ipvsadm) of ``version`` lacks ``feature``, or None if it has it.
+    """Return why a kernel (or ipvsadm) of ``version`` lacks ``feature``, or None.
 
     ``version`` may be longer than its numbers, as ``6.1.0-56-cloud-amd64``. Raises UsageError for an unknown
     feature.
@@ -271,15 +268,23 @@ def unknown(what: str, name: str, known: Collection[str]) -> UsageError:
 
 
 def _kernel(name: str, row: Mapping[str, Any]) -> KernelRow:
-    rest = {"fixes": [], **_table("families")[row["family"]], **row}
+    rest = {"fixes": (), **_table("families")[row["family"]], **row}
     place: Literal["kernel.org", "debian-package"] = "debian-package" if "package" in rest else "kernel.org"
     of_source = {key: rest.pop(key, "") for key in ("path", "sha256", "package", "release", "inside")}
-    rest = {key: tuple(value) if isinstance(value, list) else value for key, value in rest.items()}
     return KernelRow(name=name, **{"version": name, **rest}, source=Source(name, place, **of_source))
 
 
+def _table(name: str) -> Mapping[str, Mapping[str, Any]]:
+    return table(Path(__file__).parent / f"{name}.toml")
+
+
 @cache
-def _table(name: str) -> Mapping[str, Any]:
+def table(file: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Read a TOML file's rows by name; the lists in a row become tuples."""
     import tomllib  # most commands ask nothing of the tables
 
-    return tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text())
+    rows: Mapping[str, Mapping[str, Any]] = tomllib.loads(file.read_text())
+    return {
+        name: {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        for name, row in rows.items()
+    }

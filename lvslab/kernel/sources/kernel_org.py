@@ -64,7 +64,7 @@ def checksum(path: str, extra: Sequence[str] = (), mirrors: Sequence[str] | None
 
 
 def _signed(listed: bytes, extra: Sequence[str]) -> str:
-    """Return the signed text, verified by the kept key or a downloaded one, which is kept then."""
+    """Return the signed text, verified with the kept key, or a new one to keep."""
     kept = paths.cache() / "keys" / f"kernel.org-{FINGERPRINT}.gpg"
     if kept.exists():
         return signed_text(listed, kept.read_bytes())

@@ -36,7 +36,7 @@ def folder() -> Path:
 
 
 def get(name: str, *, insecure: bool = False, instead: str = "") -> Path:
-    """Return the verified tarball in the cache for a name of the catalogue's sources or kernels.
+    """Return the verified tarball of a source or kernel of the catalogue, in the cache.
 
     With ``insecure`` one that nothing verifies is taken as well; what a known checksum contradicts never is.
     ``instead`` is what the user may do where nothing verifies it, for the error. Raises UsageError for an
@@ -135,7 +135,7 @@ def urls(source: Source) -> Iterator[str]:
 
 
 def _listed(source: Source, insecure: bool, instead: str) -> str:
-    """Return the checksum in kernel.org's signed list; "" if it has none and ``insecure`` is true."""
+    """Return the checksum in kernel.org's signed list; "" for none if ``insecure``."""
     try:
         if source.place != "kernel.org":
             raise kernel_org.Unlisted(f"nothing verifies {source.file}")

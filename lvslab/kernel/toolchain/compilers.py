@@ -24,7 +24,7 @@ def listed() -> list[dict[str, Any]]:
 
 
 def _row(part: Component, there: Built | None) -> dict[str, Any]:
-    """Return the row of a component; ``there`` is one that is built, maybe by an older recipe."""
+    """Return the row of a component; ``there`` is built, maybe by an older recipe."""
     # A source without a checksum of ours is not downloaded to tell whether its key is still the same.
     known = there is not None and catalogue.source(part.source).sha256
     current = component.find(part) if known else there

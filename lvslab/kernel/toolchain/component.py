@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from lvslab import paths, requirements
 from lvslab.cache import folders, store
@@ -37,7 +36,6 @@ _SPACE = 700  # MiB: what the largest build takes at its height
 _MANIFEST = "manifest.json"
 _LOG = "build.log"
 _RECIPES = Path(__file__).parent / "recipes"
-_LISTS = ("needs", "files", "programs")
 
 
 @dataclass(frozen=True)
@@ -112,17 +110,12 @@ def folder() -> Path:
 @cache
 def recipes() -> Mapping[str, Recipe]:
     """Read the table ``recipes/recipes.toml``, by program."""
-    import tomllib  # most commands ask nothing of the tables
-
-    rows: Mapping[str, Any] = tomllib.loads((_RECIPES / "recipes.toml").read_text())
-    return {
-        name: Recipe(row["what"], row.get("source", name), *(tuple(row[key]) for key in _LISTS))
-        for name, row in rows.items()
-    }
+    rows = catalogue.table(_RECIPES / "recipes.toml")
+    return {name: Recipe(**{"source": name, **row}) for name, row in rows.items()}
 
 
 def key(component: Component) -> str:
-    """Return a checksum of a component's source, script, files and needs, and of the machine's tools."""
+    """Return a checksum of a component's inputs: source, script, files, needs and compiler."""
     parts = [component.name, _source_checksum(component), building.tools(), packages.distribution(), _INSIDE]
     for name in (f"{component.program}.sh", *component.recipe.files):
         parts.append(store.sha256(_RECIPES / name))
