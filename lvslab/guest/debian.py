@@ -18,15 +18,9 @@ PACKAGES = ("bash", "busybox-static", "dash", "dropbear-bin", "iproute2", "iptab
 _IPVSADM = "usr/sbin/ipvsadm"
 PROGRAMS = (
     guest_files.BUSYBOX,
-    "usr/bin/bash",
-    "usr/bin/dash",
-    "usr/sbin/dropbear",
-    "usr/bin/ip",
-    "usr/sbin/xtables-nft-multi",
-    "usr/sbin/xtables-legacy-multi",
-    _IPVSADM,
-    "usr/sbin/ipvsadm-save",
-    "usr/sbin/ipvsadm-restore",
+    *("usr/bin/bash", "usr/bin/dash", "usr/bin/ip", "usr/sbin/dropbear"),
+    *("usr/sbin/xtables-nft-multi", "usr/sbin/xtables-legacy-multi"),
+    *(_IPVSADM, f"{_IPVSADM}-save", f"{_IPVSADM}-restore"),
 )
 _EXTENSIONS = "usr/lib/x86_64-linux-gnu/xtables/"
 # Debian's alternatives point iptables to the nft variant.

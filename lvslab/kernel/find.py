@@ -127,18 +127,9 @@ def _of_store(name: str, built: Built) -> Kernel:
     about = built.manifest
     if not built.image.is_file():
         raise BuildError(f"{built.folder} holds no bzImage", "delete the folder, and build it again")
-    return Kernel(
-        name,
-        about.release,
-        built.image,
-        store.checksum(built.image),
-        built.modules if (built.modules / "kernel").is_dir() else None,
-        about.arch,
-        about.image,
-        about.userland,
-        about.nic,
-        about.memory,
-    )
+    modules_folder = built.modules if (built.modules / "kernel").is_dir() else None
+    guest = (about.arch, about.image, about.userland, about.nic, about.memory)
+    return Kernel(name, about.release, built.image, store.checksum(built.image), modules_folder, *guest)
 
 
 def _of_release(name: str, release: str | None, meta: str) -> Kernel:

@@ -63,8 +63,7 @@ class Job:
             (self.work / name).mkdir()
         for name, text in kernel_recipe.programs(self.recipe).items():
             store.write(self.work / "programs" / name, text.encode(), mode=0o755)
-        linux = self.work / "linux"
-        lower = None
+        linux, lower = self.work / "linux", None
         if tree is None:
             tarballs.unpack(tarballs.get(self.row.name, insecure=insecure), linux)
         elif self._takes_layers(tree):
@@ -88,7 +87,7 @@ class Job:
             for what, command in kernel_recipe.build(self.recipe, has_modules):
                 take(what, command)
             steps.done()
-            self._collect(written, final)
+            self._collect(written)
 
     def _kept(self, what: str) -> Path:
         """Return where the log or the config of this build is kept if it fails."""
@@ -124,7 +123,7 @@ class Job:
             raise refused(self.row.version, mismatches, known, config.values(final))
         return final
 
-    def _collect(self, written: Path, final: str) -> None:
+    def _collect(self, written: Path) -> None:
         image = kernel_tree.image(written)
         if image is None:
             raise BuildError(f"Linux {self.row.version} was built, and there is no bzImage")

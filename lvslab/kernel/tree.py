@@ -12,12 +12,8 @@ from lvslab.run import run
 
 # What configuring and building leave behind; make's mrproper removes it.
 _PRODUCTS = (
-    ".config",
-    "include/config",
-    "include/generated",
-    "include/linux/autoconf.h",
-    "include/linux/version.h",
-    "vmlinux",
+    *(".config", "vmlinux", "include/config", "include/generated"),
+    *("include/linux/autoconf.h", "include/linux/version.h"),
 )
 # Headers and sources that a build makes, as find matches them.
 _GENERATED = (
@@ -51,7 +47,7 @@ def version(tree: Path) -> str:
             "give the folder that holds Makefile, arch and init/main.c",
         )
     numbers = [found.get(name, "") for name in ("VERSION", "PATCHLEVEL", "SUBLEVEL")]
-    # linux-6.1 is 6.1.0 to its Makefile and 6.1 to everybody else.
+    # linux-6.1 is 6.1.0 to its Makefile, and 6.1 elsewhere.
     if numbers[2] == "0" and int(numbers[0]) >= 3:
         numbers.pop()
     return ".".join(filter(None, numbers)) + found.get("EXTRAVERSION", "")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from hashlib import sha1
 from pathlib import Path
 
 from lvslab import paths
@@ -24,6 +23,12 @@ MIRRORS = ("https://cdn.kernel.org/pub/", "https://mirrors.edge.kernel.org/pub/"
 FINGERPRINT = "B8868C80BA62A1FFFAF5FDA9632D3A06589DA6B1"
 LIST = "sha256sums.asc"
 KEY = "autosigner.gpg"
+# The Web Key Directory's advanced and direct method: the name's SHA-1 in z-base-32 (RFC 6189, 5.1.6).
+_HASHED = "hu/ew8uiogxwri7d3fuioqgt7u1d5sngorx?l=autosigner"
+KEY_URLS = (
+    f"https://openpgpkey.kernel.org/.well-known/openpgpkey/kernel.org/{_HASHED}",
+    f"https://kernel.org/.well-known/openpgpkey/{_HASHED}",
+)
 _ENTRY = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
 
 
@@ -69,7 +74,7 @@ def _signed(listed: bytes, extra: Sequence[str]) -> str:
     if kept.exists():
         return signed_text(listed, kept.read_bytes())
     problems = list[str]()
-    for url in (*(mirror + KEY for mirror in extra), *key_urls()):
+    for url in (*(mirror + KEY for mirror in extra), *KEY_URLS):
         try:
             key = download.content(url)
             text = signed_text(listed, key)
@@ -103,20 +108,3 @@ def signed_text(listed: bytes, key: bytes) -> str:
 def entries(text: str) -> Mapping[str, str]:
     """Parse a list as sha256sum writes it: file name to checksum."""
     return {found.group(2): found.group(1) for found in map(_ENTRY.fullmatch, text.splitlines()) if found}
-
-
-def key_urls() -> tuple[str, str]:
-    """Return the URLs of the signer's key in kernel.org's Web Key Directory: advanced and direct method."""
-    hashed = zbase32(sha1(b"autosigner").digest())
-    end = f"hu/{hashed}?l=autosigner"
-    return (
-        f"https://openpgpkey.kernel.org/.well-known/openpgpkey/kernel.org/{end}",
-        f"https://kernel.org/.well-known/openpgpkey/{end}",
-    )
-
-
-def zbase32(data: bytes) -> str:
-    """Encode whole groups of 5 bytes in z-base-32 (RFC 6189, section 5.1.6)."""
-    number = int.from_bytes(data, "big")
-    digits = "ybndrfg8ejkmcpqxot1uwisza345h769"
-    return "".join(digits[number >> shift & 31] for shift in range(len(data) * 8 - 5, -1, -5))

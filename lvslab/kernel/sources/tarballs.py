@@ -69,7 +69,7 @@ def fetch(source: Source, *, insecure: bool = False, instead: str = "") -> Path:
 def present(source: Source) -> bool:
     """Return whether a verified tarball is in the cache."""
     if source.place == "debian-package":
-        return any(folder().glob(f"{_stem(source)}_*.tar.xz"))
+        return any(folder().glob(f"{source.file.removesuffix('.tar.xz')}_*.tar.xz"))
     return (folder() / source.file).exists()
 
 
@@ -191,14 +191,11 @@ def _bring(url: str, part: Path, wanted: str) -> None:
         download.fetch(url, part)
 
 
-def _stem(source: Source) -> str:
-    return source.file.removesuffix(".tar.xz")
-
-
 def _out_of_package(source: Source) -> Path:
     """Return the tarball in a Debian package, which apt has verified."""
     package = kernels.package(source.release, source.package)
-    path = folder() / f"{_stem(source)}_{package.version.replace(':', '%3a')}.tar.xz"
+    stem, version = source.file.removesuffix(".tar.xz"), package.version.replace(":", "%3a")
+    path = folder() / f"{stem}_{version}.tar.xz"
     if not path.exists():
         log.info("unpacking %s", package.file)
         with store.appearing(path) as stream:
