@@ -151,6 +151,11 @@ def names_in(given: Sequence[str] | None) -> list[str]:
     return names
 
 
+def path(text: str) -> Path | None:
+    """Read the path that was given to an option; None for an empty ``text``."""
+    return Path(text) if text else None
+
+
 def number(option: str, text: str) -> int | None:
     """Read the number that was given to ``option``; None for an empty ``text``. Raises UsageError."""
     if not text:

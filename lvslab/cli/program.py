@@ -22,10 +22,10 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from errno import EACCES, EDQUOT, ENOSPC, ENOTDIR, EROFS
 from importlib import util
-from inspect import cleandoc
+from inspect import cleandoc, signature
 from pathlib import Path
 from signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal
 from typing import Any, NoReturn
@@ -51,9 +51,6 @@ from lvslab.paths import PROJECT
 BUG = 70
 """Exit status of a fault in lvslab itself (EX_SOFTWARE in sysexits.h); 1 would claim that a check failed."""
 
-JSON = "print one JSON document"
-"""Help text of --json."""
-
 TRIAL = "kernel.try"
 """The command whose exit status ``git bisect run`` reads."""
 
@@ -75,15 +72,23 @@ OPTIONS = (
 )
 
 Body = Callable[..., None]
+_NONE: Mapping[str, str] = {}
 
 
 class Group(Collection):
     """A group of commands. ``@group.task(...)`` makes a function a command of it.
 
-    The commands are listed in the order in which they are defined.
+    The commands are listed in the order in which they are defined. ``texts`` are the help texts of
+    parameters that several of them have.
     """
 
-    def task(self, *, reports: str | None = None, **options: Any) -> Callable[[Body], Task[Body]]:
+    def __init__(self, *name: str, **texts: str) -> None:
+        super().__init__(*name)
+        self._texts = {"json": "print one JSON document", **texts}
+
+    def task(
+        self, *, reports: str | None = None, help: Mapping[str, str] = _NONE, **options: Any
+    ) -> Callable[[Body], Task[Body]]:
         """Invoke's ``@task(...)``, typed, and without one-letter options: they change as arguments do.
 
         With ``reports``, a note on the place of the first one, the parameter of that name becomes an option
@@ -91,9 +96,11 @@ class Group(Collection):
         """
 
         def decorate(body: Body) -> Task[Body]:
+            texts = {name: self._texts[name] for name in signature(body).parameters if name in self._texts}
             if reports is not None:
                 body = report_options.expand(body)
-                options["help"] = {**options["help"], **report_options.help_texts(reports)}
+                texts |= report_options.help_texts(reports)
+            options["help"] = {**texts, **help}
             command: Task[Body] = invoke_task(klass=LabTask, auto_shortflags=False, **options)(body)
             self.add_task(command)
             return command
@@ -102,7 +109,10 @@ class Group(Collection):
 
 
 def say(value: Any, json: bool, as_text: Callable[[Any], str]) -> None:
-    """Print a result as one JSON document (``as_json()`` if it has that), or as ``as_text`` of it."""
+    """Print a result as ``as_text`` of it, or as one JSON document.
+
+    The document is ``value.as_json()`` where there is such a method.
+    """
     if json:
         document(value.as_json() if hasattr(value, "as_json") else value)
     else:
@@ -330,7 +340,7 @@ def log_to_stderr(level: int) -> None:
 
 
 def own_folder(name: object) -> str | None:
-    """Return the hint for an unusable file ``name`` if it is in a folder that lvslab has chosen."""
+    """Return the hint for an unusable file ``name`` in a folder of lvslab's own."""
     for variable, folder in (("LVSLAB_CACHE", paths.cache()), ("LVSLAB_STATE", paths.state())):
         if Path(str(name)).is_relative_to(folder):
             return f"set {variable} to use another folder than {folder}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import Parameter
 from pathlib import Path
@@ -20,7 +20,7 @@ _PARAMETER = "reports"
 
 
 def expand(body: Callable[..., None]) -> Callable[..., None]:
-    """Return a command with a text parameter for each format in place of the parameter ``reports``."""
+    """Replace the parameter ``reports`` of a command by one for each format."""
     signature = inspect.signature(body)
 
     @wraps(body)
@@ -29,19 +29,16 @@ def expand(body: Callable[..., None]) -> Callable[..., None]:
         reports = {name: Path(file) for name, file in given.items() if file}
         body(*arguments, **{_PARAMETER: reports}, **options)
 
-    def parameters() -> Iterator[Parameter]:
-        for parameter in signature.parameters.values():
-            if parameter.name == _PARAMETER:
-                yield from (Parameter(name, parameter.kind, default="") for name in FORMATS)
-            else:
-                yield parameter
-
-    command.__signature__ = signature.replace(parameters=[*parameters()])  # type: ignore[attr-defined]
+    parameters = list(signature.parameters.values())
+    place = list(signature.parameters).index(_PARAMETER)
+    kind = parameters[place].kind
+    parameters[place : place + 1] = [Parameter(name, kind, default="") for name in FORMATS]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return command
 
 
 def help_texts(note: str) -> Mapping[str, str]:
-    """Help texts of the options; ``note`` is for the first format, which may be written in any case."""
+    """Help texts of the options. ``note`` is about the first format, which may be written in any case."""
     return {
         name: f"where to write {title} ({_NOWHERE if number else note or _NOWHERE})"
         for number, (name, title) in enumerate(FORMATS.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from invoke import Context
 
 from lvslab.cli.command_line import names_in
-from lvslab.cli.program import JSON, Group, end, say
+from lvslab.cli.program import Group, end, say
 from lvslab.cli.report_options import NO_REPORTS
 from lvslab.cli.text.progress import Progress
 from lvslab.report.formats import Places
@@ -22,7 +22,6 @@ group = Group("howto")
         "lab": "the lab to type it in: a name, or the path of a folder (default: what the file says)",
         "kernel": "a kernel as in lab.up, or several separated by commas; may be repeated",
         "ipvsadm": "as in lab.up",
-        "json": JSON,
     },
 )
 def verify(
@@ -39,14 +38,13 @@ def verify(
     from lvslab.howto import verify as howto_verify
 
     with Progress() as progress:
-        listeners = howto_verify.Listeners(progress.event, progress.kernel, progress.verdict)
         result = howto_verify.verify(
             path,
             lab=lab,
             kernels=names_in(kernel),
             ipvsadm=ipvsadm,
             reports=reports,
-            listeners=listeners,
+            listeners=howto_verify.Listeners(progress.event, progress.kernel, progress.verdict),
         )
     say(result, json, text.verified)
     end(result.exit_code)

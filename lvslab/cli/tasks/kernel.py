@@ -7,17 +7,21 @@ from pathlib import Path
 from invoke import Context
 
 from lvslab.cli.command_line import names_in
-from lvslab.cli.program import JSON, Group, end, say
+from lvslab.cli.command_line import path as given
+from lvslab.cli.program import Group, end, say
 from lvslab.cli.text import kernel as text
 from lvslab.cli.text.progress import Progress
 
-group = Group("kernel")
+group = Group(
+    "kernel",
+    kernel="a version (2.4.37.11), a series (6.1), or a name that kernel.list shows",
+    insecure="accept a source tarball that cannot be verified",
+)
 
-KERNEL = "a version (2.4.37.11), a series (6.1), or a name that kernel.list shows"
-INSECURE = "accept a source tarball that cannot be verified"
 
-
-@group.task(name="list", help={"json": JSON})
+@group.task(
+    name="list",
+)
 def list_kernels(c: Context, json: bool = False) -> None:
     """List the kernels that are available, and those in the store."""
     from lvslab.kernel import report as kernel_report
@@ -25,7 +29,7 @@ def list_kernels(c: Context, json: bool = False) -> None:
     say(kernel_report.listed(), json, text.listed)
 
 
-@group.task(positional=["kernel"], help={"kernel": KERNEL, "json": JSON})
+@group.task(positional=["kernel"])
 def show(c: Context, kernel: str, json: bool = False) -> None:
     """Show all about a kernel, and which IPVS features it lacks."""
     from lvslab.kernel import report as kernel_report
@@ -42,12 +46,10 @@ def show_config(c: Context, version: str, tree: str = "", config: str = "") -> N
     """Print the configuration that kernel.build asks for, with the file of each part."""
     from lvslab.kernel import build as kernel_build
 
-    print(
-        kernel_build.asked(version, Path(tree) if tree else None, Path(config) if config else None), end=""
-    )
+    print(kernel_build.asked(version, given(tree), given(config)), end="")
 
 
-@group.task(positional=["kernel"], help={"kernel": KERNEL, "insecure": INSECURE, "json": JSON})
+@group.task(positional=["kernel"])
 def fetch(c: Context, kernel: str, insecure: bool = False, json: bool = False) -> None:
     """Download and verify a kernel's source, or its packages."""
     from lvslab.kernel import report as kernel_report
@@ -64,8 +66,6 @@ def fetch(c: Context, kernel: str, insecure: bool = False, json: bool = False) -
         "tree": "build this source tree instead of a release; nothing is written into it",
         "config": "a file of kernel settings that override all others",
         "jobs": "the number of parallel jobs of make (default: one for each processor)",
-        "insecure": INSECURE,
-        "json": JSON,
     },
 )
 def build(
@@ -83,9 +83,9 @@ def build(
     with Progress():
         built = kernel_build.build(
             version,
-            tree=Path(tree) if tree else None,
-            config=Path(config) if config else None,
-            jobs=jobs if jobs != 0 else None,
+            tree=given(tree),
+            config=given(config),
+            jobs=jobs or None,
             insecure=insecure,
         )
     say(kernel_build.as_json(built), json, text.built)
@@ -98,15 +98,13 @@ def build(
         "path": "a bzImage (vmlinuz), or a kernel's Debian package",
         "modules": "its modules: the folder that holds kernel/, or a Debian package",
         "config": "the .config it was built with",
-        "json": JSON,
     },
 )
 def import_kernel(c: Context, path: str, modules: str = "", config: str = "", json: bool = False) -> None:
     """Add a kernel that was built elsewhere to the store."""
     from lvslab.kernel import imports
 
-    places = (Path(given) if given else None for given in (modules, config))
-    built = imports.take(Path(path), *places)
+    built = imports.take(Path(path), given(modules), given(config))
     about = {"name": built.name, "folder": str(built.folder), "modules": len(built.manifest.modules)}
     say(about, json, text.imported)
 
@@ -124,7 +122,6 @@ def import_kernel(c: Context, path: str, modules: str = "", config: str = "", js
         "build": "build the tree even if something was built in it already",
         "config": "as in kernel.build; implies --build",
         "jobs": "as in kernel.build",
-        "json": JSON,
     },
 )
 def try_kernel(
@@ -150,8 +147,8 @@ def try_kernel(
             message=message,
             strict=strict,
             build=build,
-            config=Path(config) if config else None,
-            jobs=jobs if jobs != 0 else None,
+            config=given(config),
+            jobs=jobs or None,
             report=progress.event,
         )
     say(result, json, text.tried)
@@ -161,10 +158,7 @@ def try_kernel(
 @group.task(
     name="rm",
     positional=["kernel"],
-    help={
-        "kernel": "its name in the store, or a version or series of which the store has one kernel",
-        "json": JSON,
-    },
+    help={"kernel": "its name in the store, or a version or series of which the store has one kernel"},
 )
 def remove_kernel(c: Context, kernel: str, json: bool = False) -> None:
     """Delete a kernel from the store."""

@@ -8,24 +8,37 @@ from dataclasses import asdict
 
 from invoke import Context
 
-from lvslab.cli.program import JSON, Group, end, say
+from lvslab.cli.program import Group, end, say
 from lvslab.cli.report_options import NO_REPORTS
 from lvslab.cli.text import lab as text
 from lvslab.cli.text import layout
 from lvslab.cli.text.progress import Progress
-from lvslab.lab.directors import KINDS
+from lvslab.lab.directors import KINDS, DirectorSpec
 from lvslab.report.formats import Places
 
 # Heavy modules are imported in functions: `./run --list` must not wait for pydantic and paramiko.
 
-group = Group("lab")
+group = Group(
+    "lab",
+    lab="a lab's name, or the path of its folder",
+    name="the name of the running lab (default: the only lab that is up)",
+    node="the name of a node, as in lab.status",
+    kernel="the directors' kernel: a name or version of kernel.list, or a bzImage's path",
+    director=f"the kind of the directors: {' or '.join(f'{kind} ({what})' for kind, what in KINDS.items())}",
+    ipvsadm="the directors' ipvsadm: a version, or a source tree's path (default: the usual one)",
+)
 
-NAME = "the name of the running lab (default: the only lab that is up)"
-NODE = "the name of a node, as in lab.status"
-DIRECTOR = f"the kind of the directors: {' or '.join(f'{kind} ({what})' for kind, what in KINDS.items())}"
+
+def _named(name: str) -> str:
+    """Return the name of the running lab that a command is about. Raises UsageError, StateError."""
+    from lvslab.cluster import registry
+
+    return registry.only(name)
 
 
-@group.task(name="list", help={"json": JSON})
+@group.task(
+    name="list",
+)
 def list_labs(c: Context, json: bool = False) -> None:
     """List the labs, and which of them are up."""
     from lvslab.cluster import registry
@@ -36,14 +49,9 @@ def list_labs(c: Context, json: bool = False) -> None:
 @group.task(
     positional=["lab"],
     help={
-        "lab": "a lab's name, or the path of its folder",
         "name": "the name of the running lab (default: the lab's own name)",
-        "kernel": "the directors' kernel: a name or version of kernel.list, or a bzImage's path",
-        "director": DIRECTOR,
-        "ipvsadm": "the directors' ipvsadm: a version, or a source tree's path (default: the usual one)",
         "apply": "do not type the how-to's steps",
         "cold": "boot the directors instead of resuming them from a snapshot",
-        "json": JSON,
     },
 )
 def up(
@@ -59,40 +67,30 @@ def up(
 ) -> None:
     """Boot a lab, apply its how-to, and show how it balances."""
     from lvslab import commands
-    from lvslab.lab.directors import DirectorSpec
 
     spec = DirectorSpec.chosen(kernel, director, ipvsadm)
     with Progress() as progress:
         listeners = commands.Listeners(progress.event, progress.step)
-        result = commands.up(
-            lab,
-            name=name,
-            spec=spec,
-            apply=apply,
-            cold=cold,
-            listeners=listeners,
-        )
+        result = commands.up(lab, name=name, spec=spec, apply=apply, cold=cold, listeners=listeners)
     say(result, json, text.up)
 
 
-@group.task(help={"name": NAME, "json": JSON})
+@group.task()
 def apply(c: Context, name: str = "", json: bool = False) -> None:
     """Apply the how-to to a lab that was started with lab.up --no-apply."""
     from lvslab import commands
-    from lvslab.cluster import registry
 
     with Progress() as progress:
-        result = commands.apply(registry.only(name), commands.Listeners(progress.event, progress.step))
+        result = commands.apply(_named(name), commands.Listeners(progress.event, progress.step))
     say(result, json, text.up)
 
 
-@group.task(reports="default: with the evidence", help={"name": NAME, "json": JSON})
+@group.task(reports="default: with the evidence")
 def check(c: Context, name: str = "", reports: Places = NO_REPORTS, json: bool = False) -> None:
     """Check with real traffic that the cluster does what the how-to says."""
     from lvslab import commands
-    from lvslab.cluster import registry
 
-    result = commands.check(registry.only(name), reports, quiet=json)
+    result = commands.check(_named(name), reports, quiet=json)
     if json:
         layout.document(result.as_json())
     end(result.exit_code)
@@ -100,12 +98,10 @@ def check(c: Context, name: str = "", reports: Places = NO_REPORTS, json: bool =
 
 @group.task(
     help={
-        "name": NAME,
         "director": "the director to go through (default: the first)",
         "client": "the client to send from (default: all of them)",
         "seconds": "the duration, 1 to 60 seconds",
         "connections": "how many connections each client keeps open, 1 to 1000",
-        "json": JSON,
     }
 )
 def load(
@@ -119,12 +115,11 @@ def load(
 ) -> None:
     """Send requests at full speed; show throughput, errors and shares."""
     from lvslab.check import load as loads
-    from lvslab.cluster import registry
 
     with Progress() as progress:
         progress.now(f"sending requests for {seconds} s")
         result = loads.load(
-            registry.only(name), director=director, client=client, seconds=seconds, connections=connections
+            _named(name), director=director, client=client, seconds=seconds, connections=connections
         )
     say(result, json, text.load)
 
@@ -132,7 +127,6 @@ def load(
 @group.task(
     positional=["name"],
     help={
-        "name": NAME,
         "interval": "seconds between two readings, 1 to 3600",
         "count": "end after this number of readings (default: never on a terminal and with --json, else 1)",
         "json": "print one JSON document for each reading, one a line",
@@ -142,10 +136,9 @@ def watch(c: Context, name: str = "", interval: int = 2, count: int = 0, json: b
     """Show what the directors forward: connections, rates, and shares beside the weights."""
     from lvslab import signals
     from lvslab.check.monitor import watch as monitor
-    from lvslab.cluster import registry
 
     monitor.check_bounds(interval, count)
-    with signals.until_told(), monitor.Watch(registry.only(name), interval) as readings:
+    with signals.until_told(), monitor.Watch(_named(name), interval) as readings:
         from lvslab.cli.text import watch as text
 
         text.follow(readings, count=count, as_json=json)
@@ -154,9 +147,7 @@ def watch(c: Context, name: str = "", interval: int = 2, count: int = 0, json: b
 @group.task(
     positional=["name"],
     help={
-        "name": NAME,
         "port": "the port on 127.0.0.1 (default 0: a free one, which is printed)",
-        "json": JSON,
     },
 )
 def metrics(c: Context, name: str = "", port: int = 0, json: bool = False) -> None:
@@ -165,58 +156,50 @@ def metrics(c: Context, name: str = "", port: int = 0, json: bool = False) -> No
 
     from lvslab import signals
     from lvslab.check.monitor import metrics as served
-    from lvslab.cluster import registry
 
-    with signals.until_told(), served.served(registry.only(name), port) as url:
+    with signals.until_told(), served.served(_named(name), port) as url:
         say({"url": url}, json, lambda found: found["url"])
         sys.stdout.flush()
         Event().wait()
 
 
-@group.task(help={"name": NAME, "json": JSON})
+@group.task()
 def status(c: Context, name: str = "", json: bool = False) -> None:
     """Show the state of a running lab."""
     from lvslab.cluster import registry
 
-    say(registry.status(registry.only(name)).as_json(), json, text.status)
+    say(registry.status(_named(name)).as_json(), json, text.status)
 
 
-@group.task(
-    name="exec", positional=["node"], help={"node": NODE, "command": "the command to run", "name": NAME}
-)
+@group.task(name="exec", positional=["node"], help={"command": "the command to run"})
 def execute(c: Context, node: str, command: str, name: str = "") -> None:
     """Run a command on a node over SSH, and end with its status."""
     from lvslab import commands
-    from lvslab.cluster import registry
 
-    end(commands.execute(registry.only(name), node, command))
+    end(commands.execute(_named(name), node, command))
 
 
-@group.task(positional=["node"], help={"node": NODE, "name": NAME})
+@group.task(positional=["node"])
 def ssh(c: Context, node: str, name: str = "") -> None:
     """Log in to a node."""
     from lvslab import commands
-    from lvslab.cluster import registry
 
-    command = commands.login(registry.only(name), node)
+    command = commands.login(_named(name), node)
     os.execvp(command[0], command)
 
 
-@group.task(positional=["node"], help={"node": "the name of a director", "name": NAME})
+@group.task(positional=["node"], help={"node": "the name of a director"})
 def console(c: Context, node: str, name: str = "") -> None:
     """Attach to the serial console of a director."""
     from lvslab import commands
-    from lvslab.cluster import registry
 
-    commands.attach_console(registry.only(name), node)
+    commands.attach_console(_named(name), node)
 
 
 @group.task(
     positional=["node", "interface"],
     help={
-        "node": NODE,
         "interface": "one of its interfaces, as in lab.yaml (default: all of them)",
-        "name": NAME,
         "output": "the file to write (default: stdout, which must not be a terminal)",
         "filter": "capture only packets that match this expression of pcap-filter(7)",
         "packets": "end after this number of packets (default: no limit)",
@@ -235,10 +218,9 @@ def capture(
 ) -> None:
     """Capture the packets at a node's interfaces, as pcapng."""
     from lvslab.cluster import capture as captures
-    from lvslab.cluster import registry
 
     found = captures.capture(
-        registry.only(name),
+        _named(name),
         node,
         interface,
         output=output,
@@ -250,39 +232,31 @@ def capture(
     print(text.captured(found), file=sys.stderr)
 
 
-@group.task(name="transcript", help={"name": NAME, "json": JSON})
+@group.task(name="transcript")
 def show_transcript(c: Context, name: str = "", json: bool = False) -> None:
     """Show every step: node, command, output, and how it ended."""
     from lvslab import commands
     from lvslab.apply import transcript
-    from lvslab.cluster import registry
 
-    entries = commands.steps_taken(registry.only(name))
+    entries = commands.steps_taken(_named(name))
     if json:
         layout.document([asdict(entry) for entry in entries])
     else:
         print(transcript.render(entries, layout.colourful(sys.stdout)), end="")
 
 
-@group.task(help={"name": NAME, "all": "end every lab on this machine", "json": JSON})
+@group.task(help={"all": "end every lab on this machine"})
 def down(c: Context, name: str = "", all: bool = False, json: bool = False) -> None:
     """End a lab; only its evidence is kept."""
     from lvslab.cluster import registry
 
-    ended = registry.down(registry.names() if all else [registry.only(name)])
+    ended = registry.down(registry.names() if all else [_named(name)])
     say({"ended": ended}, json, lambda found: text.ended(found["ended"]))
 
 
 @group.task(
     positional=["lab"],
     reports="default: with the evidence",
-    help={
-        "lab": "a lab's name, or the path of its folder",
-        "kernel": "as in lab.up",
-        "director": "as in lab.up",
-        "ipvsadm": "as in lab.up",
-        "json": JSON,
-    },
 )
 def verify(
     c: Context,
@@ -295,17 +269,11 @@ def verify(
 ) -> None:
     """Boot a lab, check it and end it, under a name of its own: for scripts."""
     from lvslab import commands
-    from lvslab.lab.directors import DirectorSpec
 
     spec = DirectorSpec.chosen(kernel, director, ipvsadm)
     with Progress() as progress:
         listeners = commands.Listeners(progress.event, progress.step)
-        result = commands.verify(
-            lab,
-            spec=spec,
-            reports=reports,
-            listeners=listeners,
-        )
+        result = commands.verify(lab, spec=spec, reports=reports, listeners=listeners)
     say(result, json, text.verified)
     end(result.exit_code)
 

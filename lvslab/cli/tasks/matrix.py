@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from invoke import Context
 
-from lvslab.cli.command_line import names_in, number
-from lvslab.cli.program import JSON, Group, end, say
+from lvslab.cli.command_line import names_in, number, path
+from lvslab.cli.program import Group, end, say
 from lvslab.cli.report_options import NO_REPORTS
 from lvslab.cli.text import layout
 from lvslab.report.formats import Places
@@ -28,7 +26,6 @@ RUN = "the folder of a run, or its results.json; latest: the last run"
         "seed": "the number from which the checks draw their random choices (default: a new one)",
         "workers": "how many cells to run at a time on this machine (default: as many as fit)",
         "scheduler": "the address of a Dask scheduler whose workers run the cells",
-        "json": JSON,
     },
 )
 def run(
@@ -51,7 +48,7 @@ def run(
         kernels=names_in(kernels),
         ipvsadm=names_in(ipvsadm),
         labs=names_in(labs),
-        output=Path(output) if output else None,
+        output=path(output),
         resume=resume,
         seed=number("--seed", seed),
         workers=workers,
@@ -75,30 +72,26 @@ def run(
 def report(c: Context, run: str, html: str = "", reports: Places = NO_REPORTS, json: bool = False) -> None:
     """Report a matrix as one HTML file with all evidence, or as JUnit XML."""
     from lvslab.cli.text import compare as text
-    from lvslab.matrix import folder as run_folder
-    from lvslab.matrix import reading
+    from lvslab.matrix import folder, reading
     from lvslab.matrix.report import writer
 
-    kept = reading.read(run_folder.place(run))
-    page = Path(html) if html else None if json else kept.folder / writer.PAGE
+    kept = reading.read(folder.place(run))
+    page = path(html) or (None if json else kept.folder / writer.PAGE)
     written = writer.write(kept, html=page, reports=reports)
     if json:
         layout.document(kept.run.model_dump(mode="json"))
     else:
-        print(text.reported(kept.run, [f"{what}: {path}" for what, path in written.items()]))
+        print(text.reported(kept.run, [f"{what}: {file}" for what, file in written.items()]))
 
 
-@group.task(
-    positional=["old", "new"], help={"old": RUN, "new": "a later run, given in the same way", "json": JSON}
-)
+@group.task(positional=["old", "new"], help={"old": RUN, "new": "a later run, given in the same way"})
 def compare(c: Context, old: str, new: str, json: bool = False) -> None:
     """Compare two runs: what changed, and whether kernel, ipvsadm or lab is the cause."""
     from lvslab.cli.text import compare as text
-    from lvslab.matrix import folder as run_folder
-    from lvslab.matrix import reading
+    from lvslab.matrix import folder, reading
     from lvslab.matrix.compare import comparison
 
-    found = comparison.compare(*(reading.read(run_folder.place(run)) for run in (old, new)))
+    found = comparison.compare(*(reading.read(folder.place(run)) for run in (old, new)))
     say(found, json, text.compared)
     end(found.exit_code)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from invoke import Context
 
-from lvslab.cli.program import JSON, Group, end, say
+from lvslab.cli.program import Group, end, say
 from lvslab.cli.text import project as text
 from lvslab.paths import PROJECT
 from lvslab.run import spawn
@@ -16,7 +16,7 @@ from lvslab.run import spawn
 group = Group()
 
 
-@group.task(help={"json": JSON})
+@group.task()
 def doctor(c: Context, json: bool = False) -> None:
     """Show what this machine can do, what it lacks, and how to get it."""
     from lvslab.cli import doctor as doctors
@@ -66,7 +66,6 @@ def lint(c: Context) -> None:
         "kernel": "measure only web-nat, with this kernel as in lab.up",
         "tree": "measure how long this kernel's source tree takes to build instead of labs",
         "matrix": "measure a matrix: its overhead over its cells' own time, and the gain of a second worker",
-        "json": JSON,
     }
 )
 def bench(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from invoke import Context
 
-from lvslab.cli.program import JSON, Group, say
+from lvslab.cli.program import Group, say
 from lvslab.cli.text import snapshot as text
 
 group = Group("snapshot")
 
 
-@group.task(name="list", help={"json": JSON})
+@group.task(
+    name="list",
+)
 def list_snapshots(c: Context, json: bool = False) -> None:
     """List the memory snapshots of booted directors."""
     from lvslab.boot.vm import snapshot
@@ -22,7 +24,6 @@ def list_snapshots(c: Context, json: bool = False) -> None:
     help={
         "days": "delete snapshots that were not used for this many days",
         "mebibytes": "then delete the least recently used ones until at most this many MiB are left",
-        "json": JSON,
     }
 )
 def prune(c: Context, days: int = 30, mebibytes: int = 2048, json: bool = False) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from invoke import Context
 
-from lvslab.cli.program import JSON, Group, say
+from lvslab.cli.program import Group, say
 from lvslab.cli.text import toolchain as text
 from lvslab.cli.text.progress import Progress
 
 group = Group("toolchain")
 
 
-@group.task(name="list", help={"json": JSON})
+@group.task(
+    name="list",
+)
 def list_toolchains(c: Context, json: bool = False) -> None:
     """List the compiler and the programs for old kernels, and which are built."""
     from lvslab.kernel.toolchain import compilers
@@ -23,7 +25,6 @@ def list_toolchains(c: Context, json: bool = False) -> None:
     positional=["name"],
     help={
         "name": "a name that toolchain.list shows (default: all that old kernels and their guests need)",
-        "json": JSON,
     },
 )
 def build(c: Context, name: str = "", json: bool = False) -> None:
