@@ -19,9 +19,7 @@ group = Group(
 )
 
 
-@group.task(
-    name="list",
-)
+@group.task(name="list")
 def list_kernels(c: Context, json: bool = False) -> None:
     """List the kernels that are available, and those in the store."""
     from lvslab.kernel import report as kernel_report
@@ -82,11 +80,7 @@ def build(
 
     with Progress():
         built = kernel_build.build(
-            version,
-            tree=given(tree),
-            config=given(config),
-            jobs=jobs or None,
-            insecure=insecure,
+            version, tree=given(tree), config=given(config), jobs=jobs or None, insecure=insecure
         )
     say(kernel_build.as_json(built), json, text.built)
 

@@ -36,9 +36,7 @@ def _named(name: str) -> str:
     return registry.only(name)
 
 
-@group.task(
-    name="list",
-)
+@group.task(name="list")
 def list_labs(c: Context, json: bool = False) -> None:
     """List the labs, and which of them are up."""
     from lvslab.cluster import registry
@@ -145,10 +143,7 @@ def watch(c: Context, name: str = "", interval: int = 2, count: int = 0, json: b
 
 
 @group.task(
-    positional=["name"],
-    help={
-        "port": "the port on 127.0.0.1 (default 0: a free one, which is printed)",
-    },
+    positional=["name"], help={"port": "the port on 127.0.0.1 (default 0: a free one, which is printed)"}
 )
 def metrics(c: Context, name: str = "", port: int = 0, json: bool = False) -> None:
     """Serve the directors' counters to Prometheus, on this machine's loopback."""
@@ -254,10 +249,7 @@ def down(c: Context, name: str = "", all: bool = False, json: bool = False) -> N
     say({"ended": ended}, json, lambda found: text.ended(found["ended"]))
 
 
-@group.task(
-    positional=["lab"],
-    reports="default: with the evidence",
-)
+@group.task(positional=["lab"], reports="default: with the evidence")
 def verify(
     c: Context,
     lab: str = "web-nat",

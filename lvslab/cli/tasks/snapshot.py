@@ -10,9 +10,7 @@ from lvslab.cli.text import snapshot as text
 group = Group("snapshot")
 
 
-@group.task(
-    name="list",
-)
+@group.task(name="list")
 def list_snapshots(c: Context, json: bool = False) -> None:
     """List the memory snapshots of booted directors."""
     from lvslab.boot.vm import snapshot

@@ -11,9 +11,7 @@ from lvslab.cli.text.progress import Progress
 group = Group("toolchain")
 
 
-@group.task(
-    name="list",
-)
+@group.task(name="list")
 def list_toolchains(c: Context, json: bool = False) -> None:
     """List the compiler and the programs for old kernels, and which are built."""
     from lvslab.kernel.toolchain import compilers
@@ -23,9 +21,7 @@ def list_toolchains(c: Context, json: bool = False) -> None:
 
 @group.task(
     positional=["name"],
-    help={
-        "name": "a name that toolchain.list shows (default: all that old kernels and their guests need)",
-    },
+    help={"name": "a name that toolchain.list shows (default: all that old kernels and their guests need)"},
 )
 def build(c: Context, name: str = "", json: bool = False) -> None:
     """Build the compiler and the programs for old kernels, each once."""

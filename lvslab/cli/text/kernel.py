@@ -58,10 +58,7 @@ def shown(found: Mapping[str, Any]) -> str:
     if not found["store"]:
         parts.append("the store does not have it")
     if found["lacks"]:
-        rows = [
-            ("missing IPVS feature", "since"),
-            *((row["what"], row["since"]) for row in found["lacks"]),
-        ]
+        rows = [("missing IPVS feature", "since"), *((row["what"], row["since"]) for row in found["lacks"])]
         parts.append(columns(rows))
     return "\n\n".join(parts)
 

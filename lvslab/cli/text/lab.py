@@ -25,10 +25,7 @@ def listed(found: Sequence[Mapping[str, Any]]) -> str:
 def up(result: Up) -> str:
     """Text of ``lab.up``."""
     name = f" --name {result.name}" if result.name != result.lab else ""
-    parts = [
-        f"{result.lab} is up: kernel {result.kernel}, {_runs(result.accelerator)}",
-        nodes(result.nodes),
-    ]
+    parts = [f"{result.lab} is up: kernel {result.kernel}, {_runs(result.accelerator)}", nodes(result.nodes)]
     if result.table:
         director = next(name for name, node in result.nodes.items() if node["role"] == "director")
         remark = f': ./run lab.exec {director}{name} --command "ipvsadm -Ln"'
