@@ -28,16 +28,8 @@ class Finding:
     remedy: str = ""
 
 
-def examine() -> tuple[Finding, ...]:
+def examine() -> Iterator[Finding]:
     """Examine everything that labs need, in the order in which they need it."""
-    return tuple(_findings())
-
-
-def _needed(what: str, ok: bool, found: str, remedy: str) -> Finding:
-    return Finding(what, ok, found, "" if ok else remedy)
-
-
-def _findings() -> Iterator[Finding]:
     yield Finding("python", sys.version_info >= (3, 11), platform.python_version())
     machine, root = platform.machine(), os.geteuid() == 0
     yield _needed("architecture", machine == "x86_64", machine, "labs need x86-64")
@@ -50,7 +42,12 @@ def _findings() -> Iterator[Finding]:
     yield from _devices()
     yield from _own_director()
     yield Finding("memory", None, f"{_available()} MiB available; a director takes 192")
-    yield Finding("cache", None, f"{paths.cache()} ({_size(paths.cache()) >> 20} MiB)")
+    size = sum(file.lstat().st_blocks * 512 for file in paths.cache().rglob("*") if file.is_file())
+    yield Finding("cache", None, f"{paths.cache()} ({size >> 20} MiB)")
+
+
+def _needed(what: str, ok: bool, found: str, remedy: str) -> Finding:
+    return Finding(what, ok, found, "" if ok else remedy)
 
 
 def _programs() -> Iterator[Finding]:
@@ -60,10 +57,8 @@ def _programs() -> Iterator[Finding]:
         yield Finding(need.provides, there, f"{need.package}: {need.purpose}", remedy)
     builds = requirements.listed("packages-build.txt")
     lacking = " ".join(need.package for need in builds if not requirements.there(need.provides))
-    detail = (
-        f"not installed yet: {lacking} (./run kernel.build installs them)" if lacking else "all installed"
-    )
-    yield Finding("to build kernels", None, detail)
+    later = f"not installed yet: {lacking} (./run kernel.build installs them)"
+    yield Finding("to build kernels", None, later if lacking else "all installed")
 
 
 def _devices() -> Iterator[Finding]:

@@ -36,8 +36,7 @@ def compared(found: Comparison) -> str:
     if found.left:
         parts.append(f"the new run has not come to its end: {found.left} of its cells are not done")
     for kind in KINDS:
-        changes = [change for change in found.changes if change.kind == kind]
-        if changes:
+        if changes := [change for change in found.changes if change.kind == kind]:
             parts.append(f"{len(changes)} {_MEANINGS[kind]}\n{indented(_told(changes))}")
     if not found.changes:
         parts.append("nothing changed")
@@ -50,18 +49,15 @@ def _told(changes: Sequence[Change]) -> str:
     for change in changes:
         what = f"{change.cell.lab} {change.check}".strip()
         verdicts = " -> ".join(filter(None, (change.old, change.new)))
-        cause = change.cause
-        of = "" if cause is None else f"of: {_names(cause.of)}: {cause.why}"
+        of = f"of: {_names(change.cause.of)}: {change.cause.why}" if change.cause else ""
         message = reason_in(change.message)
         if message and change.kind == "better":
             message = f"before: {message}"
-        key = (what, verdicts, message, of)
-        told.setdefault(key, []).append(_place(change))
+        told.setdefault((f"{what}: {verdicts}", message, of), []).append(_place(change))
     parts = []
-    for (what, verdicts, message, of), places in told.items():
-        lines = [f"{what}: {verdicts}", f"  on: {', '.join(places)}"]
-        lines += [f"  {line}" for line in (message, of) if line]
-        parts.append(printable("\n".join(lines)))
+    for (what, *details), places in told.items():
+        lines = [f"on: {', '.join(places)}", *filter(None, details)]
+        parts.append(printable("\n  ".join([what, *lines])))
     return "\n".join(parts)
 
 

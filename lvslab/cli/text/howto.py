@@ -28,19 +28,17 @@ _OUTPUT = 20
 
 def verified(result: Verified) -> str:
     """Kernels, steps with their verdicts, reasons, and the places of the evidence."""
-    total = len(result.runs[0].steps)
-    many = f" on {len(result.runs)} kernels" if len(result.runs) > 1 else ""
-    parts = [f"{result.file}: {total} steps, in the lab {result.lab}{many}", _kernels(result.runs)]
-    parts.append(_steps(result.runs[0]) if len(result.runs) == 1 else _table(result.runs))
-    parts += _legend(result.runs)
-    parts += _errors(result.runs)
-    parts += _reasons(result.runs)
+    runs = result.runs
+    first, many = runs[0], len(runs) > 1
+    on = f" on {len(runs)} kernels" if many else ""
+    parts = [f"{result.file}: {len(first.steps)} steps, in the lab {result.lab}{on}", _kernels(runs)]
+    parts += [_table(runs) if many else _steps(first), _legend(runs)]
+    parts += [f"{run.label}: the lab did not come up\n{indented(run.error)}" for run in runs if run.error]
+    parts += _reasons(runs)
     if result.untyped:
         lines = ", ".join(map(str, result.untyped))
-        parts.append(
-            f"shell blocks that no node= says where to type, and that were not typed: lines {lines}"
-        )
-    parts.append("\n".join(f"evidence: {run.evidence}" for run in result.runs if run.evidence))
+        parts.append(f"shell blocks without node=, and so not typed: lines {lines}")
+    parts.append("\n".join(f"evidence: {run.evidence}" for run in runs if run.evidence))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -83,31 +81,23 @@ def _mark(step: StepVerdict) -> str:
     return _MARKS[step.verdict] + ("?" if step.doubtful else "")
 
 
-def _legend(runs: Sequence[OnKernel]) -> list[str]:
+def _legend(runs: Sequence[OnKernel]) -> str:
     marks = " ".join(_mark(step) for run in runs for step in run.steps)
-    lines = [f"{mark}: {meaning}" for mark, meaning in _MEANINGS.items() if mark in marks]
-    return ["\n".join(lines)] if lines else []
-
-
-def _errors(runs: Sequence[OnKernel]) -> list[str]:
-    return [f"{run.label}: the lab did not come up\n{indented(run.error)}" for run in runs if run.error]
+    return "\n".join(f"{mark}: {meaning}" for mark, meaning in _MEANINGS.items() if mark in marks)
 
 
 def _reasons(runs: Sequence[OnKernel]) -> list[str]:
     """Reasons of verdicts other than ok; the same reason on several kernels is one entry."""
-    found: dict[tuple[int, str, str], list[tuple[OnKernel, StepVerdict]]] = {}
+    found: dict[tuple[int, str, str], list[tuple[str, StepVerdict]]] = {}
     for run in runs:
         for step in run.steps:
             if step.reason and not run.error:
-                found.setdefault((step.number, step.verdict, step.reason), []).append((run, step))
+                found.setdefault((step.number, step.verdict, step.reason), []).append((run.label, step))
     parts = []
     for (number, verdict, reason), where in sorted(found.items()):
-        on = ", ".join(run.label for run, _ in where)
-        text = f"step {number}, {verdict} on {on}: {printable(reason)}"
-        run, step = where[0]
-        if verdict == Outcome.FAILED:
-            text += f"\n{indented(_printed(step))}"
-        parts.append(text)
+        on = ", ".join(label for label, _ in where)
+        printed = f"\n{indented(_printed(where[0][1]))}" if verdict == Outcome.FAILED else ""
+        parts.append(f"step {number}, {verdict} on {on}: {printable(reason)}{printed}")
     return parts
 
 
@@ -116,8 +106,5 @@ def _printed(step: StepVerdict) -> str:
     doubt = f"doubtful: step {step.doubtful} went wrong before it\n" if step.doubtful else ""
     if not lines:
         return f"{doubt}it printed nothing"
-    shown = lines[-_OUTPUT:]
-    about = (
-        "it printed:" if shown == lines else f"it printed {len(lines)} lines, the last {_OUTPUT} of them:"
-    )
-    return doubt + "\n".join([about, *(f"  {line}" for line in shown)])
+    many = f" {len(lines)} lines, the last {_OUTPUT} of them" if len(lines) > _OUTPUT else ""
+    return "\n".join([f"{doubt}it printed{many}:", *(f"  {line}" for line in lines[-_OUTPUT:])])

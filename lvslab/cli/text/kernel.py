@@ -11,7 +11,6 @@ from lvslab.cli.text.layout import columns
 if TYPE_CHECKING:
     from lvslab.matrix.bisect import Trial
 
-MIB = 1 << 20
 _LINES = 6
 """Maximum number of lines of a check's message: the first ones name the problem."""
 
@@ -32,10 +31,8 @@ def _store(found: Sequence[Mapping[str, Any]]) -> str:
     rows = [("in the store", "release", "compiler", "modules", "on disk", "built")]
     for row in found:
         built = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["built"]))
-        size = f"{row['disk'] / MIB:.1f} MiB"
-        rows.append(
-            (row["name"], row["release"], row["compiler"] or "(imported)", str(row["modules"]), size, built)
-        )
+        about = row["name"], row["release"], row["compiler"] or "(imported)", str(row["modules"])
+        rows.append((*about, f"{row['disk'] / 2**20:.1f} MiB", built))
     return columns(rows)
 
 
@@ -64,10 +61,8 @@ def shown(found: Mapping[str, Any]) -> str:
 
 
 def _pairs(heading: str, pairs: Sequence[tuple[str, Any]]) -> str:
-    lines = [
-        f"  {key.replace('_', ' ')}: {_words(value)}" for key, value in pairs if value not in ("", (), [])
-    ]
-    return "\n".join([heading, *lines])
+    shown = [(key.replace("_", " "), value) for key, value in pairs if value not in ("", (), [])]
+    return "\n".join([heading, *(f"  {key}: {_words(value)}" for key, value in shown)])
 
 
 def _words(value: object) -> str:
@@ -92,9 +87,9 @@ def fetched(found: Mapping[str, Any]) -> str:
 
 def imported(found: Mapping[str, Any]) -> str:
     """Text of ``kernel.import``."""
-    number = found["modules"]
+    name, number = found["name"], found["modules"]
     brought = f"{number or 'no'} module{'' if number == 1 else 's'}"
-    return f"{found['name']} is in the store, with {brought}: ./run lab.up --kernel {found['name']}"
+    return f"{name} is in the store, with {brought}: ./run lab.up --kernel {name}"
 
 
 def removed(found: Mapping[str, Any]) -> str:

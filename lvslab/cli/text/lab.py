@@ -82,20 +82,16 @@ def load(found: Load) -> str:
     errors = ", ".join(f"{kind} {count}" for kind, count in found.errors.items() if count)
     each = " each" if len(found.clients) > 1 else ""
     rows = [("real server", "weight", "connections", "share", "by weight")]
-    rows += [
-        (row.server, str(row.weight), str(row.connections), f"{row.share:.1%}", f"{row.by_weight:.1%}")
-        for row in found.servers
-    ]
-    return "\n\n".join(
-        [
-            f"{found.service} ({found.scheduler}) through {found.director}, for {found.seconds:.1f} s, from "
-            f"{', '.join(found.clients)}: {found.connections} connections at a time{each}",
-            f"  answers      {found.requests}, {found.requests_per_second:.1f} a second\n"
-            f"  bytes        {found.bytes_per_second:.0f} a second\n"
-            f"  an answer    {1000 * found.median:.1f} ms (median), {1000 * found.slowest:.1f} ms at most\n"
-            f"  errors       {errors or 'none'}",
-            columns(rows),
-        ]
+    for row in found.servers:
+        counts = str(row.weight), str(row.connections)
+        rows.append((row.server, *counts, f"{row.share:.1%}", f"{row.by_weight:.1%}"))
+    return (
+        f"{found.service} ({found.scheduler}) through {found.director}, for {found.seconds:.1f} s, from "
+        f"{', '.join(found.clients)}: {found.connections} connections at a time{each}\n\n"
+        f"  answers      {found.requests}, {found.requests_per_second:.1f} a second\n"
+        f"  bytes        {found.bytes_per_second:.0f} a second\n"
+        f"  an answer    {1000 * found.median:.1f} ms (median), {1000 * found.slowest:.1f} ms at most\n"
+        f"  errors       {errors or 'none'}\n\n{columns(rows)}"
     )
 
 
@@ -117,14 +113,15 @@ def ended(names: Sequence[str]) -> str:
 
 def verified(result: Verified) -> str:
     """Text of ``lab.verify``."""
+    lab, cases = result.up, result.checked.cases
     rows = [("check", "outcome", "seconds")]
-    rows += [(case.name, case.outcome, f"{case.seconds:.2f}") for case in result.checked.cases]
-    messages = [f"{case.name}\n{indented(case.message)}" for case in result.checked.cases if case.message]
-    about = f"{result.up.lab}: kernel {result.up.kernel}, {_runs(result.up.accelerator)}"
-    parts = [about, _steps(result.up.steps), _distribution(result.up.distribution), columns(rows), *messages]
+    rows += [(case.name, case.outcome, f"{case.seconds:.2f}") for case in cases]
+    about = f"{lab.lab}: kernel {lab.kernel}, {_runs(lab.accelerator)}"
+    parts = [about, _steps(lab.steps), _distribution(lab.distribution), columns(rows)]
+    parts += [f"{case.name}\n{indented(case.message)}" for case in cases if case.message]
     if result.checked.measured:
         parts.append(columns([("measured", ""), *result.checked.measured.items()]))
-    return "\n\n".join([*parts, f"evidence: {result.up.evidence}"])
+    return "\n\n".join([*parts, f"evidence: {lab.evidence}"])
 
 
 def _runs(accelerator: str) -> str:

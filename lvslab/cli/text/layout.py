@@ -14,13 +14,10 @@ def document(value: object) -> None:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Align rows of text in columns, indented by two blanks; the first row is the heading."""
+    """Align rows of text in columns, indented by two blanks."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join(f"  {line}" for line in lines)
+    aligned = (map(str.ljust, row, widths) for row in rows)
+    return "\n".join(f"  {'  '.join(cells)}".rstrip() for cells in aligned)
 
 
 def indented(text: str) -> str:
@@ -30,4 +27,9 @@ def indented(text: str) -> str:
 
 def colourful(stream: TextIO) -> bool:
     """Return whether to print colours: on a terminal, unless NO_COLOR is set (https://no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return interactive(stream) and not os.environ.get("NO_COLOR")
+
+
+def interactive(stream: TextIO) -> bool:
+    """Return whether ``stream`` is a terminal that can change what it shows."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"

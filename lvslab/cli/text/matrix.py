@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lvslab.cli.text.layout import columns
+from lvslab.cli.text.progress import Display
 from lvslab.matrix.conductor import Listener
 from lvslab.matrix.folder import resume_command
 from lvslab.matrix.results import OUTCOMES, Cell, Result, Run
 from lvslab.outcome import Outcome
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.live import Live
 
 _STYLES: Mapping[Outcome, str] = {
@@ -31,43 +30,28 @@ _STYLES: Mapping[Outcome, str] = {
 }
 
 
-class Progress(Listener):
+class Progress(Display, Listener):
     """Progress of a run on stderr: a live table on a terminal, otherwise a line for each cell."""
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream = stream
-        self._live: Live | None = None
+        super().__init__(stream)
         self._running: dict[Cell, tuple[str, float]] = {}
         self._expected: Mapping[Cell, float] = {}
         self._done: dict[Cell, Result] = {}
         self._cells = 0
         self._workers = 1
         self._folder = Path()
-        self._ended = False
 
-    def __enter__(self) -> Progress:
-        if self._stream.isatty() and os.environ.get("TERM") != "dumb":
-            from rich.console import Console
-            from rich.live import Live
+    def __exit__(self, *ended: object) -> None:
+        super().__exit__(*ended)
+        if ended[0] is not None and (left := self._cells - len(self._done)) > 0:
+            done = f"{len(self._done)} of {self._cells} cells are done, and kept in {self._folder}"
+            self.line(f"{done}; {left} to go: {resume_command(self._folder)}")
 
-            console = Console(file=self._stream)
-            self._live = Live(get_renderable=self._picture, console=console, transient=True)
-            self._live.start()
-        return self
+    def _changing(self, console: Console) -> Live:
+        from rich.live import Live
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-        if kind is not None and self._cells > len(self._done):
-            left = self._cells - len(self._done)
-            print(
-                f"{len(self._done)} of {self._cells} cells are done, and kept in {self._folder}; "
-                f"{left} to go: {resume_command(self._folder)}",
-                file=self._stream,
-                flush=True,
-            )
+        return Live(get_renderable=self._picture, console=console, transient=True)
 
     def begins(self, folder: Path, run: Run, workers: int, expected: Mapping[Cell, float]) -> None:
         self._folder, self._cells, self._workers = folder, len(run.cells), workers
@@ -88,15 +72,12 @@ class Progress(Listener):
     def ends(self, result: Result) -> None:
         self._running.pop(result.cell, None)
         self._done[result.cell] = result
-        self.says(f"[{len(self._done)}/{self._cells}] {line(result)}", _STYLES[result.verdict])
+        self.line(f"[{len(self._done)}/{self._cells}] {summary(result)}", _STYLES[result.verdict])
         if result.verdict.bad:
             self.says(f"    {result.repeat}")
 
-    def says(self, text: str, style: str = "") -> None:
-        if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False, style=style)
-        else:
-            print(text, file=self._stream, flush=True)
+    def says(self, text: str) -> None:
+        self.line(text)
 
     def _picture(self) -> Group:
         from rich.console import Group
@@ -125,14 +106,12 @@ class Progress(Listener):
 
 def run(found: Run, folder: Path) -> str:
     """Final output of ``matrix.run``."""
-    kernels = list(dict.fromkeys((cell.kernel, cell.ipvsadm) for cell in found.cells))
     labs = list(dict.fromkeys(cell.lab for cell in found.cells))
     results = {result.cell: result for result in found.results}
-    heads = [f"{kernel} with {ipvsadm}" if ipvsadm else kernel for kernel, ipvsadm in kernels]
-    rows = [("", *(_short(lab) for lab in labs))]
-    for head, (kernel, ipvsadm) in zip(heads, kernels, strict=True):
+    rows = [("", *map(_short, labs))]
+    for kernel, ipvsadm in dict.fromkeys((cell.kernel, cell.ipvsadm) for cell in found.cells):
         words = (_word(results.get(Cell(lab=lab, kernel=kernel, ipvsadm=ipvsadm))) for lab in labs)
-        rows.append((_short(head), *words))
+        rows.append((_short(f"{kernel} with {ipvsadm}" if ipvsadm else kernel), *words))
     parts = [columns(rows)]
     if bad := [result for result in found.results if result.verdict.bad]:
         parts.append("\n\n".join(_explained(result) for result in bad))
@@ -146,7 +125,7 @@ def run(found: Run, folder: Path) -> str:
     return "\n\n".join(parts)
 
 
-def line(result: Result) -> str:
+def summary(result: Result) -> str:
     """Result of a cell in one line."""
     counts = ", ".join(f"{count} {verdict}" for verdict, count in result.counts.items() if count)
     flaky = ", flaky: it was the lab that broke first" if result.flaky else ""
@@ -169,9 +148,7 @@ def _first_line(text: str) -> str:
 
 
 def _word(result: Result | None) -> str:
-    if result is None:
-        return "-"
-    return f"{result.verdict}{', flaky' if result.flaky else ''}"
+    return "-" if result is None else f"{result.verdict}{', flaky' if result.flaky else ''}"
 
 
 def _short(name: str) -> str:
@@ -181,7 +158,6 @@ def _short(name: str) -> str:
 
 def _time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
-from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from lvslab.boot.events import AcceleratorChosen, Event, GuestUp, PhaseBegun, PhaseEnded
+from lvslab.cli.text.layout import interactive
 from lvslab.outcome import Outcome
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
     from rich.status import Status
 
     from lvslab.apply.transcript import StepRecord
@@ -38,103 +38,110 @@ _WAYS = {
 }
 
 
+class Display:
+    """Lines on a stream, above a part that changes if the stream is a terminal."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self._stream = stream
+        self._live: Live | Status | None = None
+
+    def __enter__(self) -> Self:
+        if interactive(self._stream):
+            from rich.console import Console
+
+            self._live = self._changing(Console(file=self._stream))
+            self._live.start()
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _changing(self, console: Console) -> Live | Status:
+        raise NotImplementedError
+
+    def line(self, text: str, style: str = "") -> None:
+        """Print lines that stay."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False, style=style)
+        else:
+            print(text, file=self._stream, flush=True)
+
+
 class _Relay(logging.Handler):
-    """Passes on what a logger says at level INFO, until it is closed.
+    """Shows what a command logs about its progress.
 
     ``extra={"passing": True}`` marks a message that is soon out of date, such as how far a download is.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, progress: Progress) -> None:
         super().__init__(logging.INFO)
-        self._logger = logging.getLogger(name)
-        self._tell: Callable[[str], None] = print
-        self._tell_passing: Callable[[str], None] = print
-
-    def listen(self, tell: Callable[[str], None], tell_passing: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._tell_passing = tell_passing
-        if self._logger.isEnabledFor(logging.DEBUG):
-            return  # all of it is shown anyway
-        self._logger.setLevel(logging.INFO)
-        self._logger.propagate = False
-        self._logger.addHandler(self)
-
-    def close(self) -> None:
-        self._logger.removeHandler(self)
-        self._logger.propagate = True
-        self._logger.setLevel(logging.NOTSET)
-        super().close()
+        self._progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.INFO:
-            tell = self._tell_passing if getattr(record, "passing", False) else self._tell
-            tell(record.getMessage())
+        show = self._progress.now if getattr(record, "passing", False) else self._progress.line
+        show(record.getMessage())
 
 
-class Progress:
+class Progress(Display):
     """Shows progress on stderr: one changing line on a terminal, elsewhere a line for each phase."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self._stream = stream
-        self._status: Status | None = None
-        self._building = _Relay("lvslab.progress")
+    _logger = logging.getLogger("lvslab.progress")
 
-    def __enter__(self) -> Progress:
-        if self._stream.isatty() and os.environ.get("TERM") != "dumb":
-            from rich.console import Console
+    def __enter__(self) -> Self:
+        self._relay = _Relay(self)
+        if not self._logger.isEnabledFor(logging.DEBUG):  # else all of it is shown anyway
+            self._logger.setLevel(logging.INFO)
+            self._logger.propagate = False
+            self._logger.addHandler(self._relay)
+        return super().__enter__()
 
-            self._status = Console(file=self._stream).status("")
-            self._status.start()
-        self._building.listen(self._line, self.now)
-        return self
+    def __exit__(self, *ended: object) -> None:
+        self._logger.removeHandler(self._relay)
+        self._logger.propagate = True
+        self._logger.setLevel(logging.NOTSET)
+        super().__exit__(*ended)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._building.close()
-        if self._status is not None:
-            self._status.stop()
+    def _changing(self, console: Console) -> Status:
+        self._status = console.status("")
+        return self._status
 
     def event(self, event: Event) -> None:
         """Show an event of ``lvslab.cluster.cluster.booted``."""
         match event:
             case PhaseBegun(phase):
                 self.now(PHASES.get(phase, phase))
-            case PhaseEnded(phase, seconds) if self._status is None:
-                print(f"{seconds:7.2f} s  {PHASES.get(phase, phase)}", file=self._stream, flush=True)
+            case PhaseEnded(phase, seconds) if self._live is None:
+                self.line(f"{seconds:7.2f} s  {PHASES.get(phase, phase)}")
             case GuestUp(node, way):
-                self._line(f"{node}: {_WAYS.get(way, way)}")
+                self.line(f"{node}: {_WAYS.get(way, way)}")
             case AcceleratorChosen(name, reason, means):
-                self._line(f"accelerator: {name} ({reason}); {means}")
-
-    def step(self, entry: StepRecord) -> None:
-        """Show a step that was carried out."""
-        text = f"{entry.node}# {entry.command}"
-        self.now(text) if entry.outcome is Outcome.PASSED else self._line(
-            f"{text}\n    {entry.outcome}: {entry.reason}"
-        )
+                self.line(f"accelerator: {name} ({reason}); {means}")
 
     def kernel(self, name: str) -> None:
         """Show that the next kernel begins."""
         if name:
-            self._line(f"kernel {name}")
+            self.line(f"kernel {name}")
+
+    def step(self, entry: StepRecord) -> None:
+        """Show a step that was carried out."""
+        self._show(entry, entry.outcome)
 
     def verdict(self, found: StepVerdict) -> None:
         """Show a step and its verdict."""
-        text = f"{found.node}# {found.command}"
-        self.now(text) if found.verdict is Outcome.PASSED else self._line(
-            f"{text}\n    {found.verdict}: {found.reason}"
-        )
+        self._show(found, found.verdict)
+
+    def _show(self, step: StepRecord | StepVerdict, outcome: Outcome) -> None:
+        text = f"{step.node}# {step.command}"
+        if outcome is Outcome.PASSED:
+            self.now(text)
+        else:
+            self.line(f"{text}\n    {outcome}: {step.reason}")
 
     def now(self, text: str) -> None:
         """Show ``text`` as the current activity; on a terminal only."""
-        if self._status is not None:
+        if self._live is not None:
             from rich.markup import escape
 
             self._status.update(escape(text))
-
-    def _line(self, text: str) -> None:
-        if self._status is not None:
-            self._status.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=self._stream, flush=True)

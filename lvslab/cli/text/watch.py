@@ -108,9 +108,8 @@ def _director(seen: DirectorSeen, wide: bool, first: int) -> Iterator[Line]:
 def _service(seen: ServiceSeen, wide: bool) -> list[Text]:
     name = Text.assemble("  ", (seen.service, "bold"), f" {seen.scheduler}", (f" {seen.flags}", "dim"))
     name.rstrip()
-    active, inactive = (
-        sum(getattr(server, what) for server in seen.servers) for what in ("active", "inactive")
-    )
+    active = sum(server.active for server in seen.servers)
+    inactive = sum(server.inactive for server in seen.servers)
     return [name, Text(""), *map(Text, [f"{active}", f"{inactive}", *_rates(seen.rates, wide)])]
 
 
@@ -151,7 +150,6 @@ def bar(share: float | None, by_weight: float | None) -> Text:
     filled = round((share or 0) * _BAR)
     text = Text("\u2588" * filled + " " * (_BAR - filled), "cyan")
     if by_weight is not None:
-        # the last cell of a bar of this length
-        place = max(0, round(by_weight * _BAR) - 1)
+        place = max(0, round(by_weight * _BAR) - 1)  # the last cell of a bar of this length
         text = Text.assemble(text[:place], ("|", "bold yellow"), text[place + 1 :])
     return text

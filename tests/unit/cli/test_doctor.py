@@ -34,7 +34,7 @@ def test_this_machine_is_examined_in_the_order_of_need() -> None:
     assert "MiB available" in found["memory"].found
     assert not found["memory"].found.startswith("0 ")
     # Nothing is told twice, and all of it can be told as JSON.
-    assert len(names) == len(doctor.examine())
+    assert len(names) == len(list(doctor.examine()))
     json.dumps([asdict(finding) for finding in found.values()])
 
 
