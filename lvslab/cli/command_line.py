@@ -142,7 +142,7 @@ def option(argument: Argument) -> str:
 def names_in(given: Sequence[str] | None) -> list[str]:
     """Split options that may each hold several names, separated by commas or blanks.
 
-    The path of an existing file is one name, whatever is in it; so is that of a folder if it has a slash.
+    The path of an existing file is one name; so is that of a folder if it has a slash.
     """
     names: list[str] = []
     for text in given or ():

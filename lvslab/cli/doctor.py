@@ -93,7 +93,3 @@ def _available() -> int:
     """Return the available memory in MiB."""
     found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     return int(found[1]) // 1024 if found else 0
-
-
-def _size(folder: Path) -> int:
-    return sum(file.lstat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())

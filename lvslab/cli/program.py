@@ -22,7 +22,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from errno import EACCES, EDQUOT, ENOSPC, ENOTDIR, EROFS
 from importlib import util
 from inspect import cleandoc, signature
@@ -72,7 +72,6 @@ OPTIONS = (
 )
 
 Body = Callable[..., None]
-_NONE: Mapping[str, str] = {}
 
 
 class Group(Collection):
@@ -86,9 +85,7 @@ class Group(Collection):
         super().__init__(*name)
         self._texts = {"json": "print one JSON document", **texts}
 
-    def task(
-        self, *, reports: str | None = None, help: Mapping[str, str] = _NONE, **options: Any
-    ) -> Callable[[Body], Task[Body]]:
+    def task(self, *, reports: str | None = None, **options: Any) -> Callable[[Body], Task[Body]]:
         """Invoke's ``@task(...)``, typed, and without one-letter options: they change as arguments do.
 
         With ``reports``, a note on the place of the first one, the parameter of that name becomes an option
@@ -100,7 +97,7 @@ class Group(Collection):
             if reports is not None:
                 body = report_options.expand(body)
                 texts |= report_options.help_texts(reports)
-            options["help"] = {**texts, **help}
+            options["help"] = texts | options.get("help", {})
             command: Task[Body] = invoke_task(klass=LabTask, auto_shortflags=False, **options)(body)
             self.add_task(command)
             return command
@@ -215,16 +212,14 @@ class LabProgram(Program):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         except OSError as refused:
-            if refused.errno in (EACCES, ENOTDIR, EROFS) and refused.filename:
-                report(
-                    f"{refused.filename} cannot be used: {refused.strerror}", own_folder(refused.filename)
-                )
+            file = refused.filename
+            if refused.errno in (EACCES, ENOTDIR, EROFS) and file:
+                report(f"{file} cannot be used: {refused.strerror}", own_folder(file))
                 return MachineError.exit_code
             if refused.errno not in (ENOSPC, EDQUOT):
                 return fault(refused)
-            what = f" for {refused.filename}" if refused.filename else ""
             report(
-                f"there is no space left on the disk{what}",
+                f"there is no space left on the disk{f' for {file}' if file else ''}",
                 "free some space, or set LVSLAB_CACHE and LVSLAB_STATE to folders on another disk",
             )
             return BuildError.exit_code
