@@ -30,7 +30,7 @@ def document(claims: Claims, recorded: Recorded) -> str:
 
 
 _HEAD = """
-# What the tutorial says, and whether it holds
+# Review of the tutorial
 
 `./run howto.review` generates this page from [claims.toml](tutorial/claims.toml), the how-tos in the same
 folder, and the results of these how-tos and of the labs' checks on each kernel
@@ -38,8 +38,7 @@ folder, and the results of these how-tos and of the labs' checks on each kernel
 
 The tutorial is the how-to for LVS on Linux 2.4 that the lab [web-nat](../labs/web-nat) follows. Its claims
 are given here in our own words, with the numbers of their sections. "yes" means that a claim holds, "no"
-that it does not, "not tried" that nothing here shows whether it does, and "-" that it is not about these
-kernels.
+that it does not, "not tried" that there is no evidence, and "-" that it is not about these kernels.
 [kernels.md](kernels.md) has more on the kernel's configuration.
 """
 
@@ -52,7 +51,7 @@ the check of a lab, or a heading of a how-to in the same folder, whose steps sho
 ```sh
 ./run howto.review --record                    # everything on every kernel: twenty minutes when emulated
 ./run howto.review --record --only left-out    # one how-to, or the checks of one lab
-./run howto.review                             # this page alone, from what was recorded
+./run howto.review                             # only this page, from the recorded results
 ```
 """
 
@@ -106,11 +105,11 @@ def _details(number: int, claim: Claim, groups: Sequence[Group], recorded: Recor
     if claim.remark:
         parts.append(claim.remark)
     if claim.reading is not None:
-        parts.append(f"- Read, not run: {claim.reading.source}")
+        parts.append(f"- From reading, not from a run: {claim.reading.source}")
     for check in claim.checks:
         outcomes = _by_value(groups, partial(_outcome, check, recorded))
         told = "; ".join(f"{outcome} on {kernels}" for outcome, kernels in outcomes)
-        against = ", which speaks against it where it passes" if check.refutes else ""
+        against = ", which refutes it where it passes" if check.refutes else ""
         parts.append(f"- The check `{check.test}` of [{check.lab}](../labs/{check.lab}){against}: {told}")
     if claim.bugs:
         parts.append(_bugs(claim, groups))
@@ -118,7 +117,7 @@ def _details(number: int, claim: Claim, groups: Sequence[Group], recorded: Recor
         parts.append(_step_evidence(evidence, groups, recorded))
     if not (claim.steps or claim.checks or claim.reading):
         parts.append(
-            f"- Not tried yet. The lab `{claim.later}` is to show it." if claim.later else "- Not tried."
+            f"- Not tried yet. The lab `{claim.later}` will show it." if claim.later else "- Not tried."
         )
     return "\n\n".join(parts)
 
@@ -141,14 +140,14 @@ def _bugs(claim: Claim, groups: Sequence[Group]) -> str:
 
 def _step_evidence(evidence: Steps, groups: Sequence[Group], recorded: Recorded) -> str:
     file, anchor = f"tutorial/{evidence.howto}.md", evidence.heading.lower().replace(" ", "-")
-    against = ", which speaks against it where it works" if evidence.refutes else ""
+    against = ", whose steps refute it where they work" if evidence.refutes else ""
     lines = [f"- [{evidence.howto}.md: {evidence.heading}]({file}#{anchor}){against}:"]
     block = []
     for step in _first_of_each(evidence, groups, recorded):
         typed = printable(step["command"]).splitlines()
         shown = typed[0] + (" ..." if len(typed) > 1 else "")
         block.append(f"step {step['number']}, {step['node']}# {shown}")
-        for said, kernels in _by_value(groups, partial(_came_of, step, evidence, recorded)):
+        for said, kernels in _by_value(groups, partial(_result, step, evidence, recorded)):
             first, *more = said.split("\n")
             block += [f"  {kernels}: {first}", *(f"    {line}" for line in more)]
     lines += ["", "  ```text", *(f"  {line}".rstrip() for line in block), "  ```"]
@@ -168,7 +167,7 @@ def _outcome(check: Check, recorded: Recorded, kernel: str) -> str:
     return recorded.outcome(check, kernel) or "not recorded"
 
 
-def _came_of(step: Mapping[str, Any], evidence: Steps, recorded: Recorded, kernel: str) -> str:
+def _result(step: Mapping[str, Any], evidence: Steps, recorded: Recorded, kernel: str) -> str:
     """Result of a step on ``kernel`` in words, with its output."""
     found = [one for one in recorded.steps(evidence, kernel) if one["number"] == step["number"]]
     if not found:

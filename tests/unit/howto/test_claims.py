@@ -219,8 +219,8 @@ def test_the_page(claims: Claims, recorded: Recorded) -> None:
     assert overview in text
     assert "| 3 | 2.1 | Later it works. | **no** on 2.4; not tried on 2.6 | yes |" in text
     assert "## Section 2.1: more | of it\n\n**3. Later it works.**" in text
-    assert "- Read, not run: a book" in text
-    assert "Not tried yet. The lab `other-lab` is to show it." in text
+    assert "- From reading, not from a run: a book" in text
+    assert "Not tried yet. The lab `other-lab` will show it." in text
     assert "[probe.md: It works](tutorial/probe.md#it-works):" in text
     assert "passed on 2.4; not recorded on 2.6, 6.1" in text
     evidence = (
@@ -232,7 +232,7 @@ def test_the_page(claims: Claims, recorded: Recorded) -> None:
         "    2.6: not recorded\n"
     )
     assert evidence in text
-    assert "which speaks against it where it works" in text
+    assert "whose steps refute it where they work" in text
 
 
 def test_a_how_to_that_has_changed_is_noticed(recorded: Recorded) -> None:
