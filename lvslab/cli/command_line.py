@@ -151,7 +151,7 @@ def names_in(given: Sequence[str] | None) -> list[str]:
     return names
 
 
-def path(text: str) -> Path | None:
+def path_in(text: str) -> Path | None:
     """Read the path that was given to an option; None for an empty ``text``."""
     return Path(text) if text else None
 

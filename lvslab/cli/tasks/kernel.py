@@ -6,8 +6,7 @@ from pathlib import Path
 
 from invoke import Context
 
-from lvslab.cli.command_line import names_in
-from lvslab.cli.command_line import path as given
+from lvslab.cli.command_line import names_in, path_in
 from lvslab.cli.program import Group, end, say
 from lvslab.cli.text import kernel as text
 from lvslab.cli.text.progress import Progress
@@ -44,7 +43,7 @@ def show_config(c: Context, version: str, tree: str = "", config: str = "") -> N
     """Print the configuration that kernel.build asks for, with the file of each part."""
     from lvslab.kernel import build as kernel_build
 
-    print(kernel_build.asked(version, given(tree), given(config)), end="")
+    print(kernel_build.asked(version, path_in(tree), path_in(config)), end="")
 
 
 @group.task(positional=["kernel"])
@@ -80,7 +79,7 @@ def build(
 
     with Progress():
         built = kernel_build.build(
-            version, tree=given(tree), config=given(config), jobs=jobs or None, insecure=insecure
+            version, tree=path_in(tree), config=path_in(config), jobs=jobs or None, insecure=insecure
         )
     say(kernel_build.as_json(built), json, text.built)
 
@@ -98,7 +97,7 @@ def import_kernel(c: Context, path: str, modules: str = "", config: str = "", js
     """Add a kernel that was built elsewhere to the store."""
     from lvslab.kernel import imports
 
-    built = imports.take(Path(path), given(modules), given(config))
+    built = imports.take(Path(path), path_in(modules), path_in(config))
     about = {"name": built.name, "folder": str(built.folder), "modules": len(built.manifest.modules)}
     say(about, json, text.imported)
 
@@ -141,7 +140,7 @@ def try_kernel(
             message=message,
             strict=strict,
             build=build,
-            config=given(config),
+            config=path_in(config),
             jobs=jobs or None,
             report=progress.event,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context
 
-from lvslab.cli.command_line import names_in, number, path
+from lvslab.cli.command_line import names_in, number, path_in
 from lvslab.cli.program import Group, end, say
 from lvslab.cli.report_options import NO_REPORTS
 from lvslab.cli.text import layout
@@ -48,7 +48,7 @@ def run(
         kernels=names_in(kernels),
         ipvsadm=names_in(ipvsadm),
         labs=names_in(labs),
-        output=path(output),
+        output=path_in(output),
         resume=resume,
         seed=number("--seed", seed),
         workers=workers,
@@ -76,7 +76,7 @@ def report(c: Context, run: str, html: str = "", reports: Places = NO_REPORTS, j
     from lvslab.matrix.report import writer
 
     kept = reading.read(folder.place(run))
-    page = path(html) or (None if json else kept.folder / writer.PAGE)
+    page = path_in(html) or (None if json else kept.folder / writer.PAGE)
     written = writer.write(kept, html=page, reports=reports)
     if json:
         layout.document(kept.run.model_dump(mode="json"))

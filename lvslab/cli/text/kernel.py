@@ -43,15 +43,14 @@ def shown(found: Mapping[str, Any]) -> str:
     if row:
         fixes: Mapping[str, str] = row.pop("fixes", {})
         source: Mapping[str, str] = row.pop("source", {})
-        pairs = [*row.items(), *((f"source {key}", value) for key, value in source.items() if key != "name")]
-        parts.append(_pairs(row["name"], pairs))
+        about = {f"source {key}": value for key, value in source.items() if key != "name"}
+        parts.append(_pairs(row["name"], row | about))
         if fixes:
-            lines = "\n".join(f"  {name}: {reason}" for name, reason in fixes.items())
-            parts.append(f"fixes that a stock tree needs\n{lines}")
+            parts.append(_pairs("fixes that a stock tree needs", fixes))
     for kernel in found["store"]:
-        pairs = [*kernel["manifest"].items(), ("folder", kernel["folder"])]
-        pairs = [(key, f"{len(value)}" if key == "modules" else value) for key, value in pairs]
-        parts.append(_pairs(f"{kernel['name']}, in the store", pairs))
+        manifest = kernel["manifest"]
+        about = manifest | {"modules": str(len(manifest["modules"])), "folder": kernel["folder"]}
+        parts.append(_pairs(f"{kernel['name']}, in the store", about))
     if not found["store"]:
         parts.append("the store does not have it")
     if found["lacks"]:
@@ -60,8 +59,8 @@ def shown(found: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _pairs(heading: str, pairs: Sequence[tuple[str, Any]]) -> str:
-    shown = [(key.replace("_", " "), value) for key, value in pairs if value not in ("", (), [])]
+def _pairs(heading: str, about: Mapping[str, Any]) -> str:
+    shown = [(key.replace("_", " "), value) for key, value in about.items() if value not in ("", (), [])]
     return "\n".join([heading, *(f"  {key}: {_words(value)}" for key, value in shown)])
 
 

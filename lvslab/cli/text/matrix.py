@@ -38,9 +38,7 @@ class Progress(Display, Listener):
         self._running: dict[Cell, tuple[str, float]] = {}
         self._expected: Mapping[Cell, float] = {}
         self._done: dict[Cell, Result] = {}
-        self._cells = 0
-        self._workers = 1
-        self._folder = Path()
+        self._cells, self._workers, self._folder = 0, 1, Path()
 
     def __exit__(self, *ended: object) -> None:
         super().__exit__(*ended)
@@ -54,11 +52,11 @@ class Progress(Display, Listener):
         return Live(get_renderable=self._picture, console=console, transient=True)
 
     def begins(self, folder: Path, run: Run, workers: int, expected: Mapping[Cell, float]) -> None:
-        self._folder, self._cells, self._workers = folder, len(run.cells), workers
+        self._folder, self._cells, self._workers = folder, len(run.cells), max(workers, 1)
         self._expected = expected
         self._done = {result.cell: result for result in run.results}
         done = f", {len(self._done)} done already" if self._done else ""
-        seconds = sum(expected[cell] for cell in run.cells if cell not in self._done) / max(workers, 1)
+        seconds = sum(expected[cell] for cell in run.cells if cell not in self._done) / self._workers
         about = f"{len(run.cells)} cells{done}, {workers} at a time, seed {run.seed}, about {_time(seconds)}"
         self.says(f"{about}\nresults: {folder}")
 
@@ -93,13 +91,11 @@ class Progress(Display, Listener):
         left = sum(seconds for cell, seconds in self._expected.items() if cell not in self._done)
         left -= sum(min(now - begun, self._expected[cell]) for cell, (_, begun) in self._running.items())
         verdicts = [result.verdict for result in self._done.values()]
-        counts = Text("  ").join(
-            Text(f"{verdicts.count(verdict)} {verdict}", _STYLES[verdict])
-            for verdict in OUTCOMES
-            if verdict in verdicts
-        )
         state = Text(f"{len(self._done)} of {self._cells} cells, ")
-        state.append(f"about {_time(max(left, 0) / max(self._workers, 1))} left  ").append_text(counts)
+        state.append(f"about {_time(max(left, 0) / self._workers)} left")
+        for verdict in OUTCOMES:
+            if verdict in verdicts:
+                state.append(f"  {verdicts.count(verdict)} {verdict}", _STYLES[verdict])
         bar: Any = ProgressBar(total=max(total, 1), completed=max(total - left, 0), width=40)
         return Group(table, bar, state) if self._cells else Group(Text("preparing"))
 
