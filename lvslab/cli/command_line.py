@@ -144,7 +144,7 @@ def names_in(given: Sequence[str] | None) -> list[str]:
 
     The path of an existing file is one name; so is that of a folder if it has a slash.
     """
-    names: list[str] = []
+    names = list[str]()
     for text in given or ():
         whole = Path(text).is_file() or ("/" in text and Path(text).exists())
         names += [text] if whole else text.replace(",", " ").split()

@@ -8,6 +8,7 @@ from lvslab.cli.command_line import names_in
 from lvslab.cli.program import Group, end, say
 from lvslab.cli.report_options import NO_REPORTS
 from lvslab.cli.text.progress import Progress
+from lvslab.errors import UsageError
 from lvslab.report.formats import Places
 
 group = Group("howto")
@@ -60,14 +61,13 @@ def verify(
 )
 def review(c: Context, record: bool = False, only: str = "", kernel: list[str] | None = None) -> None:
     """Write docs/tutorial-review.md: the tutorial's claims, and the kernels on which they hold."""
-    from lvslab.errors import UsageError
     from lvslab.howto import record as recording
     from lvslab.howto import verify as howto_verify
 
-    if (only or kernel) and not record:
-        raise UsageError("--only and --kernel need --record", "without --record nothing is run")
     if record:
         with Progress() as progress:
             listeners = howto_verify.Listeners(progress.event, progress.kernel, progress.verdict)
             recording.record(only, names_in(kernel), listeners)
+    elif only or kernel:
+        raise UsageError("--only and --kernel need --record", "without --record nothing is run")
     print(recording.write())

@@ -9,6 +9,7 @@ from invoke import Context
 from lvslab.cli.command_line import names_in, path_in
 from lvslab.cli.program import Group, end, say
 from lvslab.cli.text import kernel as text
+from lvslab.cli.text import layout
 from lvslab.cli.text.progress import Progress
 
 group = Group(
@@ -53,7 +54,7 @@ def fetch(c: Context, kernel: str, insecure: bool = False, json: bool = False) -
 
     with Progress():
         files = kernel_report.fetched(kernel, insecure)
-    say({"files": [str(file) for file in files]}, json, text.fetched)
+    say({"files": [str(file) for file in files]}, json, lambda found: "\n".join(found["files"]))
 
 
 @group.task(
@@ -157,4 +158,4 @@ def remove_kernel(c: Context, kernel: str, json: bool = False) -> None:
     """Delete a kernel from the store."""
     from lvslab.kernel import store
 
-    say({"deleted": [store.remove(kernel).name]}, json, text.removed)
+    say({"deleted": [store.remove(kernel).name]}, json, layout.named)

@@ -246,7 +246,7 @@ def down(c: Context, name: str = "", all: bool = False, json: bool = False) -> N
     from lvslab.cluster import registry
 
     ended = registry.down(registry.names() if all else [_named(name)])
-    say({"ended": ended}, json, lambda found: text.ended(found["ended"]))
+    say({"ended": ended}, json, lambda found: layout.named(found, "no lab is up"))
 
 
 @group.task(positional=["lab"], reports="default: with the evidence")

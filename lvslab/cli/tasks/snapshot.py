@@ -5,6 +5,7 @@ from __future__ import annotations
 from invoke import Context
 
 from lvslab.cli.program import Group, say
+from lvslab.cli.text import layout
 from lvslab.cli.text import snapshot as text
 
 group = Group("snapshot")
@@ -28,4 +29,5 @@ def prune(c: Context, days: int = 30, mebibytes: int = 2048, json: bool = False)
     """Delete old memory snapshots; running labs keep what they use."""
     from lvslab.boot.vm import snapshot
 
-    say({"deleted": snapshot.prune(days, mebibytes)}, json, text.pruned)
+    deleted = snapshot.prune(days, mebibytes)
+    say({"deleted": deleted}, json, lambda found: layout.named(found, "nothing to delete"))

@@ -47,23 +47,20 @@ def _told(changes: Sequence[Change]) -> str:
     """List the changes; those that differ only in kernel or ipvsadm are one entry."""
     told: dict[tuple[str, ...], list[str]] = {}
     for change in changes:
-        what = f"{change.cell.lab} {change.check}".strip()
+        cell = change.cell
+        what = f"{cell.lab} {change.check}".strip()
         verdicts = " -> ".join(filter(None, (change.old, change.new)))
         of = f"of: {_names(change.cause.of)}: {change.cause.why}" if change.cause else ""
         message = reason_in(change.message)
         if message and change.kind == "better":
             message = f"before: {message}"
-        told.setdefault((f"{what}: {verdicts}", message, of), []).append(_place(change))
+        place = f"{cell.kernel} with ipvsadm {cell.ipvsadm}" if cell.ipvsadm else cell.kernel
+        told.setdefault((f"{what}: {verdicts}", message, of), []).append(place)
     parts = []
     for (what, *details), places in told.items():
         lines = [f"on: {', '.join(places)}", *filter(None, details)]
         parts.append(printable("\n  ".join([what, *lines])))
     return "\n".join(parts)
-
-
-def _place(change: Change) -> str:
-    cell = change.cell
-    return f"{cell.kernel} with ipvsadm {cell.ipvsadm}" if cell.ipvsadm else cell.kernel
 
 
 def _names(of: Sequence[str]) -> str:

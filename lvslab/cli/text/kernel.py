@@ -79,21 +79,11 @@ def built(found: Mapping[str, Any]) -> str:
     )
 
 
-def fetched(found: Mapping[str, Any]) -> str:
-    """Text of ``kernel.fetch``."""
-    return "\n".join(found["files"])
-
-
 def imported(found: Mapping[str, Any]) -> str:
     """Text of ``kernel.import``."""
     name, number = found["name"], found["modules"]
     brought = f"{number or 'no'} module{'' if number == 1 else 's'}"
     return f"{name} is in the store, with {brought}: ./run lab.up --kernel {name}"
-
-
-def removed(found: Mapping[str, Any]) -> str:
-    """Text of ``kernel.rm``."""
-    return f"deleted: {', '.join(found['deleted'])}"
 
 
 def tried(result: Trial) -> str:

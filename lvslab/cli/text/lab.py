@@ -33,9 +33,9 @@ def up(result: Up) -> str:
         parts.append(f"the director's table after the first round\n{table}")
     if result.distribution:
         parts.append(_distribution(result.distribution))
-    parts.append(_steps(result.steps))
-    phases = [*result.phases.items(), ("in all", sum(result.phases.values()))]
-    parts.append("seconds: " + ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in phases))
+    phases = {**result.phases, "in all": sum(result.phases.values())}
+    seconds = ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in phases.items())
+    parts += [_steps(result.steps), f"seconds: {seconds}"]
     first = next(iter(result.nodes))
     parts.append(
         f"log in:     ./run lab.ssh {first}{name}\n"
@@ -106,11 +106,6 @@ def captured(found: Captured) -> str:
     return f"{sum(found.packets.values())} packets at {found.node} ({each}), {found.dropped} dropped"
 
 
-def ended(names: Sequence[str]) -> str:
-    """Text of ``lab.down``."""
-    return f"ended: {', '.join(names)}" if names else "no lab is up"
-
-
 def verified(result: Verified) -> str:
     """Text of ``lab.verify``."""
     lab, cases = result.up, result.checked.cases
@@ -140,6 +135,5 @@ def _distribution(distribution: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _steps(steps: Mapping[str, int]) -> str:
-    text = f"steps: {steps['total']}, failed: {steps['failed']}"
-    expected = steps["expected_failures"]
-    return text + (f", expected failures: {expected}" if expected else "")
+    expected = f", expected failures: {steps['expected_failures']}" if steps["expected_failures"] else ""
+    return f"steps: {steps['total']}, failed: {steps['failed']}{expected}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 
@@ -18,6 +18,12 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     aligned = (map(str.ljust, row, widths) for row in rows)
     return "\n".join(f"  {'  '.join(cells)}".rstrip() for cells in aligned)
+
+
+def named(found: Mapping[str, Sequence[str]], none: str = "") -> str:
+    """Names after the key of ``found``, which has only one; ``none`` if there are no names."""
+    [(what, names)] = found.items()
+    return f"{what}: {', '.join(names)}" if names else none
 
 
 def indented(text: str) -> str:

@@ -106,7 +106,8 @@ def run(found: Run, folder: Path) -> str:
     results = {result.cell: result for result in found.results}
     rows = [("", *map(_short, labs))]
     for kernel, ipvsadm in dict.fromkeys((cell.kernel, cell.ipvsadm) for cell in found.cells):
-        words = (_word(results.get(Cell(lab=lab, kernel=kernel, ipvsadm=ipvsadm))) for lab in labs)
+        here = (results.get(Cell(lab=lab, kernel=kernel, ipvsadm=ipvsadm)) for lab in labs)
+        words = (f"{each.verdict}{', flaky' if each.flaky else ''}" if each else "-" for each in here)
         rows.append((_short(f"{kernel} with {ipvsadm}" if ipvsadm else kernel), *words))
     parts = [columns(rows)]
     if bad := [result for result in found.results if result.verdict.bad]:
@@ -141,10 +142,6 @@ def _explained(result: Result) -> str:
 
 def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
-
-
-def _word(result: Result | None) -> str:
-    return "-" if result is None else f"{result.verdict}{', flaky' if result.flaky else ''}"
 
 
 def _short(name: str) -> str:

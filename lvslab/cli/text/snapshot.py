@@ -17,8 +17,3 @@ def listed(found: Sequence[Mapping[str, Any]]) -> str:
         sizes = f"{row['mib']} MiB", f"{row['disk'] >> 20} MiB"
         rows.append((row["key"], row["kernel"], row["accelerator"], *sizes, made))
     return columns(rows) if found else "there are no snapshots"
-
-
-def pruned(found: Mapping[str, Any]) -> str:
-    """Text of ``snapshot.prune``."""
-    return f"deleted: {', '.join(found['deleted'])}" if found["deleted"] else "nothing to delete"

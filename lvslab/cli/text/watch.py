@@ -49,8 +49,7 @@ def follow(readings: Iterable[LabSeen], *, count: int, as_json: bool) -> None:
             console.print(table(seen, console.width))
 
 
-Line = Text | list[Text]
-"""A line of text, or the cells of a line in columns."""
+Line = Text | list[Text]  # a line of text, or the cells of a line in columns
 
 
 def table(seen: LabSeen, width: int, height: int = 0) -> Group:

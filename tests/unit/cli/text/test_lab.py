@@ -146,11 +146,6 @@ def test_labs() -> None:
     assert lab.listed([]) == "  lab  nodes  what it shows  up as"
 
 
-def test_ended() -> None:
-    assert lab.ended(["a", "b"]) == "ended: a, b"
-    assert lab.ended([]) == "no lab is up"
-
-
 def test_verified() -> None:
     cases = (
         Case("test_table", Outcome.PASSED, 0.123, ""),

@@ -12,6 +12,11 @@ def test_columns_are_as_wide_as_they_must_be() -> None:
     assert layout.columns([("a", "b"), ("long", ""), ("", "x")]) == "  a     b\n  long\n        x"
 
 
+def test_names() -> None:
+    assert layout.named({"ended": ["a", "b"]}) == "ended: a, b"
+    assert layout.named({"ended": []}, "no lab is up") == "no lab is up"
+
+
 def test_a_document_is_the_only_thing_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     layout.document({"b": [1], "a": None})
     printed = capsys.readouterr()
