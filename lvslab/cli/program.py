@@ -140,8 +140,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     gc.enable()
     if getsignal(SIGINT) == SIG_DFL:  # set by ./run while Python starts, so that Ctrl-C prints no traceback
         signal(SIGINT, default_int_handler)
-    arguments = sys.argv[1:] if argv is None else argv
-    status = LabProgram().status_of(["./run", *arguments])
+    status = LabProgram().status_of(["./run", *(sys.argv[1:] if argv is None else argv)])
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -16,7 +16,6 @@ NO_REPORTS: Places = MappingProxyType({})
 """Default of the parameter ``reports`` of a command."""
 
 _NOWHERE = "default: nowhere"
-_PARAMETER = "reports"
 
 
 def expand(body: Callable[..., None]) -> Callable[..., None]:
@@ -25,12 +24,11 @@ def expand(body: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(body)
     def command(*arguments: Any, **options: Any) -> None:
-        given = {name: options.pop(name, "") for name in FORMATS}
-        reports = {name: Path(file) for name, file in given.items() if file}
-        body(*arguments, **{_PARAMETER: reports}, **options)
+        reports = {name: Path(file) for name in FORMATS if (file := options.pop(name, ""))}
+        body(*arguments, reports=reports, **options)
 
     parameters = list(signature.parameters.values())
-    place = list(signature.parameters).index(_PARAMETER)
+    place = list(signature.parameters).index("reports")
     kind = parameters[place].kind
     parameters[place : place + 1] = [Parameter(name, kind, default="") for name in FORMATS]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

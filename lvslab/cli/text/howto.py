@@ -62,9 +62,11 @@ def _steps(run: OnKernel) -> str:
 def _table(runs: Sequence[OnKernel]) -> str:
     """Commands, and below them the verdicts: a row for each step, a column for each kernel."""
     first = [("step", "line", "node", "typed"), *((*_place(step), _typed(step)) for step in runs[0].steps)]
-    second = [("step", *(run.label for run in runs))]
-    for row in zip(*(run.steps for run in runs), strict=True):
-        second.append((str(row[0].number), *map(_mark, row)))
+    rows = zip(*(run.steps for run in runs), strict=True)
+    second = [
+        ("step", *(run.label for run in runs)),
+        *((str(row[0].number), *map(_mark, row)) for row in rows),
+    ]
     return f"{columns(first)}\n\n{columns(second)}"
 
 

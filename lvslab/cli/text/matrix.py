@@ -130,14 +130,14 @@ def summary(result: Result) -> str:
 
 
 def _explained(result: Result) -> str:
-    found = [case for case in result.cases if case.verdict.bad]
-    lines = [f"{result.cell}: {result.verdict}"]
-    if result.error and result.verdict is Outcome.ERROR:
-        lines.append(f"  {_first_line(result.error)}")
-    lines += [f"  {case.name}: {case.verdict}: {_first_line(case.message)}" for case in found[:5]]
-    if len(found) > 5:
-        lines.append(f"  and {len(found) - 5} more")
-    return "\n".join([*lines, f"  again: {result.repeat}"])
+    bad = [
+        f"{case.name}: {case.verdict}: {_first_line(case.message)}"
+        for case in result.cases
+        if case.verdict.bad
+    ]
+    lines = [_first_line(result.error)] if result.error and result.verdict is Outcome.ERROR else []
+    lines += bad[:5] + ([f"and {len(bad) - 5} more"] if len(bad) > 5 else [])
+    return "\n  ".join([f"{result.cell}: {result.verdict}", *lines, f"again: {result.repeat}"])
 
 
 def _first_line(text: str) -> str:

@@ -14,6 +14,6 @@ def listed(found: Sequence[Mapping[str, Any]]) -> str:
     rows = [("snapshot", "kernel", "accelerator", "memory", "on disk", "made")]
     for row in found:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["made"]))
-        sizes = f"{row['mib']} MiB", f"{row['disk'] >> 20} MiB"
-        rows.append((row["key"], row["kernel"], row["accelerator"], *sizes, made))
+        about = row["key"], row["kernel"], row["accelerator"]
+        rows.append((*about, f"{row['mib']} MiB", f"{row['disk'] >> 20} MiB", made))
     return columns(rows) if found else "there are no snapshots"
