@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
 
 from invoke import Context
 
@@ -235,7 +234,7 @@ def show_transcript(c: Context, name: str = "", json: bool = False) -> None:
 
     entries = commands.steps_taken(_named(name))
     if json:
-        layout.document([asdict(entry) for entry in entries])
+        layout.document([entry.as_json() for entry in entries])
     else:
         print(transcript.render(entries, layout.colourful(sys.stdout)), end="")
 

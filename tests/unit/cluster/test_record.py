@@ -111,7 +111,7 @@ def test_a_record_with_other_fields(
     is_of_another_version(name, booted)
 
 
-@pytest.mark.parametrize("was", [b"lvslab.lab.modle", b"lvslab.lab.rules"])
+@pytest.mark.parametrize("was", [b"lvslab.lab.xodel", b"lvslab.lab.rules"])
 def test_a_record_whose_classes_were_elsewhere(
     name: str, booted: Record, serve: Callable[[Record, bytes], None], was: bytes
 ) -> None:
