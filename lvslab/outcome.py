@@ -1,4 +1,4 @@
-"""How something ended: a step, a check, a lab on a kernel, the trial of a kernel, a claim of the tutorial.
+"""Outcomes of steps, checks, labs on a kernel, trials of a kernel, and claims of the tutorial.
 
 There is one enum for all of them, and a `Vocabulary` for each kind of document with words of its own.
 """
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """How something ended, worst first. The value is the word in reports and in ``results.json``."""
+    """Outcomes, worst first. The value is the word in reports and in ``results.json``."""
 
     ERROR = "error"
     """The lab itself broke, so nothing is known."""
@@ -22,7 +22,7 @@ class Outcome(StrEnum):
     """It failed as a known failure or a known bug makes it."""
     PASSED = "passed"
     SKIPPED = "skipped"
-    """The version under test lacks what it is about."""
+    """The version under test lacks the feature that it is about."""
     NOT_RUN = "not run"
 
     @property
