@@ -18,9 +18,10 @@ from lvslab.kernel.catalogue import Edit, Fix
 
 
 def apply(names: Collection[str], tree: Path, copy: Path, *, strict: bool = True) -> None:
-    """Apply the fixes to files of ``tree``, and write the results to ``copy``, maybe the same folder.
+    """Apply the fixes to files of ``tree``, and write the results to ``copy``.
 
-    Raises BuildError where a fix does not find its place; unless ``strict``, that fix is left out.
+    Both may be the same folder. Raises BuildError where a fix does not find its place; unless ``strict``,
+    that fix is left out.
     """
     for name in names:
         for edit in _fix(name).edits:

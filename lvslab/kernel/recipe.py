@@ -143,7 +143,7 @@ _INSIDE = """set -e
 cd "$1"
 if [ -n "$2" ]; then
     mount --bind "$2" tree
-    # Nothing writes there: the overlay's layer is above it. Not everybody may have it said so.
+    # Nothing writes there: the overlay's layer is above it. Not every user may make it read-only.
     mount -o remount,bind,ro tree 2>/dev/null || :
     mount -t overlay -o lowerdir=tree,upperdir=upper,workdir=overlay lvslab linux
 fi
