@@ -40,10 +40,6 @@ def expect(test: pytest.Item, versions: Mapping[str, str], names: Iterable[str])
     if bug is None:
         return ""
     as_known = pytest.RaisesExc((CheckFailed, AssertionError), match=bug.shows)
-    test.add_marker(pytest.mark.xfail(reason=reason(bug), strict=True, raises=as_known))
+    reason = f"{KNOWN_BUG} {bug.name}: {bug.what}"
+    test.add_marker(pytest.mark.xfail(reason=reason, strict=True, raises=as_known))
     return bug.name
-
-
-def reason(bug: Bug) -> str:
-    """Return the reason of an expected failure, as pytest's reports have it."""
-    return f"{KNOWN_BUG} {bug.name}: {bug.what}"

@@ -8,16 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 
-from lvslab.check.ipvs.table import (
-    DEFAULT_PERSISTENCE,
-    DEFAULT_SCHEDULER,
-    FORWARDING,
-    Destination,
-    Forwarding,
-    Protocol,
-    Service,
-    TableError,
-)
+from lvslab.check.ipvs import table as tables
+from lvslab.check.ipvs.table import FORWARDING, Destination, Protocol, Service, TableError
 
 # Options that take a value, with the long forms of ipvsadm's option table; -p's value may be missing.
 _WITH_VALUE = frozenset("tufsMrwxyb") | {"sctp-service", "pe", "tun-type", "tun-port"}
@@ -64,7 +56,7 @@ _ALLOWED = {
 }
 # Commands that show or tune, and change no rule.
 _HARMLESS = frozenset("LlSZhv") | {"set", "start-daemon", "stop-daemon", "help", "version"}
-_FORWARDING: Mapping[str, Forwarding] = {
+_FORWARDING: Mapping[str, tables.Forwarding] = {
     syntax.option[1:]: name for name, syntax in FORWARDING.items() if name != "local"
 }
 _RULE = re.compile(r"-[AEDaedC]")
@@ -192,7 +184,7 @@ def _service(options: Mapping[str, str], line: str) -> Service:
     address, port = ("", 0) if protocol == "fwmark" else address_and_port(named, line)
     persistent = None
     if "p" in options:
-        persistent = number(options["p"], line, 1, 31 * 24 * 3600) if options["p"] else DEFAULT_PERSISTENCE
+        persistent = number(options["p"] or str(tables.DEFAULT_PERSISTENCE), line, 1, 31 * 24 * 3600)
     if options.keys() & {"A", "E"}:
         if protocol != "fwmark" and not port and persistent is None:
             raise TableError(f"a service for every port (port 0) must be persistent (-p), in {line!r}")
@@ -203,7 +195,7 @@ def _service(options: Mapping[str, str], line: str) -> Service:
         protocol,
         address,
         port or 0,
-        scheduler=options.get("s", DEFAULT_SCHEDULER),
+        scheduler=options.get("s", tables.DEFAULT_SCHEDULER),
         mark=mark,
         ipv6="6" in options or ":" in address,
         persistent=persistent,

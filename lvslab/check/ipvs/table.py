@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal
 
 from lvslab.errors import LvsLabError
@@ -35,15 +34,13 @@ class ForwardingSyntax:
     maps_ports: bool = False
 
 
-FORWARDING: Mapping[Forwarding, ForwardingSyntax] = MappingProxyType(
-    {
-        "masquerading": ForwardingSyntax("-m", "Masq", maps_ports=True),
-        "gatewaying": ForwardingSyntax("-g", "Route"),
-        "tunneling": ForwardingSyntax("-i", "Tunnel"),
-        # A real server that is the director itself: ``-S`` saves it as -g.
-        "local": ForwardingSyntax("-g", "Local"),
-    }
-)
+FORWARDING: Mapping[Forwarding, ForwardingSyntax] = {
+    "masquerading": ForwardingSyntax("-m", "Masq", maps_ports=True),
+    "gatewaying": ForwardingSyntax("-g", "Route"),
+    "tunneling": ForwardingSyntax("-i", "Tunnel"),
+    # A real server that is the director itself: ``-S`` saves it as -g.
+    "local": ForwardingSyntax("-g", "Local"),
+}
 """``process_options`` and ``fwd_name`` of ipvsadm.c (1.29)."""
 
 DEFAULT_SCHEDULER = "wlc"

@@ -171,11 +171,8 @@ def _features(request: pytest.FixtureRequest) -> None:
 
 def _versions(request: pytest.FixtureRequest) -> Mapping[str, str]:
     """Versions of programs on the directors of the test's lab."""
-    from lvslab.cluster.cluster import attach
-
-    if name := request.config.getoption("--lab"):
-        with attach(name) as running:
-            return running.versions
+    if record := _running(request.config):
+        return record.versions
     for fixture in LABS:
         if fixture in request.fixturenames:
             testbed: Testbed = request.getfixturevalue(fixture)

@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
 
 from lvslab.check.schedulers.model import Build, Choice, Model, Moment
 from lvslab.errors import CheckFailed
@@ -29,7 +28,7 @@ def builders() -> Mapping[str, Build]:
     found: dict[str, Build] = {}
     for module in pkgutil.iter_modules([str(Path(__file__).parent)], f"{__package__}."):
         found |= getattr(import_module(module.name), "SCHEDULERS", {})
-    return MappingProxyType(found)
+    return found
 
 
 def later() -> tuple[str, ...]:
