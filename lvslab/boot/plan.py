@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Card:
-    """A network card: its name in the node, its network, its MAC, and its address with prefix length.
+    """A network card of a node.
 
-    ``port`` is what it is plugged into: a bridge port that holds the network's name, as Mininet asks for.
+    ``port`` is the bridge port that it is plugged into; its name begins with the network's, as Mininet asks.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Management:
-    """A guest's way in: a tap that is in none of the lab's networks, with an address at each end."""
+    """A guest's management link: a tap outside of the lab's networks, with an address at each end."""
 
     tap: str
     mac: str
@@ -51,7 +51,7 @@ class Management:
 
     @property
     def mac_here(self) -> str:
-        """The MAC of the tap. The same in every lab: a copied guest remembers whom it has talked to."""
+        """The MAC of the tap, the same in every lab: a copied guest remembers its neighbour."""
         return self.mac.replace("02:4c:56:ff:", "02:4c:56:fe:")
 
     @property
@@ -62,11 +62,11 @@ class Management:
 
 @dataclass(frozen=True)
 class Boot:
-    """A kernel and the guest image that goes with it: what a virtual machine boots.
+    """The kernel and the guest image that a virtual machine boots.
 
-    ``kernel`` and ``initrd`` are files, and ``identity`` changes whenever the content of one of them does.
-    ``image_kind`` is the form of the image ("initramfs" or "ext2"), ``nic`` the model of the network cards
-    as QEMU calls it, and ``memory`` what kernel and image usually get, in MiB.
+    ``kernel`` and ``initrd`` are files; ``identity`` changes with the content of either. ``image_kind`` is
+    the form of the image ("initramfs" or "ext2"), ``nic`` QEMU's name of the network cards' model, and
+    ``memory`` the usual memory of kernel and image in MiB.
     """
 
     kernel: Path
@@ -127,7 +127,7 @@ class Plan:
 
 
 def nodes_of(lab: Lab) -> dict[str, dict[str, Any]]:
-    """Role and addresses of each node in the order of lab.yaml, as ``lab.status`` shows them."""
+    """Return role and addresses of each node, in the order of lab.yaml, for ``lab.status``."""
     return {
         name: {
             "role": node.role,
@@ -155,51 +155,46 @@ def hosts_of(lab: Lab, directors: DirectorKind = "qemu") -> tuple[Host, ...]:
 
 
 def guests_of(lab: Lab, boots: Mapping[str, Boot]) -> tuple[Guest, ...]:
-    """Return the virtual machines of ``lab``; ``boots`` has what each of them boots, by name."""
-    named = [(name, node) for name, node in lab.nodes.items() if name in boots]
+    """Return the virtual machines of ``lab``, which are those in ``boots``."""
+    named = [(name, node, boots[name]) for name, node in lab.nodes.items() if name in boots]
     return tuple(
         Guest(
-            name=name,
-            cards=_cards(lab, name, node),
-            boot=boots[name],
-            memory=node.memory or boots[name].memory,
-            management=_management(number),
-            services=node.services,
+            name,
+            _cards(lab, name, node),
+            boot,
+            node.memory or boot.memory,
+            _management(number),
+            node.services,
         )
-        for number, (name, node) in enumerate(named)
+        for number, (name, node, boot) in enumerate(named)
     )
 
 
 def resolvers_of(lab: Lab) -> tuple[str, ...]:
-    """Return addresses of name servers on port 53, at most three (MAXNS in glibc's resolv.h)."""
-    found = [
-        str(address)
-        for node in lab.nodes.values()
-        if any(service.kind == "dns" and service.port == 53 for service in node.services)
-        for address in node.addresses
-    ]
-    return tuple(found[:3])
+    """Return addresses for /etc/resolv.conf: servers on port 53, at most 3 (MAXNS in glibc's resolv.h)."""
+    services = ((node, service) for node in lab.nodes.values() for service in node.services)
+    asked = [node for node, service in services if service.kind == "dns" and service.port == 53]
+    return tuple(str(address) for node in asked for address in node.addresses)[:3]
 
 
 def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
     """Return the shell command that sets a booted or resumed guest up as its node.
 
-    That is its clock (``seconds`` since 1970), random numbers of its own (``seed``, 64 hexadecimal digits),
-    its name, its network cards with their MACs and addresses, and the way in. The guest's kernel has
-    numbered its cards in the order of QEMU's command line, eth0 and up; the last one is for management.
+    It sets the clock (``seconds`` since 1970), random numbers (``seed``, 64 hexadecimal digits), the name,
+    and the network cards with MACs and addresses. The guest's kernel has numbered the cards from eth0 in the
+    order of QEMU's command line; the last one is for management.
     """
     # An emulated guest needs some 8 ms to start busybox, which is one static file, and 30 to 100 ms for
-    # iproute2's ip with its nine libraries; what the shell does by itself costs next to nothing.
-    way_in = guest.management
+    # iproute2's ip with its nine libraries; the shell's own commands cost next to nothing.
     commands = [
         guest_renewal(seconds=seconds, seed=seed),
         f"echo {guest.name} > /etc/hostname",
         f"echo {guest.name} > /proc/sys/kernel/hostname",
         f"echo 127.0.1.1 {guest.name} >> /etc/hosts",
-        f"manage eth{len(guest.cards)} {way_in.there} {way_in.mac}",
+        f"manage eth{len(guest.cards)} {guest.management.there} {guest.management.mac}",
     ]
     renamed = [(f"eth{n}", card.name) for n, card in enumerate(guest.cards) if card.name != f"eth{n}"]
-    # In two rounds, since one card's new name may be another's old one.
+    # In two rounds: one card's new name may be another's old one.
     for old, _ in renamed:
         commands += [f"link_down {old}", f"busybox ip link set {old} name new-{old}"]
     commands += [f"busybox ip link set new-{old} name {new}" for old, new in renamed]
@@ -207,14 +202,14 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
         commands.append(f"busybox ip link set {card.name} address {card.mac}")
         address = f"busybox ip address add {card.address} dev {card.name}"
         if card.address.version == 6:
-            # For IPv6 as for hosts (`ip_lines`), but busybox knows no "nodad".
+            # As for hosts (`ip_lines`), but busybox lacks "nodad".
             address = f"echo 0 > /proc/sys/net/ipv6/conf/{card.name}/accept_dad && {address}"
-        commands.append(_if_able(card.address, address))
-        commands.append(f"link_up {card.name}")
-    for card in guest.cards:
-        if card.gateway is not None:
-            route = f"busybox ip route add default via {card.gateway} dev {card.name}"
-            commands.append(_if_able(card.gateway, route))
+        commands += [_if_able(card.address, address), f"link_up {card.name}"]
+    commands += [
+        _if_able(card.gateway, f"busybox ip route add default via {card.gateway} dev {card.name}")
+        for card in guest.cards
+        if card.gateway is not None
+    ]
     return " && ".join(commands)
 
 
@@ -224,8 +219,8 @@ def _if_able(address: Address | InterfaceAddress, command: str) -> str:
 
 
 def guest_renewal(*, seconds: int, seed: str) -> str:
-    """Return the part of the set-up that two guests of one snapshot need: clock and random numbers."""
-    # Status 22, EINVAL: a kernel before 4.17 has no such request, and needs none.
+    """Return the set-up that each guest of one snapshot needs: clock and random numbers."""
+    # Status 22, EINVAL: a kernel before 4.17 lacks this request, and does not need it.
     reseed = f"{{ /etc/lvslab/reseed {seed} > /dev/urandom || [ $? = 22 ]; }}"
     # Linux 2.4 has no clock_settime(2), which date uses, and busybox's date ends with 0 all the same.
     clock = "/etc/lvslab/clock"
@@ -234,17 +229,13 @@ def guest_renewal(*, seconds: int, seed: str) -> str:
 
 def ip_lines(cards: tuple[Card, ...]) -> list[str]:
     """Return the lines for ``ip -batch`` that bring cards up with addresses and default routes."""
-    lines = []
+    lines = list[str]()
     for card in cards:
-        # IPv6 addresses are usable at once only without duplicate address detection, and a lab has no
-        # duplicates.
+        # An IPv6 address is usable at once only without duplicate address detection.
         nodad = " nodad" if card.address.version == 6 else ""
-        lines.append(f"address add {card.address} dev {card.name}{nodad}")
-        lines.append(f"link set {card.name} up")
-    for card in cards:
-        if card.gateway is not None:
-            lines.append(f"route add default via {card.gateway} dev {card.name}")
-    return lines
+        lines += [f"address add {card.address} dev {card.name}{nodad}", f"link set {card.name} up"]
+    routed = (card for card in cards if card.gateway is not None)
+    return lines + [f"route add default via {card.gateway} dev {card.name}" for card in routed]
 
 
 def _cards(lab: Lab, name: str, node: Node) -> tuple[Card, ...]:
@@ -264,7 +255,7 @@ def _cards(lab: Lab, name: str, node: Node) -> tuple[Card, ...]:
 
 
 def _management(number: int) -> Management:
-    # Link-local (RFC 3927), which no lab's network is: a block of four addresses for each guest.
+    # A block of four link-local addresses (RFC 3927) for each guest.
     block = ipaddress.ip_network((int(ipaddress.IPv4Address("169.254.100.0")) + 4 * number, 30))
     here, there = (ipaddress.ip_interface((address, 30)) for address in block.hosts())
     return Management(f"mgmt_{number}", f"02:4c:56:ff:{number >> 8:02x}:{number & 255:02x}", here, there)

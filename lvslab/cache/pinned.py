@@ -1,4 +1,4 @@
-"""Kernels, images and servers that were made elsewhere, in a folder that the environment names.
+"""Kernels, images and servers from elsewhere, in a folder that the environment names.
 
 The folder holds ``given.json``, which says where kernels, guest images and servers are, and ``keys``, the
 SSH keys that the images were made with. Its files are used instead of found or built ones.
@@ -22,7 +22,7 @@ KEYS = "keys"
 
 
 def folder() -> Path | None:
-    """Return the folder, or None where the environment names none."""
+    """Return the folder, None if the environment does not name one."""
     chosen = os.environ.get(VARIABLE)
     return Path(chosen) if chosen else None
 
@@ -39,5 +39,5 @@ def read(lab: Path, spec: DirectorSpec) -> Mapping[str, Any] | None:
 
 
 def wanted(lab: Path, spec: DirectorSpec) -> list[str]:
-    """Return the key under which something is pinned, as the folder's file has it."""
+    """Return the key of pinned files, as the folder's document has it."""
     return [str(lab.resolve()), spec.kernel, spec.ipvsadm]

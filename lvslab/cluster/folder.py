@@ -1,4 +1,4 @@
-"""Reads a lab's ``lab.yaml`` and ``howto.md``, from the cache where neither file has changed.
+"""Reader of a lab's ``lab.yaml`` and ``howto.md``, from the cache where neither file has changed.
 
 That takes a millisecond; to import pydantic and the parsers takes longer than to resume a director.
 """
@@ -21,11 +21,11 @@ from lvslab.lab.model import Lab
 T = TypeVar("T")
 
 _FORMAT = 2
-"""Version of the readers' rules: raise it when they come to something else for the same files."""
+"""Version of the readers' rules: raise it when they give other results for the same files."""
 
 
 def lab(folder: Path) -> Lab:
-    """Read the lab of ``folder``. Raises LabFileError for the first mistake in its ``lab.yaml``."""
+    """Read the lab of ``folder``. Raises LabFileError for the first mistake in its files."""
 
     def read() -> Lab:
         from lvslab.lab import loader
@@ -40,17 +40,17 @@ def lab(folder: Path) -> Lab:
 
 
 def steps(folder: Path, lab: Lab) -> tuple[Step, ...]:
-    """Read the steps of its how-to. Raises LabFileError, MachineError."""
+    """Read the steps of the how-to in ``folder``. Raises LabFileError, MachineError."""
     file, nodes = howto.HOWTO_FILE, lab.nodes.keys()
     return _read(folder, file, Step, " ".join(nodes), lambda: howto.load(folder / file, nodes))
 
 
 def _read(folder: Path, file: str, kind: type, context: str, read: Callable[[], T]) -> T:
-    """Return what ``read`` makes of ``file`` in a ``context``: values of the dataclass ``kind``."""
+    """Return the results of ``read`` for ``file`` and ``context``: values of the dataclass ``kind``."""
     try:
         content = (folder / file).read_bytes()
     except OSError:
-        return read()  # and hear what is wrong with it
+        return read()  # which reports what is wrong with it
     place = str(folder.resolve()).encode()
     rules = f"{_FORMAT} {shape_of(kind)} {sys.version}"
     sources = [content, place, context.encode(), rules.encode()]

@@ -1,4 +1,7 @@
-"""Preparation of a lab's boot: files are fetched and made, and a plan says how to boot it."""
+"""Preparation of a lab's boot: its files, and the plan.
+
+`cluster` imports this after it has started the lab's supervisor, which has imports of its own meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lvslab import paths
 from lvslab.boot import control, plan
@@ -25,15 +29,15 @@ from lvslab.lab.files import LAB_FILE
 from lvslab.lab.model import Lab
 
 KEPT_RUNS = 20
-"""Number of runs whose evidence is kept; that of older ones is deleted, except while the lab is up."""
+"""Number of runs whose evidence is kept; older evidence is deleted, except while its lab is up."""
 
 
 @dataclass(frozen=True)
 class Prepared:
     """The files that a lab boots from.
 
-    ``boots`` has what each virtual machine boots, ``servers`` the archives of the servers of Mininet hosts
-    by kind of service. ``versions`` are those of the programs in the last director's image.
+    ``boots`` are for virtual machines, by name; ``servers`` are archives of the servers of Mininet hosts, by
+    kind of service. ``versions`` are those of the programs in the last director's image.
     """
 
     boots: Mapping[str, Boot]
@@ -41,7 +45,7 @@ class Prepared:
     servers: Mapping[str, Path]
 
     def moved(self, where: Callable[[Path], Path]) -> Prepared:
-        """Return the same with each file at the place that ``where`` returns for it."""
+        """Return a copy with each file at the place that ``where`` returns for it."""
         boots = {
             name: replace(boot, kernel=where(boot.kernel), initrd=where(boot.initrd))
             for name, boot in self.boots.items()
@@ -49,13 +53,16 @@ class Prepared:
         return replace(self, boots=boots, servers={kind: where(path) for kind, path in self.servers.items()})
 
     def pinned(self, lab: Path, spec: DirectorSpec) -> bytes:
-        """Return the document that pins these files for a lab with such directors, see `pinned`."""
+        """Return the document that pins these files for a lab and its directors (see `pinned`)."""
         return json.dumps({"for": pinned.wanted(lab, spec), **asdict(self)}, default=str).encode()
 
 
 def prepared(lab: Lab, spec: DirectorSpec) -> Prepared:
-    """Return the files that ``lab`` boots from: those that are pinned, or else fetched and made where they
-    are not in the cache. Raises UsageError, MachineError, BuildError."""
+    """Return the files that ``lab`` boots from.
+
+    They are the pinned ones, or else those of the cache, where missing ones are fetched or made. Raises
+    UsageError, MachineError, BuildError.
+    """
     if (ready := pinned.read(lab.folder, spec)) is not None:
         boots = {name: Boot(**about) for name, about in ready["boots"].items()}
         return Prepared(boots, ready["versions"], ready["servers"]).moved(Path)
@@ -73,10 +80,9 @@ def prepared(lab: Lab, spec: DirectorSpec) -> Prepared:
 
 
 def boot_of(kernel: find.Kernel, built: image.Image) -> Boot:
-    """Return the pair of a kernel and the image that was made for it."""
-    identity = f"{kernel.sha256} {built.key}"
-    about = (kernel.image_kind, kernel.nic, kernel.memory)
-    return Boot(kernel.image, kernel.release, built.path, identity, *about)
+    """Join a kernel and the image that was made for it."""
+    about = (f"{kernel.sha256} {built.key}", kernel.image_kind, kernel.nic, kernel.memory)
+    return Boot(kernel.image, kernel.release, built.path, *about)
 
 
 def plan_of(
@@ -84,7 +90,7 @@ def plan_of(
 ) -> plan.Plan:
     """Fetch and make all that the lab needs, and plan its boot.
 
-    ``evidence`` is a folder that exists, None for a new one among those of runs.
+    ``evidence`` is an existing folder, None for a new one among those of runs.
     """
     found = prepared(lab, spec)
     versions = found.versions if spec.kind == "qemu" else host_kernel.versions()
@@ -105,20 +111,19 @@ def plan_of(
         versions=versions,
         spec=spec,
     )
-    about = {"lab": lab.name, "name": name, **{f"{who}-version": what for who, what in versions.items()}}
-    files = {
+    about: dict[str, Any] = {"lab": lab.name, "name": name}
+    about |= {f"{program}-version": version for program, version in versions.items()}
+    about["directors"] = {
         director: {"kernel": str(boot.kernel), "image": str(boot.initrd)}
         for director, boot in found.boots.items()
         if director in lab.directors
     }
-    (planned.evidence / "versions.json").write_text(
-        json.dumps({**about, "directors": files}, indent=1) + "\n"
-    )
+    (planned.evidence / "versions.json").write_text(json.dumps(about, indent=1) + "\n")
     return planned
 
 
 def _kernel(lab: Lab, node: str, name: str, from_file: bool) -> find.Kernel:
-    # A path in lab.yaml is meant from the lab's folder, one on the command line from where the user is.
+    # A path in lab.yaml is relative to the lab's folder, one on the command line to the user's.
     if from_file and (lab.folder / name).is_file():
         name = str(lab.folder / name)
     try:
@@ -133,15 +138,15 @@ def _kernel(lab: Lab, node: str, name: str, from_file: bool) -> find.Kernel:
 
 
 def evidence_folder(name: str) -> Path:
-    """Make a folder for the evidence of a run, and delete the oldest ones."""
+    """Make a folder for a run's evidence, and delete the oldest ones."""
     runs = paths.state() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     with (runs / ".lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        base = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
-        folder = base
+        first = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+        folder = runs / first
         while folder.exists():
-            folder = folder.with_name(f"{base.name}-{len(list(runs.glob(base.name + '*')))}")
+            folder = runs / f"{first}-{len(list(runs.glob(first + '*')))}"
         folder.mkdir()
         _prune(runs, folder)
     return folder
@@ -151,10 +156,10 @@ def _prune(runs: Path, newest: Path) -> None:
     folders = sorted(folder for folder in runs.iterdir() if folder.is_dir())
     in_use = {newest}
     for name in control.running():
-        # A name is up once, and its last run is the one. Apart: a run with a number is the second one of a
-        # second, or that of another lab, whose name ends with a number.
-        for own in (re.escape(name), rf"{re.escape(name)}-\d+"):
-            of_name = re.compile(rf"\d{{8}}-\d{{6}}-{own}")
+        # The last run of a name is the one that is up. A run with a number is the second one of a second, or
+        # that of another lab whose name ends with a number, and so looked for apart.
+        for number in ("", r"-\d+"):
+            of_name = re.compile(rf"\d{{8}}-\d{{6}}-{re.escape(name)}{number}")
             in_use.update([folder for folder in folders if of_name.fullmatch(folder.name)][-1:])
     old = [folder for folder in folders if folder not in in_use]
     for folder in old[: max(0, len(folders) - KEPT_RUNS)]:

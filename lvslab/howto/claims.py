@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Check:
 
     @property
     def function(self) -> str:
-        """Name of the test without parameters."""
+        """The name of the test without parameters."""
         return self.test.partition("[")[0]
 
 
@@ -75,7 +76,7 @@ class Claim:
     """Statement of a ``section`` of the tutorial, our ``remark`` on it, and its evidence.
 
     Without evidence it has not been tried; ``later`` is the planned lab that will show it. It is ``about``
-    these groups or kernels, or about all if there are none. The evidence says nothing about it on those in
+    these groups or kernels, or about all if there are none; the evidence does not count on those in
     ``untried``. With ``bugs``, the review also lists known bugs that checks show on these kernels.
     """
 
@@ -90,6 +91,10 @@ class Claim:
     untried: tuple[str, ...]
     bugs: bool = False
 
+    def concerns(self, group: Group, kernel: str) -> bool:
+        """True if the claim is about ``kernel``, one of ``group``."""
+        return not self.about or group.name in self.about or kernel in self.about
+
 
 @dataclass(frozen=True)
 class Claims:
@@ -100,29 +105,29 @@ class Claims:
     claims: tuple[Claim, ...]
 
     def numbered(self) -> Iterator[tuple[int, Claim]]:
-        """Claims in the order of the sections, counted from 1."""
+        """Yield the claims in the order of the sections, counted from 1."""
         return enumerate(
-            (claim for section in self.sections for claim in self.claims if claim.section == section), 1
+            (each for section in self.sections for each in self.claims if each.section == section), 1
         )
 
     @property
     def kernels(self) -> tuple[str, ...]:
-        """Kernels of all groups."""
+        """The kernels of all groups."""
         return tuple(kernel for group in self.groups for kernel in group.kernels)
 
     @property
     def howtos(self) -> tuple[str, ...]:
-        """How-tos with evidence, each once."""
+        """The how-tos with evidence, without repetitions."""
         return tuple(dict.fromkeys(step.howto for claim in self.claims for step in claim.steps))
 
     @property
     def labs(self) -> tuple[str, ...]:
-        """Labs with evidence, each once."""
+        """The labs with evidence, without repetitions."""
         return tuple(dict.fromkeys(check.lab for claim in self.claims for check in claim.checks))
 
 
 def folder() -> Path:
-    """Folder of claims, how-tos and results."""
+    """Return the folder of claims, how-tos and results."""
     return paths.PROJECT / "docs/tutorial"
 
 
@@ -131,8 +136,7 @@ def read_claims(path: Path) -> Claims:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         groups = tuple(Group(row["name"], tuple(row["kernels"])) for row in table["group"])
-        claims = tuple(_claim(row) for row in table["claim"])
-        return Claims(groups, table["section"], claims)
+        return Claims(groups, table["section"], tuple(map(_claim, table["claim"])))
     except OSError as error:
         raise LabFileError(path, 0, f"cannot be read: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:
@@ -146,10 +150,10 @@ def _claim(row: dict[str, Any]) -> Claim:
     known |= {"source", "later", "about", "untried", "bugs"}
     if unknown := row.keys() - known:
         raise ValueError(f"unknown key {sorted(unknown)[0]!r} in the claim {row.get('says', '')!r}")
-    steps = [_steps(word, False) for word in row.get("shown_by", ())]
-    steps += [_steps(word, True) for word in row.get("refuted_by", ())]
-    checks = [Check(*_two(word), False) for word in row.get("passes", ())]
-    checks += [Check(*_two(word), True) for word in row.get("refuted_where_passes", ())]
+    steps = [Steps(*_two(word, "#"), False) for word in row.get("shown_by", ())]
+    steps += [Steps(*_two(word, "#"), True) for word in row.get("refuted_by", ())]
+    checks = [Check(*_two(word, "::"), False) for word in row.get("passes", ())]
+    checks += [Check(*_two(word, "::"), True) for word in row.get("refuted_where_passes", ())]
     reading = None
     if "read" in row:
         reading = Reading(row["source"], {name: WORDS.outcome(word) for name, word in row["read"].items()})
@@ -167,18 +171,13 @@ def _claim(row: dict[str, Any]) -> Claim:
     )
 
 
-def _two(word: str) -> tuple[str, str]:
-    lab, test = word.split("::")
-    return lab, test
-
-
-def _steps(word: str, refutes: bool) -> Steps:
-    howto, _, heading = word.partition("#")
-    return Steps(howto, heading, refutes)
+def _two(word: str, between: str) -> tuple[str, str]:
+    file, part = word.split(between, 1)
+    return file, part
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Read what was recorded in ``path``; an empty record if there is no such file."""
+    """Read the results in ``path``, which need not exist."""
     if not path.exists():
         return {"howtos": {}, "checks": {}}
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -186,30 +185,22 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def checksum(text: str) -> str:
-    """Short checksum that identifies a version of a how-to."""
+    """Return a short checksum of the text of a how-to."""
     return sha256(text.encode()).hexdigest()[:16]
 
 
-def headings(text: str) -> tuple[tuple[int, str], ...]:
-    """Headings of a Markdown text with their lines."""
+def under(text: str, heading: str) -> range:
+    """Return the lines of a Markdown ``text`` from ``heading`` to the next one."""
     from markdown_it import MarkdownIt
 
     tokens = MarkdownIt("commonmark").parse(text)
-    return tuple(
+    headings = [
         (token.map[0] + 1, tokens[place + 1].content)
         for place, token in enumerate(tokens)
         if token.type == "heading_open" and token.map is not None
-    )
-
-
-def under(text: str, heading: str) -> range:
-    """Lines of ``text`` under ``heading``, up to the next one; empty if there is no such heading."""
-    found = headings(text)
-    for place, (line, title) in enumerate(found):
-        if title == heading:
-            end = found[place + 1][0] if place + 1 < len(found) else text.count("\n") + 2
-            return range(line, end)
-    return range(0)
+    ]
+    sections = pairwise([*headings, (text.count("\n") + 2, "")])
+    return next((range(line, end) for (line, title), (end, _) in sections if title == heading), range(0))
 
 
 @dataclass(frozen=True)
@@ -221,14 +212,12 @@ class Recorded:
     labs: Mapping[str, str] = field(default_factory=dict)
 
     def stale(self) -> list[str]:
-        """How-tos that have changed since their results were recorded."""
-        found = self.results["howtos"]
-        return [
-            name for name, text in self.texts.items() if found.get(name, {}).get("sha256") != checksum(text)
-        ]
+        """Return the how-tos whose text is not the recorded one."""
+        sums = {name: howto["sha256"] for name, howto in self.results["howtos"].items()}
+        return [name for name, text in self.texts.items() if sums.get(name) != checksum(text)]
 
     def changed(self) -> list[str]:
-        """Labs that have changed since the results of their checks were recorded."""
+        """Return the labs that have changed since their checks were recorded."""
         return [
             name
             for name, now in self.labs.items()
@@ -236,13 +225,13 @@ class Recorded:
         ]
 
     def steps(self, evidence: Steps, kernel: str) -> list[dict[str, Any]]:
-        """Recorded steps of ``evidence`` on ``kernel``."""
+        """Return the recorded steps of ``evidence`` on ``kernel``."""
         lines = under(self.texts[evidence.howto], evidence.heading)
         run = self.results["howtos"].get(evidence.howto, {}).get("kernels", {}).get(kernel, {})
         return [step for step in run.get("steps", ()) if step["line"] in lines]
 
     def outcome(self, check: Check, kernel: str) -> Outcome | None:
-        """Worst outcome of the runs of ``check`` on ``kernel``; None if it was not recorded.
+        """Return the worst outcome of ``check`` on ``kernel``; None if it was not recorded.
 
         It is SKIPPED only if all runs were.
         """
@@ -253,18 +242,18 @@ class Recorded:
 
 
 def holds(claim: Claim, group: Group, kernel: str, recorded: Recorded) -> Outcome:
-    """Verdict on ``claim`` on ``kernel``, one of ``group``: PASSED, FAILED, NOT_RUN, or SKIPPED.
+    """Return the verdict on ``claim`` on ``kernel``, one of ``group``.
 
-    Any evidence against it makes it FAILED. It is SKIPPED on kernels that it is not about.
+    It is FAILED if any evidence is against it, SKIPPED on kernels that it is not about, otherwise PASSED or
+    NOT_RUN.
     """
-    names = {group.name, kernel}
-    if claim.about and not names & {*claim.about}:
+    if not claim.concerns(group, kernel):
         return Outcome.SKIPPED
-    if names & {*claim.untried}:
+    if {group.name, kernel} & {*claim.untried}:
         return Outcome.NOT_RUN
     verdicts = [_of_steps(evidence, kernel, recorded) for evidence in claim.steps]
     checked = [_of_check(check, kernel, recorded) for check in claim.checks]
-    # A check that was skipped or not run does not count if steps have shown something.
+    # A check that was skipped or not run does not count if there are steps.
     verdicts += [found for found in checked if found is not Outcome.NOT_RUN or not verdicts]
     if claim.reading is not None:
         read = claim.reading.holds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,11 +20,9 @@ def document(claims: Claims, recorded: Recorded) -> str:
     parts = [_HEAD.strip(), _versions(claims, recorded), _overview(claims, recorded)]
     for section, title in claims.sections.items():
         parts.append(f"## Section {section}: {title}")
-        parts += [
-            _details(number, claim, claims.groups, recorded)
-            for number, claim in claims.numbered()
-            if claim.section == section
-        ]
+        for number, claim in claims.numbered():
+            if claim.section == section:
+                parts.append(_details(number, claim, claims, recorded))
     parts.append(_TAIL.strip())
     return "\n\n".join(parts) + "\n"
 
@@ -79,15 +77,9 @@ def _overview(claims: Claims, recorded: Recorded) -> str:
 
 
 def _verdict(claim: Claim, group: Group, recorded: Recorded) -> str:
-    """Verdict on a group, or, if its kernels differ, on each of them."""
-    found = {kernel: holds(claim, group, kernel, recorded) for kernel in group.kernels}
-    different = list(dict.fromkeys(found.values()))
-    if len(different) == 1:
-        return _word(different[0])
-    return "; ".join(
-        f"{_word(verdict)} on {', '.join(kernel for kernel in found if found[kernel] == verdict)}"
-        for verdict in different
-    )
+    """Return the verdict on a group, or, if its kernels differ, on each of them."""
+    found = _by_value(group.kernels, lambda kernel: _word(holds(claim, group, kernel, recorded)))
+    return found[0][0] if len(found) == 1 else _listed(found)
 
 
 def _word(verdict: Outcome) -> str:
@@ -99,37 +91,29 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _details(number: int, claim: Claim, groups: Sequence[Group], recorded: Recorded) -> str:
-    verdicts = ". ".join(f"{group.name}: {_verdict(claim, group, recorded)}" for group in groups)
+def _details(number: int, claim: Claim, claims: Claims, recorded: Recorded) -> str:
+    verdicts = ". ".join(f"{group.name}: {_verdict(claim, group, recorded)}" for group in claims.groups)
     parts = [f"**{number}. {claim.says}**", f"{verdicts}."]
     if claim.remark:
         parts.append(claim.remark)
     if claim.reading is not None:
         parts.append(f"- From reading, not from a run: {claim.reading.source}")
     for check in claim.checks:
-        outcomes = _by_value(groups, partial(_outcome, check, recorded))
-        told = "; ".join(f"{outcome} on {kernels}" for outcome, kernels in outcomes)
+        told = _listed(_by_value(claims.kernels, partial(_outcome, check, recorded)))
         against = ", which refutes it where it passes" if check.refutes else ""
         parts.append(f"- The check `{check.test}` of [{check.lab}](../labs/{check.lab}){against}: {told}")
     if claim.bugs:
-        parts.append(_bugs(claim, groups))
-    for evidence in claim.steps:
-        parts.append(_step_evidence(evidence, groups, recorded))
+        parts.append(_bugs(claim, claims.groups))
+    parts += [_step_evidence(evidence, claims.kernels, recorded) for evidence in claim.steps]
     if not (claim.steps or claim.checks or claim.reading):
-        parts.append(
-            f"- Not tried yet. The lab `{claim.later}` will show it." if claim.later else "- Not tried."
-        )
+        later = f"- Not tried yet. The lab `{claim.later}` will show it."
+        parts.append(later if claim.later else "- Not tried.")
     return "\n\n".join(parts)
 
 
 def _bugs(claim: Claim, groups: Sequence[Group]) -> str:
-    """Known bugs that checks have shown on the kernels that ``claim`` is about."""
-    kernels = [
-        kernel
-        for group in groups
-        for kernel in group.kernels
-        if not claim.about or {group.name, kernel} & {*claim.about}
-    ]
+    """List the known bugs that checks have shown on the kernels of ``claim``."""
+    kernels = [kernel for group in groups for kernel in group.kernels if claim.concerns(group, kernel)]
     lines = ["- Checks of the labs show these [known bugs](../lvslab/kernel/catalogue/bugs.toml):"]
     for bug in catalogue.bugs().values():
         if seen := [kernel for kernel in kernels if kernel in bug.seen]:
@@ -138,29 +122,20 @@ def _bugs(claim: Claim, groups: Sequence[Group]) -> str:
     return "\n".join(lines)
 
 
-def _step_evidence(evidence: Steps, groups: Sequence[Group], recorded: Recorded) -> str:
+def _step_evidence(evidence: Steps, kernels: Sequence[str], recorded: Recorded) -> str:
     file, anchor = f"tutorial/{evidence.howto}.md", evidence.heading.lower().replace(" ", "-")
     against = ", whose steps refute it where they work" if evidence.refutes else ""
-    lines = [f"- [{evidence.howto}.md: {evidence.heading}]({file}#{anchor}){against}:"]
-    block = []
-    for step in _first_of_each(evidence, groups, recorded):
+    lines = [f"- [{evidence.howto}.md: {evidence.heading}]({file}#{anchor}){against}:", "", "  ```text"]
+    # The commands are those on the first kernel with results.
+    recordings = (recorded.steps(evidence, kernel) for kernel in kernels)
+    for step in next(filter(None, recordings), []):
         typed = printable(step["command"]).splitlines()
         shown = typed[0] + (" ..." if len(typed) > 1 else "")
-        block.append(f"step {step['number']}, {step['node']}# {shown}")
-        for said, kernels in _by_value(groups, partial(_result, step, evidence, recorded)):
-            first, *more = said.split("\n")
-            block += [f"  {kernels}: {first}", *(f"    {line}" for line in more)]
-    lines += ["", "  ```text", *(f"  {line}".rstrip() for line in block), "  ```"]
-    return "\n".join(lines)
-
-
-def _first_of_each(evidence: Steps, groups: Sequence[Group], recorded: Recorded) -> Iterator[dict[str, Any]]:
-    """Steps of ``evidence`` as recorded on the first kernel that has them."""
-    for group in groups:
-        for kernel in group.kernels:
-            if found := recorded.steps(evidence, kernel):
-                yield from found
-                return
+        lines.append(f"  step {step['number']}, {step['node']}# {shown}".rstrip())
+        for result, where in _by_value(kernels, partial(_result, step, evidence, recorded)):
+            first, *more = result.split("\n")
+            lines += [f"    {where}: {first}".rstrip(), *(f"      {line}".rstrip() for line in more)]
+    return "\n".join([*lines, "  ```"])
 
 
 def _outcome(check: Check, recorded: Recorded, kernel: str) -> str:
@@ -168,7 +143,7 @@ def _outcome(check: Check, recorded: Recorded, kernel: str) -> str:
 
 
 def _result(step: Mapping[str, Any], evidence: Steps, recorded: Recorded, kernel: str) -> str:
-    """Result of a step on ``kernel`` in words, with its output."""
+    """Return the result of a step on ``kernel`` in words, with its output."""
     found = [one for one in recorded.steps(evidence, kernel) if one["number"] == step["number"]]
     if not found:
         return "not recorded"
@@ -176,18 +151,20 @@ def _result(step: Mapping[str, Any], evidence: Steps, recorded: Recorded, kernel
     status = f" with status {one['status']}" if one["status"] else ""
     about = f"{one['verdict']}{status}" + (f", {one['reason']}" if one["reason"] else "")
     printed = [line for line in printable(one["output"]).splitlines() if line.strip()]
-    if len(printed) > _SHOWN_LINES:
-        printed = [*printed[:_SHOWN_LINES], "..."]
-    return "\n".join([about, *printed])
+    more = ["..."] if len(printed) > _SHOWN_LINES else []
+    return "\n".join([about, *printed[:_SHOWN_LINES], *more])
 
 
-def _by_value(groups: Sequence[Group], value: Callable[[str], str]) -> list[tuple[str, str]]:
-    """Distinct results of ``value``, each with the names of the kernels that have it."""
-    kernels = [kernel for group in groups for kernel in group.kernels]
+def _by_value(kernels: Sequence[str], value: Callable[[str], str]) -> list[tuple[str, str]]:
+    """Return the distinct results of ``value``, each with the names of its kernels."""
     found: dict[str, list[str]] = {}
     for kernel in kernels:
         found.setdefault(value(kernel), []).append(kernel)
-    every = len(kernels)
     return [
-        (what, "every kernel" if len(names) == every else ", ".join(names)) for what, names in found.items()
+        (what, "every kernel" if len(names) == len(kernels) else ", ".join(names))
+        for what, names in found.items()
     ]
+
+
+def _listed(found: Sequence[tuple[str, str]]) -> str:
+    return "; ".join(f"{what} on {kernels}" for what, kernels in found)

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lvslab import commands, paths
-from lvslab.apply.verdicts import StepVerdict
 from lvslab.errors import LvsLabError, StateError, UsageError
 from lvslab.howto import claims as review
 from lvslab.howto import page, verify
 from lvslab.howto.claims import Claims, Recorded
-from lvslab.howto.results import OnKernel
 from lvslab.howto.verify import Listeners
 from lvslab.lab.directors import DirectorSpec
 from lvslab.lab.files import suggest
@@ -26,7 +24,7 @@ _OUTPUT_LINES, _OUTPUT = 8, 800
 
 
 def recorded(claims: Claims) -> Recorded:
-    """Read what was recorded for ``claims``. Raises OSError if one of their how-tos is missing."""
+    """Read the results for ``claims``. Raises OSError if one of their how-tos is missing."""
     folder = review.folder()
     texts = {name: (folder / f"{name}.md").read_text(encoding="utf-8") for name in claims.howtos}
     labs = {name: _lab_checksum(name) for name in claims.labs}
@@ -38,38 +36,36 @@ def _lab_checksum(name: str) -> str:
 
 
 def write() -> Path:
-    """Write the page from what was recorded, and return its path. Raises StateError if a how-to changed."""
+    """Write the page from the results, and return its path. Raises StateError if a how-to changed."""
     claims = review.read_claims(review.folder() / review.CLAIMS)
     found = recorded(claims)
     if stale := found.stale():
-        raise StateError(
-            f"changed since it was recorded, or not recorded: {', '.join(stale)}",
-            f"./run howto.review --record --only {stale[0]}",
-        )
+        message = f"changed since it was recorded, or not recorded: {', '.join(stale)}"
+        raise StateError(message, f"./run howto.review --record --only {stale[0]}")
     file = review.folder().parent / review.REVIEW
     file.write_text(page.document(claims, found), encoding="utf-8")
     return file
 
 
 def record(only: str, kernels: Sequence[str], listeners: Listeners) -> None:
-    """Run the how-tos and checks that claims refer to, and record their results on each kernel.
+    """Run the how-tos and checks of all claims, and record their results on each kernel.
 
-    With ``only``, run the how-to or the lab of that name alone. ``kernels`` are those of all claims if none
-    are given. Each result is written at once. Raises UsageError if nothing is called ``only``, and what
-    ``lab.verify`` raises if a lab does not come up.
+    With ``only``, run the how-to or the lab of that name alone. The default for ``kernels`` are those of all
+    claims. Each result is written at once. Raises UsageError if ``only`` is unknown, and what ``lab.verify``
+    raises if a lab does not come up.
     """
     claims = review.read_claims(review.folder() / review.CLAIMS)
-    known = [*claims.howtos, *claims.labs]
+    known, kernels = [*claims.howtos, *claims.labs], kernels or claims.kernels
     if only and only not in known:
         raise UsageError(f"no claim rests on {only!r}", suggest(only, known))
     for name in claims.howtos:
         if only in ("", name):
-            _record_howto(name, kernels or claims.kernels, listeners)
+            _record_howto(name, kernels, listeners)
     for name in claims.labs:
         if only in ("", name):
-            checks = [check for claim in claims.claims for check in claim.checks if check.lab == name]
-            wanted = {check.function for check in checks}
-            for kernel in kernels or claims.kernels:
+            checks = (check for claim in claims.claims for check in claim.checks)
+            wanted = {check.function for check in checks if check.lab == name}
+            for kernel in kernels:
                 listeners.kernel(kernel)
                 _record_checks(name, kernel, wanted, listeners)
 
@@ -85,41 +81,33 @@ def _record_howto(name: str, kernels: Sequence[str], listeners: Listeners) -> No
     old = results["howtos"].get(name, {})
     # Results of an older text do not count for this one.
     runs = old["kernels"] if old.get("sha256") == checksum else {}
-    runs |= {run.kernel: _of_run(run) for run in result.runs}
+    for run in result.runs:
+        steps = [_recorded(step.as_json()) for step in run.steps]
+        runs[run.kernel] = {"versions": dict(run.versions), "steps": steps}
     results["howtos"][name] = {"sha256": checksum, "kernels": runs}
     _write(results)
 
 
 def _record_checks(name: str, kernel: str, wanted: set[str], listeners: Listeners) -> None:
     checksum = _lab_checksum(name)
-    done = commands.verify(
-        name,
-        spec=DirectorSpec.chosen(kernel),
-        reports={},
-        listeners=commands.Listeners(listeners.event),
-        only=wanted,
-    )
+    spec, told = DirectorSpec.chosen(kernel), commands.Listeners(listeners.event)
+    done = commands.verify(name, spec=spec, reports={}, listeners=told, only=wanted)
     tests = {
         case.name: PYTEST.word(case.outcome)
-        for case in done.checked.cases
+        for case in sorted(done.checked.cases, key=lambda case: case.name)
         if case.name.partition("[")[0] in wanted
     }
     results = review.read_results(review.folder() / review.RESULTS)
     runs = results["checks"].setdefault(name, {})
-    about = {"kernel": done.up.kernel, "sha256": checksum}
-    runs[kernel] = about | {"tests": dict(sorted(tests.items()))}
+    runs[kernel] = {"kernel": done.up.kernel, "sha256": checksum, "tests": tests}
     _write(results)
 
 
-def _of_run(run: OnKernel) -> dict[str, Any]:
-    return {"versions": dict(run.versions), "steps": [_of_step(step) for step in run.steps]}
-
-
-def _of_step(step: StepVerdict) -> dict[str, Any]:
-    """Fields of a step that the page shows."""
-    told, lines = step.as_json(), step.output.splitlines(keepends=True)[:_OUTPUT_LINES]
+def _recorded(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a step that the page shows."""
     kept = ("number", "line", "node", "command", "verdict", "reason", "status")
-    return {**{name: told[name] for name in kept}, "output": "".join(lines)[:_OUTPUT]}
+    lines = step["output"].splitlines(keepends=True)[:_OUTPUT_LINES]
+    return {**{name: step[name] for name in kept}, "output": "".join(lines)[:_OUTPUT]}
 
 
 def _write(results: dict[str, Any]) -> None:

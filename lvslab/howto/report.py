@@ -9,9 +9,10 @@ from lvslab.report.model import Report, ReportCase, Suite
 
 
 def report(result: Verified) -> Report:
-    """Results of a how-to. The first case of a suite, "lab up", is an ERROR if the lab did not come up.
+    """Return the report of a how-to's results.
 
-    The output of a step's case is what was typed and printed.
+    The first case of a suite, "lab up", is an ERROR if the lab did not come up. A step's output has its
+    command and what it printed.
     """
     return Report("lvslab how-to", tuple(_suite(result, run) for run in result.runs))
 

@@ -20,9 +20,8 @@ class OnKernel:
     """Results of a how-to on one kernel.
 
     ``kernel`` is the requested name, "" for that of lab.yaml. ``versions``, ``accelerator`` and ``evidence``
-    (a folder) are those of the lab. If it did not come up they may be empty, ``error`` says why,
-    ``error_status`` is its exit status, and no step was run; otherwise ``error`` is "". ``seconds`` is the
-    time from the start of the first step to the end of the last.
+    (a folder) are those of the lab. If it did not come up, they may be empty, ``error`` says why with the
+    exit status ``error_status``, and no step was run. ``seconds`` is the duration of all steps.
     """
 
     kernel: str
@@ -36,19 +35,21 @@ class OnKernel:
 
     @property
     def label(self) -> str:
-        """Name of the kernel for people."""
+        """The kernel's name for people."""
         return self.kernel or self.versions.get("kernel", "") or "lab.yaml's kernel"
 
     @property
     def counts(self) -> dict[Outcome, int]:
-        """Number of steps by verdict."""
+        """The number of steps by verdict."""
         found = Counter(step.verdict for step in self.steps)
         return {verdict: found[verdict] for verdict in OUTCOMES}
 
     @property
     def exit_code(self) -> int:
-        """0 if every step ended as the how-to says, 5 if one failed, else that of the lab that did not come
-        up, or 4 if a step was not run."""
+        """The exit status: 0 if every step ended as the how-to says, 5 if one failed.
+
+        Otherwise it is that of the lab that did not come up, or 4 if a step was not run.
+        """
         if self.counts[Outcome.FAILED]:
             return StepFailed.exit_code
         if self.error:
@@ -56,7 +57,7 @@ class OnKernel:
         return BootError.exit_code if self.counts[Outcome.NOT_RUN] else 0
 
     def as_json(self) -> dict[str, Any]:
-        """Part of the document of ``--json`` that is about this kernel."""
+        """Return this kernel's part of the document of ``--json``."""
         document = asdict(self)
         del document["error_status"], document["steps"]
         counts = {STEPS.word(verdict): count for verdict, count in self.counts.items()}
@@ -77,12 +78,12 @@ class Verified:
 
     @property
     def exit_code(self) -> int:
-        """5 if a step failed on any kernel, else the first that is not 0, else 0."""
+        """The exit status: 5 if a step failed on any kernel, else the first that is not 0."""
         codes = [run.exit_code for run in self.runs if run.exit_code]
         return StepFailed.exit_code if StepFailed.exit_code in codes else next(iter(codes), 0)
 
     def as_json(self) -> dict[str, Any]:
-        """The document of ``--json``."""
+        """Return the document of ``--json``."""
         return {
             "howto": self.file,
             "lab": self.lab,

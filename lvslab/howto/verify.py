@@ -18,7 +18,6 @@ from lvslab.apply.transcript import Transcript
 from lvslab.apply.verdicts import StepVerdict
 from lvslab.boot.events import Listener, ignore
 from lvslab.cluster import cluster, folder, registry
-from lvslab.cluster.cluster import Cluster
 from lvslab.errors import LabFileError, LvsLabError, UsageError
 from lvslab.howto.report import report
 from lvslab.howto.results import OnKernel, Verified
@@ -32,7 +31,7 @@ VERDICTS = "verdicts.json"
 
 @dataclass(frozen=True)
 class Listeners:
-    """Callbacks for events of the boot, for the start with each kernel, and for verdicts on steps."""
+    """Callbacks for events of the boot, for each new kernel, and for verdicts on steps."""
 
     event: Listener = ignore
     kernel: Callable[[str], None] = ignore
@@ -58,13 +57,9 @@ def load(word: str, lab: str = "") -> HowTo:
     described = folder.lab(found.folder)
     steps = howto.load(found.file, described.nodes.keys())
     if not steps:
-        raise LabFileError(
-            found.file,
-            0,
-            "no block of it is typed: none says on which node",
-            "begin a block with ```sh node=NAME; the nodes of the lab"
-            f" {described.name}: {', '.join(described.nodes)}",
-        )
+        nodes = f"the nodes of the lab {described.name}: {', '.join(described.nodes)}"
+        hint = f"begin a block with ```sh node=NAME; {nodes}"
+        raise LabFileError(found.file, 0, "no block of it is typed: none says on which node", hint)
     return HowTo(found, described, steps, source.untyped(found.file.read_text(encoding="utf-8-sig")))
 
 
@@ -77,14 +72,19 @@ def verify(
     reports: Places | None = None,
     listeners: Listeners = Listeners(),  # frozen, and holds no state
 ) -> Verified:
-    """Type a how-to in a fresh lab for each of ``kernels`` (default: that of lab.yaml), and judge each step.
+    """Type a how-to in a fresh lab for each of ``kernels``, and judge each step.
 
-    ``reports`` have the results of all kernels; those of each kernel are also with its evidence. If a lab
-    does not come up, the other kernels are tried nevertheless. Raises UsageError and its subclasses before
-    anything is booted.
+    The default is the kernel of lab.yaml. ``reports`` have the results of all kernels; those of each kernel
+    are also with its evidence. If a lab does not come up, the other kernels are tried nevertheless. Raises
+    UsageError and its subclasses before anything is booted.
     """
+    from lvslab.kernel import find  # late, as in `cluster`
+
     found = load(word, lab)
-    _check_kernels(kernels)
+    for number, name in enumerate(kernels):
+        if name in kernels[:number]:
+            raise UsageError(f"the kernel {name} is given twice", "each kernel is tried once")
+        find.find(name)
     formats.check_places(reports or {})
     registry.need_root()
     runs = []
@@ -97,29 +97,15 @@ def verify(
     return result
 
 
-def _check_kernels(kernels: Sequence[str]) -> None:
-    """Raise UsageError if a kernel does not exist or is given twice."""
-    from lvslab.kernel import find as kernel
-
-    for number, name in enumerate(kernels):
-        if name in kernels[:number]:
-            raise UsageError(f"the kernel {name} is given twice", "each kernel is tried once")
-        kernel.find(name)
-
-
 def _on_kernel(found: HowTo, kernel: str, ipvsadm: str, listeners: Listeners) -> OnKernel:
     name = registry.name_of_its_own(found.lab.name)
     with ExitStack() as held:
         try:
-            booted = held.enter_context(
-                cluster.booted(
-                    found.source.folder,
-                    name=name,
-                    spec=DirectorSpec.chosen(kernel, ipvsadm=ipvsadm),
-                    steps=found.steps,
-                    report=listeners.event,
-                )
+            spec = DirectorSpec.chosen(kernel, ipvsadm=ipvsadm)
+            booting = cluster.booted(
+                found.source.folder, name=name, spec=spec, steps=found.steps, report=listeners.event
             )
+            booted = held.enter_context(booting)
             accelerator = booted.status().accelerator
         except UsageError:
             raise  # it would be the same on every kernel
@@ -128,24 +114,20 @@ def _on_kernel(found: HowTo, kernel: str, ipvsadm: str, listeners: Listeners) ->
             steps = tuple(verdicts.not_run(step, why) for step in found.steps)
             return OnKernel(kernel, {}, "", "", 0.0, steps, str(error), error.exit_code)
         begun = time.monotonic()
-        judged = _judge(booted, listeners)
-        seconds = round(time.monotonic() - begun, 3)
-        return OnKernel(kernel, dict(booted.versions), accelerator, str(booted.evidence), seconds, judged)
-
-
-def _judge(booted: Cluster, listeners: Listeners) -> tuple[StepVerdict, ...]:
-    with Transcript(booted.evidence / cluster.TRANSCRIPT) as transcript:
-        return verdicts.judge_steps(
+        transcript = held.enter_context(Transcript(booted.evidence / cluster.TRANSCRIPT))
+        judged = verdicts.judge_steps(
             booted.steps,
             lambda node: booted.connect(node).shell(),
             transcript,
             booted.versions,
             listeners.step,
         )
+        seconds = round(time.monotonic() - begun, 3)
+        return OnKernel(kernel, dict(booted.versions), accelerator, str(booted.evidence), seconds, judged)
 
 
 def _keep(found: HowTo, run: OnKernel) -> None:
-    """Write the verdicts and a copy of the how-to to the evidence of the run, if there is any."""
+    """Write the verdicts and a copy of the how-to to the run's evidence."""
     if not run.evidence:
         return
     evidence = Path(run.evidence)

@@ -50,7 +50,8 @@ def mistakes(nodes: Mapping[str, Node]) -> Iterator[tuple[str, str, str]]:
         if len(last := f"{name}-{node.count}") > MAX_NAME:
             hint = f"a name has {MAX_NAME} characters at most, the number among them"
             yield name, f"{last!r} cannot be the name of a node", hint
-        if taken := next((other for other in single if _makes(name, node.count, other)), None):
+        made = {f"{name}-{number + 1}" for number in range(node.count)}
+        if taken := next((other for other in single if other in made), None):
             message = f"{name} with the count {node.count} makes a node {taken}, and there is one already"
             yield name, message, "rename one of the two"
         try:
@@ -58,9 +59,3 @@ def mistakes(nodes: Mapping[str, Node]) -> Iterator[tuple[str, str, str]]:
         except ValueError:
             message = f"{name} with the count {node.count} needs more addresses than there are"
             yield name, message, "begin with a smaller address, or make fewer nodes"
-
-
-def _makes(name: str, count: int, node: str) -> bool:
-    """Return whether ``node`` is among the nodes that ``name`` with ``count`` stands for."""
-    stem, _, number = node.rpartition("-")
-    return stem == name and number.isdecimal() and number[0] != "0" and int(number) <= count

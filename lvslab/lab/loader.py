@@ -38,16 +38,15 @@ def load(folder: Path) -> Lab:
     data = _parse(path, read_text(path))
     try:
         file = _FILE.validate_python(data)
+        mistakes = list(_contradictions(file))
     except ValidationError as error:
         mistakes = _translated(error.errors(include_url=False))
-    else:
-        mistakes = list(_contradictions(file))
-        if not mistakes:
-            for node in file.nodes.values():
-                for service in node.services:
-                    service.check_files(folder)
-            folder, nodes = folder.resolve(), dict(counts.expanded(file.nodes))
-            return Lab(**{**vars(file), "nodes": nodes}, name=folder.name, folder=folder)
+    if not mistakes:
+        for node in file.nodes.values():
+            for service in node.services:
+                service.check_files(folder)
+        folder, nodes = folder.resolve(), dict(counts.expanded(file.nodes))
+        return Lab(**{**vars(file), "nodes": nodes}, name=folder.name, folder=folder)
     place, message, hint = min(mistakes, key=lambda mistake: _line(data, mistake.place))
     if more := len(mistakes) - 1:
         hint += f"\n  {more} more mistake{'s' if more > 1 else ''} in this file"
@@ -126,10 +125,9 @@ def _fields(place: tuple[int | str, ...], kind: str = "http") -> dict[str, Field
     return {each.name: each for each in fields(section)}  # type: ignore[arg-type]  # all are dataclasses
 
 
-_FORMS = {"int_type": "a whole number", "string_type": "text", "tuple_type": "a list"} | dict.fromkeys(
-    ("dict_type", "mapping_type", "dataclass_type", "model_attributes_type"), "a mapping"
-)
-"""What pydantic's errors about types miss."""
+_FORMS = dict.fromkeys(("dict_type", "mapping_type", "dataclass_type", "model_attributes_type"), "a mapping")
+_FORMS |= {"int_type": "a whole number", "string_type": "text", "tuple_type": "a list"}
+"""Names of the types that pydantic's errors are about."""
 _NAME_RULES: Mapping[str, tuple[str, str]] = {
     "networks": ("a network", "at most 9 lower case letters, digits and hyphens, a letter first"),
     "nodes": ("a node", "at most 32 lower case letters, digits and hyphens, no hyphen at either end"),
@@ -153,10 +151,8 @@ def _explained(error: ErrorDetails) -> _Mistake:
         kind, place = str(place[4]), place[:4] + place[5:]
     *parent, key = place
     siblings = _fields(tuple(parent), kind)
-    if field := siblings.get(str(key)):
-        hint = f"{key}: {field.metadata['description']}"
-    else:
-        hint = f"its keys: {', '.join(_fields(place, kind))}"
+    field, keys = siblings.get(str(key)), ", ".join(_fields(place, kind))
+    hint = f"{key}: {field.metadata['description']}" if field else f"its keys: {keys}"
     message = f"{_shown(place)}: {error['msg'].replace('Input', reprlib.repr(value))}"
     match error["type"]:
         case "value_error" if isinstance(wrong := context["error"], Wrong):

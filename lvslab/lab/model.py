@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -20,7 +19,7 @@ from lvslab.lab.rules import Address, Matching, Parsed, Subnet
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
 
-InterfaceAddress = IPv4Interface | IPv6Interface
+InterfaceAddress = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 """An address with the prefix length of its network."""
 Role = Literal["director", "real-server", "client", "name-server"]
 

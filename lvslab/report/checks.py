@@ -1,4 +1,4 @@
-"""Report of a check run."""
+"""Report of a lab's checks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lvslab.report.model import Report, ReportCase, Suite
 
 
 def report(checked: Checked) -> Report:
-    """Results of the checks of one lab. The JUnit report of a check run is pytest's own."""
+    """Return the report of one lab's checks, for all formats but JUnit, which pytest writes."""
     cases = tuple(
         ReportCase(case.name, case.outcome, case.seconds, case.message, word=PYTEST.word(case.outcome))
         for case in checked.cases

@@ -10,7 +10,7 @@ from lvslab import paths
 
 
 def of_folder(folder: Path) -> str:
-    """SHA-256 of the names and contents of all files below ``folder``; times and modes do not count.
+    """Return the SHA-256 of the names and contents of all files below ``folder``.
 
     Hidden files and folders, and what Python has compiled, are left out. Raises OSError.
     """
@@ -25,7 +25,7 @@ def of_folder(folder: Path) -> str:
 
 @cache
 def of_lvslab() -> str:
-    """Checksum of lvslab's own code at the first call in this process.
+    """Return the checksum of lvslab's own code at the first call in this process.
 
     A version number would not distinguish two checkouts of a repository.
     """

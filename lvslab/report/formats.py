@@ -16,9 +16,7 @@ from lvslab.errors import UsageError
 if TYPE_CHECKING:
     from lvslab.report.model import Report
 
-FORMATS: Mapping[str, str] = {
-    "junit": "JUnit XML",
-}
+FORMATS: Mapping[str, str] = {"junit": "JUnit XML"}
 """Titles of the formats by name."""
 
 JUNIT_FILE = "junit.xml"
@@ -34,7 +32,7 @@ def document(name: str, report: Report) -> bytes:
 
 
 def check_places(places: Places) -> None:
-    """Raise UsageError if a report cannot be written to its place, before the work that it is about."""
+    """Raise UsageError if a report cannot be written; call this before long work."""
     for name, file in places.items():
         folder = file.resolve().parent
         if file.is_dir():

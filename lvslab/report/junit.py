@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
@@ -27,7 +27,7 @@ def document(report: Report) -> bytes:
     root = Element("testsuites", name=report.name)
     if report.begun:
         root.set("timestamp", report.begun)
-    _count(root, (case for _, case in report.cases()))
+    _count(root, [case for suite in report.suites for case in suite.cases])
     for suite in report.suites:
         root.append(_suite(suite))
     for element in root.iter():
@@ -46,9 +46,8 @@ def _suite(suite: Suite) -> Element:
     for name, value in suite.properties.items():
         SubElement(properties, "property", name=name, value=value)
     for case in suite.cases:
-        child = SubElement(
-            element, "testcase", classname=suite.group, name=case.name, time=_time(case.seconds)
-        )
+        about = {"classname": suite.group, "name": case.name, "time": _time(case.seconds)}
+        child = SubElement(element, "testcase", about)
         if tag := _TAGS.get(case.outcome):
             first, _, more = case.message.partition("\n")
             ended = SubElement(child, tag, message=first, type=case.word or case.outcome)
@@ -58,11 +57,10 @@ def _suite(suite: Suite) -> Element:
     return element
 
 
-def _count(element: Element, cases: Iterable[ReportCase]) -> None:
+def _count(element: Element, cases: Sequence[ReportCase]) -> None:
     """Set the numbers of cases as attributes."""
-    outcomes = [case.outcome for case in cases]
-    tags = Counter(_TAGS.get(outcome, "") for outcome in outcomes)
-    element.set("tests", str(len(outcomes)))
+    tags = Counter(_TAGS.get(case.outcome, "") for case in cases)
+    element.set("tests", str(len(cases)))
     for key, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         element.set(key, str(tags[tag]))
 

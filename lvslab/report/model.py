@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lvslab.outcome import Outcome
@@ -26,9 +26,10 @@ class ReportCase:
 
 @dataclass(frozen=True)
 class Suite:
-    """Cases of one lab on one kernel; ``group`` is their common name in hierarchies, with dots.
+    """Cases of one lab on one kernel.
 
-    ``properties`` are facts by name, such as versions and the folder of the evidence.
+    ``group`` is their common name in hierarchies, with dots. ``properties`` are facts by name, such as
+    versions and the folder of the evidence.
     """
 
     name: str
@@ -45,8 +46,3 @@ class Report:
     name: str
     suites: tuple[Suite, ...]
     begun: str = ""
-
-    def cases(self) -> Iterator[tuple[Suite, ReportCase]]:
-        """All cases with their suites."""
-        for suite in self.suites:
-            yield from ((suite, case) for case in suite.cases)

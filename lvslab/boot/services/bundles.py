@@ -52,14 +52,10 @@ def _archive(sources: tuple[packages.Package, ...], programs: tuple[str, ...]) -
             if member.target is None:
                 entry.size = len(member.content)
                 archive.addfile(entry, io.BytesIO(member.content))
-            else:
+                continue
+            entry.type, entry.linkname = tarfile.SYMTYPE, member.target
+            if member.target.startswith("/"):
                 # Links between libraries stay inside the archive, even where the package's are absolute.
-                entry.type, entry.linkname = tarfile.SYMTYPE, _inside(path, member.target)
-                archive.addfile(entry)
+                entry.linkname = "../" * path.count("/") + libraries.merged(member.target.lstrip("/"))
+            archive.addfile(entry)
     return out.getvalue()
-
-
-def _inside(path: str, target: str) -> str:
-    if not target.startswith("/"):
-        return target
-    return "../" * path.count("/") + libraries.merged(target.lstrip("/"))

@@ -7,14 +7,14 @@ does: vsftpd, for one, ends with a child that it does not know.
 
 from __future__ import annotations
 
-import os
 import select
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Generic, Literal, TypeVar, cast
 
+from lvslab.boot import control
 from lvslab.boot.net import namespaces
 from lvslab.boot.net.namespaces import CLONE_NEWPID, Namespaces
 from lvslab.boot.plan import Host
@@ -42,12 +42,7 @@ class Daemon:
     """
 
     def __init__(
-        self,
-        what: str,
-        place: Namespaces,
-        command: Sequence[str],
-        messages: Path,
-        endpoints: Iterable[Endpoint],
+        self, what: str, place: Namespaces, command: list[str], messages: Path, endpoints: Iterable[Endpoint]
     ) -> None:
         self.what = what
         self._place = place
@@ -84,16 +79,13 @@ class Daemon:
             spawn(self._argv, stdin=out, stdout=out, stderr=out, outlives=True) as process,
         ):
             self._process = process
-        descriptor = os.pidfd_open(self._process.pid)
-        try:
+        with control.process(self._process.pid) as descriptor:
             while not self._expected <= _listening_here():
                 if select.select([descriptor], [], [], _TICK)[0]:
                     raise self._failed(f"did not start (status {self._process.wait()})")
                 if time.monotonic() > deadline:
                     self.stop()
                     raise self._failed("does not listen")
-        finally:
-            os.close(descriptor)
 
     def _failed(self, how: str) -> BootError:
         return BootError(f"{self.what} {how}", last_lines(self._messages.read_bytes()))
@@ -110,7 +102,6 @@ class DaemonServer(Daemon, HostServer, Generic[S]):
     def __init__(self, host: Host, place: Namespaces, service: S, lab: Path) -> None:
         HostServer.__init__(self, host, place)
         self._service = service
-        self._lab = lab
         self._folder = Path(f"/run/lvslab/nodes/{host.name}/{service.kind}-{service.port}")
         what, messages = f"{self.what} on {host.name}", self._folder.with_suffix(".out")
         Daemon.__init__(self, what, place, self._command(), messages, self._endpoints())
@@ -122,14 +113,14 @@ class DaemonServer(Daemon, HostServer, Generic[S]):
             if isinstance(service, cls.service):
                 yield cls(host, place, cast(S, service), lab)
 
-    def start(self, seconds: float = 10.0) -> None:
-        """See Daemon."""
+    def _start(self, deadline: float) -> None:
         if not self._written:
             self._write()
             self._written = True
-        super().start(seconds)
+        self._check()
+        super()._start(deadline)
 
-    def _endpoints(self) -> Iterable[Endpoint]:
+    def _endpoints(self) -> list[Endpoint]:
         return [("tcp", self._service.port)]
 
     @abstractmethod
@@ -138,7 +129,10 @@ class DaemonServer(Daemon, HostServer, Generic[S]):
 
     @abstractmethod
     def _write(self) -> None:
-        """Put its files on the host; called once, before the first start."""
+        """Write its files before the first start; runs in the host's namespaces."""
+
+    def _check(self) -> None:
+        """Check its files before each start; runs in the host's namespaces. Raises BootError."""
 
 
 def listening(tables: Iterable[tuple[Protocol, str]]) -> frozenset[Endpoint]:

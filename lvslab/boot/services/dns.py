@@ -9,6 +9,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from lvslab.boot.net.namespaces import Namespaces
+from lvslab.boot.plan import Host
 from lvslab.boot.services import programs
 from lvslab.boot.services.daemon import DaemonServer, Endpoint
 from lvslab.boot.services.programs import Bundle
@@ -60,6 +62,11 @@ class DnsServer(DaemonServer[DnsService]):
     what = "the name server"
     log = LOG
 
+    def __init__(self, host: Host, place: Namespaces, service: DnsService, lab: Path) -> None:
+        super().__init__(host, place, service, lab)
+        # Read here: a host has its own /tmp, which lacks a lab's folder under the machine's.
+        self._zone = (lab / service.zone_file).read_bytes()
+
     def _command(self) -> list[str]:
         return [*programs.command(self.kind, "usr/sbin/nsd"), "-d", "-c", str(CONFIGURATION)]
 
@@ -67,26 +74,20 @@ class DnsServer(DaemonServer[DnsService]):
         return [("tcp", self._service.port), ("udp", self._service.port)]
 
     def _write(self) -> None:
-        # Read here: a host has its own /tmp, which lacks a lab's folder under the machine's.
-        self._place.call(self._write_files, (self._lab / self._service.zone_file).read_bytes())
-
-    def _write_files(self, zone: bytes) -> None:
-        """Write the files; runs in the host's namespaces."""
         self._folder.mkdir()
         FOLDER.mkdir(exist_ok=True)
         addresses = tuple(str(card.address.ip) for card in self.host.cards)
         CONFIGURATION.write_text(configuration(self._service, addresses, self._folder))
-        (FOLDER / self._service.zone_file).write_bytes(zone)
+        (FOLDER / self._service.zone_file).write_bytes(self._zone)
         LOG.write_bytes(b"")
         orders = [*programs.command(self.kind, "usr/sbin/nsd-control"), "-c", str(CONFIGURATION)]
         CONTROL.write_text(f'#!/bin/sh\nexec {shlex.join(orders)} "$@"\n')
         CONTROL.chmod(0o755)
 
-    def _start(self, deadline: float) -> None:
+    def _check(self) -> None:
         # NSD starts with a wrong zone file too, and then answers SERVFAIL.
         checker = [*programs.command(self.kind, "usr/sbin/nsd-checkzone"), self._service.zone]
         done = run([*checker, FOLDER / self._service.zone_file], stderr=STDOUT, check=False)
         if done.returncode != 0:
             message = f"the name server on {self.host.name} has a wrong zone file"
             raise BootError(message, done.stdout.decode().strip())
-        super()._start(deadline)

@@ -99,10 +99,6 @@ class FtpServer(DaemonServer[FtpService]):
         return [*programs.command(self.kind, "usr/sbin/vsftpd"), str(self._configuration)]
 
     def _write(self) -> None:
-        self._place.call(self._write_files)
-
-    def _write_files(self) -> None:
-        """Write the files; runs in the host's namespaces."""
         self._folder.mkdir()
         name = self.host.name
         self._configuration.write_text(configuration(name, self._service.port, self._folder))

@@ -6,6 +6,7 @@ import select
 import shlex
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,8 +112,7 @@ class WebServer(HostServer):
     @property
     def running(self) -> bool:
         """See Server."""
-        pid = self._pid()
-        return pid is not None and Path(f"/proc/{pid}").exists()
+        return self._pid() is not None
 
     def start(self) -> None:
         """See Server. nginx leaves its first process when it listens."""
@@ -121,8 +121,7 @@ class WebServer(HostServer):
 
     def stop(self, seconds: float = 5.0) -> None:
         """See Server. Raises BootError after ``seconds``."""
-        pid = self._pid()
-        if pid is None or not self.running:
+        if (pid := self._pid()) is None:
             return
         with control.process(pid) as process:
             signal.pidfd_send_signal(process, signal.SIGTERM)
@@ -156,7 +155,8 @@ class WebServer(HostServer):
         Path(INIT_SCRIPT).chmod(0o755)
 
     def _pid(self) -> int | None:
-        try:
-            return int(pid_file(self.host.name).read_text())
-        except (FileNotFoundError, ValueError):
-            return None
+        """Return the process id of the server, None if it does not run."""
+        with suppress(FileNotFoundError, ValueError):
+            pid = int(pid_file(self.host.name).read_text())
+            return pid if Path(f"/proc/{pid}").exists() else None
+        return None

@@ -83,5 +83,4 @@ def _kinds(services: Iterable[Service]) -> Iterable[str]:
 def start(servers: Iterable[NodeServers]) -> None:
     """Start the servers of many nodes, some at a time. Raises BootError if one does not start."""
     with ThreadPoolExecutor(_AT_ONCE) as workers:
-        for _ in workers.map(NodeServers.start, servers):
-            pass
+        list(workers.map(NodeServers.start, servers))
