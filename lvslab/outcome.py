@@ -1,4 +1,4 @@
-"""Outcomes of steps, checks, labs on a kernel, trials of a kernel, and claims of the tutorial.
+"""Outcomes of steps, checks, labs, trials of a kernel, and claims of the tutorial.
 
 There is one enum for all of them, and a `Vocabulary` for each kind of document with words of its own.
 """
