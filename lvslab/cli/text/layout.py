@@ -21,7 +21,7 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def named(found: Mapping[str, Sequence[str]], none: str = "") -> str:
-    """Names after the key of ``found``, which has only one; ``none`` if there are no names."""
+    """Names after the only key of ``found``, or ``none`` if there are no names."""
     [(what, names)] = found.items()
     return f"{what}: {', '.join(names)}" if names else none
 
