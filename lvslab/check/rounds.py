@@ -105,9 +105,7 @@ def unforeseen(cluster: RunningLab, service: Service) -> str:
 
     Raises CheckFailed where its scheduler has no model.
     """
-    methods = dict.fromkeys(server.forwarding for server in service.destinations)
-    reasons = [model_of(cluster, service).unforeseen, *(method_for(name).unforeseen for name in methods)]
-    return next(filter(None, reasons), "")
+    return model_of(cluster, service).unforeseen
 
 
 def refuse_unforeseen(cluster: RunningLab, service: Service) -> None:

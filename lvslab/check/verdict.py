@@ -150,9 +150,10 @@ def diagnose(facts: ClusterFacts) -> tuple[Finding, ...]:
     Causes come from the table, and from the models of the forwarding methods that the steps use; the
     weaker signs (counters) are told only where no cause is found.
     """
-    by_method: dict[Forwarding, list[ServerFacts]] = {
-        server.forwarding: [] for server in (facts.service.destinations if facts.service else ())
-    }
+    used = dict.fromkeys(
+        server.forwarding for server in (facts.service.destinations if facts.service else ())
+    )
+    by_method: dict[Forwarding, list[ServerFacts]] = {name: [] for name in used}
     for server in facts.servers:
         by_method.setdefault(server.forwarding, []).append(server)
     table = _table(facts)
@@ -165,7 +166,7 @@ def diagnose(facts: ClusterFacts) -> tuple[Finding, ...]:
     }
     if likely := others + table if alive.issuperset(map(str, facts.expected)) else table + others:
         return tuple(likely)
-    found = [sign for name in by_method for sign in method_for(name).suspicions(facts)]
+    found = [sign for name in used for sign in method_for(name).suspicions(facts)]
     if facts.counters is not None and not facts.counters.connections:
         found.append(
             Finding(

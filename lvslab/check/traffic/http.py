@@ -191,7 +191,7 @@ class Connection(Closing):
         timeouts: tuple[float, float] = (TIMEOUT, TIMEOUT),
     ) -> None:
         self._target, self._request_id = endpoint(host, port), request_id
-        self._whole = False
+        self._whole = self._surplus = False
         self.server, self.status, self.body = "", 0, b""
         try:
             self._stream = _connected(place, (host, port), (source, source_port), timeouts[0])
@@ -219,7 +219,7 @@ class Connection(Closing):
         With ``last`` the server is told to close the connection after it. A request of some ``seconds`` is a
         slow client's: a line of its head is sent now and then until they are over or ``enough`` says so.
         """
-        self._whole = False
+        self._whole = self._surplus = False
         self._stream.received.clear()
         try:
             self._send(path, last, seconds, enough)
@@ -227,13 +227,14 @@ class Connection(Closing):
         except (OSError, HTTPException) as error:
             raise self._failure(error, self._read_timeout) from error
 
-    def await_end(self) -> None:
-        """Return when the server has closed its side."""
+    def await_end(self) -> bool:
+        """Wait until the server has closed its side; return True if the reply was followed by more data."""
         try:
             while self._stream.recv(1 << 16):
-                pass
+                self._surplus = True
         except OSError as error:
             raise self._failure(error, self._read_timeout) from error
+        return self._surplus
 
     def close(self) -> None:
         """Close the client's side and wait for nothing. A second time does nothing."""
@@ -258,12 +259,13 @@ class Connection(Closing):
         reply = HTTPResponse(self._stream, method="GET")
         try:
             reply.begin()
-            if not _END_OF_HEAD.search(self._stream.received):
+            if not (head := _END_OF_HEAD.search(self._stream.received)):
                 raise IncompleteRead(b"")  # http.client takes the end of the stream for that of the head
             self.server, self.status = reply.headers.get(SERVER_HEADER, ""), reply.status
             # A reply of unknown length is whole whenever the server closes the connection.
             self._whole = reply.length is None and not reply.chunked
             self.body = reply.read()
+            self._surplus = not reply.chunked and len(self._stream.received) > head.end() + len(self.body)
             self._whole = True
         finally:
             reply.close()
@@ -407,10 +409,10 @@ def attempt(
             connected()
             try:
                 connection.request(path, seconds=seconds, enough=enough)
-                connection.await_end()
+                surplus = connection.await_end()
             finally:
                 server, status, body = connection.server, connection.status, connection.body
-        failure = None if status == 200 else "status"
+        failure = "broken-off" if surplus else None if status == 200 else "status"
     except RequestFailed as failed:
         failure = failed.kind
     return Attempt(request_id, source, server, status, body, began, time.monotonic(), failure)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lvslab.check.ipvs.table import endpoint
-from lvslab.check.traffic import http
+from lvslab.check.traffic import http, ports
 from lvslab.check.traffic.http import Place, RequestFailed
 from lvslab.errors import CheckFailed
 from lvslab.run import run
@@ -137,16 +137,28 @@ def _to(address: str, timeout: float) -> Visit:
 def _requests(name: str, timeout: float) -> Visit:
     # Imported here, in the client's namespace: urllib3 tries then whether there is IPv6.
     import requests
+    from requests.adapters import HTTPAdapter
 
-    begun = time.monotonic()
+    begun, port = time.monotonic(), ports.on_fresh(_free)
     try:
         with requests.Session() as session:
             session.trust_env = False
+            session.headers["Connection"] = "close"
+            adapter = HTTPAdapter()
+            adapter.init_poolmanager(1, 1, source_address=("", port))
+            session.mount("http://", adapter)
             reply = session.get(f"http://{name}/", timeout=(timeout, http.TIMEOUT), allow_redirects=False)
         server, failure = reply.headers.get(http.SERVER_HEADER, ""), None
     except requests.RequestException as failed:
         server, failure = "", str(failed)
     return Visit("", server, time.monotonic() - begun, failure)
+
+
+def _free(port: int) -> int:
+    """Return ``port`` if it can be bound. Raises OSError."""
+    with socket.socket() as probe:
+        probe.bind(("", port))
+    return port
 
 
 _SAID = re.compile(rf"^{http.SERVER_HEADER}: *(\S+)", re.IGNORECASE | re.MULTILINE)

@@ -146,10 +146,11 @@ def test_a_scheduler_that_looks_at_ports(cluster: LoopbackCluster) -> None:
         take(cluster)
 
 
-def test_a_forwarding_method_without_a_model(cluster: LoopbackCluster) -> None:
-    (service,) = parse_rules("-A -t 127.0.0.1:80 -s rr\n-a -t 127.0.0.1:80 -r 10.0.0.100 -i\n")
-    with pytest.raises(CheckFailed, match="cannot be foreseen: lvslab has no model of tunneling yet"):
-        rounds.refuse_unforeseen(cluster, service)
+def test_a_round_is_taken_whatever_the_forwarding_method(cluster: LoopbackCluster) -> None:
+    """Its scheduler says who answers; and a forgotten -m has to be seen to fail."""
+    (service,) = parse_rules("-A -t 127.0.0.1:80 -s rr\n-a -t 127.0.0.1:80 -r 10.0.0.100\n")
+    assert service.destinations[0].forwarding == "gatewaying"
+    assert rounds.unforeseen(cluster, service) == ""
 
 
 def test_a_persistent_service_stays_with_the_server_that_it_chose(cluster: LoopbackCluster) -> None:

@@ -232,3 +232,19 @@ def test_what_the_counters_tell(counters: Counters, cause: str) -> None:
     (found,) = causes(replace(FINE, counters=counters))
     assert cause in found
     assert diagnose(replace(FINE, counters=Counters(2, 12, 10, 700, 900))) == ()
+
+
+def test_weaker_signs_are_of_the_failing_services_own_methods() -> None:
+    """Another service by gatewaying explains nothing about a masqueraded one."""
+    other = ServerFacts("real-server-3", "10.0.0.102", 81, "gatewaying")
+    facts = replace(FINE, servers=(ONE, TWO, other), counters=Counters(0, 0, 0, 0, 0))
+    assert causes(facts) == ["no connection reached the virtual service 66.199.240.50:80"]
+
+
+def test_a_forgotten_m_is_asked_for() -> None:
+    table = parse_rules("-A -t 66.199.240.50:80 -s wlc\n-a -t 66.199.240.50:80 -r 10.0.0.100:80\n")
+    server = ServerFacts("real-server-1", "10.0.0.100", 80, "gatewaying")
+    facts = replace(FINE, expected=table, observed=table, servers=(server,))
+    (found,) = diagnose(facts)
+    assert found.cause.startswith("lvslab has no model of gatewaying yet, so 10.0.0.100:80")
+    assert "say -m?" in found.remedy

@@ -336,6 +336,17 @@ def server() -> Iterator[OneRequest]:
     server.close()
 
 
+@pytest.mark.parametrize("parts", [(PAGE + b"more",), (PAGE, b"more")], ids=["at-once", "later"])
+def test_data_behind_a_whole_reply_are_noticed(server: OneRequest, parts: tuple[bytes, ...]) -> None:
+    def reply(connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in parts:
+            connection.sendall(part)
+
+    server.serve(reply)
+    assert server.ask().failure == "broken-off"
+
+
 def test_an_answer(server: OneRequest) -> None:
     server.serve(lambda connection: connection.sendall(PAGE))
     answer = server.ask(path="/news")
