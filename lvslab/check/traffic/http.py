@@ -228,7 +228,7 @@ class Connection(Closing):
             raise self._failure(error, self._read_timeout) from error
 
     def await_end(self) -> bool:
-        """Wait until the server has closed its side; return True if the reply was followed by more data."""
+        """Wait until the server has closed its side; return True if more data came."""
         try:
             while self._stream.recv(1 << 16):
                 self._surplus = True
