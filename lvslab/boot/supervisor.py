@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -45,6 +45,7 @@ class Lifeline:
         self._stream = stream
         self._lines = stream.makefile("rb")
         self._sending = threading.Lock()
+        self._told_ready = False
 
     def receive_plan(self) -> tuple[socket.socket, Plan]:
         """Receive the socket that is the lab's name, and the plan.
@@ -64,9 +65,14 @@ class Lifeline:
         return listener, plan
 
     def tell(self, message: events.Message) -> None:
-        """Send a message up. Where its reader has gone, ``watch`` ends the lab."""
+        """Send a message up; none after Ready, which is the last that is read.
+
+        Where its reader has gone, ``watch`` ends the lab.
+        """
         with suppress(OSError), self._sending:
-            self._stream.sendall(events.to_line(message))
+            if not self._told_ready:
+                self._told_ready = isinstance(message, Ready)
+                self._stream.sendall(events.to_line(message))
 
     def fail(self, error: LvsLabError) -> int:
         """Send an error up, and return the status to exit with."""
@@ -158,6 +164,8 @@ class Supervisor(control.Handler):
             case {"ask": "features"}:
                 return {name: sorted(node.features) for name, node in self._nodes.items()}
             case {"ask": "note", "notes": dict(notes)}:
+                if not notes.keys() <= {field.name for field in fields(Notes)}:
+                    raise UsageError("the supervisor does not know such notes", f"it was told {notes}")
                 self._notes.update(notes)
             case {"ask": "console", "node": str(node)}:
                 descriptors.append(self._node(node, CONSOLE).console().detach())

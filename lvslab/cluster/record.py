@@ -13,6 +13,7 @@ from lvslab.apply.howto import Step
 from lvslab.boot import control
 from lvslab.boot.control import Control
 from lvslab.cluster import folder
+from lvslab.errors import UsageError
 from lvslab.lab.directors import DirectorSpec
 from lvslab.lab.model import Lab
 
@@ -38,7 +39,10 @@ class Record:
 
 def held(conversation: Control) -> Record:
     """Ask a lab's supervisor for its record. Raises StateError where that is another version's."""
-    answer, _ = conversation.ask("record")
+    try:
+        answer, _ = conversation.ask("record")
+    except UsageError:  # before there were records
+        raise control.other_version(conversation.name) from None
     packed = base64.b64decode(answer)
     # Unpickled only if it has our fields; and both supervisor and socket are root's.
     if packed.startswith(shape := _shape()):

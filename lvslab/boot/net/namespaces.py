@@ -112,8 +112,12 @@ class Namespaces(Closing):
             setns(self.mounts, CLONE_NEWNS)
             return function(*args, **kwargs)
 
-        with ThreadPoolExecutor(1, "in a host") as worker:
-            return worker.submit(enter).result()
+        worker = ThreadPoolExecutor(1, "in a host")
+        made = worker.submit(enter)
+        try:
+            return made.result()
+        finally:
+            worker.shutdown(wait=made.done())  # Ctrl-C does not wait for a call that goes on
 
     def close(self) -> None:
         os.close(self.network)

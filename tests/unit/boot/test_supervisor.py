@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from lvslab.boot import events
+from lvslab.boot.events import Logged, Ready
 from lvslab.boot.net.namespaces import Namespaces
 from lvslab.boot.plan import Guest, Host, Plan
 from lvslab.boot.states import State
@@ -88,3 +90,23 @@ def test_status_and_notes(supervisor: Supervisor, host: Namespaces) -> None:
     supervisor({"ask": "note", "notes": Notes(steps=summary).as_json()}, [])
     supervisor({"ask": "note", "notes": Notes(phases={"network": 1.0}).as_json()}, [])
     assert status().notes == Notes(steps=summary, phases={"network": 1.0})
+
+
+def test_unknown_notes_change_nothing(supervisor: Supervisor) -> None:
+    with pytest.raises(UsageError, match="does not know such notes"):
+        supervisor({"ask": "note", "notes": {"another": 1}}, [])
+    assert LabStatus.read(supervisor({"ask": "status"}, [])).notes == Notes()
+
+
+def test_nothing_is_told_after_the_last_message_that_is_read() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        lifeline = Lifeline(theirs)
+        lifeline.tell(Ready(1.0))
+        # More than the stream holds: with nobody who reads it, a blocking send would never end.
+        for _ in range(2000):
+            lifeline.tell(Logged("lvslab.run", "x" * 1000))
+        lifeline._lines.close()
+        theirs.shutdown(socket.SHUT_WR)
+        with ours.makefile("rb") as told:
+            assert [events.from_line(line) for line in told] == [Ready(1.0)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import make_dataclass
+from dataclasses import make_dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,16 @@ def test_other_rules_or_another_python_read_for_themselves(
         assert lab_folder.steps(folder, lab) == "read again"
     monkeypatch.setattr(sys, "version", "another")
     assert lab_folder.lab(folder) == "read again"
+
+
+def test_what_is_read_is_the_same_until_the_format_is_raised(folder: Path) -> None:
+    """What was remembered by other rules would be taken for what these rules come to."""
+    lab = lab_folder.lab(folder)
+    found = repr((replace(lab, folder=Path("somewhere")), lab_folder.steps(folder, lab)))
+    pinned = (2, "81c0c96116a3fe6d")
+    assert (lab_folder._FORMAT, sha256(found.encode()).hexdigest()[:16]) == pinned, (
+        "raise _FORMAT in lvslab/cluster/folder.py, and pin both here"
+    )
 
 
 def test_a_field_more_is_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,3 +155,18 @@ def test_a_status_with_other_fields_is_listed(
             "folder": "",
         }
     ]
+
+
+def test_a_supervisor_without_records(
+    name: str, booted: Record, serve: Callable[[Record, bytes], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Supervisor.__call__
+
+    def older(self: Supervisor, request: dict[str, object], descriptors: list[int]) -> object:
+        if request == {"ask": "record"}:
+            raise UsageError(f"the supervisor does not know what to do with {request}")
+        return known(self, request, descriptors)
+
+    monkeypatch.setattr(Supervisor, "__call__", older)
+    serve(booted, booted.packed())
+    is_of_another_version(name, booted)

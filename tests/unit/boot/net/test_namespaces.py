@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -125,3 +126,24 @@ def test_a_thread_has_a_working_folder_of_its_own() -> None:
     thread.start()
     thread.join()
     assert os.getcwd() == before
+
+
+def test_an_interrupted_call_is_not_waited_for(host: Namespaces) -> None:
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+    main = threading.get_ident()
+
+    def call() -> None:
+        begun.set()
+        may_end.wait(10)
+        ended.set()
+
+    def interrupt() -> None:
+        assert begun.wait(30)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        host.call(call)
+    assert not ended.is_set()
+    may_end.set()
+    assert ended.wait(10)
