@@ -169,7 +169,7 @@ def test_curl_goes_where_the_resolver_says(lab: Testbed) -> None:
 @pytest.mark.parametrize("client", ["client", "client-6", "neighbour"])
 def test_getaddrinfo_sorts_by_rfc_6724(lab: Testbed, client: str) -> None:
     node = lab.cluster.lab.nodes[client]
-    own = [str(lab.cluster.lab.interface_address(interface)) for interface in node.interfaces.values()]
+    own = [str(a) for card in node.interfaces.values() for a in lab.cluster.lab.interface_addresses(card)]
     inside = lab.inside(client)
     families: tuple[tuple[Family, tuple[Kind, ...]], ...] = (
         ("IPv4", ("A",)),

@@ -106,7 +106,10 @@ class Node(ABC):
             # While the lab comes up its taps may not be there yet.
             what = f"cannot capture at {card.name} of {self.name}: {failed.strerror}"
             raise BootError(what, "wait for lab.up to end, if it has not") from None
-        about = [(card.name, f"{card.address} in the network {card.network}") for card in chosen]
+        about = [
+            (card.name, f"{', '.join(map(str, card.addresses))} in the network {card.network}")
+            for card in chosen
+        ]
         return [{"name": name, "description": text, "far": self.far} for name, text in about], descriptors
 
     def status(self, about: Mapping[str, Any]) -> NodeStatus:

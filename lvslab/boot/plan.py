@@ -12,8 +12,20 @@ from lvslab.lab.directors import USUAL, DirectorSpec
 
 if TYPE_CHECKING:
     from lvslab.lab.directors import DirectorKind
-    from lvslab.lab.model import InterfaceAddress, Lab, Node, Service
-    from lvslab.lab.rules import Address
+    from lvslab.lab.model import Lab, Node, Service
+    from lvslab.lab.rules import Address, InterfaceAddress
+
+
+USUAL_MTU = 1500
+"""The MTU of interfaces in bytes where ``lab.yaml`` does not say another (ETH_DATA_LEN of Linux)."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route through a card: ``to`` is a subnet, or "default"."""
+
+    to: str
+    via: Address
 
 
 @dataclass(frozen=True)
@@ -21,14 +33,21 @@ class Card:
     """A network card of a node.
 
     ``port`` is the bridge port that it is plugged into; its name begins with the network's, as Mininet asks.
+    ``mtu`` is None for the usual 1500 bytes.
     """
 
     name: str
     network: str
     port: str
     mac: str
-    address: InterfaceAddress
-    gateway: Address | None
+    addresses: tuple[InterfaceAddress, ...]
+    routes: tuple[Route, ...] = ()
+    mtu: int | None = None
+
+    @property
+    def is_ipv6(self) -> bool:
+        """True if one of the addresses is an IPv6 address."""
+        return any(address.version == 6 for address in self.addresses)
 
 
 @dataclass(frozen=True)
@@ -127,11 +146,18 @@ class Plan:
 
 
 def nodes_of(lab: Lab) -> dict[str, dict[str, Any]]:
-    """Return role and addresses of each node, in the order of lab.yaml, for ``lab.status``."""
+    """Return role and addresses of each node, in the order of lab.yaml, for ``lab.status``.
+
+    ``addresses`` has the first address of each card, ``all_addresses`` a list of all.
+    """
     return {
         name: {
             "role": node.role,
             "addresses": {card: str(interface.address) for card, interface in node.interfaces.items()},
+            "all_addresses": {
+                card: [str(address) for address in interface.addresses]
+                for card, interface in node.interfaces.items()
+            },
         }
         for name, node in lab.nodes.items()
     }
@@ -177,6 +203,15 @@ def resolvers_of(lab: Lab) -> tuple[str, ...]:
     return tuple(str(address) for node in asked for address in node.addresses)[:3]
 
 
+def network_mtus(plan: Plan) -> dict[str, int]:
+    """Return the MTU of each network's bridge ports: the largest of its cards, 1500 at least."""
+    found = dict.fromkeys(plan.networks, USUAL_MTU)
+    cards = [card for host in plan.hosts for card in host.cards]
+    for card in (*cards, *(card for guest in plan.guests for card in guest.cards)):
+        found[card.network] = max(found[card.network], card.mtu or USUAL_MTU)
+    return found
+
+
 def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
     """Return the shell command that sets a booted or resumed guest up as its node.
 
@@ -199,23 +234,27 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
         commands += [f"link_down {old}", f"busybox ip link set {old} name new-{old}"]
     commands += [f"busybox ip link set new-{old} name {new}" for old, new in renamed]
     for card in guest.cards:
-        commands.append(f"busybox ip link set {card.name} address {card.mac}")
-        address = f"busybox ip address add {card.address} dev {card.name}"
-        if card.address.version == 6:
+        mtu = "" if card.mtu is None else f" mtu {card.mtu}"
+        commands.append(f"busybox ip link set {card.name} address {card.mac}{mtu}")
+        if card.is_ipv6:
             # As for hosts (`ip_lines`), but busybox lacks "nodad".
-            address = f"echo 0 > /proc/sys/net/ipv6/conf/{card.name}/accept_dad && {address}"
-        commands += [_if_able(card.address, address), f"link_up {card.name}"]
+            commands.append(_if_able(6, f"echo 0 > /proc/sys/net/ipv6/conf/{card.name}/accept_dad"))
+        commands += [
+            _if_able(address.version, f"busybox ip address add {address} dev {card.name}")
+            for address in card.addresses
+        ]
+        commands.append(f"link_up {card.name}")
     commands += [
-        _if_able(card.gateway, f"busybox ip route add default via {card.gateway} dev {card.name}")
+        _if_able(route.via.version, f"busybox ip route add {route.to} via {route.via} dev {card.name}")
         for card in guest.cards
-        if card.gateway is not None
+        for route in card.routes
     ]
     return " && ".join(commands)
 
 
-def _if_able(address: Address | InterfaceAddress, command: str) -> str:
-    """Return ``command``, skipped for an IPv6 address in a guest without IPv6."""
-    return f"{{ [ ! -e /proc/net/if_inet6 ] || {{ {command}; }}; }}" if address.version == 6 else command
+def _if_able(version: int, command: str) -> str:
+    """Return ``command``, skipped for the IP ``version`` 6 in a guest without IPv6."""
+    return f"{{ [ ! -e /proc/net/if_inet6 ] || {command}; }}" if version == 6 else command
 
 
 def guest_renewal(*, seconds: int, seed: str) -> str:
@@ -228,18 +267,21 @@ def guest_renewal(*, seconds: int, seed: str) -> str:
 
 
 def ip_lines(cards: tuple[Card, ...]) -> list[str]:
-    """Return the lines for ``ip -batch`` that bring cards up with addresses and default routes."""
+    """Return the lines for ``ip -batch`` that bring cards up with addresses and routes."""
     lines = list[str]()
     for card in cards:
-        # An IPv6 address is usable at once only without duplicate address detection.
-        nodad = " nodad" if card.address.version == 6 else ""
-        lines += [f"address add {card.address} dev {card.name}{nodad}", f"link set {card.name} up"]
-    routed = (card for card in cards if card.gateway is not None)
-    return lines + [f"route add default via {card.gateway} dev {card.name}" for card in routed]
+        for address in card.addresses:
+            # An IPv6 address is usable at once only without duplicate address detection.
+            nodad = " nodad" if address.version == 6 else ""
+            lines.append(f"address add {address} dev {card.name}{nodad}")
+        lines.append(f"link set {card.name} up")
+    return lines + [
+        f"route add {route.to} via {route.via} dev {card.name}" for card in cards for route in card.routes
+    ]
 
 
 def _cards(lab: Lab, name: str, node: Node) -> tuple[Card, ...]:
-    number = list(lab.nodes).index(name)
+    number, static = list(lab.nodes).index(name), _static_routes(lab, node)
     return tuple(
         Card(
             name=own_name,
@@ -247,11 +289,25 @@ def _cards(lab: Lab, name: str, node: Node) -> tuple[Card, ...]:
             port=f"{interface.network}-{number}.{index}",
             # Locally administered; the middle octets are "LVS" as far as they fit.
             mac=f"02:4c:56:{number >> 8:02x}:{number & 255:02x}:{index:02x}",
-            address=lab.interface_address(interface),
-            gateway=interface.gateway,
+            addresses=lab.interface_addresses(interface),
+            routes=tuple(Route("default", gateway) for gateway in interface.gateways) + static[own_name],
+            mtu=interface.mtu,
         )
         for index, (own_name, interface) in enumerate(node.interfaces.items())
     )
+
+
+def _static_routes(lab: Lab, node: Node) -> dict[str, tuple[Route, ...]]:
+    """Return a node's static routes by interface: the first one with an address in the router's subnet."""
+    found: dict[str, tuple[Route, ...]] = dict.fromkeys(node.interfaces, ())
+    for route in node.routes:
+        card = next(
+            name
+            for name, interface in node.interfaces.items()
+            if any(route.via in address.network for address in lab.interface_addresses(interface))
+        )
+        found[card] += (Route(str(route.to), route.via),)
+    return found
 
 
 def _management(number: int) -> Management:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -51,6 +51,7 @@ class NodeStatus:
 
     ``kind`` is that of its class (see ``lvslab.boot.node``). ``way``, ``answered`` and ``set_up`` (seconds)
     are of a guest that came up: how it did, and when it first answered and had become the node of its plan.
+    ``addresses`` has the first address of each card, ``all_addresses`` all of them.
     """
 
     kind: str
@@ -62,6 +63,7 @@ class NodeStatus:
     service: str | None = None
     role: str = ""
     addresses: Mapping[str, str] = field(default_factory=dict)
+    all_addresses: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the node as ``lab.status --json`` has it: its state is the text."""
@@ -99,7 +101,12 @@ class LabStatus:
     @property
     def names(self) -> Mapping[str, str]:
         """The names of nodes by address."""
-        return {address: name for name, node in self.nodes.items() for address in node.addresses.values()}
+        return {
+            address: name
+            for name, node in self.nodes.items()
+            for addresses in (node.addresses.values(), *node.all_addresses.values())
+            for address in addresses
+        }
 
     def as_json(self) -> dict[str, Any]:
         """Return the document of ``lab.status --json``."""

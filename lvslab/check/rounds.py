@@ -268,11 +268,8 @@ def template_server(cluster: RunningLab, service: Service, now: Reading, client:
 
 
 def source_address(cluster: RunningLab, client: str, target: str) -> str:
-    """Return the source address of ``client`` towards ``target``: that in its network, else the first."""
-    lab = cluster.lab
-    cards = list(lab.nodes[client].interfaces.values())
-    near = [card for card in cards if ip_address(target) in lab.networks[card.network].subnet]
-    return str((near or cards)[0].address)
+    """Return the address that ``client`` uses towards ``target``, as its addresses and routes have it."""
+    return str(cluster.lab.source_address(client, ip_address(target)))
 
 
 def current_servers(cluster: RunningLab, service: Service, now: Reading) -> tuple[schedulers.Server, ...]:
@@ -346,17 +343,23 @@ def facts_of(
     The servers are of that ``kind`` in ``lab.yaml``; ``see`` returns a real server's own view of the
     network; ``now`` is a reading of the director.
     """
-    reachable = {str(card.address): card for card in cluster.lab.nodes[director].interfaces.values()}
+    family = ip_address(service.destinations[0].address).version if service.destinations else 4
+    reachable = {
+        str(own): card
+        for card in cluster.lab.nodes[director].interfaces.values()
+        for own in card.addresses
+        if own.version == family
+    }
     expected = table_of_steps(cluster, director)
     forwarding = {
         server.address: server.forwarding for found in (*expected, service) for server in found.destinations
     }
     gateways, examinations = set[str](), list[Callable[[], ServerFacts]]()
     for name, node in cluster.lab.real_servers.items():
-        by = next((forwarding[own] for own in map(str, node.addresses) if own in forwarding), None)
-        if by is None:
+        address = next((own for own in map(str, node.addresses) if own in forwarding), None)
+        if address is None:
             continue  # another director's
-        address, seen, method = str(node.addresses[0]), see(name), method_for(by)
+        seen, method = see(name), method_for(forwarding[address])
         examinations += [
             partial(method.examine, seen, name, address, served.port, service)
             for served in node.services

@@ -20,7 +20,7 @@ from lvslab.lab.model import Lab
 
 T = TypeVar("T")
 
-_FORMAT = 2
+_FORMAT = 3
 """Version of the readers' rules: raise it when they give other results for the same files."""
 
 

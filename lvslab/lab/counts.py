@@ -1,15 +1,17 @@
 """Equal nodes that ``lab.yaml`` has as one, with ``count: 250``.
 
 A node NAME with a count stands for NAME-1, NAME-2 and so on. The first has the addresses of the file, and
-each further one the next ones.
+each further one the next ones; a prefix length stays the same.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from lvslab.lab.model import MAX_NODES, Node
+from lvslab.lab.rules import Address, InterfaceAddress
 
 MAX_NAME = 32
 """Maximum length of a node's name."""
@@ -29,10 +31,16 @@ def expanded(nodes: Mapping[str, Node]) -> Iterator[tuple[str, Node]]:
 
 def _copy(node: Node, number: int) -> Node:
     interfaces = {
-        card: replace(interface, address=interface.address + number)
+        card: replace(interface, written=tuple(_next(each, number) for each in interface.written))
         for card, interface in node.interfaces.items()
     }
     return replace(node, count=None, interfaces=interfaces)
+
+
+def _next(address: Address | InterfaceAddress, number: int) -> Address | InterfaceAddress:
+    if isinstance(address, InterfaceAddress):
+        return ipaddress.ip_interface((address.ip + number, address.network.prefixlen))
+    return address + number
 
 
 def mistakes(nodes: Mapping[str, Node]) -> Iterator[tuple[str, str, str]]:

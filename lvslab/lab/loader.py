@@ -23,13 +23,19 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from lvslab.errors import LabFileError
 from lvslab.lab import counts
 from lvslab.lab.files import LAB_FILE, read_text, suggest
-from lvslab.lab.model import SERVICES, Interface, Lab, LabFile, Network, Node, Section, Service
-from lvslab.lab.rules import Address, Wrong
+from lvslab.lab.model import SERVICES, Interface, Lab, LabFile, Network, Node, Route, Section, Service
+from lvslab.lab.rules import Address, InterfaceAddress, Subnet, Wrong
 
 _FILE = TypeAdapter(LabFile)
 
 # A bridge of this name would be the loopback interface, or mean all interfaces under /proc/sys/net.
 _TAKEN = frozenset({"lo", "all", "default"})
+
+# Linux makes such devices itself, for tunnels when their module is loaded; mgmt0 is a guest's way in.
+_DEVICES = _TAKEN | {"tunl0", "gre0", "gretap0", "erspan0", "sit0", "ip_vti0", "ip6tnl0", "ip6gre0"}
+_DEVICES |= {"ip6_vti0", "dummy0", "mgmt0"}
+
+_MIN_IPV6_MTU = 1280  # RFC 8200, section 5
 
 
 def load(folder: Path) -> Lab:
@@ -40,7 +46,7 @@ def load(folder: Path) -> Lab:
         file = _FILE.validate_python(data)
         mistakes = list(_contradictions(file))
     except ValidationError as error:
-        mistakes = _translated(error.errors(include_url=False))
+        mistakes = _translated(data, error.errors(include_url=False))
     if not mistakes:
         for node in file.nodes.values():
             for service in node.services:
@@ -112,6 +118,20 @@ def _line(data: Any, place: tuple[int | str, ...]) -> int:
     return line + 1
 
 
+def _in_file(data: Any, place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return ``place`` without indexes of lists that the file has as single values."""
+    found = list[int | str]()
+    for key in place:
+        if isinstance(key, int) and not isinstance(data, CommentedSeq):
+            continue
+        found.append(key)
+        if isinstance(data, CommentedMap):
+            data = data.get(key, data)  # Such as a union's tag, which pydantic adds to the place.
+        elif isinstance(data, CommentedSeq) and isinstance(key, int) and key < len(data):
+            data = data[key]
+    return tuple(found)
+
+
 def _shown(place: Iterable[int | str]) -> str:
     parts = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in place)
     return "".join(parts).removeprefix(".") or "the lab"
@@ -119,10 +139,11 @@ def _shown(place: Iterable[int | str]) -> str:
 
 def _fields(place: tuple[int | str, ...], kind: str = "http") -> dict[str, Field[Any]]:
     """Return the fields of the mapping at ``place``; ``kind`` is that of a service."""
-    sections: dict[str, type[Section]] = {"networks": Network, "interfaces": Interface}
+    sections: dict[str, type[Section]] = {"networks": Network, "interfaces": Interface, "routes": Route}
     sections["services"] = SERVICES[kind]
     section = sections.get(str(place[2] if len(place) > 2 else place[0]), Node) if place else LabFile
-    return {each.name: each for each in fields(section)}  # type: ignore[arg-type]  # all are dataclasses
+    found: tuple[Field[Any], ...] = fields(section)  # type: ignore[arg-type]  # all are dataclasses
+    return {each.metadata.get("alias", each.name): each for each in found}
 
 
 _FORMS = dict.fromkeys(("dict_type", "mapping_type", "dataclass_type", "model_attributes_type"), "a mapping")
@@ -135,8 +156,10 @@ _NAME_RULES: Mapping[str, tuple[str, str]] = {
 }
 
 
-def _translated(errors: list[ErrorDetails]) -> list[_Mistake]:
+def _translated(data: CommentedMap, errors: list[ErrorDetails]) -> list[_Mistake]:
     """Return pydantic's errors as mistakes with messages and hints of our own."""
+    for error in errors:
+        error["loc"] = _in_file(data, error["loc"])
     # A missing key beside an unknown one most likely is that one, misspelt: reported once.
     unknown = {error["loc"][:-1] for error in errors if error["type"] == "unexpected_keyword_argument"}
     told = (error for error in errors if error["type"] != "missing" or error["loc"][:-1] not in unknown)
@@ -195,9 +218,13 @@ def _contradictions(file: LabFile) -> Iterator[_Mistake]:
     for name in sorted(_TAKEN & file.networks.keys()):
         message = f"a network cannot be called {name}: Linux has another use for that name"
         yield _Mistake(("networks", name), message, "choose another name")
-    for (other, earlier), (name, network) in combinations(file.networks.items(), 2):
-        if network.subnet.overlaps(earlier.subnet):
-            message = f"the subnet {network.subnet} of {name} overlaps {earlier.subnet} of {other}"
+    subnets = [(name, subnet) for name, network in file.networks.items() for subnet in network.subnets]
+    for (other, earlier), (name, subnet) in combinations(subnets, 2):
+        if other == name and subnet.version == earlier.version:
+            message = f"{name} has two IPv{subnet.version} subnets, {earlier} and {subnet}"
+            yield _Mistake(("networks", name, "subnet"), message, "a network has one of each family at most")
+        elif subnet.overlaps(earlier):
+            message = f"the subnet {subnet} of {name} overlaps {earlier} of {other}"
             yield _Mistake(("networks", name, "subnet"), message, "every network needs addresses of its own")
     if not any(node.role == "director" for node in file.nodes.values()):
         yield _Mistake(("nodes",), "the lab has no director", "give one node 'role: director' and a kernel")
@@ -221,11 +248,16 @@ def _address_mistakes(
             place = ("nodes", name, "interfaces", card)
             for mistake in _interface_mistakes(place, interface, file):
                 yield mistake._replace(message=which + mistake.message)
-            if interface.address in owners:
-                owner = owners[interface.address]
-                message = f"{own_name} has the address {interface.address}, which is {owner}'s already"
-                yield _Mistake((*place, "address"), message, "give one of the two another address")
-            owners.setdefault(interface.address, own_name)
+            for address in interface.addresses:
+                if (owner := owners.get(address)) is not None:
+                    whose = " twice" if owner == own_name else f", which is {owner}'s already"
+                    message = f"{own_name} has the address {address}{whose}"
+                    hint = "give one of the two another address"
+                    yield _Mistake((*place, "address"), message, hint)
+                owners.setdefault(address, own_name)
+        if all(interface.network in file.networks for interface in copy.interfaces.values()):
+            for mistake in _route_mistakes(name, copy, file):
+                yield mistake._replace(message=which + mistake.message)
 
 
 def _node_mistakes(name: str, node: Node) -> Iterator[_Mistake]:
@@ -272,23 +304,109 @@ def _service_mistakes(
 
 
 def _interface_mistakes(place: tuple[str, ...], interface: Interface, file: LabFile) -> Iterator[_Mistake]:
+    if place[-1] in _DEVICES:
+        message = f"an interface cannot be called {place[-1]}: Linux has another use for that name"
+        hint = "'ip address add' in howto.md gives lo another address" if place[-1] == "lo" else "rename it"
+        yield _Mistake(place, message, hint)
     if interface.network not in file.networks:
         message = f"there is no network {interface.network!r}"
         yield _Mistake((*place, "network"), message, suggest(interface.network, file.networks))
         return
-    subnet = file.networks[interface.network].subnet
+    network = file.networks[interface.network]
+    for written in interface.written:
+        if not isinstance(written, InterfaceAddress):
+            yield from _subnet_mistakes((*place, "address"), "address", written, interface.network, network)
+        elif not _all_usable(own := written.network) and written.ip in (own[0], own[-1]):
+            what = "network" if written.ip == own[0] else "broadcast"
+            message = f"{written.ip} is the {what} address of {own}, and no machine's"
+            hint = f"choose another one, or write {written.ip}/32 if it is in no subnet"
+            yield _Mistake((*place, "address"), message, hint)
+    for gateway in interface.gateways:
+        yield from _gateway_mistakes((*place, "gateway"), gateway, interface, network)
+    for earlier, gateway in combinations(interface.gateways, 2):
+        if earlier.version == gateway.version:
+            message = f"there are two IPv{gateway.version} gateways, {earlier} and {gateway}"
+            yield _Mistake((*place, "gateway"), message, "an interface has one of each family at most")
+    if interface.mtu and interface.mtu < _MIN_IPV6_MTU and any(a.version == 6 for a in interface.addresses):
+        message = f"the MTU {interface.mtu} is too small for an interface with an IPv6 address"
+        yield _Mistake((*place, "mtu"), message, f"IPv6 needs {_MIN_IPV6_MTU} bytes at least (RFC 8200)")
+
+
+def _gateway_mistakes(
+    place: tuple[str, ...], gateway: Address, interface: Interface, network: Network
+) -> Iterator[_Mistake]:
+    if gateway in interface.addresses:
+        message = f"the gateway {gateway} is the node's own address"
+        yield _Mistake(place, message, "a gateway is another machine, usually the director")
+    elif any(gateway in each.network for each in interface.written if isinstance(each, InterfaceAddress)):
+        return
+    elif all(address.version != gateway.version for address in interface.addresses):
+        message = f"the gateway {gateway} is an IPv{gateway.version} address, and the interface has none"
+        yield _Mistake(place, message, f"give the interface an IPv{gateway.version} address too")
+    else:
+        yield from _subnet_mistakes(place, "gateway", gateway, interface.network, network)
+
+
+def _subnet_mistakes(
+    place: tuple[str, ...], key: str, address: Address, name: str, network: Network
+) -> Iterator[_Mistake]:
+    """Yield the mistake of an ``address`` that no machine of the network ``name`` can have."""
+    subnet = network.subnet_of(address)
+    if subnet is None:
+        message = f"the {key} {address} is not in the network {name}"
+        family = [each for each in network.subnets if each.version == address.version] or network.subnets
+        hint = f"{name} is {_range(family[0])}"
+    elif not _all_usable(subnet) and address in (subnet[0], subnet[-1]):
+        what = "network" if address == subnet[0] else "broadcast"
+        message = f"{address} is the {what} address of {name}, and no machine's"
+        hint = f"{name} is {_range(subnet)}"
+    else:
+        return
+    yield _Mistake(place, message, hint)
+
+
+def _all_usable(subnet: Subnet) -> bool:
     # IPv6 has no broadcast address, and a link of two machines needs both its addresses (RFC 3021).
-    all_usable = subnet.version == 6 or subnet.prefixlen > 30
-    for key, address in (("address", interface.address), ("gateway", interface.gateway)):
-        if address is not None and address not in subnet:
-            message = f"the {key} {address} is not in the network {interface.network}"
-        elif not all_usable and address in (subnet[0], subnet[-1]):
-            what = "network" if address == subnet[0] else "broadcast"
-            message = f"{address} is the {what} address of {interface.network}, and no machine's"
-        else:
-            continue
-        first, last = (subnet[0], subnet[-1]) if all_usable else (subnet[1], subnet[-2])
-        yield _Mistake((*place, key), message, f"{interface.network} is {subnet}: {first} to {last}")
-    if interface.gateway == interface.address:
-        message = f"the gateway {interface.gateway} is the node's own address"
-        yield _Mistake((*place, "gateway"), message, "a gateway is another machine, usually the director")
+    return subnet.version == 6 or subnet.prefixlen > 30
+
+
+def _range(subnet: Subnet) -> str:
+    first, last = (subnet[0], subnet[-1]) if _all_usable(subnet) else (subnet[1], subnet[-2])
+    return f"{subnet}: {first} to {last}"
+
+
+def _route_mistakes(name: str, node: Node, file: LabFile) -> Iterator[_Mistake]:
+    """Yield mistakes in a node's default and static routes; its networks are known."""
+    defaults = dict[int, str]()
+    near = list[Subnet]()
+    for card, interface in node.interfaces.items():
+        for gateway in interface.gateways:
+            if (other := defaults.setdefault(gateway.version, card)) != card:
+                message = f"{name} has two default routes for IPv{gateway.version}, at {other} and at {card}"
+                hint = "keep one; 'routes' of the node lead to other networks"
+                yield _Mistake(("nodes", name, "interfaces", card, "gateway"), message, hint)
+        subnets = file.networks[interface.network].subnets
+        near += [each for each in subnets if any(address in each for address in interface.addresses)]
+        near += [each.network for each in interface.written if isinstance(each, InterfaceAddress)]
+    seen = set[Subnet]()
+    for number, route in enumerate(node.routes):
+        place = ("nodes", name, "routes", number)
+        if route.to.version != route.via.version:
+            message = f"the route to {route.to} goes via {route.via}, which is of the other family"
+            yield _Mistake((*place, "via"), message, f"its next router has an IPv{route.to.version} address")
+        elif route.via in node.addresses:
+            message = f"the route to {route.to} goes via {route.via}, which is the node's own address"
+            yield _Mistake((*place, "via"), message, "the next router is another machine")
+        elif not any(route.via in subnet for subnet in near):
+            message = f"the route to {route.to} goes via {route.via}, and {name} is in no network with it"
+            yield _Mistake((*place, "via"), message, f"{name} is in {', '.join(map(str, near))}")
+        if route.to in near:
+            message = f"{name} is in {route.to} itself, and needs no route to it"
+            yield _Mistake((*place, "to"), message, "write a subnet that is behind the router")
+        elif route.to.prefixlen == 0:
+            message = f"{route.to} is the default route"
+            yield _Mistake((*place, "to"), message, "write it as the 'gateway' of an interface")
+        elif route.to in seen:
+            message = f"{name} has two routes to {route.to}"
+            yield _Mistake((*place, "to"), message, "keep one of the two")
+        seen.add(route.to)

@@ -14,14 +14,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from lvslab.lab import rules
-from lvslab.lab.rules import Address, Matching, Parsed, Subnet
+from lvslab.lab.rules import Address, InterfaceAddress, Matching, OneOrMore, Parsed, Subnet
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
 
-InterfaceAddress = ipaddress.IPv4Interface | ipaddress.IPv6Interface
-"""An address with the prefix length of its network."""
 Role = Literal["director", "real-server", "client", "name-server"]
+
+MAX_MTU = 9000
+"""Maximum MTU of an interface: that of jumbo frames. The model of card in old guests takes 16110."""
 
 MAX_NODES = 999
 """Maximum number of nodes in a lab: a node's number is part of its interfaces' names, which are short."""
@@ -51,25 +52,78 @@ class Section:
 
 @dataclass(frozen=True)
 class Network(Section):
-    """One Ethernet segment, and the subnet that its addresses are from."""
+    """One Ethernet segment, and the subnets that its addresses are from: at most one of each family."""
 
-    subnet: Annotated[Subnet, Parsed(rules.subnet, "/")] = field(
-        metadata=_about("The network's addresses, such as 10.0.0.0/24 or fd00::/64")
+    subnets: Annotated[tuple[Annotated[Subnet, Parsed(rules.subnet, "/")], ...], OneOrMore()] = field(
+        metadata=_about(
+            "The network's addresses: a subnet such as 10.0.0.0/24 or fd00::/64, or a list of one of each",
+            alias="subnet",
+        )
     )
+
+    @property
+    def subnet(self) -> Subnet:
+        """The first subnet."""
+        return self.subnets[0]
+
+    def subnet_of(self, address: Address) -> Subnet | None:
+        """Return the subnet that ``address`` is in, None if it is in none."""
+        return next((subnet for subnet in self.subnets if address in subnet), None)
 
 
 @dataclass(frozen=True)
 class Interface(Section):
-    """A network card of a node."""
+    """A network card of a node. ``written`` are its addresses, some with a prefix length of their own."""
 
     network: str = field(
         metadata=_about("The network that the interface is plugged into: a name from networks")
     )
-    address: Annotated[Address, Parsed(rules.address)] = field(
-        metadata=_about("The interface's IPv4 or IPv6 address, from its network")
+    written: Annotated[
+        tuple[Annotated[Address | InterfaceAddress, Parsed(rules.interface_address)], ...], OneOrMore()
+    ] = field(
+        metadata=_about(
+            "The interface's address, or a list of them: IPv4 or IPv6, from its network,"
+            " or any with a prefix length of its own",
+            alias="address",
+        )
     )
-    gateway: Annotated[Address, Parsed(rules.address)] | None = field(
-        default=None, metadata=_about("The default route, in the same network")
+    gateways: Annotated[tuple[Annotated[Address, Parsed(rules.address)], ...], OneOrMore(optional=True)] = (
+        field(
+            default=(),
+            metadata=_about(
+                "The default route, in the same network, or a list of one of each family", alias="gateway"
+            ),
+        )
+    )
+    mtu: int | None = field(
+        default=None, metadata=_whole("The interface's MTU in bytes, 68 to 9000", 68, MAX_MTU)
+    )
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The interface's addresses, without prefix lengths."""
+        return tuple(each.ip if isinstance(each, InterfaceAddress) else each for each in self.written)
+
+    @property
+    def address(self) -> Address:
+        """The first address."""
+        return self.addresses[0]
+
+    @property
+    def gateway(self) -> Address | None:
+        """The first gateway, None if there is none."""
+        return self.gateways[0] if self.gateways else None
+
+
+@dataclass(frozen=True)
+class Route(Section):
+    """A static route of a node."""
+
+    to: Annotated[Subnet, Parsed(rules.destination, "/")] = field(
+        metadata=_about("The destination, a subnet such as 10.2.0.0/24")
+    )
+    via: Annotated[Address, Parsed(rules.address)] = field(
+        metadata=_about("The next router, an address in one of the node's networks")
     )
 
 
@@ -198,11 +252,14 @@ class Node(Section):
     services: tuple[Service, ...] = field(
         default=(), metadata=_about("The servers that run on the node, a list")
     )
+    routes: tuple[Route, ...] = field(
+        default=(), metadata=_about("Static routes besides the default ones, a list")
+    )
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """The addresses of the node's interfaces, in the order of the file."""
-        return tuple(interface.address for interface in self.interfaces.values())
+        """All addresses of the node's interfaces, in the order of the file."""
+        return tuple(each for interface in self.interfaces.values() for each in interface.addresses)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,9 +300,34 @@ class Lab(LabFile):
         """The nodes with kernels of their own, by host name; directors are among them."""
         return {name: node for name, node in self.nodes.items() if node.kernel is not None}
 
-    def interface_address(self, interface: Interface) -> InterfaceAddress:
-        """Return an interface's address with the prefix length of its network."""
-        return ipaddress.ip_interface((interface.address, self.networks[interface.network].subnet.prefixlen))
+    def interface_addresses(self, interface: Interface) -> tuple[InterfaceAddress, ...]:
+        """Return an interface's addresses, each with its prefix length: its own, or that of its subnet."""
+        network = self.networks[interface.network]
+        return tuple(_with_prefix(address, network) for address in interface.written)
+
+    def source_address(self, node: str, target: Address) -> Address:
+        """Return the address of ``node`` from which it connects to ``target``.
+
+        It is the one in the subnet of ``target``, or else of the next router: that of the narrowest static
+        route, or the gateway. Without a route it is the first address of the family.
+        """
+        about = self.nodes[node]
+        own = [each for card in about.interfaces.values() for each in self.interface_addresses(card)]
+        routes = sorted(about.routes, key=lambda route: route.to.prefixlen, reverse=True)
+        hops = [route.via for route in routes if target in route.to]
+        hops += [gateway for card in about.interfaces.values() for gateway in card.gateways]
+        for hop in (target, *(hop for hop in hops if hop.version == target.version)):
+            if near := [address for address in own if hop in address.network]:
+                return near[0].ip
+        return next((each.ip for each in own if each.version == target.version), own[0].ip)
 
     def _of(self, role: Role) -> Mapping[str, Node]:
         return {name: node for name, node in self.nodes.items() if node.role == role}
+
+
+def _with_prefix(address: Address | InterfaceAddress, network: Network) -> InterfaceAddress:
+    if isinstance(address, InterfaceAddress):
+        return address
+    subnet = network.subnet_of(address)
+    assert subnet is not None, f"{address} is in no subnet of its network"  # the loader has checked it
+    return ipaddress.ip_interface((address, subnet.prefixlen))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+InterfaceAddress = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+"""An address with a prefix length."""
 
 
 class Wrong(ValueError):
@@ -56,6 +58,32 @@ class Parsed:
         return {"type": "string", **({"pattern": self.pattern} if self.pattern else {})}
 
 
+@dataclass(frozen=True)
+class OneOrMore:
+    """A tuple that the file has as one value or as a list. ``optional``: nothing is an empty tuple."""
+
+    optional: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        listed = {"type": "no-info", "function": self._listed}
+        return {"type": "function-before", "function": listed, "schema": handler(source)}
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        listed = handler(schema)
+        if self.optional:
+            return {"anyOf": [listed["items"], listed, {"type": "null"}]}
+        return {"anyOf": [listed["items"], {**listed, "minItems": 1}]}
+
+    def _listed(self, value: object) -> object:
+        if not self.optional and value == []:
+            raise Wrong("the list is empty", "write one value, or several as in [ONE, ANOTHER]")
+        if self.optional and value is None:
+            return []
+        return value if isinstance(value, list) else [value]
+
+
 def address(value: object) -> Address:
     """Parse an IPv4 or IPv6 address. Raises Wrong."""
     try:
@@ -63,6 +91,22 @@ def address(value: object) -> Address:
     except ValueError:
         hint = "an address looks like 10.0.0.1 or fd00::1, and has no prefix length"
         raise Wrong(f"{value!r} is not an address", hint) from None
+
+
+def interface_address(value: object) -> Address | InterfaceAddress:
+    """Parse an address, with or without a prefix length of its own. Raises Wrong."""
+    try:
+        return ipaddress.ip_interface(str(value)) if "/" in str(value) else ipaddress.ip_address(str(value))
+    except ValueError:
+        hint = "an address looks like 10.0.0.1 or fd00::1; with a prefix length of its own, 10.9.9.9/32"
+        raise Wrong(f"{value!r} is not an address", hint) from None
+
+
+def destination(value: object) -> Subnet:
+    """Parse the destination of a route: a subnet that is not everything. Raises Wrong."""
+    if str(value) == "default":
+        raise Wrong("'default' is the default route", "write it as the 'gateway' of an interface")
+    return subnet(value)
 
 
 def subnet(value: object) -> Subnet:

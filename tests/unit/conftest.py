@@ -213,8 +213,8 @@ def stand_in(tmp_path: Path, program: Callable[[str, str], Path]) -> Iterator[St
 
 
 CARDS = (
-    Card("eth0", "internet", "internet-0.0", "02:4c:56:00:00:00", ip_interface("192.0.2.1/24"), None),
-    Card("eth1", "lan", "lan-0.1", "02:4c:56:00:00:01", ip_interface("10.0.0.1/24"), None),
+    Card("eth0", "internet", "internet-0.0", "02:4c:56:00:00:00", (ip_interface("192.0.2.1/24"),)),
+    Card("eth1", "lan", "lan-0.1", "02:4c:56:00:00:01", (ip_interface("10.0.0.1/24"),)),
 )
 
 

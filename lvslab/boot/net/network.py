@@ -16,7 +16,7 @@ from lvslab.boot.net import hosts
 from lvslab.boot.net.mininet_lite import Intf, Link, Mininet, Node, Switch, numCores
 from lvslab.boot.net.namespaces import Namespaces
 from lvslab.boot.net.taps import ip_batch
-from lvslab.boot.plan import Card, Plan, ip_lines
+from lvslab.boot.plan import USUAL_MTU, Card, Plan, ip_lines, network_mtus
 from lvslab.boot.plan import Host as HostPlan
 from lvslab.errors import MachineError
 
@@ -107,26 +107,32 @@ def build(plan: Plan) -> Mininet:
     _allow_descriptors(2 * len(plan.hosts))
     made = hosts.make((host.name for host in plan.hosts), plan.resolvers)
     lines = [f"link add {name} up {_BRIDGE}" for name in plan.networks]
+    mtus = network_mtus(plan)
     lines += [
-        f"link set {card.port} up master {card.network}" for guest in plan.guests for card in guest.cards
+        f"link set {card.port} mtu {mtus[card.network]} up master {card.network}"
+        for guest in plan.guests
+        for card in guest.cards
     ]
     for host, there in zip(plan.hosts, made, strict=True):
         network[host.name].namespaces = there
-        lines += [_cable(card, there) for card in host.cards]
+        lines += [_cable(card, there, mtus[card.network]) for card in host.cards]
     ip_batch(lines)
     with ThreadPoolExecutor(os.cpu_count()) as workers:
         list(workers.map(_configure, plan.hosts, (network[host.name].namespaces for host in plan.hosts)))
     return network
 
 
-def _cable(card: Card, there: Namespaces) -> str:
-    """Return the line for ``ip`` that makes a veth pair between bridge and host."""
+def _cable(card: Card, there: Namespaces, mtu: int) -> str:
+    """Return the line for ``ip`` that makes a veth pair between bridge and host.
+
+    ``mtu`` is that of the bridge's port.
+    """
     # One queue each way, where the default is one for each processor that the machine might ever have.
     queues = "numtxqueues 1 numrxqueues 1"
     host = f"/proc/{os.getpid()}/fd/{there.network}"
     return (
-        f"link add {card.port} up master {card.network} {queues} type veth"
-        f" peer name {card.name} address {card.mac} {queues} netns {host}"
+        f"link add {card.port} up master {card.network} mtu {mtu} {queues} type veth"
+        f" peer name {card.name} address {card.mac} mtu {card.mtu or USUAL_MTU} {queues} netns {host}"
     )
 
 
@@ -134,7 +140,7 @@ def _configure(host: HostPlan, there: Namespaces) -> None:
     lines = ["link set lo up"]
     if Path("/proc/sys/net/ipv6").exists():
         # Otherwise each host would announce its IPv6 addresses to all others.
-        plain = [card.name for card in host.cards if card.address.version == 4]
+        plain = [card.name for card in host.cards if not card.is_ipv6]
         lines += [f"link set {name} addrgenmode none" for name in plain]
     there.call(ip_batch, [*lines, *ip_lines(host.cards)])
 

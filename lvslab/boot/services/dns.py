@@ -76,7 +76,7 @@ class DnsServer(DaemonServer[DnsService]):
     def _write(self) -> None:
         self._folder.mkdir()
         FOLDER.mkdir(exist_ok=True)
-        addresses = tuple(str(card.address.ip) for card in self.host.cards)
+        addresses = tuple(str(each.ip) for card in self.host.cards for each in card.addresses)
         CONFIGURATION.write_text(configuration(self._service, addresses, self._folder))
         (FOLDER / self._service.zone_file).write_bytes(self._zone)
         LOG.write_bytes(b"")

@@ -50,14 +50,24 @@ def up(result: Up) -> str:
 def nodes(found: Mapping[str, Any]) -> str:
     """Table of nodes: name, role, addresses, state. Nodes that are alike share a line."""
     rows = [("node", "role", "addresses", "state")]
-    for names in folded.runs(found, lambda node: (node["role"], _state(node), tuple(node["addresses"]))):
+
+    def alike(node: Mapping[str, Any]) -> object:
+        return node["role"], _state(node), tuple((card, len(own)) for card, own in _cards(node).items())
+
+    for names in folded.runs(found, alike):
         node = found[names[0]]
-        addresses = (
-            f"{card} {folded.span([found[name]['addresses'][card] for name in names])}"
-            for card in node["addresses"]
-        )
+        addresses = list[str]()
+        for card in node["addresses"]:
+            each = zip(*(_cards(found[name])[card] for name in names), strict=True)
+            addresses.append(f"{card} {' '.join(map(folded.span, each))}")
         rows.append((folded.span(names), node["role"], ", ".join(addresses), _state(node)))
     return columns(rows)
+
+
+def _cards(node: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+    """Return the addresses of a node's cards. A lab of an earlier version says the first ones only."""
+    known = node.get("all_addresses", {})
+    return {card: known.get(card) or [address] for card, address in node["addresses"].items()}
 
 
 def _state(node: Mapping[str, Any]) -> str:

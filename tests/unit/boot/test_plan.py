@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lvslab.boot import plan
-from lvslab.boot.plan import Boot, Card, Guest, Host
+from lvslab.boot.plan import Boot, Card, Guest, Host, Route
 from lvslab.lab import loader
 from lvslab.lab.model import HttpService, Lab
 
@@ -75,15 +75,18 @@ def test_hosts_are_the_nodes_that_are_no_directors(lab: Lab) -> None:
                 "internet",
                 "internet-0.0",
                 "02:4c:56:00:00:00",
-                ip_interface("192.0.2.9/24"),
-                None,
+                (ip_interface("192.0.2.9/24"),),
             ),
         ),
         (),
     )
     assert server.services == (HttpService(), HttpService(port=8080))
-    assert [str(card.address) for card in server.cards] == ["10.0.0.100/24", "fd00::100/64"]
-    assert [card.gateway for card in server.cards] == [*map(ip_address, ("10.0.0.1", "fd00::1"))]
+    assert [*map(str, (each for card in server.cards for each in card.addresses))] == [
+        "10.0.0.100/24",
+        "fd00::100/64",
+    ]
+    gateways = map(ip_address, ("10.0.0.1", "fd00::1"))
+    assert [card.routes for card in server.cards] == [(Route("default", each),) for each in gateways]
 
 
 def test_guests_are_the_directors(lab: Lab) -> None:
@@ -147,6 +150,81 @@ def test_addresses_before_routes(lab: Lab) -> None:
     assert plan.ip_lines(()) == []
 
 
+BOTH = """
+title: for a test
+networks:
+  lan: {subnet: [10.0.0.0/24, "fd00::/64"]}
+  far: {subnet: 192.0.2.0/24}
+nodes:
+  director:
+    role: director
+    kernel: debian-cloud
+    interfaces:
+      eth0:
+        network: lan
+        address: ["fd00::1", 10.0.0.1, 10.9.9.9/32]
+        gateway: ["fd00::9", 10.0.0.9]
+        mtu: 1400
+      eth1: {network: far, address: 192.0.2.1}
+    routes:
+      - {to: 10.3.0.0/16, via: 10.0.0.2}
+      - {to: 10.4.0.0/16, via: 192.0.2.4}
+      - {to: "fd03::/64", via: "fd00::2"}
+  web:
+    role: real-server
+    interfaces:
+      eth0: {network: lan, address: [10.0.0.2, "fd00::2"], mtu: 4000}
+    routes: [{to: "fd03::/64", via: "fd00::3"}]
+"""
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Lab:
+    return read(tmp_path, BOTH)
+
+
+def test_a_host_of_both_families(both: Lab) -> None:
+    (web,) = plan.hosts_of(both)
+    assert plan.ip_lines(web.cards) == [
+        "address add 10.0.0.2/24 dev eth0",
+        "address add fd00::2/64 dev eth0 nodad",
+        "link set eth0 up",
+        "route add fd03::/64 via fd00::3 dev eth0",
+    ]
+
+
+def test_a_guest_of_both_families(both: Lab, sandbox: Sandbox) -> None:
+    (director,) = guests(both)
+    six = [
+        "busybox ip address add fd00::1/64 dev eth0",
+        "busybox ip route add default via fd00::9 dev eth0",
+        "busybox ip route add fd03::/64 via fd00::2 dev eth0",
+    ]
+    said = [line for line in sandbox.run(director) if line.startswith("busybox ip")]
+    assert said == [
+        "busybox ip link set eth0 address 02:4c:56:00:00:00 mtu 1400",
+        six[0],
+        "busybox ip address add 10.0.0.1/24 dev eth0",
+        "busybox ip address add 10.9.9.9/32 dev eth0",
+        "busybox ip link set eth1 address 02:4c:56:00:00:01",
+        "busybox ip address add 192.0.2.1/24 dev eth1",
+        six[1],
+        "busybox ip route add default via 10.0.0.9 dev eth0",
+        "busybox ip route add 10.3.0.0/16 via 10.0.0.2 dev eth0",
+        six[2],
+        "busybox ip route add 10.4.0.0/16 via 192.0.2.4 dev eth1",
+    ]
+    (sandbox.root / "proc/net/if_inet6").unlink()
+    without = [line for line in sandbox.run(director) if line.startswith("busybox ip")]
+    assert without == [line for line in said if line not in six]
+
+
+def test_all_addresses_are_in_the_status(both: Lab) -> None:
+    about = plan.nodes_of(both)["director"]
+    assert about["addresses"] == {"eth0": "fd00::1", "eth1": "192.0.2.1"}
+    assert about["all_addresses"] == {"eth0": ["fd00::1", "10.0.0.1", "10.9.9.9"], "eth1": ["192.0.2.1"]}
+
+
 RECORD = """#!/bin/sh
 echo "${0##*/} $*" >> "$ORDERS"
 """
@@ -173,7 +251,7 @@ class Sandbox:
         assert "\n" not in order  # it goes to the agent, which takes one line for one order
         # Its files are those of a guest, and never this machine's.
         order = re.sub(r"(?<![^ >])/", f"{self.root}/", order)
-        assert not re.search(r"\W/", order.replace(str(self.root), "root")), order
+        assert not re.search(r"[^\w:]/", order.replace(str(self.root), "root")), order
         subprocess.run(["sh", "-c", order], env={**os.environ, "ORDERS": str(calls)}, check=True)
         return calls.read_text().splitlines()
 
@@ -187,7 +265,13 @@ def sandbox(tmp_path: Path, program: Callable[[str, str], Path]) -> Sandbox:
     for name in ("busybox", "date", "manage", "link_up", "link_down", "ip", "hostname"):
         program(name, RECORD)
     root = tmp_path / "root"
-    for folder in ("etc/lvslab", "dev", "proc/sys/kernel", "proc/sys/net/ipv6/conf/eth2"):
+    for folder in (
+        "etc/lvslab",
+        "dev",
+        "proc/sys/kernel",
+        "proc/sys/net/ipv6/conf/eth2",
+        "proc/sys/net/ipv6/conf/eth0",
+    ):
         (root / folder).mkdir(parents=True)
     (root / "proc/net").mkdir()
     (root / "proc/net/if_inet6").touch()
@@ -254,7 +338,7 @@ def test_only_a_kernel_that_knows_no_reseeding_may_go_without(
 
 
 def card(name: str) -> Card:
-    return Card(name, "lan", f"lan-{name}", "02:4c:56:00:00:00", ip_interface("10.0.0.1/24"), None)
+    return Card(name, "lan", f"lan-{name}", "02:4c:56:00:00:00", (ip_interface("10.0.0.1/24"),))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ DIRECTOR = NodeStatus(
     set_up=0.75,
     role="director",
     addresses={"eth0": "10.0.0.1"},
+    all_addresses={"eth0": ["10.0.0.1", "fd00::1"]},
 )
 SERVER = NodeStatus(
     "host", State.UP, "up", service="stopped", role="real-server", addresses={"eth0": "10.0.0.2"}
@@ -50,6 +51,11 @@ def test_what_a_supervisor_says_is_what_is_read(notes: Notes) -> None:
     assert found.nodes["director"].state is State.HANGS
 
 
+def test_nodes_are_found_by_all_their_addresses() -> None:
+    # The server's status is one of a supervisor that knows of one address for each card.
+    assert status(NOTES).names == {"10.0.0.1": "director", "fd00::1": "director", "10.0.0.2": "rs1"}
+
+
 def test_the_document() -> None:
     document = status(NOTES).as_json()
     assert list(document.pop("nodes").values()) == [
@@ -61,6 +67,7 @@ def test_the_document() -> None:
             "set_up": 0.75,
             "role": "director",
             "addresses": {"eth0": "10.0.0.1"},
+            "all_addresses": {"eth0": ["10.0.0.1", "fd00::1"]},
         },
         {
             "kind": "host",
@@ -68,6 +75,7 @@ def test_the_document() -> None:
             "service": "stopped",
             "role": "real-server",
             "addresses": {"eth0": "10.0.0.2"},
+            "all_addresses": {},
         },
     ]
     assert document == {

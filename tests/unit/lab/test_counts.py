@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 
 import pytest
 
@@ -11,7 +11,7 @@ from lvslab.lab.model import Interface, Node, Role
 
 
 def node(address: str, count: int | None, role: Role = "client") -> Node:
-    cards = {"eth0": Interface(network="lan", address=ip_address(address))}
+    cards = {"eth0": Interface("lan", (ip_address(address),))}
     return Node(role=role, count=count, interfaces=cards)
 
 
@@ -28,6 +28,14 @@ def test_each_copy_has_the_next_address() -> None:
     assert all(one.count is None for one in made.values())
     # What it was made of has not changed.
     assert str(nodes["a"].interfaces["eth0"].address) == "10.0.0.254"
+
+
+def test_every_address_of_a_copy_is_the_next_one() -> None:
+    written = (ip_address("10.0.0.1"), ip_address("fd00::ff"), ip_interface("10.9.9.9/32"))
+    nodes = {"a": Node(role="client", count=2, interfaces={"eth0": Interface("lan", written)})}
+    second = dict(counts.expanded(nodes))["a-2"].interfaces["eth0"]
+    assert [*map(str, second.written)] == ["10.0.0.2", "fd00::100", "10.9.9.10/32"]
+    assert [*map(str, second.addresses)] == ["10.0.0.2", "fd00::100", "10.9.9.10"]
 
 
 def test_one_of_a_kind_has_a_number_too() -> None:

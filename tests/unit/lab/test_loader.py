@@ -111,9 +111,78 @@ def test_many_has_250_real_servers() -> None:
 
 def test_an_address_with_its_prefix(folder: Path) -> None:
     lab = loader.load(folder)
-    found = [lab.interface_address(interface) for interface in lab.nodes["director"].interfaces.values()]
-    assert found == [ipaddress.ip_interface(each) for each in ("192.0.2.1/24", "10.0.0.1/31", "fd00::/64")]
+    found = [lab.interface_addresses(interface) for interface in lab.nodes["director"].interfaces.values()]
+    wanted = ("192.0.2.1/24", "10.0.0.1/31", "fd00::/64")
+    assert found == [(ipaddress.ip_interface(each),) for each in wanted]
     assert lab.nodes["client"].addresses == (ipaddress.IPv6Address("fd00::2"),)
+
+
+BOTH = """title: Both families
+networks:
+  outside: {subnet: [192.0.2.0/24, "2001:db8::/64"]}
+  lan: {subnet: ["fd00::/64", 10.0.0.0/24]}
+nodes:
+  director:
+    role: director
+    kernel: debian-cloud
+    interfaces:
+      eth0: {network: outside, address: [192.0.2.1, "2001:db8::1", 10.9.9.9/32, "fd09::9/128"]}
+      eth1: {network: lan, address: ["fd00::1", 10.0.0.1], mtu: 1400}
+  web:
+    role: real-server
+    interfaces:
+      eth0: {network: lan, address: [10.0.0.2, 10.0.0.3, "fd00::2"], gateway: ["fd00::1", 10.0.0.1]}
+    routes:
+      - {to: 192.0.0.0/16, via: 10.0.0.7}
+      - {to: "2001:db8::/32", via: "fd00::7"}
+  far:
+    role: client
+    interfaces:
+      eth0: {network: outside, address: 10.8.0.5/16, gateway: 10.8.0.1}
+      eth1: {network: lan, address: 10.0.0.9}
+    routes: [{to: 10.7.0.0/16, via: 10.0.0.1}]
+"""
+
+
+@pytest.fixture
+def both(folder: Path) -> loader.Lab:
+    (folder / "lab.yaml").write_text(BOTH)
+    return loader.load(folder)
+
+
+def test_several_addresses_of_both_families(both: loader.Lab) -> None:
+    assert [*map(str, both.networks["lan"].subnets)] == ["fd00::/64", "10.0.0.0/24"]
+    assert str(both.networks["outside"].subnet) == "192.0.2.0/24"
+    eth0, eth1 = both.nodes["director"].interfaces.values()
+    own = ["192.0.2.1/24", "2001:db8::1/64", "10.9.9.9/32", "fd09::9/128"]
+    assert [*map(str, both.interface_addresses(eth0))] == own
+    assert (str(eth0.address), eth0.gateways, eth0.gateway, eth0.mtu) == ("192.0.2.1", (), None, None)
+    assert (str(eth1.address), eth1.mtu) == ("fd00::1", 1400)
+    web = both.nodes["web"]
+    assert [*map(str, web.addresses)] == ["10.0.0.2", "10.0.0.3", "fd00::2"]
+    assert str(web.interfaces["eth0"].gateway) == "fd00::1"
+    assert [(str(route.to), str(route.via)) for route in web.routes] == [
+        ("192.0.0.0/16", "10.0.0.7"),
+        ("2001:db8::/32", "fd00::7"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("node", "target", "source"),
+    [
+        ("director", "10.0.0.3", "10.0.0.1"),
+        ("director", "fd00::5", "fd00::1"),
+        ("director", "198.51.100.1", "192.0.2.1"),  # there is no route to it
+        ("web", "192.0.2.1", "10.0.0.2"),
+        ("web", "2001:db8::1", "fd00::2"),
+        ("far", "10.0.0.1", "10.0.0.9"),
+        ("far", "10.7.1.1", "10.0.0.9"),
+        ("far", "10.6.1.1", "10.8.0.5"),
+        ("far", "fd00::1", "10.8.0.5"),  # it has no address of this family
+    ],
+)
+def test_the_source_of_a_connection(both: loader.Lab, node: str, target: str, source: str) -> None:
+    assert str(both.source_address(node, ipaddress.ip_address(target))) == source
 
 
 def test_a_lab_is_frozen(folder: Path) -> None:

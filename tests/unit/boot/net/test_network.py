@@ -23,16 +23,19 @@ from pathlib import Path
 from lvslab.boot import supervisor
 from lvslab.boot.net import hosts, network
 from ipaddress import ip_interface
-from lvslab.boot.plan import Card, Host, Plan
+from lvslab.boot.plan import Card, Host, Plan, Route
 from lvslab.run import run
 
 def lan(number, gateway=None):
     mac, address = f"02:4c:56:00:0{number}:00", f"10.0.0.1{number}/24"
-    return Card("eth0", "lan", f"lan-{number}.0", mac, ip_interface(address), gateway)
+    routes = () if gateway is None else (Route("default", gateway),)
+    return Card("eth0", "lan", f"lan-{number}.0", mac, (ip_interface(address),), routes)
 
 def six(number):
     mac, address = f"02:4c:56:00:0{number}:01", f"fd00::1{number}/64"
-    return Card("eth1", "six", f"six-{number}.1", mac, ip_interface(address), None)
+    more = ip_interface(f"10.6.0.{number}/24")
+    mtu = 4000 if number == 1 else None
+    return Card("eth1", "six", f"six-{number}.1", mac, (ip_interface(address), more), mtu=mtu)
 
 nodes = (
     Host("rs1", (lan(1, "10.0.0.1"), six(1)), ()),
@@ -154,8 +157,7 @@ def test_cards_have_their_addresses_and_macs(found: dict[str, Any]) -> None:
     rs1 = addresses(found, "rs1")
     assert rs1["eth0"] == ["10.0.0.11/24"]
     # On a network of IPv6 the kernel makes addresses of its own, as on any machine.
-    assert rs1["eth1"][0] == "fd00::11/64"
-    assert rs1["eth1"][1:] == ["fe80::4c:56ff:fe00:101/64"]
+    assert set(rs1["eth1"]) == {"fd00::11/64", "10.6.0.1/24", "fe80::4c:56ff:fe00:101/64"}
     macs = {link["ifname"]: link["address"] for link in found["links"]["rs1"]}
     assert (macs["eth0"], macs["eth1"]) == ("02:4c:56:00:01:00", "02:4c:56:00:01:01")
     assert all("UP" in link["flags"] for links in found["links"].values() for link in links)
@@ -165,6 +167,19 @@ def test_every_port_is_in_its_bridge(found: dict[str, Any]) -> None:
     ports = {link["ifname"]: (link["master"], link["operstate"]) for link in found["bridges"]}
     lan = {f"lan-{number}.0": ("lan", "UP") for number in (1, 2, 3)}
     assert ports == lan | {f"six-{number}.1": ("six", "UP") for number in (1, 2)}
+
+
+def test_a_card_has_its_mtu_and_a_port_the_largest_of_its_network(found: dict[str, Any]) -> None:
+    cards = {
+        (host, link["ifname"]): link["mtu"]
+        for host, links in found["links"].items()
+        for link in links
+        if link["ifname"] != "lo"
+    }
+    usual = dict.fromkeys((("rs1", "eth0"), ("rs2", "eth0"), ("rs2", "eth1"), ("client", "eth0")), 1500)
+    assert cards == usual | {("rs1", "eth1"): 4000}
+    ports = {link["ifname"]: link["mtu"] for link in found["bridges"]}
+    assert ports == {"lan-1.0": 1500, "lan-2.0": 1500, "lan-3.0": 1500, "six-1.1": 4000, "six-2.1": 4000}
 
 
 def test_hosts_reach_one_another(found: dict[str, Any]) -> None:

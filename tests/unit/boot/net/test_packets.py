@@ -169,7 +169,7 @@ def test_a_virtual_machines_cards_are_its_taps(host: Namespaces, guest: Guest) -
 
 
 def test_a_hosts_card_is_in_its_namespace(host: Namespaces, tmp_path: Path) -> None:
-    card = Card("eth0", "internet", "internet-1.0", "02:4c:56:00:00:05", ip_interface("192.0.2.9/24"), None)
+    card = Card("eth0", "internet", "internet-1.0", "02:4c:56:00:00:05", (ip_interface("192.0.2.9/24"),))
     host.call(cable, "eth0", "other")
     node = MininetHost(Host("client", (card,), ()), tmp_path)
     node.place = host

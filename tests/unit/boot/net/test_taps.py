@@ -11,7 +11,7 @@ from lvslab.boot.net import taps
 from lvslab.boot.plan import Boot, Card, Guest
 from lvslab.errors import CommandFailed
 
-CARD = Card("eth0", "lan", "lan-0.0", "02:4c:56:00:00:00", ip_interface("10.0.0.1/24"), None)
+CARD = Card("eth0", "lan", "lan-0.0", "02:4c:56:00:00:00", (ip_interface("10.0.0.1/24"),))
 BOOT = Boot(Path("k"), "6.1", Path("i"), "identity")
 
 

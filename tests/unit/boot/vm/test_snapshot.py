@@ -25,7 +25,7 @@ KEY = "0123456789abcdef"
 ABOUT = {"kernel": "6.1.0", "accelerator": "tcg", "mib": 8}
 DAY = 86400.0
 
-CARD = Card("eth0", "lan", "lan-0.0", "02:00:00:00:00:01", ip_interface("10.0.0.1/24"), None)
+CARD = Card("eth0", "lan", "lan-0.0", "02:00:00:00:00:01", (ip_interface("10.0.0.1/24"),))
 GUEST = Guest(
     name="director",
     cards=(CARD,),
@@ -319,7 +319,7 @@ def test_key_changes_with_qemu(qemu: Path, tmp_path: Path, monkeypatch: pytest.M
         pytest.param(replace(GUEST, cards=(replace(CARD, mac="02:00:00:00:00:02"),)), id="MAC"),
         pytest.param(replace(GUEST, cards=(replace(CARD, port="wan-3.1"),)), id="tap"),
         pytest.param(
-            replace(GUEST, cards=(replace(CARD, address=ip_interface("10.9.0.1/8")),)), id="address"
+            replace(GUEST, cards=(replace(CARD, addresses=(ip_interface("10.9.0.1/8"),)),)), id="address"
         ),
         pytest.param(
             replace(

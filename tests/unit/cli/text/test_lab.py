@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from lvslab.check.pytest_run import Case, Checked
@@ -93,6 +94,24 @@ def test_many_nodes_that_are_alike_are_a_line() -> None:
         ["rs-1", "...", "rs-6", "1", "each", "1", "each"],
         ["rs-7", "1", "0"],
         ["rs-8", "...", "rs-250", "1", "each", "1", "each"],
+    ]
+
+
+def test_all_addresses_of_a_card_are_told() -> None:
+    def server(number: int, *own: str) -> dict[str, object]:
+        cards = {"eth0": [f"10.0.1.{number}", f"fd00::{number}", *own]}
+        return {
+            "role": "client",
+            "addresses": {"eth0": cards["eth0"][0]},
+            "all_addresses": cards,
+            "state": "up",
+        }
+
+    found = {f"c-{number}": server(number) for number in range(1, 5)}
+    text = lab.nodes({**found, "c-5": server(5, "10.9.9.9")})
+    assert [re.split(" {2,}", line)[3] for line in text.splitlines()[1:]] == [
+        "eth0 10.0.1.1 ... 10.0.1.4 fd00::1 ... fd00::4",
+        "eth0 10.0.1.5 fd00::5 10.9.9.9",
     ]
 
 
