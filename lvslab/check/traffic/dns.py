@@ -18,7 +18,9 @@ import dns.rcode
 import dns.rdatatype
 import dns.resolver
 
-from lvslab.check.traffic.http import Place
+from lvslab.check.ipvs.table import endpoint
+from lvslab.check.traffic import udp
+from lvslab.check.traffic.request import Place, Reply, failed
 from lvslab.errors import CheckFailed
 
 Kind = Literal["A", "AAAA"]
@@ -63,6 +65,27 @@ def ask_in_turn(
 ) -> tuple[DnsAnswer, ...]:
     """Ask from inside ``place`` for each of ``kinds``, one question after the other; see `ask`."""
     return place.call(lambda: tuple(ask(server, name, kind, port=port) for kind in kinds))
+
+
+def ask_identity(address: str, port: int, request_id: str) -> Reply:
+    """Ask a name server once, over UDP, who it is (the TXT record of hostname.bind in the class CHAOS).
+
+    Raises RequestFailed.
+    """
+    query, began = dns.message.make_query("hostname.bind", "TXT", "CH"), time.monotonic()
+    with udp.UdpSocket(address, port) as asking:
+        asking.socket.setblocking(False)
+        try:
+            said = dns.query.udp(query, address, TIMEOUT, port, sock=asking.socket)
+        except dns.query.UnexpectedSource as error:
+            raise failed("other-source", request_id, endpoint(address, port), TIMEOUT, error) from None
+        except (dns.exception.Timeout, OSError) as error:
+            cause = error if isinstance(error, OSError) else TimeoutError()
+            raise asking.failure(cause, request_id) from error
+    texts = [text for records in said.answer for record in records for text in record.strings]
+    server = texts[0].decode(errors="replace") if texts else ""
+    seconds = time.monotonic() - began
+    return Reply(server, 0, server, request_id, seconds, asking.source_address, asking.source_port)
 
 
 def serial(server: str, zone: str, *, port: int = 53, timeout: float = TIMEOUT) -> int | None:

@@ -8,7 +8,8 @@ when a page has been read, so the handshake has passed the director and the conn
 
 from __future__ import annotations
 
-from lvslab.check.traffic.http import TIMEOUT, Connection, Place
+from lvslab.check.traffic.http import Connection
+from lvslab.check.traffic.request import TIMEOUT, Place
 from lvslab.closing import Closing
 
 

@@ -12,107 +12,41 @@ the client close its own side. So requests in turn meet a scheduler that counts 
 
 from __future__ import annotations
 
-import errno
+import io
 import re
 import socket
+import ssl
 import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from http.client import HTTPException, HTTPResponse, IncompleteRead
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from lvslab.check.ipvs.table import endpoint
-from lvslab.check.traffic import ports
+from lvslab.check.traffic.request import EXPLANATIONS as EXPLANATIONS
+from lvslab.check.traffic.request import TIMEOUT as TIMEOUT
+from lvslab.check.traffic.request import Failure as Failure
+from lvslab.check.traffic.request import Here as Here
+from lvslab.check.traffic.request import Place as Place
+from lvslab.check.traffic.request import Reply as Reply
+from lvslab.check.traffic.request import RequestFailed as RequestFailed
+from lvslab.check.traffic.request import connect, failed, in_turn
+from lvslab.check.traffic.request import failure_kind as failure_kind
+from lvslab.check.traffic.request import new_request_id as new_request_id
 from lvslab.closing import Closing
-from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 SERVER_HEADER = "X-Real-Server"
 ID_HEADER = "X-Request-ID"
-TIMEOUT = 5.0
-"""Seconds to wait for a connection, and for each piece of a reply."""
 PATIENCE = 4.0
-"""The same for `attempt`."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-Failure = Literal[
-    "no-connection", "no-reply", "refused", "unreachable", "broken-off", "not-closed", "status", "other"
-]
-"""How a request can fail. ``status`` (another status than 200) is a failure of an `Attempt` only."""
+"""Seconds that `attempt` waits for a connection, and for each piece of a reply."""
 
 _LINE_EVERY = 0.1
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _KEPT_IN_PATHS = "!#$%&'()*+,/:;=?@[]~"
-
-EXPLANATIONS: Mapping[Failure, tuple[str, str | None]] = {
-    "no-connection": (
-        "no answer from {place} within {seconds:g} s: the connection was never made",
-        "packets are lost on the way there or back: a director that does not forward, a real server whose "
-        "replies take another way, or a filter that drops them",
-    ),
-    "no-reply": (
-        "no answer from {place} within {seconds:g} s: the connection was made, but no reply came",
-        "the real server accepts connections and does not answer: is its web server stuck?",
-    ),
-    "refused": (
-        "connection refused by {place}",
-        "nothing listens there: no such virtual service on the director, a service without a real server of "
-        "weight above 0, or a stopped server on the real server that was chosen",
-    ),
-    "unreachable": (
-        "{place} cannot be reached from here: no route, or no node on the network has the address",
-        "is the virtual address on the director's interface, and does the client have a route to it?",
-    ),
-    "broken-off": (
-        "the connection to {place} broke off before the reply was whole",
-        "the real server died, or the director forgot the connection (its real server was removed?)",
-    ),
-    "not-closed": (
-        "{place} answered, but did not close the connection within {seconds:g} s",
-        "the client asked for it (Connection: close): was the end of the connection lost on its way?",
-    ),
-    "other": ("the request to {place} failed: {error}", None),
-}
-"""Message and hint for each kind of failure of a `Connection`."""
-
-
-class Place(Protocol):
-    """A network namespace that makes sockets: a `namespace.NamespaceThread`, or `Here`."""
-
-    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
-
-
-class Here:
-    """The network namespace of the calling thread."""
-
-    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``function``."""
-        return function(*args, **kwargs)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A whole reply.
-
-    ``server`` is the real server's name, "" where the reply does not give one; ``body`` is decoded as UTF-8.
-    ``seconds`` run from before the connection to the end of the stream; ``source_address`` and
-    ``source_port`` are the client's end of the connection.
-    """
-
-    server: str
-    status: int
-    body: str
-    request_id: str
-    seconds: float
-    source_address: str
-    source_port: int
 
 
 @dataclass(frozen=True)
@@ -135,42 +69,35 @@ class Attempt:
     failure: Failure | None
 
 
-class RequestFailed(CheckFailed):
-    """A request that got no whole reply.
+class _Received(io.RawIOBase):
+    """The file from which http.client reads a reply; ``data`` is all that has been read."""
 
-    ``kind`` says how it ended, ``request_id`` which one it was ("" on a held connection), and ``before``
-    holds the replies to earlier requests of the same round.
-    """
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream = stream
+        self.data = bytearray()
 
-    def __init__(
-        self,
-        kind: Failure,
-        request_id: str,
-        message: str,
-        hint: str | None = None,
-        before: tuple[Reply, ...] = (),
-    ) -> None:
-        super().__init__(message, hint)
-        self.kind: Failure = kind
-        self.request_id = request_id
-        self.before = before
+    def readable(self) -> bool:
+        return True
 
-
-class _Stream(socket.socket):
-    """A socket that keeps what it has received."""
-
-    def __init__(self, family: int, kind: int) -> None:
-        super().__init__(family, kind)
-        self.received = bytearray()
-
-    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
-        count = super().recv_into(buffer, nbytes, flags)
-        self.received += memoryview(buffer)[:count]
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        count = self._stream.recv_into(buffer)
+        self.data += memoryview(buffer)[:count]
         return count
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+
+def unverified() -> ssl.SSLContext:
+    """Return TLS settings that take any certificate: those of the lab's servers are signed by nobody."""
+    settings = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    settings.check_hostname = False
+    settings.verify_mode = ssl.CERT_NONE
+    return settings
 
 
 class Connection(Closing):
-    """A TCP connection to a web server, and the requests that are made on it.
+    """A connection to a web server, over TLS where ``tls`` is given, and the requests that are made on it.
 
     The addresses of ``host`` are tried in the order of getaddrinfo. Only the socket is made in ``place``,
     where it belongs from then on. The client's end is ``source`` (any of its addresses where none is given)
@@ -189,17 +116,24 @@ class Connection(Closing):
         source_port: int = 0,
         request_id: str = "",
         timeouts: tuple[float, float] = (TIMEOUT, TIMEOUT),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._target, self._request_id = endpoint(host, port), request_id
-        self._whole = self._surplus = False
+        self._whole = self._surplus = self._begun = False
         self.server, self.status, self.body = "", 0, b""
         try:
-            self._stream = _connected(place, (host, port), (source, source_port), timeouts[0])
+            stream = connect(place, (host, port), (source, source_port), timeouts[0])
         except OSError as error:
             raise self._failure(error, timeouts[0], connected=False) from error
-        self.source_address, self.source_port = self._stream.getsockname()[:2]
-        self._read_timeout = timeouts[1]
-        self._stream.settimeout(self._read_timeout)
+        self.source_address, self.source_port = stream.getsockname()[:2]
+        self._stream, self._read_timeout = stream, timeouts[1]
+        stream.settimeout(self._read_timeout)
+        if tls is not None:
+            try:
+                self._stream = tls.wrap_socket(stream, server_hostname=host)
+            except OSError as error:
+                stream.close()
+                raise self._failure(error, self._read_timeout) from error
 
     @property
     def is_open(self) -> bool:
@@ -219,8 +153,7 @@ class Connection(Closing):
         With ``last`` the server is told to close the connection after it. A request of some ``seconds`` is a
         slow client's: a line of its head is sent now and then until they are over or ``enough`` says so.
         """
-        self._whole = self._surplus = False
-        self._stream.received.clear()
+        self._whole = self._surplus = self._begun = False
         try:
             self._send(path, last, seconds, enough)
             self._receive()
@@ -232,6 +165,9 @@ class Connection(Closing):
         try:
             while self._stream.recv(1 << 16):
                 self._surplus = True
+            # Over TLS the server has said that no more data will come; its FIN is not read yet.
+            while socket.socket.recv(self._stream, 1 << 16):
+                pass
         except OSError as error:
             raise self._failure(error, self._read_timeout) from error
         return self._surplus
@@ -256,75 +192,25 @@ class Connection(Closing):
         self._stream.sendall(head + b"\r\n")
 
     def _receive(self) -> None:
-        reply = HTTPResponse(self._stream, method="GET")
+        received = _Received(self._stream)
+        reply = HTTPResponse(received, method="GET")  # type: ignore[arg-type]  # it only calls makefile
         try:
             reply.begin()
-            if not (head := _END_OF_HEAD.search(self._stream.received)):
+            if not (head := _END_OF_HEAD.search(received.data)):
                 raise IncompleteRead(b"")  # http.client takes the end of the stream for that of the head
             self.server, self.status = reply.headers.get(SERVER_HEADER, ""), reply.status
             # A reply of unknown length is whole whenever the server closes the connection.
             self._whole = reply.length is None and not reply.chunked
             self.body = reply.read()
-            self._surplus = not reply.chunked and len(self._stream.received) > head.end() + len(self.body)
+            self._surplus = not reply.chunked and len(received.data) > head.end() + len(self.body)
             self._whole = True
         finally:
+            self._begun = bool(received.data)
             reply.close()
 
     def _failure(self, error: Exception, seconds: float, *, connected: bool = True) -> RequestFailed:
-        begun = connected and bool(self._stream.received)
-        kind = failure_kind(error, connected=connected, begun=begun, whole=self._whole)
-        message, hint = EXPLANATIONS[kind]
-        told = message.format(place=self._target, seconds=seconds, error=error)
-        return RequestFailed(kind, self._request_id, told, hint)
-
-
-def failure_kind(error: Exception, *, connected: bool, begun: bool = False, whole: bool = False) -> Failure:
-    """Classify ``error`` of a connection on which a reply had ``begun`` or had come ``whole``."""
-    if isinstance(error, TimeoutError):
-        if not connected:
-            return "no-connection"
-        return "not-closed" if whole else "broken-off" if begun else "no-reply"
-    number = getattr(error, "errno", None)
-    if number == errno.ECONNREFUSED:
-        return "refused"
-    if number in (errno.EHOSTUNREACH, errno.ENETUNREACH):
-        return "unreachable"
-    if isinstance(error, HTTPException) or number in (errno.ECONNRESET, errno.EPIPE):
-        return "broken-off"
-    return "other"
-
-
-def _connected(place: Place, target: tuple[str, int], own: tuple[str, int], seconds: float) -> _Stream:
-    """Connect to the first address of ``target`` that accepts. Raises OSError, the last address's."""
-    source, source_port = own
-
-    def connect(family: int, kind: int, address: tuple[Any, ...], port: int) -> _Stream:
-        stream = place.call(_Stream, family, kind)
-        try:
-            if source_port:
-                stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            stream.settimeout(seconds)
-            stream.bind((source, port))
-            stream.connect(address)
-        except BaseException:
-            stream.close()
-            raise
-        return stream
-
-    failed: OSError | None = None
-    for family, kind, _, _, address in socket.getaddrinfo(*target, type=socket.SOCK_STREAM):
-        to_address = partial(connect, family, kind, address)
-        try:
-            return to_address(source_port) if source_port else ports.on_fresh(to_address)
-        except OSError as error:
-            failed = error
-    assert failed is not None, "getaddrinfo raises where it finds none"
-    raise failed
-
-
-def new_request_id(index: int = 0) -> str:
-    """Make a unique request id, which ends with ``index``, the request's number in its round."""
-    return f"{uuid.uuid4().hex}-{index}"
+        kind = failure_kind(error, connected=connected, begun=self._begun, whole=self._whole)
+        return failed(kind, self._request_id, self._target, seconds, error)
 
 
 def get(
@@ -333,18 +219,26 @@ def get(
     request_id: str | None = None,
     connect_timeout: float = TIMEOUT,
     read_timeout: float = TIMEOUT,
+    tls: ssl.SSLContext | None = None,
 ) -> Reply:
-    """Request ``url`` (http) once, on a connection of its own, in the caller's network namespace.
+    """Request ``url`` (http or https) once, on a connection of its own, in the caller's network namespace.
 
-    Any status is a reply. Timeouts are in seconds. Raises RequestFailed where no whole reply comes.
+    Any status is a reply. Timeouts are in seconds. ``tls`` are the settings for https, `unverified` by
+    default. Raises RequestFailed where no whole reply comes.
     """
     request_id = request_id or new_request_id()
     started = time.monotonic()
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise RequestFailed("other", request_id, f"the request to {url} failed: this is not an http URL")
     port, timeouts = parts.port or 80, (connect_timeout, read_timeout)
-    with Connection(Here(), parts.hostname, port, request_id=request_id, timeouts=timeouts) as connection:
+    if parts.scheme == "https":
+        port, tls = parts.port or 443, tls or unverified()
+    else:
+        tls = None
+    with Connection(
+        Here(), parts.hostname, port, request_id=request_id, timeouts=timeouts, tls=tls
+    ) as connection:
         connection.request((parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
         connection.await_end()
     return Reply(
@@ -363,20 +257,7 @@ def requests_in_turn(namespace: Place, url: str, count: int) -> tuple[Reply, ...
 
     Returns the replies in order. Raises RequestFailed at the first request without a whole reply.
     """
-    replies: list[Reply] = []
-
-    def in_turn() -> None:
-        for index in range(count):
-            replies.append(get(url, request_id=new_request_id(index)))
-
-    try:
-        namespace.call(in_turn)
-    except RequestFailed as failed:
-        message = f"request {len(replies) + 1} of {count}: {failed.message}"
-        raise RequestFailed(
-            failed.kind, failed.request_id, message, failed.hint, tuple(replies)
-        ) from failed.__cause__
-    return tuple(replies)
+    return in_turn(namespace, lambda request_id: get(url, request_id=request_id), count)
 
 
 def attempt(

@@ -14,18 +14,35 @@ from typing import TypeVar
 
 Made = TypeVar("Made")
 
-# One port for each 5 ms, over and over: 130 s for all of them.
-_TICK = 5_000_000
 _PORTS = range(34000, 60000)
 _AHEAD = 40
 """Ports that may be taken ahead of time. Another process on this machine takes longer to start."""
 _ATTEMPTS = 20
-_taking = threading.Lock()
-_last = 0
+
+
+class _Sequence:
+    """Ports in turn, one for each ``tick`` nanoseconds of the machine's clock, over and over."""
+
+    def __init__(self, tick: int) -> None:
+        self._tick = tick
+        self._taking = threading.Lock()
+        self._last = 0
+
+    def take(self) -> int:
+        """Return the next port, after a wait where many were taken."""
+        with self._taking:
+            now = time.monotonic_ns()
+            self._last = mine = max(now // self._tick, self._last + 1)
+        time.sleep(max(0.0, ((mine - _AHEAD) * self._tick - now) / 1e9))
+        return _PORTS[mine % len(_PORTS)]
+
+
+_TCP = _Sequence(5_000_000)  # 130 s for all ports
+_UDP = _Sequence(12_000_000)  # 312 s: directors remember datagrams for 300 s
 
 
 def fresh() -> int:
-    """Return a port that no process of this machine got in the last two minutes.
+    """Return a TCP port that no process of this machine got in the last two minutes.
 
     A client's kernel chooses ports that were used seconds ago, once it has forgotten their connections. That
     disturbs checks in two ways:
@@ -39,20 +56,21 @@ def fresh() -> int:
       some 10 ms (``tcp_rcv_synsent_state_process``), and the director, which has seen the reset, schedules a
       second time (``conn_reuse_mode``): a server loses its turn. Seen on 6.1.
     """
-    global _last
-    with _taking:
-        now = time.monotonic_ns()
-        _last = mine = max(now // _TICK, _last + 1)
-    time.sleep(max(0.0, ((mine - _AHEAD) * _TICK - now) / 1e9))
-    return _PORTS[mine % len(_PORTS)]
+    return _TCP.take()
 
 
-def on_fresh(make: Callable[[int], Made]) -> Made:
+def fresh_udp() -> int:
+    """Return a UDP port that no process of this machine got in the last five minutes."""
+    return _UDP.take()
+
+
+def on_fresh(make: Callable[[int], Made], *, udp: bool = False) -> Made:
     """Call ``make`` with fresh ports until one is not in use. Raises what ``make`` raises."""
+    take = fresh_udp if udp else fresh
     for _ in range(_ATTEMPTS - 1):
         try:
-            return make(fresh())
+            return make(take())
         except OSError as refused:
             if refused.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
                 raise
-    return make(fresh())
+    return make(take())

@@ -18,11 +18,24 @@ def test_a_process_does_not_run_far_ahead(monkeypatch: pytest.MonkeyPatch) -> No
     now, slept = 10_000_000_000_000, list[float]()
     monkeypatch.setattr("time.monotonic_ns", lambda: now)
     monkeypatch.setattr("time.sleep", slept.append)
-    monkeypatch.setattr(ports, "_last", 0)
+    monkeypatch.setattr(ports._TCP, "_last", 0)
     made = [ports.fresh() for _ in range(60)]
     assert slept[:41] == [0] * 41
     assert slept[41:] == pytest.approx([0.005 * (number + 1) for number in range(19)])
     assert made == list(range(made[0], made[0] + 60))
+
+
+def test_ports_of_datagrams_come_again_after_directors_have_forgotten_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 10_000_000_000_000
+    monkeypatch.setattr("time.monotonic_ns", lambda: now)
+    monkeypatch.setattr(ports._UDP, "_last", 0)
+    first = ports.fresh_udp()
+    now += 300_000_000_000
+    assert ports.fresh_udp() != first
+    now += 12_000_000_000
+    assert ports.fresh_udp() == first
 
 
 def test_a_port_that_somebody_has_is_passed_over() -> None:
