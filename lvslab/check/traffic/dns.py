@@ -68,9 +68,9 @@ def ask_in_turn(
 
 
 def ask_identity(address: str, port: int, request_id: str) -> Reply:
-    """Ask a name server once, over UDP, who it is (the TXT record of hostname.bind in the class CHAOS).
+    """Ask a name server once, over UDP, for its identity.
 
-    Raises RequestFailed.
+    That is the TXT record of hostname.bind in the class CHAOS. Raises RequestFailed.
     """
     query, began = dns.message.make_query("hostname.bind", "TXT", "CH"), time.monotonic()
     with udp.UdpSocket(address, port) as asking:

@@ -51,9 +51,9 @@ def ask_smtp(address: str, port: int, request_id: str) -> Reply:
 
 
 def ask_sctp(address: str, port: int, request_id: str) -> Reply:
-    """Send a line with the request's id over SCTP and read the answer, as `udp` does. Raises RequestFailed.
+    """Send a line with the request's id over SCTP, and read the answer.
 
-    Raises CheckFailed where this machine's kernel does not have SCTP.
+    Both are as in `udp`. Raises RequestFailed, CheckFailed where this machine's kernel does not have SCTP.
     """
     began, received = time.monotonic(), b""
     try:

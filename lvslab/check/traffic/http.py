@@ -97,13 +97,13 @@ def unverified() -> ssl.SSLContext:
 
 
 class Connection(Closing):
-    """A connection to a web server, over TLS where ``tls`` is given, and the requests that are made on it.
+    """A connection to a web server, and the requests that are made on it.
 
     The addresses of ``host`` are tried in the order of getaddrinfo. Only the socket is made in ``place``,
     where it belongs from then on. The client's end is ``source`` (any of its addresses where none is given)
     and ``source_port`` (a fresh port for 0). ``timeouts`` are the seconds to wait for each address and for
-    each piece of a reply. ``server``, ``status`` and ``body`` are the last reply's: "", 0 and empty where
-    none has come. All of it raises RequestFailed.
+    each piece of a reply. With ``tls`` it is one of https. ``server``, ``status`` and ``body`` are the last
+    reply's: "", 0 and empty where none has come. All of it raises RequestFailed.
     """
 
     def __init__(
@@ -221,10 +221,10 @@ def get(
     read_timeout: float = TIMEOUT,
     tls: ssl.SSLContext | None = None,
 ) -> Reply:
-    """Request ``url`` (http or https) once, on a connection of its own, in the caller's network namespace.
+    """Request ``url`` (http or https) once, in the caller's network namespace.
 
-    Any status is a reply. Timeouts are in seconds. ``tls`` are the settings for https, `unverified` by
-    default. Raises RequestFailed where no whole reply comes.
+    The request has a connection of its own. Any status is a reply. Timeouts are in seconds. ``tls`` are the
+    settings for https, `unverified` by default. Raises RequestFailed where no whole reply comes.
     """
     request_id = request_id or new_request_id()
     started = time.monotonic()

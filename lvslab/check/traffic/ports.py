@@ -42,7 +42,7 @@ _UDP = _Sequence(12_000_000)  # 312 s: directors remember datagrams for 300 s
 
 
 def fresh() -> int:
-    """Return a TCP port that no process of this machine got in the last two minutes.
+    """Return a TCP port that this machine's processes have not got for two minutes.
 
     A client's kernel chooses ports that were used seconds ago, once it has forgotten their connections. That
     disturbs checks in two ways:
@@ -60,7 +60,7 @@ def fresh() -> int:
 
 
 def fresh_udp() -> int:
-    """Return a UDP port that no process of this machine got in the last five minutes."""
+    """Return a UDP port that this machine's processes have not got for five minutes."""
     return _UDP.take()
 
 

@@ -43,7 +43,7 @@ _SAID = {
 
 
 class UdpSocket(Closing):
-    """A socket with one port of the client, from which datagrams go to one address and port.
+    """A socket of the client for datagrams to one address and port.
 
     ``source_port`` is the client's, a fresh one for 0. The socket belongs to the network namespace of the
     thread that makes it. Raises RequestFailed.
