@@ -14,15 +14,22 @@ from lvslab.kernel.find import Kernel
 
 # The programs of a director, by package. Listed are the files that a guest runs; libraries follow by
 # themselves.
-PACKAGES = ("bash", "busybox-static", "dash", "dropbear-bin", "iproute2", "iptables", "ipvsadm")
+PACKAGES = (
+    *("bash", "busybox-static", "dash", "dropbear-bin", "iproute2", "iptables", "ipvsadm"),
+    *("conntrack", "curl", "ipset", "less", "ncurses-base", "netbase", "socat", "tcpdump"),
+)
 _IPVSADM = "usr/sbin/ipvsadm"
 PROGRAMS = (
     guest_files.BUSYBOX,
-    *("usr/bin/bash", "usr/bin/dash", "usr/bin/ip", "usr/sbin/dropbear"),
+    *("usr/bin/bash", "usr/bin/dash", "usr/sbin/dropbear"),
+    *("usr/bin/ip", "usr/bin/ss", "usr/sbin/bridge", "usr/sbin/tc"),
     *("usr/sbin/xtables-nft-multi", "usr/sbin/xtables-legacy-multi"),
     *(_IPVSADM, f"{_IPVSADM}-save", f"{_IPVSADM}-restore"),
+    *("usr/sbin/conntrack", "usr/sbin/ipset"),
+    *("usr/bin/curl", "usr/bin/less", "usr/bin/socat", "usr/bin/tcpdump"),
 )
-_EXTENSIONS = "usr/lib/x86_64-linux-gnu/xtables/"
+# Loaded by iptables and tc when a rule asks for them, or read by programs on a terminal.
+_WHOLE = ("usr/lib/x86_64-linux-gnu/xtables/", "usr/lib/tc/", "usr/lib/terminfo/")
 # Debian's alternatives point iptables to the nft variant.
 _IPTABLES = {
     f"{name}{variant}{part}": f"xtables-{target}-multi"
@@ -43,21 +50,25 @@ def entries(
 
     ``ipvsadm`` is a program that takes the place of theirs.
     """
-    files = libraries.files_of(programs, lambda path: "bin/" in path or "lib" in path)
+    files = libraries.files_of(programs, _wanted)
     if ipvsadm is not None:
         files = {**files, _IPVSADM: packages.Member(_IPVSADM, 0o755, ipvsadm.read_bytes())}
-    extensions = [path for path in files if path.startswith(_EXTENSIONS)]
+    others = [path for path in files if path.startswith(_WHOLE)]
     found = [
         Entry(path, stat.S_IFREG | member.mode, member.content)
         if member.target is None
         else Entry(path, LINK, member.target.encode())
-        for path, member in libraries.closure(files, [*PROGRAMS, *extensions]).items()
+        for path, member in libraries.closure(files, [*PROGRAMS, *guest_files.NAMES, *others]).items()
     ]
     found += [Entry(f"usr/sbin/{name}", LINK, target.encode()) for name, target in _IPTABLES.items()]
     found += [Entry("lib64", LINK, b"usr/lib64"), Entry("usr/bin/sh", LINK, b"dash")]
     found += guest_files.common(kernel, (*_LOADED, "xt_MASQUERADE"))
     found.append(Entry("etc/lvslab/reseed", PROGRAM, reseed.program()))
     return found + guest_files.applets(files[guest_files.BUSYBOX].content, found)
+
+
+def _wanted(path: str) -> bool:
+    return "bin/" in path or "lib" in path or path in guest_files.NAMES
 
 
 def versions(programs: Sequence[packages.Package]) -> Mapping[str, str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from lvslab.debian import libraries
+from lvslab.debian import libraries, packages
 from lvslab.guest import keys
 from lvslab.guest.formats import FILE, FOLDER, LINK, PROGRAM, Entry
 from lvslab.kernel import modules
@@ -16,6 +16,8 @@ from lvslab.kernel.find import Kernel
 from lvslab.run import run
 
 BUSYBOX = "usr/bin/busybox"
+NAMES = ("etc/protocols", "etc/services")
+"""Files of the package netbase: names of protocols and services, which ipvsadm and iptables look up."""
 
 _PLACES = {
     "init": "init",
@@ -23,8 +25,12 @@ _PLACES = {
     "page": "var/www/html/cgi-bin/index.cgi",
 }
 _FILES = {
-    "etc/passwd": "root:x:0:0:root:/root:/etc/lvslab/login\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    # tcpdump gives up root for a user of its own.
+    "etc/passwd": (
+        "root:x:0:0:root:/root:/etc/lvslab/login\ntcpdump:x:100:100:tcpdump:/:/bin/false\n"
+        "nobody:x:65534:65534:nobody:/:/bin/false\n"
+    ),
+    "etc/group": "root:x:0:\ntcpdump:x:100:\nnogroup:x:65534:\n",
     "etc/shells": "/bin/sh\n/etc/lvslab/login\n",
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "etc/sysctl.conf": "# sysctl -p reads the settings in this file.\n",
@@ -39,6 +45,12 @@ def scripts() -> Mapping[str, str]:
     """Return the scripts of a guest and its inittab, by file name."""
     folder = resources.files("lvslab.guest") / "root"
     return {file.name: file.read_text() for file in sorted(folder.iterdir(), key=lambda file: file.name)}
+
+
+def names(sources: Sequence[packages.Package]) -> dict[str, bytes]:
+    """Return the contents of the files NAMES in packages, by path."""
+    found = libraries.files_of(sources, lambda path: path in NAMES)
+    return {path: member.content for path, member in found.items()}
 
 
 def common(kernel: Kernel, loaded: Iterable[str]) -> list[Entry]:
@@ -79,4 +91,5 @@ def _modules(kernel: Kernel) -> list[Entry]:
     chosen = kernel.needed_modules()
     base = f"usr/lib/modules/{kernel.release}"
     entries = [Entry(f"{base}/{module.path}", FILE, module.content) for module in chosen]
-    return entries + [Entry(f"{base}/{name}", FILE, text) for name, text in modules.tables(chosen).items()]
+    tables = {**modules.tables(chosen), modules.BUILTIN: kernel.builtin_modules()}
+    return entries + [Entry(f"{base}/{name}", FILE, text) for name, text in tables.items()]

@@ -21,7 +21,7 @@ from lvslab.kernel.find import Kernel
 
 log = logging.getLogger("lvslab.progress.image")
 
-_FORMAT = 1
+_FORMAT = 2
 """Version of the code that makes images: raise it when the same inputs come to other bytes."""
 _SUFFIX = {"initramfs": "cpio", "ext2": "ext2"}
 
@@ -47,7 +47,14 @@ def build(kernel: Kernel, ipvsadm: str = "") -> Image:
         from lvslab.kernel.toolchain import musl_programs
 
         programs = musl_programs.programs(ipvsadm or musl_programs.IPVSADM)
-        return _made(kernel, [programs.key], programs.versions, lambda: musl.entries(kernel, programs))
+        netbase = packages.fetch(("netbase",), dependencies=False)
+        inputs = [programs.key, *(package.sha256 for package in netbase)]
+        return _made(
+            kernel,
+            inputs,
+            programs.versions,
+            lambda: musl.entries(kernel, programs, files.names(netbase)),
+        )
     found = packages.fetch(debian.PACKAGES)
     inputs = sorted(package.sha256 for package in found)
     versions, own = debian.versions(found), None

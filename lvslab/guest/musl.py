@@ -6,9 +6,10 @@ Today's C library of the distribution needs Linux 3.2, so its programs do not.
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 
 from lvslab.guest import files
-from lvslab.guest.formats import LINK, PROGRAM, Entry
+from lvslab.guest.formats import FILE, LINK, PROGRAM, Entry
 from lvslab.kernel.find import Kernel
 from lvslab.kernel.toolchain.musl_programs import OldUserland
 
@@ -49,11 +50,15 @@ _DEVICES = (
 _LOADED = ("e1000", "virtio_pci", "virtio_net", "ip_vs", "iptable_nat", "ipt_MASQUERADE", "xt_MASQUERADE")
 
 
-def entries(kernel: Kernel, programs: OldUserland) -> list[Entry]:
-    """Return the entries of the image of ``kernel`` with these ``programs``."""
+def entries(kernel: Kernel, programs: OldUserland, names: Mapping[str, bytes]) -> list[Entry]:
+    """Return the entries of the image of ``kernel`` with these ``programs``.
+
+    ``names`` are the contents of the files `files.NAMES` by path.
+    """
     found = [Entry(place, PROGRAM, (programs.folder / name).read_bytes()) for name, place in _PLACES.items()]
     found += [Entry(f"usr/sbin/{name}", LINK, b"xtables-legacy-multi") for name in _IPTABLES]
     found += [Entry(path, PROGRAM, text.encode()) for path, text in _SCRIPTS.items()]
     found += _DEVICES
+    found += [Entry(path, FILE, content) for path, content in names.items()]
     found += files.common(kernel, _LOADED)
     return found + files.applets((programs.folder / "busybox").read_bytes(), found)

@@ -65,6 +65,14 @@ class Kernel:
             return modules.of_folder(self.module_source, wanted)
         return modules.of_package(self.module_source, self.release, wanted)
 
+    def builtin_modules(self) -> bytes:
+        """Return the kernel's file of modules that are built in, empty where it has none."""
+        if self.module_source is None:
+            return b""
+        if self.module_source.is_dir():
+            return modules.builtin_of_folder(self.module_source)
+        return modules.builtin_of_package(self.module_source, self.release)
+
 
 def find(name: str) -> Kernel:
     """Return the kernel that ``name`` stands for.

@@ -17,15 +17,22 @@ from lvslab.debian import packages
 from lvslab.errors import BuildError
 from lvslab.run import run
 
-# What a director may be asked to load: IPVS, netfilter with iptables' extensions, tunnels, and its network
-# cards. And CRC32c: libcrc32c, which netfilter needs, asks for an algorithm by that name, not for a module.
+# What a director may be asked to load: IPVS, netfilter with iptables' extensions and sets, tunnels, virtual
+# links, queueing disciplines, SCTP, what ss asks the kernel by, and its network cards. And CRC32c:
+# libcrc32c, which netfilter needs, asks for an algorithm by that name, not for a module.
 WANTED = re.compile(
     r"kernel/(?:crypto/crc32c_generic\."
-    r"|net/netfilter/(?!nft_flow|nf_flow|ipset|xt_TRACE)"
+    r"|lib/ts_"
+    r"|net/netfilter/(?!nft_flow|nf_flow)"
     r"|net/ipv[46]/netfilter/"
     r"|net/ipv4/ipvs/"
     r"|net/ipv4/(?:ipip|ip_gre|gre|ip_tunnel|tunnel4|fou|udp_tunnel)\."
-    r"|net/ipv6/(?:ip6_tunnel|tunnel6|ip6_gre|fou6|ip6_udp_tunnel)\."
+    r"|net/ipv6/(?:ip6_tunnel|tunnel6|ip6_gre|fou6|ip6_udp_tunnel|sit)\."
+    r"|net/(?:ipv4/(?:inet|raw|tcp|udp)|netlink/netlink|packet/af_packet|sctp/sctp|unix/unix)_diag\."
+    r"|net/(?:8021q/8021q|bridge/bridge|bridge/br_netfilter|sctp/sctp)\."
+    r"|net/sched/(?:sch_|cls_|em_(?:cmp|ipset|meta|nbyte|u32)\.)"
+    r"|net/sched/act_(?:connmark|csum|gact|mirred|nat|pedit|police|skbedit|vlan)\."
+    r"|drivers/net/(?:dummy|ifb|macvlan|veth|vrf|vxlan|ipvlan/ipvlan|vxlan/vxlan)\."
     r"|drivers/net/(?:virtio_net|e1000/|ethernet/intel/e1000/)"
     r"|drivers/virtio/virtio_pci)"
 )
@@ -33,6 +40,9 @@ _RELEASE = re.compile(rb"(?:^|\0)(?:vermagic|kernel_version)=([^\0 ]+)")
 _INFO = re.compile(rb"(?:^|\0)(depends|alias|softdep)=([^\0]*)")
 ALL = re.compile("")
 """Every module that there is."""
+
+BUILTIN = "modules.builtin"
+"""The file that tells modprobe which modules are in the kernel's image, and need not be loaded."""
 
 _SUFFIX = re.compile(r"\.k?o(?:\.(?:xz|zst|gz))?$")
 _FILE = re.compile(r"\.k?o(?:\.\w+)?$")
@@ -63,6 +73,20 @@ def of_folder(folder: Path, wanted: re.Pattern[str] = WANTED) -> tuple[Module, .
     files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in files_of(folder)}
     old = {path: content for path, content in files.items() if path.endswith(".o")}
     return _needed(files, wanted, _dependencies(old))
+
+
+def builtin_of_package(package: Path, release: str) -> bytes:
+    """Return the content of BUILTIN in a kernel package, empty where it has none."""
+    inside = re.compile(rf"(?:usr/)?lib/modules/{re.escape(release)}/{re.escape(BUILTIN)}")
+    return b"".join(
+        member.content for member in packages.members(package, lambda path: bool(inside.fullmatch(path)))
+    )
+
+
+def builtin_of_folder(folder: Path) -> bytes:
+    """Return the content of BUILTIN in an installed modules folder, empty where it has none."""
+    file = folder / BUILTIN
+    return file.read_bytes() if file.is_file() else b""
 
 
 def files_of(folder: Path) -> list[Path]:

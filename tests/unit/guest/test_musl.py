@@ -11,6 +11,8 @@ from lvslab.guest import files, formats, image, keys, musl
 from lvslab.kernel.find import Kernel
 from lvslab.kernel.toolchain.musl_programs import OldUserland
 
+NAMES = {"etc/services": b"http 80/tcp\n"}
+
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OldUserland:
@@ -33,7 +35,7 @@ def kernel(image_kind: formats.Kind, modules: Path | None = None) -> Kernel:
 
 
 def test_what_is_in_the_image(programs: OldUserland) -> None:
-    entries = {entry.path: entry for entry in musl.entries(kernel("ext2"), programs)}
+    entries = {entry.path: entry for entry in musl.entries(kernel("ext2"), programs, NAMES)}
     for path in ("usr/bin/busybox", "usr/sbin/dropbear", "usr/sbin/ipvsadm", "init", "etc/lvslab/agent"):
         assert stat.S_IMODE(entries[path].mode) == 0o755, path
     # By whatever name a how-to calls it, and not busybox's.
@@ -41,6 +43,7 @@ def test_what_is_in_the_image(programs: OldUserland) -> None:
     assert entries["usr/sbin/iptables-restore"].content == b"xtables-legacy-multi"
     assert entries["usr/bin/sh"].content == entries["usr/sbin/modprobe"].content == b"/usr/bin/busybox"
     assert entries["usr/sbin/ipvsadm-save"].content.endswith(b'exec ipvsadm -S "$@"\n')
+    assert entries["etc/services"].content == b"http 80/tcp\n"
     assert (entries["dev/ttyS1"].device, entries["dev/null"].device) == ((4, 65), (1, 3))
     assert stat.S_ISCHR(entries["dev/ttyS1"].mode)
     assert stat.S_IMODE(entries["root/.ssh/authorized_keys"].mode) == 0o600
@@ -50,7 +53,9 @@ def test_a_small_system_gets_every_module(programs: OldUserland, tmp_path: Path)
     module = tmp_path / "modules/kernel/drivers/net/dummy.ko"
     module.parent.mkdir(parents=True)
     module.write_bytes(b"\0depends=\0")
-    paths = {entry.path for entry in musl.entries(kernel("initramfs", tmp_path / "modules"), programs)}
+    paths = {
+        entry.path for entry in musl.entries(kernel("initramfs", tmp_path / "modules"), programs, NAMES)
+    }
     assert "usr/lib/modules/2.4.37.11/kernel/drivers/net/dummy.ko" in paths
     assert "usr/lib/modules/2.4.37.11/modules.dep" in paths
 
@@ -61,14 +66,14 @@ def test_the_same_inputs_come_to_the_same_bytes_until_the_format_is_raised(
     monkeypatch.setattr(files, "scripts", lambda: {"init": "init", "inittab": "tab", "agent": "agent"})
     monkeypatch.setattr(keys, "client_public_key", lambda: "ssh-ed25519 AAAA key")
     monkeypatch.setattr(keys, "dropbear_host_key", lambda: b"host key")
-    archive = formats.pack(musl.entries(kernel("initramfs"), programs), "initramfs")
+    archive = formats.pack(musl.entries(kernel("initramfs"), programs, NAMES), "initramfs")
     made = (image._FORMAT, sha256(archive).hexdigest()[:16])
-    assert made == (1, "9f4724dd0c130a76"), "raise _FORMAT in lvslab/guest/image.py and pin the new checksum"
+    assert made == (2, "223a8c6b024addfd"), "raise _FORMAT in lvslab/guest/image.py and pin the new checksum"
 
 
 @pytest.mark.parametrize("kind", ["initramfs", "ext2"])
 def test_it_is_the_same_byte_for_byte(programs: OldUserland, kind: formats.Kind) -> None:
     if kind == "ext2" and shutil.which("mke2fs") is None:
         pytest.skip("mke2fs is not installed")
-    once, again = (formats.pack(musl.entries(kernel(kind), programs), kind) for _ in range(2))
+    once, again = (formats.pack(musl.entries(kernel(kind), programs, NAMES), kind) for _ in range(2))
     assert once == again

@@ -47,6 +47,7 @@ def test_what_a_guest_needs_and_all_that_depends_on(tmp_path: Path) -> None:
         "crc32c_generic",
         "virtio_net",
         "libcrc32c",
+        "ip_set",
         "ip_vs",
         "ip_vs_ftp",
         "nf_conntrack",
@@ -69,9 +70,20 @@ def test_a_package_and_a_folder_say_the_same(tmp_path: Path, make_deb: Callable[
         assert modules.of_package(package, RELEASE) == modules.of_folder(folder_of(tmp_path / "folder"))
 
 
+def test_modules_that_are_built_in(tmp_path: Path, make_deb: Callable[..., Path]) -> None:
+    listed = b"kernel/net/sched/sch_fq_codel.ko\n"
+    other = {"lib/modules/6.1.0-1-amd64x/modules.builtin": b"kernel/other.ko\n"}
+    package = make_deb({f"lib/modules/{RELEASE}/modules.builtin": listed, **other}, name="linux")
+    assert modules.builtin_of_package(package, RELEASE) == listed
+    assert modules.builtin_of_folder(tmp_path) == b""
+    (tmp_path / "modules.builtin").write_bytes(listed)
+    assert modules.builtin_of_folder(tmp_path) == listed
+
+
 def test_a_kernel_without_modules(tmp_path: Path, make_deb: Callable[..., Path]) -> None:
     assert modules.of_folder(tmp_path) == ()
     assert modules.of_package(make_deb({"boot/vmlinuz": b""}), RELEASE) == ()
+    assert modules.builtin_of_package(make_deb({"boot/vmlinuz": b""}), RELEASE) == b""
 
 
 def test_tables_that_modprobe_reads(tmp_path: Path) -> None:
@@ -153,7 +165,20 @@ def test_a_damaged_module(tmp_path: Path, kind: str) -> None:
         ("kernel/drivers/net/ethernet/intel/e1000/e1000.ko", True),
         ("kernel/drivers/virtio/virtio_pci.ko", True),
         ("kernel/drivers/net/ethernet/intel/e1000e/e1000e.ko", False),
-        ("kernel/net/netfilter/ipset/ip_set.ko", False),
+        ("kernel/net/netfilter/ipset/ip_set.ko", True),
+        ("kernel/net/netfilter/xt_set.ko", True),
+        ("kernel/net/netfilter/nft_flow_offload.ko", False),
+        ("kernel/net/sched/sch_netem.ko", True),
+        ("kernel/net/sched/act_mirred.ko.xz", True),
+        ("kernel/net/sched/act_ct.ko", False),
+        ("kernel/net/sctp/sctp.ko", True),
+        ("kernel/net/sctp/sctp_diag.ko", True),
+        ("kernel/net/ipv4/tcp_diag.ko", True),
+        ("kernel/net/ipv6/sit.ko", True),
+        ("kernel/drivers/net/dummy.ko", True),
+        ("kernel/drivers/net/vxlan.ko", True),  # before Linux 5.19
+        ("kernel/drivers/net/vxlan/vxlan.ko", True),
+        ("kernel/drivers/net/vxlan/vxlan_other.ko", False),
         ("kernel/net/ipv4/tcp_bbr.ko", False),
         ("kernel/sound/soundcore.ko", False),
     ],
