@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from invoke import Context
 
+from lvslab.cli import text
 from lvslab.cli.command_line import names_in
 from lvslab.cli.program import Group, end, say
 from lvslab.cli.report_options import NO_REPORTS
-from lvslab.cli.text.progress import Progress
 from lvslab.errors import UsageError
 from lvslab.report.formats import Places
 
@@ -35,10 +35,9 @@ def verify(
     json: bool = False,
 ) -> None:
     """Type a how-to step by step in a fresh lab, and judge each step."""
-    from lvslab.cli.text import howto as text
     from lvslab.howto import verify as howto_verify
 
-    with Progress() as progress:
+    with text.progress.Progress() as progress:
         result = howto_verify.verify(
             path,
             lab=lab,
@@ -47,7 +46,7 @@ def verify(
             reports=reports,
             listeners=howto_verify.Listeners(progress.event, progress.kernel, progress.verdict),
         )
-    say(result, json, text.verified)
+    say(result, json, text.howto.verified)
     end(result.exit_code)
 
 
@@ -65,7 +64,7 @@ def review(c: Context, record: bool = False, only: str = "", kernel: list[str] |
     from lvslab.howto import verify as howto_verify
 
     if record:
-        with Progress() as progress:
+        with text.progress.Progress() as progress:
             listeners = howto_verify.Listeners(progress.event, progress.kernel, progress.verdict)
             recording.record(only, names_in(kernel), listeners)
     elif only or kernel:

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from invoke import Context
 
+from lvslab.cli import text
 from lvslab.cli.command_line import names_in, path_in
 from lvslab.cli.program import Group, end, say
-from lvslab.cli.text import kernel as text
-from lvslab.cli.text import layout
-from lvslab.cli.text.progress import Progress
 
 group = Group(
     "kernel",
@@ -24,7 +22,7 @@ def list_kernels(c: Context, json: bool = False) -> None:
     """List the kernels that are available, and those in the store."""
     from lvslab.kernel import report as kernel_report
 
-    say(kernel_report.listed(), json, text.listed)
+    say(kernel_report.listed(), json, text.kernel.listed)
 
 
 @group.task(positional=["kernel"])
@@ -32,7 +30,7 @@ def show(c: Context, kernel: str, json: bool = False) -> None:
     """Show all about a kernel, and which IPVS features it lacks."""
     from lvslab.kernel import report as kernel_report
 
-    say(kernel_report.shown(kernel), json, text.shown)
+    say(kernel_report.shown(kernel), json, text.kernel.shown)
 
 
 @group.task(
@@ -52,7 +50,7 @@ def fetch(c: Context, kernel: str, insecure: bool = False, json: bool = False) -
     """Download and verify a kernel's source, or its packages."""
     from lvslab.kernel import report as kernel_report
 
-    with Progress():
+    with text.progress.Progress():
         files = kernel_report.fetched(kernel, insecure)
     say({"files": [str(file) for file in files]}, json, lambda found: "\n".join(found["files"]))
 
@@ -78,11 +76,11 @@ def build(
     """Build a kernel with the tutorial's IPVS configuration, and keep it in the store."""
     from lvslab.kernel import build as kernel_build
 
-    with Progress():
+    with text.progress.Progress():
         built = kernel_build.build(
             version, tree=path_in(tree), config=path_in(config), jobs=jobs or None, insecure=insecure
         )
-    say(kernel_build.as_json(built), json, text.built)
+    say(kernel_build.as_json(built), json, text.kernel.built)
 
 
 @group.task(
@@ -100,7 +98,7 @@ def import_kernel(c: Context, path: str, modules: str = "", config: str = "", js
 
     built = imports.take(Path(path), path_in(modules), path_in(config))
     about = {"name": built.name, "folder": str(built.folder), "modules": len(built.manifest.modules)}
-    say(about, json, text.imported)
+    say(about, json, text.kernel.imported)
 
 
 @group.task(
@@ -133,7 +131,7 @@ def try_kernel(
     """Run labs on a kernel and say whether it is good; for git bisect run."""
     from lvslab.matrix import bisect
 
-    with Progress() as progress:
+    with text.progress.Progress() as progress:
         result = bisect.run(
             Path(path),
             labs=names_in(labs) or ["web-nat"],
@@ -145,7 +143,7 @@ def try_kernel(
             jobs=jobs or None,
             report=progress.event,
         )
-    say(result, json, text.tried)
+    say(result, json, text.kernel.tried)
     end(result.exit_code)
 
 
@@ -158,4 +156,4 @@ def remove_kernel(c: Context, kernel: str, json: bool = False) -> None:
     """Delete a kernel from the store."""
     from lvslab.kernel import store
 
-    say({"deleted": [store.remove(kernel).name]}, json, layout.named)
+    say({"deleted": [store.remove(kernel).name]}, json, text.layout.named)

@@ -7,11 +7,9 @@ import sys
 
 from invoke import Context
 
+from lvslab.cli import text
 from lvslab.cli.program import Group, end, say
 from lvslab.cli.report_options import NO_REPORTS
-from lvslab.cli.text import lab as text
-from lvslab.cli.text import layout
-from lvslab.cli.text.progress import Progress
 from lvslab.lab.directors import KINDS, DirectorSpec
 from lvslab.report.formats import Places
 
@@ -40,7 +38,7 @@ def list_labs(c: Context, json: bool = False) -> None:
     """List the labs, and which of them are up."""
     from lvslab.cluster import registry
 
-    say(registry.listed(), json, text.listed)
+    say(registry.listed(), json, text.lab.listed)
 
 
 @group.task(
@@ -66,10 +64,10 @@ def up(
     from lvslab import commands
 
     spec = DirectorSpec.chosen(kernel, director, ipvsadm)
-    with Progress() as progress:
+    with text.progress.Progress() as progress:
         listeners = commands.Listeners(progress.event, progress.step)
         result = commands.up(lab, name=name, spec=spec, apply=apply, cold=cold, listeners=listeners)
-    say(result, json, text.up)
+    say(result, json, text.lab.up)
 
 
 @group.task()
@@ -77,9 +75,9 @@ def apply(c: Context, name: str = "", json: bool = False) -> None:
     """Apply the how-to to a lab that was started with lab.up --no-apply."""
     from lvslab import commands
 
-    with Progress() as progress:
+    with text.progress.Progress() as progress:
         result = commands.apply(_named(name), commands.Listeners(progress.event, progress.step))
-    say(result, json, text.up)
+    say(result, json, text.lab.up)
 
 
 @group.task(reports="default: with the evidence")
@@ -89,7 +87,7 @@ def check(c: Context, name: str = "", reports: Places = NO_REPORTS, json: bool =
 
     result = commands.check(_named(name), reports, quiet=json)
     if json:
-        layout.document(result.as_json())
+        text.layout.document(result.as_json())
     end(result.exit_code)
 
 
@@ -113,12 +111,12 @@ def load(
     """Send requests at full speed; show throughput, errors and shares."""
     from lvslab.check import load as loads
 
-    with Progress() as progress:
+    with text.progress.Progress() as progress:
         progress.now(f"sending requests for {seconds} s")
         result = loads.load(
             _named(name), director=director, client=client, seconds=seconds, connections=connections
         )
-    say(result, json, text.load)
+    say(result, json, text.lab.load)
 
 
 @group.task(
@@ -136,9 +134,7 @@ def watch(c: Context, name: str = "", interval: int = 2, count: int = 0, json: b
 
     monitor.check_bounds(interval, count)
     with signals.until_told(), monitor.Watch(_named(name), interval) as readings:
-        from lvslab.cli.text import watch as text
-
-        text.follow(readings, count=count, as_json=json)
+        text.watch.follow(readings, count=count, as_json=json)
 
 
 @group.task(
@@ -162,7 +158,7 @@ def status(c: Context, name: str = "", json: bool = False) -> None:
     """Show the state of a running lab."""
     from lvslab.cluster import registry
 
-    say(registry.status(_named(name)).as_json(), json, text.status)
+    say(registry.status(_named(name)).as_json(), json, text.lab.status)
 
 
 @group.task(name="exec", positional=["node"], help={"command": "the command to run"})
@@ -221,9 +217,9 @@ def capture(
         expression=filter,
         most=packets,
         seconds=seconds,
-        tell=lambda interfaces: print(text.capturing(interfaces), file=sys.stderr, flush=True),
+        tell=lambda interfaces: print(text.lab.capturing(interfaces), file=sys.stderr, flush=True),
     )
-    print(text.captured(found), file=sys.stderr)
+    print(text.lab.captured(found), file=sys.stderr)
 
 
 @group.task(name="transcript")
@@ -234,9 +230,9 @@ def show_transcript(c: Context, name: str = "", json: bool = False) -> None:
 
     entries = commands.steps_taken(_named(name))
     if json:
-        layout.document([entry.as_json() for entry in entries])
+        text.layout.document([entry.as_json() for entry in entries])
     else:
-        print(transcript.render(entries, layout.colourful(sys.stdout)), end="")
+        print(transcript.render(entries, text.layout.colourful(sys.stdout)), end="")
 
 
 @group.task(help={"all": "end every lab on this machine"})
@@ -245,7 +241,7 @@ def down(c: Context, name: str = "", all: bool = False, json: bool = False) -> N
     from lvslab.cluster import registry
 
     ended = registry.down(registry.names() if all else [_named(name)])
-    say({"ended": ended}, json, lambda found: layout.named(found, "no lab is up"))
+    say({"ended": ended}, json, lambda found: text.layout.named(found, "no lab is up"))
 
 
 @group.task(positional=["lab"], reports="default: with the evidence")
@@ -262,10 +258,10 @@ def verify(
     from lvslab import commands
 
     spec = DirectorSpec.chosen(kernel, director, ipvsadm)
-    with Progress() as progress:
+    with text.progress.Progress() as progress:
         listeners = commands.Listeners(progress.event, progress.step)
         result = commands.verify(lab, spec=spec, reports=reports, listeners=listeners)
-    say(result, json, text.verified)
+    say(result, json, text.lab.verified)
     end(result.exit_code)
 
 
@@ -274,4 +270,4 @@ def schema(c: Context) -> None:
     """Print the JSON Schema of lab.yaml, for editors."""
     from lvslab.lab import loader
 
-    layout.document(loader.json_schema())
+    text.layout.document(loader.json_schema())

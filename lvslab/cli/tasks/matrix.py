@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from invoke import Context
 
+from lvslab.cli import text
 from lvslab.cli.command_line import names_in, number, path_in
 from lvslab.cli.program import Group, end, say
 from lvslab.cli.report_options import NO_REPORTS
-from lvslab.cli.text import layout
 from lvslab.report.formats import Places
 
 group = Group("matrix")
@@ -41,7 +41,6 @@ def run(
     json: bool = False,
 ) -> None:
     """Run every lab on every kernel with every ipvsadm, each in a fresh cluster."""
-    from lvslab.cli.text import matrix as text
     from lvslab.matrix import run as matrix
 
     wanted = matrix.Request(
@@ -54,9 +53,9 @@ def run(
         workers=workers,
         scheduler=scheduler,
     )
-    with text.Progress() as progress:
+    with text.matrix.Progress() as progress:
         found, folder = matrix.run(wanted, progress)
-    layout.document(found.model_dump(mode="json")) if json else print(text.run(found, folder))
+    text.layout.document(found.model_dump(mode="json")) if json else print(text.matrix.run(found, folder))
     end(matrix.exit_code(found))
 
 
@@ -71,7 +70,6 @@ def run(
 )
 def report(c: Context, run: str, html: str = "", reports: Places = NO_REPORTS, json: bool = False) -> None:
     """Report a matrix as one HTML file with all evidence, or as JUnit XML."""
-    from lvslab.cli.text import compare as text
     from lvslab.matrix import folder, reading
     from lvslab.matrix.report import writer
 
@@ -79,20 +77,19 @@ def report(c: Context, run: str, html: str = "", reports: Places = NO_REPORTS, j
     page = path_in(html) or (None if json else kept.folder / writer.PAGE)
     written = writer.write(kept, html=page, reports=reports)
     if json:
-        layout.document(kept.run.model_dump(mode="json"))
+        text.layout.document(kept.run.model_dump(mode="json"))
     else:
-        print(text.reported(kept.run, [f"{what}: {file}" for what, file in written.items()]))
+        print(text.compare.reported(kept.run, [f"{what}: {file}" for what, file in written.items()]))
 
 
 @group.task(positional=["old", "new"], help={"old": RUN, "new": "a later run, given in the same way"})
 def compare(c: Context, old: str, new: str, json: bool = False) -> None:
     """Compare two runs: what changed, and whether kernel, ipvsadm or lab is the cause."""
-    from lvslab.cli.text import compare as text
     from lvslab.matrix import folder, reading
     from lvslab.matrix.compare import comparison
 
     found = comparison.compare(*(reading.read(folder.place(run)) for run in (old, new)))
-    say(found, json, text.compared)
+    say(found, json, text.compare.compared)
     end(found.exit_code)
 
 
@@ -101,4 +98,4 @@ def schema(c: Context) -> None:
     """Print the JSON Schema of a run's results.json."""
     from lvslab.matrix import results
 
-    layout.document(results.json_schema())
+    text.layout.document(results.json_schema())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from invoke import Context
 
+from lvslab.cli import text
 from lvslab.cli.program import Group, end, say
-from lvslab.cli.text import project as text
 from lvslab.paths import PROJECT
 from lvslab.run import spawn
 
@@ -22,7 +22,7 @@ def doctor(c: Context, json: bool = False) -> None:
     from lvslab.cli import doctor as doctors
 
     findings = [asdict(finding) for finding in doctors.examine()]
-    say(findings, json, text.doctor)
+    say(findings, json, text.project.doctor)
     end(3 if any(finding["ok"] is False for finding in findings) else 0)
 
 
@@ -87,4 +87,4 @@ def bench(
         found = bench_matrix.measure(rounds)
     else:
         found = builds.measure(Path(tree), rounds) if tree else benches.measure(rounds, tests, kernel)
-    say(found, json, text.bench)
+    say(found, json, text.project.bench)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from invoke import Context
 
+from lvslab.cli import text
 from lvslab.cli.program import Group, say
-from lvslab.cli.text import layout
-from lvslab.cli.text import snapshot as text
 
 group = Group("snapshot")
 
@@ -16,7 +15,7 @@ def list_snapshots(c: Context, json: bool = False) -> None:
     """List the memory snapshots of booted directors."""
     from lvslab.boot.vm import snapshot
 
-    say(snapshot.listed(), json, text.listed)
+    say(snapshot.listed(), json, text.snapshot.listed)
 
 
 @group.task(
@@ -30,4 +29,4 @@ def prune(c: Context, days: int = 30, mebibytes: int = 2048, json: bool = False)
     from lvslab.boot.vm import snapshot
 
     deleted = snapshot.prune(days, mebibytes)
-    say({"deleted": deleted}, json, lambda found: layout.named(found, "nothing to delete"))
+    say({"deleted": deleted}, json, lambda found: text.layout.named(found, "nothing to delete"))

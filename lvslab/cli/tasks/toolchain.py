@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from invoke import Context
 
+from lvslab.cli import text
 from lvslab.cli.program import Group, say
-from lvslab.cli.text import toolchain as text
-from lvslab.cli.text.progress import Progress
 
 group = Group("toolchain")
 
@@ -16,7 +15,7 @@ def list_toolchains(c: Context, json: bool = False) -> None:
     """List the compiler and the programs for old kernels, and which are built."""
     from lvslab.kernel.toolchain import compilers
 
-    say(compilers.listed(), json, text.listed)
+    say(compilers.listed(), json, text.toolchain.listed)
 
 
 @group.task(
@@ -27,6 +26,6 @@ def build(c: Context, name: str = "", json: bool = False) -> None:
     """Build the compiler and the programs for old kernels, each once."""
     from lvslab.kernel.toolchain import compilers
 
-    with Progress():
+    with text.progress.Progress():
         compilers.build([name] if name else compilers.usual())
-    say(compilers.listed(), json, text.listed)
+    say(compilers.listed(), json, text.toolchain.listed)
