@@ -15,7 +15,7 @@ with (
 ):
     from invoke import Argument, Collection, Program, Task, task
     from invoke.exceptions import Exit, ParseError, UnexpectedExit
-    from invoke.parser import ParserContext
+    from invoke.parser import Parser, ParserContext
     from invoke.parser.context import to_flag
     from invoke.util import helpline
 
@@ -24,6 +24,7 @@ __all__ = [
     "Collection",
     "Exit",
     "ParseError",
+    "Parser",
     "ParserContext",
     "Program",
     "Task",

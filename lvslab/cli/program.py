@@ -38,6 +38,7 @@ from lvslab.cli.invoke_lite import (
     Collection,
     Exit,
     ParseError,
+    Parser,
     Program,
     Task,
     UnexpectedExit,
@@ -232,18 +233,24 @@ class LabProgram(Program):
             assert spec and spec.loader
             module = sys.modules["tasks"] = util.module_from_spec(spec)
             spec.loader.exec_module(module)
-            self.namespace = Collection.from_module(module)
+            self.namespace = module.ns  # Collection.from_module would copy all commands
         super().parse_collection()
 
     def parse_tasks(self) -> None:
-        line = CommandLine(self.collection, self.initial_context)
-        self.core.unparsed = line.spell_out(self.core.unparsed)
+        self.line = CommandLine(self.collection, self.initial_context)
+        self.core.unparsed = self.line.spell_out(self.core.unparsed)
+        if self.line.help_on:
+            self.args.help.value = self.line.help_on
         super().parse_tasks()
-        if line.help_on:
-            self.args.help.value = line.help_on
+
+    def _make_parser(self) -> Parser:
+        """Make a parser of the commands that the command line names, since it copies all it gets."""
+        words = [*self.core.unparsed, *self.core.remainder.split(), self.args.help.value]
+        named = {id(context): context for word in words if (context := self.line.contexts.get(word))}
+        return Parser(named.values(), initial=self.initial_context)
 
     def parse_cleanup(self) -> None:
-        if isinstance(command := self.args.help.value, str) and command not in self.parser.contexts:
+        if isinstance(command := self.args.help.value, str) and command not in self.line.contexts:
             no_command(command, self.collection)
         if isinstance(group := self.args.list.value, str) and group not in self.collection.collections:
             groups = ", ".join(self.collection.collections)
@@ -271,7 +278,7 @@ class LabProgram(Program):
     list_nested = list_flat
 
     def print_task_help(self, name: str) -> None:
-        context = self.parser.contexts[name]
+        context = self.line.contexts[name]
         arguments = list(context.args.values())
         words = [name, *map(placeholder, context.positional_args)]
         options = [argument for argument in arguments if not argument.positional]
@@ -282,12 +289,11 @@ class LabProgram(Program):
 
     def _groups(self) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         """Yield each group of commands with its rows for print_columns, in the order of ``tasks.py``."""
-        contexts = {context.name: context for context in self.collection.to_contexts()}
         for group, collection in [*self.collection.collections.items(), ("", self.collection)]:
             rows = []
             for short, command in collection.tasks.items():
                 name = f"{group}.{short}" if group else short
-                words = [name, *map(placeholder, contexts[name].positional_args)]
+                words = [name, *map(placeholder, self.line.contexts[name].positional_args)]
                 rows.append((" ".join(words), helpline(command) or ""))
             yield group, rows
 

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from lvslab.apply import howto
-from lvslab.apply.howto import Step
 from lvslab.cache import store
 from lvslab.lab.files import LAB_FILE
-from lvslab.lab.model import Lab
+
+if TYPE_CHECKING:
+    from lvslab.apply.howto import Step
+    from lvslab.lab.model import Lab
 
 T = TypeVar("T")
 
@@ -26,35 +27,53 @@ _FORMAT = 3
 
 def lab(folder: Path) -> Lab:
     """Read the lab of ``folder``. Raises LabFileError for the first mistake in its files."""
+    from lvslab.lab.model import Lab
 
     def read() -> Lab:
         from lvslab.lab import loader
 
         return loader.load(folder)
 
-    try:
-        zones = sha256(b"".join(file.read_bytes() for file in sorted(folder.glob("*.zone")))).hexdigest()
-    except OSError:
-        return read()
-    return _read(folder, LAB_FILE, Lab, zones, read)
+    return _read_lab(LAB_FILE, folder, shape_of(Lab), read)
+
+
+def title_and_size(folder: Path) -> tuple[str, int]:
+    """Read a lab's title and number of nodes, without its model. Raises LabFileError as `lab` does."""
+
+    def read() -> tuple[str, int]:
+        found = lab(folder)
+        return found.title, len(found.nodes)
+
+    return _read_lab("title", folder, "", read)
 
 
 def steps(folder: Path, lab: Lab) -> tuple[Step, ...]:
     """Read the steps of the how-to in ``folder``. Raises LabFileError, MachineError."""
-    file, nodes = howto.HOWTO_FILE, lab.nodes.keys()
-    return _read(folder, file, Step, " ".join(nodes), lambda: howto.load(folder / file, nodes))
+    from lvslab.apply import howto
+
+    file, nodes = folder / howto.HOWTO_FILE, lab.nodes.keys()
+    context = f"{' '.join(nodes)} {shape_of(howto.Step)}"
+    return _read(file.name, file, context, lambda: howto.load(file, nodes))
 
 
-def _read(folder: Path, file: str, kind: type, context: str, read: Callable[[], T]) -> T:
-    """Return the results of ``read`` for ``file`` and ``context``: values of the dataclass ``kind``."""
+def _read_lab(name: str, folder: Path, shape: str, read: Callable[[], T]) -> T:
+    """Return the result of ``read`` for the ``lab.yaml`` and the zone files in ``folder``."""
     try:
-        content = (folder / file).read_bytes()
+        zones = sha256(b"".join(file.read_bytes() for file in sorted(folder.glob("*.zone")))).hexdigest()
+    except OSError:
+        return read()
+    return _read(name, folder / LAB_FILE, f"{zones} {shape}", read)
+
+
+def _read(name: str, file: Path, context: str, read: Callable[[], T]) -> T:
+    """Return the result of ``read`` for ``file`` and ``context``, kept under ``name`` for its folder."""
+    try:
+        content = file.read_bytes()
     except OSError:
         return read()  # which reports what is wrong with it
-    place = str(folder.resolve()).encode()
-    rules = f"{_FORMAT} {shape_of(kind)} {sys.version}"
-    sources = [content, place, context.encode(), rules.encode()]
-    return store.remembered(f"{file}-{sha256(place).hexdigest()[:16]}", sources, read)
+    place = str(file.parent.resolve()).encode()
+    sources = [content, place, context.encode(), f"{_FORMAT} {sys.version}".encode()]
+    return store.remembered(f"{name}-{sha256(place).hexdigest()[:16]}", sources, read)
 
 
 def shape_of(kind: type) -> str:

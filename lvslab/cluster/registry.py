@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lvslab import paths
 from lvslab.boot import control
-from lvslab.boot.status import LabStatus
 from lvslab.errors import LvsLabError, MachineError, StateError, UsageError
+
+if TYPE_CHECKING:
+    from lvslab.boot.status import LabStatus
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -30,7 +31,7 @@ def check_name(name: str) -> str:
 def name_of_its_own(folder: str) -> str:
     """Make a random name for a lab from that of its ``folder``."""
     stem = re.sub("[^a-z0-9]+", "-", folder.lower())[:20].strip("-") or "lab"
-    return f"{stem}-{secrets.token_hex(3)}"
+    return f"{stem}-{os.urandom(3).hex()}"
 
 
 def need_root() -> None:
@@ -70,6 +71,8 @@ def status(name: str) -> LabStatus:
 
 def status_of(conversation: control.Control) -> LabStatus:
     """Ask a lab's supervisor for the status. Raises StateError where it is another version's."""
+    from lvslab.boot.status import LabStatus
+
     found, _ = conversation.ask("status")
     try:
         return LabStatus.read(found)
@@ -80,7 +83,6 @@ def status_of(conversation: control.Control) -> LabStatus:
 def listed() -> list[dict[str, Any]]:
     """Return a row for each lab: its name, title, number of nodes, folder, and the names it is up as."""
     from lvslab.cluster import folder as lab_folder
-    from lvslab.cluster.record import held
     from lvslab.lab import files as lab_files
 
     # A lab that is up is shown as it was booted, without a look at its folder.
@@ -95,14 +97,15 @@ def listed() -> list[dict[str, Any]]:
             row = _row(found.get("lab", name), title, len(found.get("nodes", ())), folder)
             row = up.setdefault(folder or name, row)
             row["up"].append(name)
+            from lvslab.cluster.record import held
+
             row["title"] = held(conversation).lab.title
     rows = []
     for folder in (str((paths.labs() / name).resolve()) for name in lab_files.list_labs(paths.labs())):
         if folder in up:
             rows.append(up.pop(folder))
         else:
-            lab = lab_folder.lab(Path(folder))
-            rows.append(_row(lab.name, lab.title, len(lab.nodes), folder))
+            rows.append(_row(Path(folder).name, *lab_folder.title_and_size(Path(folder)), folder))
     return [*rows, *up.values()]
 
 
