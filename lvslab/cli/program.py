@@ -244,10 +244,10 @@ class LabProgram(Program):
         super().parse_tasks()
 
     def _make_parser(self) -> Parser:
-        """Make a parser of the commands that the command line names, since it copies all it gets."""
+        """Make a parser for the commands on the command line. It would copy all that it gets."""
         words = [*self.core.unparsed, *self.core.remainder.split(), self.args.help.value]
-        named = {id(context): context for word in words if (context := self.line.contexts.get(word))}
-        return Parser(named.values(), initial=self.initial_context)
+        named = {self.line.contexts[word] for word in words if word in self.line.contexts}
+        return Parser(named, initial=self.initial_context)
 
     def parse_cleanup(self) -> None:
         if isinstance(command := self.args.help.value, str) and command not in self.line.contexts:

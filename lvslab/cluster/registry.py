@@ -97,9 +97,7 @@ def listed() -> list[dict[str, Any]]:
             row = _row(found.get("lab", name), title, len(found.get("nodes", ())), folder)
             row = up.setdefault(folder or name, row)
             row["up"].append(name)
-            from lvslab.cluster.record import held
-
-            row["title"] = held(conversation).lab.title
+            row["title"] = _title(conversation)
     rows = []
     for folder in (str((paths.labs() / name).resolve()) for name in lab_files.list_labs(paths.labs())):
         if folder in up:
@@ -107,6 +105,13 @@ def listed() -> list[dict[str, Any]]:
         else:
             rows.append(_row(Path(folder).name, *lab_folder.title_and_size(Path(folder)), folder))
     return [*rows, *up.values()]
+
+
+def _title(conversation: control.Control) -> str:
+    """Ask for the title of a lab as it was booted. Raises StateError where it is another version's."""
+    from lvslab.cluster.record import held
+
+    return held(conversation).lab.title
 
 
 def _row(lab: str, title: str, nodes: int, folder: str) -> dict[str, Any]:

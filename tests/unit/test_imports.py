@@ -36,8 +36,36 @@ HEAVY = {
 }
 
 
-def heavy(program: str, cache: Path) -> set[str]:
-    """Those of HEAVY that a Python program imports. What it prints does not matter."""
+OF_THE_PAGE = {
+    "lvslab.cli.command_line",
+    "lvslab.cli.invoke_lite",
+    "lvslab.cli.program",
+    "lvslab.cli.report_options",
+    *(f"lvslab.cli.tasks.{file.stem}" for file in (PROJECT / "lvslab/cli/tasks").glob("[!_]*.py")),
+    "lvslab.cli.text.layout",
+    "lvslab.errors",
+    "lvslab.lab.directors",
+    "lvslab.lab.files",
+    "lvslab.lazy_import",
+    "lvslab.paths",
+    "lvslab.report.formats",
+}
+"""Modules of lvslab that ``./run --list`` imports, and so every command; packages not counted."""
+
+OF_THE_LIST = {
+    "lvslab.boot.control",
+    "lvslab.cache.store",
+    "lvslab.cli.text.lab",
+    "lvslab.closing",
+    "lvslab.cluster.folder",
+    "lvslab.cluster.registry",
+    "lvslab.text",
+}
+"""Modules that ``lab.list`` imports too, where no lab is up."""
+
+
+def imported(program: str, cache: Path) -> set[str]:
+    """The modules that a Python program imports. What it prints does not matter."""
     told = "import json, os, sys\nos.write(2, b'\\n' + json.dumps([*sys.modules]).encode())"
     done = subprocess.run(
         [sys.executable, "-P", "-c", f"{program}\n{told}"],
@@ -50,7 +78,18 @@ def heavy(program: str, cache: Path) -> set[str]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return HEAVY & set(json.loads(done.stderr.splitlines()[-1]))
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def heavy(program: str, cache: Path) -> set[str]:
+    """Those of HEAVY that a Python program imports."""
+    return HEAVY & imported(program, cache)
+
+
+def ours(program: str, cache: Path) -> set[str]:
+    """The modules of lvslab, without its packages, that a Python program imports."""
+    found = {name for name in imported(program, cache) if name.startswith("lvslab.")}
+    return {name for name in found if (PROJECT / f"{name.replace('.', '/')}.py").exists()}
 
 
 def command(*words: str) -> str:
@@ -78,11 +117,16 @@ def test_a_short_command_imports_nothing_heavy(words: tuple[str, ...], tmp_path:
     assert heavy(command(*words), tmp_path) == set()
 
 
-def test_labs_that_have_been_read_are_listed_without_their_parsers(tmp_path: Path) -> None:
+def test_the_page_of_commands_imports_no_text_and_nothing_that_commands_call(tmp_path: Path) -> None:
+    assert ours(command("--list"), tmp_path) == OF_THE_PAGE
+
+
+def test_labs_that_have_been_read_are_listed_without_parsers_and_model(tmp_path: Path) -> None:
     # Whatever else is up on this machine, in folders that may be wrong.
     program = "from lvslab.boot import control\ncontrol.running = lambda: []\n" + command("lab.list")
     assert "pydantic" in heavy(program, tmp_path)
     assert heavy(program, tmp_path) == set()
+    assert ours(program, tmp_path) == OF_THE_PAGE | OF_THE_LIST
 
 
 READ = """

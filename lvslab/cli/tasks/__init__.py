@@ -1,4 +1,9 @@
-"""The commands. Each parses its arguments, calls one function, and prints the result."""
+"""The commands. Each parses its arguments, calls one function, and prints the result.
+
+All are loaded for any of them, so these modules import only what help pages need. A command imports what it
+calls in its function, and its text is imported on first use (``text.lab``); ``tests/unit/test_imports.py``
+has the list.
+"""
 
 from invoke import Collection
 

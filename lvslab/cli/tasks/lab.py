@@ -13,8 +13,6 @@ from lvslab.cli.report_options import NO_REPORTS
 from lvslab.lab.directors import KINDS, DirectorSpec
 from lvslab.report.formats import Places
 
-# Heavy modules are imported in functions: `./run --list` must not wait for pydantic and paramiko.
-
 group = Group(
     "lab",
     lab="a lab's name, or the path of its folder",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from invoke import Context
 from lvslab.cli import text
 from lvslab.cli.program import Group, end, say
 from lvslab.paths import PROJECT
-from lvslab.run import spawn
 
 group = Group()
 
@@ -41,22 +41,28 @@ def test(c: Context, slow: bool = False, select: str = "", workers: int = 0) -> 
     """Run the tests, except those that take minutes."""
     from lvslab.kernel.toolchain import building
 
-    command = [sys.executable, "-P", "-m", "pytest", *(["--slow"] if slow else [])]
+    command = ["pytest", *(["--slow"] if slow else [])]
     command += ["-k", select] if select else []
     number = workers or min(building.processors(), 4)
     if number > 1:
         # In the order that they stand in: those that take long come first.
         command += ["-n", str(number), "--no-loadscope-reorder"]
-    with spawn(command, stdin=None, cwd=PROJECT) as process:
-        end(process.wait())
+    _python(command)
 
 
 @group.task()
 def lint(c: Context) -> None:
     """Run the linters: ruff, mypy and codespell."""
     for command in LINTERS:
-        with spawn([sys.executable, "-P", "-m", *command], stdin=None, cwd=PROJECT) as process:
-            end(process.wait())
+        _python(command)
+
+
+def _python(command: Sequence[str]) -> None:
+    """Run ``python -m`` with ``command`` in the project; if it fails, end with its status."""
+    from lvslab.run import spawn
+
+    with spawn([sys.executable, "-P", "-m", *command], stdin=None, cwd=PROJECT) as process:
+        end(process.wait())
 
 
 @group.task(

@@ -217,6 +217,12 @@ def test_help_on_a_command_that_needs_an_argument(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.startswith("Usage: ./run lab.exec NODE [OPTIONS]\n")
 
 
+def test_completion_knows_the_options_of_the_command_being_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--complete", "--", "run lab.check lab.up --n") == 0
+    options = capsys.readouterr().out.split()
+    assert "--no-apply" in options and "--outcome" not in options
+
+
 def test_a_reader_that_goes_away_hears_no_complaint(tmp_path: Path) -> None:
     script = tmp_path / "chatter.py"
     script.write_text(

@@ -58,21 +58,26 @@ def no_readers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_remembered_is_what_was_read(folder: Path, request: pytest.FixtureRequest) -> None:
     lab = lab_folder.lab(folder)
     steps = lab_folder.steps(folder, lab)
+    assert lab_folder.title_and_size(folder) == ("for a test", 2)
     assert lab == loader.load(folder)
     assert steps == howto.load(folder / "howto.md", lab.nodes)
     request.getfixturevalue("no_readers")
     assert lab_folder.lab(folder) == lab
     assert lab_folder.steps(folder, lab) == steps
+    assert lab_folder.title_and_size(folder) == ("for a test", 2)
     assert steps[1].expects_failure({"kernel": "2.6.32"})
     assert not steps[1].expects_failure({"kernel": "6.1.0-56-cloud-amd64"})
 
 
 def test_a_change_is_seen(folder: Path) -> None:
     lab = lab_folder.lab(folder)
+    lab_folder.title_and_size(folder)
     (folder / "lab.yaml").write_text(LAB.replace("10.0.0.2,", "10.0.0.3,").replace("web:", "www:"))
     changed = lab_folder.lab(folder)
     assert str(changed.nodes["www"].addresses[0]) == "10.0.0.3"
     assert len(lab_folder.steps(folder, changed)) == 2
+    (folder / "lab.yaml").write_text(LAB.replace("for a test", "changed"))
+    assert lab_folder.title_and_size(folder) == ("changed", 2)
     (folder / "howto.md").write_text(HOWTO.replace("true", "true\ntrue"))
     assert len(lab_folder.steps(folder, lab)) == 3
 
@@ -84,6 +89,8 @@ def test_a_mistake_is_told_every_time(folder: Path) -> None:
     for _ in range(2):
         with pytest.raises(LabFileError, match=r"lab\.yaml:6: "):
             lab_folder.lab(folder)
+        with pytest.raises(LabFileError, match=r"lab\.yaml:6: "):
+            lab_folder.title_and_size(folder)
         with pytest.raises(LabFileError, match=r"howto\.md:2: "):
             lab_folder.steps(folder, lab)
     (folder / "lab.yaml").unlink()
