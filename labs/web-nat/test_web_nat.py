@@ -90,6 +90,17 @@ def test_iptables_masquerades_what_ipvs_sends_on(fresh_lab: Testbed) -> None:
     assert seen == {"10.0.0.1"}, f"the servers saw requests come from {', '.join(sorted(seen))}"
 
 
+def test_every_packet_is_masqueraded_exactly(lab: Testbed, clients: tuple[NodeUnderTest, ...]) -> None:
+    """MACs, addresses, ports, TTL, checksums and all that must stay, of each packet in both directions."""
+    with lab.packets(f"{VIP}:80") as seen:
+        for client in clients:
+            client.get(f"http://{VIP}/", 4)
+    compared = seen.match()
+    assert {flow.client[0] for flow in compared.flows} == {client.address for client in clients}
+    # Of each connection, at least three packets of the client and two of the server.
+    assert len(compared.flows) == 8 and compared.pairs >= 40
+
+
 # --- what the checks must notice --------------------------------------------------------------------------
 
 
@@ -124,3 +135,27 @@ def test_a_stopped_service_is_noticed(fresh_lab: Testbed) -> None:
         check_sequence(fresh_lab)
     fresh_lab.cluster.start_service("real-server-1")
     check_sequence(fresh_lab)
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ("POSTROUTING -o eth1 -p tcp --dport 80 -j TTL --ttl-dec 1", "ip.ttl: expected 63, seen 62"),
+        (
+            "POSTROUTING -o eth0 -p tcp --sport 80 -j TOS --set-tos 0x10",
+            "ip.dsfield: expected 0x00, seen 0x10",
+        ),
+        (
+            "POSTROUTING -o eth1 -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1000",
+            "tcp.options: expected MSS 1460, .* seen MSS 1000, ",
+        ),
+    ],
+)
+def test_a_rule_that_changes_packets_is_noticed(fresh_lab: Testbed, rule: str, says: str) -> None:
+    done = fresh_lab.directors[0].execute(f"iptables -t mangle -A {rule}", check=False)
+    if done.status:
+        pytest.skip(f"the director cannot: {done.stderr.decode(errors='replace').strip()}")
+    with fresh_lab.packets(f"{VIP}:80") as seen:
+        fresh_lab.clients[0].get(f"http://{VIP}/", 2)
+    with pytest.raises(CheckFailed, match=says):
+        seen.match()

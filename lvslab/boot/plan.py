@@ -280,6 +280,11 @@ def ip_lines(cards: tuple[Card, ...]) -> list[str]:
     ]
 
 
+def cards_of(lab: Lab, name: str) -> tuple[Card, ...]:
+    """Return the network cards of the node ``name``."""
+    return _cards(lab, name, lab.nodes[name])
+
+
 def _cards(lab: Lab, name: str, node: Node) -> tuple[Card, ...]:
     number, static = list(lab.nodes).index(name), _static_routes(lab, node)
     return tuple(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from lvslab.apply.ssh import Executed
 from lvslab.boot.net.namespaces import Namespaces
@@ -21,6 +22,9 @@ from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.closing import Closing
 from lvslab.cluster.running import RunningLab
 from lvslab.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from lvslab.check.forwarding.captured import CapturedPackets
 
 
 class NodeUnderTest:
@@ -169,6 +173,19 @@ class Testbed(Closing):
             count=count,
             service=service,
         )
+
+    def packets(
+        self, service: str = "", *, director: str = "", marked: Mapping[int, Sequence[tuple[str, int]]] = {}
+    ) -> CapturedPackets:
+        """Capture at a director's cards for a block, to compare every packet.
+
+        ``with lab.packets() as seen: ...`` and then ``seen.match()``. The director is the first one, and
+        the services all of its table, unless others are named. ``marked`` are the virtual addresses and
+        ports (0 for all) of services that are firewall marks, by mark.
+        """
+        from lvslab.check.forwarding.captured import CapturedPackets  # imports scapy
+
+        return CapturedPackets(self.cluster, director or self.directors[0].name, service, marked)
 
     def first_client(self) -> str:
         """Return the name of the first client that is a Mininet host. Raises CheckFailed."""

@@ -29,6 +29,7 @@ HEAVY = {
     "requests",
     "rich",
     "ruamel.yaml",
+    "scapy",
     "setuptools",
     "tarfile",
     "unittest",

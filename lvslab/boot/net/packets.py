@@ -43,7 +43,7 @@ _SOL_PACKET = 263
 _PACKET_STATISTICS = 6
 _PACKET_AUXDATA = 8
 _AUXDATA = struct.Struct("=IIIHHHH")  # status, len, snaplen, mac, net, vlan_tci, vlan_tpid
-_VLAN_VALID = 1 << 4
+_CHECKSUM_NOT_READY, _VLAN_VALID = 1 << 3, 1 << 4
 # include/uapi/linux/if_ether.h
 _ETH_P_ALL = 3
 _TIME = struct.Struct("=qq")
@@ -154,18 +154,19 @@ class Interface(Closing):
                 # Said once when the interface is taken down. What it had before can still be read.
                 if error.errno != errno.ENETDOWN:
                     raise
-        data, moment = bytes(memoryview(self._buffer)[:size]), 0
+        data, moment, unfinished = bytes(memoryview(self._buffer)[:size]), 0, False
         for _, kind, value in ancillary:
             if kind == _SO_TIMESTAMPNS:
                 seconds, nanoseconds = _TIME.unpack(value)
                 moment = seconds * 1_000_000_000 + nanoseconds
             elif kind == _PACKET_AUXDATA:
                 status, _, _, _, _, tag, tagged = _AUXDATA.unpack(value)
+                unfinished = bool(status & _CHECKSUM_NOT_READY)
                 if status & _VLAN_VALID:  # the kernel has taken the tag out
                     data = data[:12] + struct.pack("!HH", tagged, tag) + data[12:]
         sent = (address[2] == socket.PACKET_OUTGOING) != self.far
         direction = pcapng.OUTBOUND if sent else pcapng.INBOUND
-        return Packet(self.number, moment, data, direction)
+        return Packet(self.number, moment, data, direction, unfinished)
 
 
 def listen(

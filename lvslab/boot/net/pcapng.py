@@ -42,12 +42,16 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One packet; ``interface`` is the number of its interface in the file, from 0."""
+    """One packet; ``interface`` is the number of its interface in the file, from 0.
+
+    ``unfinished``: the kernel said that a checksum of it is left to the card. A file cannot tell.
+    """
 
     interface: int
     moment: int
     data: bytes
     direction: int = UNKNOWN
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)

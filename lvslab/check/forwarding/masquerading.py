@@ -9,11 +9,16 @@ have another port than the service (``ip_vs_nat_xmit`` and ``handle_response`` o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from lvslab.check.forwarding.facts import ClusterFacts, Finding, ServerFacts
-from lvslab.check.forwarding.method import Method
+from lvslab.check.forwarding.method import Method, sent_on
 from lvslab.check.ipvs.table import Service
 from lvslab.check.probes import NodeView, default_gateway
+
+if TYPE_CHECKING:
+    from lvslab.check.forwarding.flow import Flow
+    from lvslab.check.forwarding.packet import Packet
 
 
 class Masquerading(Method):
@@ -22,6 +27,27 @@ class Masquerading(Method):
     @property
     def unforeseen(self) -> str:
         return ""
+
+    @property
+    def replies_pass_director(self) -> bool:
+        return True
+
+    def forwarded(self, request: Packet, flow: Flow) -> Packet:
+        """Give the request the real server's address and port (``ip_vs_nat_xmit``, ``tcp_dnat_handler``).
+
+        All else stays, down to the identification and DF, and the checksums fit.
+        """
+        address, port = flow.server
+        return sent_on(request, flow).with_network(dst=address).with_transport(dstport=port)
+
+    def returned(self, reply: Packet, flow: Flow) -> Packet:
+        """Give the reply the virtual service's address and port (``handle_response``, ip_vs_core.c).
+
+        That happens in FORWARD, on the way of a packet that any router forwards: its TTL is decremented.
+        """
+        address, port = flow.virtual
+        back = reply.with_ethernet(src=flow.back.mac, dst=flow.back.next_mac).one_hop_on()
+        return back.with_network(src=address).with_transport(srcport=port)
 
     def examine(self, seen: NodeView, name: str, address: str, port: int, service: Service) -> ServerFacts:
         """Ask the server on its own address, and look up its default gateway."""

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lvslab.check.forwarding.facts import ClusterFacts, Finding, ServerFacts
 from lvslab.check.ipvs.table import FORWARDING, Forwarding, Service
 from lvslab.check.probes import NodeView
+
+if TYPE_CHECKING:
+    from lvslab.check.forwarding.flow import Flow
+    from lvslab.check.forwarding.packet import Packet
+
+DECREMENTS_SINCE = (4, 10)
+"""Kernels that decrement the TTL or hop limit of requests (``decrement_ttl``, ip_vs_xmit.c, 8d8e20e2d7bb).
+
+Older ones send requests on with the TTL that they had: they forward in LOCAL_IN, behind the routing that
+would decrement it.
+"""
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,20 @@ class Method:
         return f"lvslab has no model of {self.name} yet"
 
     @property
+    def replies_pass_director(self) -> bool:
+        """True if replies of real servers must come back through the director."""
+        return False
+
+    @property
+    def vip_on_real_servers(self) -> bool:
+        """True if real servers must have the virtual address, and get requests on it.
+
+        The director must have it, or take its packets in, for any method: IPVS works on packets that are on
+        their way to the director's own programs (LOCAL_IN).
+        """
+        return False
+
+    @property
     def option(self) -> str:
         """The option of ``ipvsadm -a`` for this method."""
         return FORWARDING[self.name].option
@@ -29,6 +55,21 @@ class Method:
     def destination_port(self, virtual: int, listening: int) -> int:
         """Return the port of a destination behind port ``virtual`` whose server listens on ``listening``."""
         return listening if FORWARDING[self.name].maps_ports else virtual
+
+    def forwarded(self, request: Packet, flow: Flow) -> Packet | None:
+        """Return the packet that leaves for a ``request``, None where none does."""
+        raise NotImplementedError(self.unforeseen)
+
+    def returned(self, reply: Packet, flow: Flow) -> Packet | None:
+        """Return the packet that leaves for a server's ``reply``, None where none does."""
+        return None
+
+    def answered(self, reply: Packet, flow: Flow) -> Packet | None:
+        """Return a ``reply`` of the director itself as it should be.
+
+        None where the director makes none.
+        """
+        return None
 
     def examine(self, seen: NodeView, name: str, address: str, port: int, service: Service) -> ServerFacts:
         """Examine the real server ``name`` of ``service``, by its own view of the network (``seen``).
@@ -51,3 +92,9 @@ class Method:
                 "should the `ipvsadm -a` say -m? Else look at addresses and routes of the real servers",
             )
         ]
+
+
+def sent_on(request: Packet, flow: Flow) -> Packet:
+    """Return ``request`` as any method sends it on its way to the real server: only its hop is another."""
+    there = request.with_ethernet(src=flow.there.mac, dst=flow.there.next_mac)
+    return there.one_hop_on() if flow.kernel >= DECREMENTS_SINCE else there

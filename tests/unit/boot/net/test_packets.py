@@ -197,3 +197,16 @@ def test_an_interface_that_there_is_not(host: Namespaces, guest: Guest) -> None:
 def test_instructions_are_those_of_the_kernel(host: Namespaces) -> None:
     with pytest.raises(struct.error):
         host.call(packets.open_at, "lo", [[1 << 20, 0, 0, 0]])
+
+
+def test_a_packet_whose_checksum_is_left_to_the_card_says_so(
+    ends: tuple[socket.socket, socket.socket], here: Callable[..., Interface]
+) -> None:
+    at = here()
+    # A packet socket that speaks of its checksum (struct virtio_net_hdr): this one is to be finished.
+    ends[0].setsockopt(263, 15, 1)  # SOL_PACKET, PACKET_VNET_HDR
+    told = struct.pack("=BBHHHH", 1, 0, 0, 0, 14 + 20, 6)  # VIRTIO_NET_HDR_F_NEEDS_CSUM
+    datagram = struct.pack("!BBHHHBBHII", 0x45, 0, 28, 0, 0, 64, 17, 0, 1, 2) + bytes(8)
+    ends[0].send(told + HEADER + IPV4 + datagram)
+    ends[0].send(bytes(10) + HEADER + IPV4 + datagram)
+    assert [packet.unfinished for packet in packets.read([at])] == [True, False]
