@@ -142,7 +142,7 @@ def ways(cluster: RunningLab, name: str) -> Callable[[str], Way]:
         (interface.network, str(address)): card.mac
         for node_name, node in cluster.lab.nodes.items()
         for card, interface in zip(cards_of(cluster.lab, node_name), node.interfaces.values(), strict=True)
-        for address in (interface.address,)
+        for address in interface.addresses
     }
     networks = {card: interface.network for card, interface in cluster.lab.nodes[name].interfaces.items()}
 
