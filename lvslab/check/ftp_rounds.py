@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _APPS = "/proc/net/ip_vs_app"
 _MARK = "-- helpers"
+_SESSION_SECONDS = 0.1
+"""The time that a session is taken to need, until the first attempt has shown it."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class FtpRound:
 class Turns:
     """The servers of consecutive control connections: by the scheduler's model, and observed.
 
-    ``active`` are the director's active connections by server at the end; ``table`` is the output of
-    ``ipvsadm -Ln`` then.
+    ``active`` are the active connections that the director has gained by the end, by server; ``table`` is
+    the output of ``ipvsadm -Ln`` then.
     """
 
     forecast: tuple[str, ...]
@@ -111,18 +114,22 @@ def turns(
     """
     wanted = service or ftp_service(lab)
     rounds.refuse_unforeseen(lab.cluster, wanted)
-    return rounds.without_expiry(
-        lab.cluster, lab.directors[0].name, lambda: _turns(lab, wanted, count, held, client)
-    )
+
+    def attempt(seconds: float) -> rounds.Taken[Turns]:
+        return _turns(lab, wanted, count, held, client, seconds)
+
+    return rounds.without_expiry(attempt, count * _SESSION_SECONDS)
 
 
-def _turns(lab: Testbed, service: Service, count: int, held: bool, client: str) -> tuple[Turns, bool]:
+def _turns(
+    lab: Testbed, service: Service, count: int, held: bool, client: str, seconds: float
+) -> rounds.Taken[Turns]:
     name, client = lab.directors[0].name, client or lab.first_client()
     place = lab.enter(client)
-    what = ("listing", "entries") if service.persistent else ("listing",)
-    before = director.read_director(lab.cluster, name, what)
+    before = rounds.reading_at_rest(lab.cluster, name, service, seconds)
     model = rounds.model_of(lab.cluster, service)
     expected = rounds.forecast(lab.cluster, service, model, before, client, count, past=0, held=held)
+    there, begun = rounds.current_servers(lab.cluster, service, before), time.monotonic()
     sessions: list[Session] = []
     try:
         for _ in range(count):
@@ -138,10 +145,14 @@ def _turns(lab: Testbed, service: Service, count: int, held: bool, client: str) 
     finally:
         for session in sessions:
             session.close()
-    active = {server.name: server.active for server in after if server.active}
+    open_before = {server.name: server.active for server in there}
+    opened = {server.name: server.active - open_before[server.name] for server in after}
     observed = tuple(session.server for session in sessions)
-    taken = Turns(expected.names, observed, active, now.listing)
-    return taken, rounds.tracked_connections(after) < rounds.tracked_connections(expected.servers)
+    taken = Turns(
+        expected.names, observed, {name: number for name, number in opened.items() if number}, now.listing
+    )
+    expired = rounds.tracked_connections(after) < rounds.tracked_connections(expected.servers)
+    return rounds.Taken(taken, expired, now.at - begun)
 
 
 def facts(lab: Testbed, address: str = "") -> FtpFacts:

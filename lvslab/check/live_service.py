@@ -5,6 +5,7 @@ Every change and connection is made on both.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _LISTENING = 80
 """The port that real servers listen on."""
+_UNDISTURBED = 30.0
+"""Seconds during which no connection of an earlier service shall expire."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class LiveService(Closing):
             commands.append(self._adding(name, weight, threshold))
             model = model.add(self._server(name, weight, threshold))
         self._node.execute(" && ".join(commands))
-        counts = self._counts()  # of connections that servers still have from an earlier service
+        counts = self._counts_at_rest()  # of connections that servers still have from an earlier service
         servers = (
             replace(server, active=counts[server.name][0], inactive=counts[server.name][1])
             for server in model.servers
@@ -226,6 +229,19 @@ class LiveService(Closing):
 
     def _server(self, name: str, weight: int, threshold: int = 0) -> Server:
         return Server(name, weight, address=self._addresses[name], port=self._port, threshold=threshold)
+
+    def _counts_at_rest(self) -> dict[str, tuple[int, int]]:
+        """Return `_counts` when none of these connections will expire during the check."""
+        counts = self._counts()
+        while any(map(any, counts.values())):
+            known = director.read_director(self._cluster, self._node.name, ("entries",)).tracked
+            port = f":{self.place.port}"
+            finished = director.expiries(entry for entry in known if entry.virtual.endswith(port))
+            counts = self._counts()
+            if not (pause := director.delay_until_gap(finished, _UNDISTURBED)):
+                break
+            time.sleep(pause)
+        return counts
 
     def _counts(self) -> dict[str, tuple[int, int]]:
         """Return active and inactive connections by server, as the director counts them."""

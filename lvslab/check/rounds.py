@@ -9,15 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lvslab.check import schedulers, verdict
 from lvslab.check.forwarding import method_for
 from lvslab.check.forwarding.facts import ClusterFacts, ServerFacts
-from lvslab.check.ipvs.director import Reading, await_no_expiry, read_director, read_settled, table_of_steps
+from lvslab.check.ipvs.director import Reading, read_director, read_settled, table_of_steps
 from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.table import Destination, Service, address_of, endpoint, scan_order
 from lvslab.check.probes import GuestView, HostView, NodeView
+from lvslab.check.schedulers import Forecast
+from lvslab.check.services import start
 from lvslab.check.traffic import access_log, http
 from lvslab.check.traffic.http import Reply, RequestFailed
 from lvslab.check.traffic.namespace import NamespaceThread
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ATTEMPTS = 3
+_ATTEMPTS = 4
+_REQUEST_SECONDS = 0.03
+"""The time that a request is taken to need, until the first attempt of a round has shown it."""
 _LOG_SECONDS = 2.0
 _PROBES_AT_ONCE = 32
 _NOTHING = Counters(0, 0, 0, 0, 0)
@@ -125,33 +129,57 @@ def take(
     director: str,
     count: int,
     service: str = "",
+    level: bool = False,
+    besides: Callable[[Mapping[str, int]], object] = lambda servers: None,
 ) -> Round:
     """Send ``count`` requests from ``client``, one after the other, to a web service of ``director``.
 
     The service is the first one, or the one named ``service`` (``66.199.240.50:80``). ``namespaces`` returns
-    the thread in a Mininet host's network namespace. A round during which an old connection expired on the
-    director is repeated, since no model can foresee its sequence. Raises CheckFailed, with the likely
-    causes, where a request is not answered.
+    the thread in a Mininet host's network namespace.
+
+    The forecast begins with the connections that are there. With ``level``, requests are made first until
+    the next ones are shared as on an idle cluster; where that takes too many, connections are waited for to
+    expire. A round during which one expired on the director is repeated, since no model can foresee its
+    sequence. ``besides`` is called with the servers of requests that are not part of the result. Raises
+    CheckFailed, with the likely causes, where a request is not answered.
     """
     wanted = _wanted(web_services(cluster, director), service, director)
-    return without_expiry(
-        cluster, director, lambda: _take(cluster, namespaces, wanted, client, director, count)
-    )
+    refuse_unforeseen(cluster, wanted)
+
+    def attempt(seconds: float) -> Taken[Round]:
+        return _take(cluster, namespaces, wanted, client, director, count, level, seconds, besides)
+
+    def discard(taken: Round) -> None:
+        besides(taken.observed_counts)
+
+    return without_expiry(attempt, count * _REQUEST_SECONDS, discard)
 
 
-def without_expiry(cluster: RunningLab, director: str, take: Callable[[], tuple[T, bool]]) -> T:
+@dataclass(frozen=True)
+class Taken(Generic[T]):
+    """Result of traffic that took ``seconds``; ``expired`` if the director forgot a connection meanwhile."""
+
+    result: T
+    expired: bool
+    seconds: float
+
+
+def without_expiry(
+    take: Callable[[float], Taken[T]], seconds: float, discard: Callable[[T], object] = lambda result: None
+) -> T:
     """Call ``take`` until no connection expired on the director during the call; return its result.
 
-    ``take`` returns the result, and whether a connection expired. It is called up to three times at once,
-    and a last time when no connection is about to expire.
+    ``take`` waits until none will expire within the seconds that it is given: first ``seconds`` and one
+    more, then twice what the traffic of the call before took. It is called up to four times; ``discard`` is
+    called with results that do not count.
     """
-    for _ in range(_ATTEMPTS):
-        begun = time.monotonic()
-        taken, forgotten = take()
-        if not forgotten:
-            return taken
-    await_no_expiry(cluster, director, 2 * (time.monotonic() - begun) + 1)
-    return take()[0]
+    for _ in range(_ATTEMPTS - 1):
+        taken = take(seconds + 1)
+        if not taken.expired:
+            return taken.result
+        discard(taken.result)
+        seconds = 2 * taken.seconds
+    return take(seconds + 1).result
 
 
 def _wanted(there: Sequence[Service], name: str, director: str) -> Service:
@@ -175,15 +203,17 @@ def _take(
     client: str,
     director: str,
     count: int,
-) -> tuple[Round, bool]:
-    refuse_unforeseen(cluster, service)
-    model = model_of(cluster, service)
-    look = read_settled if model.remembers else read_director
-    what = ("listing", "counters", "entries") if service.persistent else ("listing", "counters")
-    before = look(cluster, director, what=what)
-    expected = forecast(cluster, service, model, before, client, count)
+    level: bool,
+    seconds: float,
+    besides: Callable[[Mapping[str, int]], object],
+) -> Taken[Round]:
+    before, expected, ahead = _begin(cluster, service, client, director, count, level, seconds)
+    begun = time.monotonic()
     url = f"http://{endpoint(service.address, service.port)}/"
+    first: tuple[Reply, ...] = ()
     try:
+        if ahead:
+            first = http.requests_in_turn(namespaces(client), url, ahead)
         replies = http.requests_in_turn(namespaces(client), url, count)
     except RequestFailed as failure:
         now = read_director(cluster, director)
@@ -194,6 +224,11 @@ def _take(
         facts = facts_of(cluster, service, director, "http", see, now)
         totals = now.totals.get(str(service), _NOTHING).since(before.totals.get(str(service), _NOTHING))
         raise verdict.no_answer(replace(facts, counters=totals), failure) from failure
+    foreseen = expected.names[ahead:]
+    if tuple(reply.server for reply in first) == expected.names[:ahead]:
+        besides(Counter(reply.server for reply in first))
+    else:  # then the difference is to be seen
+        replies, foreseen = first + replies, expected.names
     after = read_director(cluster, director, ("listing", "entries"))
     names = _names(cluster)
     entries = _logged(cluster, [reply.request_id for reply in replies])
@@ -204,16 +239,70 @@ def _take(
         service=str(service),
         url=url,
         client=client,
-        forecast=expected.names,
+        forecast=foreseen,
         replies=replies,
         director={servers.get(server, server): number for server, number in remembered.items()},
         logged=access_log.requests_by_server(entries),
         sources=access_log.client_addresses(entries),
         table=after.listing,
     )
-    return taken, tracked_connections(current_servers(cluster, service, after)) < tracked_connections(
+    expired = tracked_connections(current_servers(cluster, service, after)) < tracked_connections(
         expected.servers
     )
+    return Taken(taken, expired, after.at - begun)
+
+
+def _begin(
+    cluster: RunningLab,
+    service: Service,
+    client: str,
+    director: str,
+    count: int,
+    level: bool,
+    seconds: float,
+) -> tuple[Reading, Forecast, int]:
+    """Wait for a time of ``seconds`` without an expiry, and read the director.
+
+    Returns the reading, the forecast from there on, and how many of its requests come before the round.
+    """
+    model, needed, all_gone = model_of(cluster, service), seconds, False
+    for _ in range(_ATTEMPTS):
+        before = reading_at_rest(cluster, director, service, needed, all_gone=all_gone)
+
+        def foresee(servers: Sequence[schedulers.Server], number: int, now: Reading = before) -> Forecast:
+            return forecast(cluster, service, model, now, client, number, servers=servers)
+
+        servers = current_servers(cluster, service, before)
+        ahead = start.leading(servers, count, foresee) if level else 0
+        if ahead is None and not all_gone:
+            all_gone = True
+        elif seconds * ((ahead or 0) + count) > needed * count:
+            needed = seconds * ((ahead or 0) + count) / count
+        else:
+            break
+    return before, foresee(servers, (ahead or 0) + count), ahead or 0
+
+
+def reading_at_rest(
+    cluster: RunningLab, director: str, service: Service, seconds: float, *, all_gone: bool = False
+) -> Reading:
+    """Read what forecasts need when no connection of ``service`` will expire within ``seconds``.
+
+    With ``all_gone``, when all of its finished connections have expired.
+    """
+    look = read_settled if model_of(cluster, service).remembers else read_director
+    what = ("listing", "counters", "entries") if service.persistent else ("listing", "counters")
+    now = look(cluster, director, what=what)
+    for _ in range(_ATTEMPTS):
+        if not tracked_connections(current_servers(cluster, service, now)):
+            break  # as on most labs that are new
+        known = start.of_service(read_director(cluster, director, ("entries",)).tracked, service)
+        pause = start.delay(known, seconds, all_gone=all_gone)
+        time.sleep(pause)
+        now = look(cluster, director, what=what)
+        if not pause:
+            break
+    return now
 
 
 def forecast(
@@ -226,14 +315,16 @@ def forecast(
     *,
     past: int | None = None,
     held: bool = False,
-) -> schedulers.Forecast:
+    servers: Sequence[schedulers.Server] = (),
+) -> Forecast:
     """Forecast ``count`` requests to ``service``, as the steps make it, with its present connections.
 
+    ``servers`` take the place of those that the director has ``now``, with other connections.
     A scheduler's memory is taken to be that after ``past`` requests in turn, as many as the counters have by
     default. A persistent service asks the scheduler once for each client, or network of clients, and keeps
     the server. ``held`` is as in `schedulers.forecast`.
     """
-    servers, memory = current_servers(cluster, service, now), None
+    servers, memory = servers or current_servers(cluster, service, now), None
     own = source_address(cluster, client, service.address)
     stays = template_server(cluster, service, now, own)
     if model.remembers and not stays:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -115,6 +117,7 @@ class Testbed(Closing):
         self._opened = ExitStack()
         self._threads: dict[str, NamespaceThread] = {}
         self._namespaces: dict[str, Namespaces] = {}
+        self._besides: list[tuple[float, Mapping[str, int]]] = []
 
     def close(self) -> None:
         """End the threads."""
@@ -156,22 +159,38 @@ class Testbed(Closing):
         return director.read_settled(self.cluster, self.directors[0].name)
 
     def connections_since(self, before: director.Reading) -> dict[str, int]:
-        """Return the connections by server that the first director's counters gained since ``before``."""
-        return rounds.connections_since(before, self.settled_reading(), self.cluster)
+        """Return the connections by server that the first director's counters gained since ``before``.
+
+        Requests that `round` made besides those of its result are not among them.
+        """
+        gained = Counter(rounds.connections_since(before, self.settled_reading(), self.cluster))
+        for made, servers in self._besides:
+            if made > before.at:
+                gained.subtract(servers)
+        return {name: number for name, number in gained.items() if number}
 
     def round(self, *, count: int = 12, client: str = "", director: str = "", service: str = "") -> Round:
         """Take a round of requests.
 
         It goes from the first client that is a Mininet host, through the first director, to its first web
-        service, unless others are named.
+        service, unless others are named. It begins as on an idle cluster, after any earlier traffic: see
+        `rounds.take`.
         """
+        chosen = director or self.directors[0].name
+
+        def besides(servers: Mapping[str, int]) -> None:
+            if chosen == self.directors[0].name:
+                self._besides.append((time.monotonic(), servers))
+
         return rounds.take(
             self.cluster,
             self.enter,
             client=client or self.first_client(),
-            director=director or self.directors[0].name,
+            director=chosen,
             count=count,
             service=service,
+            level=True,
+            besides=besides,
         )
 
     def packets(

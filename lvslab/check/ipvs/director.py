@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lvslab.check.ipvs import listing as listings
 from lvslab.check.ipvs import stats as ipvs_stats
-from lvslab.check.ipvs.listing import Counters, ListedService, Rates
+from lvslab.check.ipvs.listing import Connection, Counters, ListedService, Rates
 from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.ipvs.table import Service
 from lvslab.check.ipvs.typed import parse_typed, spelled_out
@@ -73,7 +73,8 @@ class Reading:
     ``address:port``; ``templates`` does so for the clients (port 0) of persistent services, by service and
     client. The counters (``totals`` by service, ``by_server`` by service and server, ``stats``) lag behind
     since Linux 2.6.39: see `read_settled`; connections and entries do not. ``ip_forward`` is the sysctl.
-    ``uptime`` is the director's clock, in seconds; ``rates`` are the kernel's (`parse_rates`).
+    ``uptime`` is the director's clock, in seconds; ``rates`` are the kernel's (`parse_rates`). ``tracked``
+    are all connections, templates included; ``at`` is the time of this reading by the monotonic clock.
     """
 
     rules: tuple[Service, ...]
@@ -87,6 +88,8 @@ class Reading:
     rates: Mapping[tuple[str, str], Rates] = field(default_factory=dict)
     stats: ipvs_stats.Stats | None = None
     templates: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    tracked: tuple[Connection, ...] = ()
+    at: float = field(default=0.0, compare=False)
 
     def connections_of(self, service: Service) -> ListedService | None:
         """Return the row of ``service``, or None where the director does not have it."""
@@ -116,6 +119,8 @@ def read_director(cluster: Observer, director: str, what: Sequence[str] = EVERYT
         templates={
             (entry.virtual, entry.client): entry.server for entry in entries if entry.client.endswith(":0")
         },
+        tracked=entries,
+        at=time.monotonic(),
         listing=found["listing"].rstrip(),
         uptime=float((found["uptime"] or "0").split()[0]),
         rates=listings.parse_rates(found["rates"]),
@@ -200,7 +205,12 @@ def await_no_expiry(
 ) -> None:
     """Wait (at most 120 s) until no tracked connection will expire within the next ``seconds``."""
     remembered = listings.parse_connection_entries(cluster.observe(director, ENTRIES))
-    pause(delay_until_gap([entry.expires for entry in remembered if entry.expires <= _REMEMBERED], seconds))
+    pause(delay_until_gap(expiries(remembered), seconds))
+
+
+def expiries(connections: Iterable[Connection]) -> list[int]:
+    """Return when finished ones among ``connections`` expire, in seconds from now."""
+    return [entry.expires for entry in connections if entry.expires <= _REMEMBERED]
 
 
 def delay_until_gap(expiries: Iterable[float], seconds: float) -> float:

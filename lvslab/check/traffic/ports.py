@@ -14,7 +14,8 @@ from typing import TypeVar
 
 Made = TypeVar("Made")
 
-_PORTS = range(34000, 60000)
+# Below those that a kernel chooses by itself (ip_local_port_range, from 32768 on), such as those of wrk.
+_PORTS = range(6000, 32000)
 _AHEAD = 40
 """Ports that may be taken ahead of time. Another process on this machine takes longer to start."""
 _ATTEMPTS = 20
@@ -44,7 +45,8 @@ _UDP = _Sequence(12_000_000)  # 312 s: directors remember datagrams for 300 s
 def fresh() -> int:
     """Return a TCP port that this machine's processes have not got for two minutes.
 
-    A client's kernel chooses ports that were used seconds ago, once it has forgotten their connections. That
+    It is not one that kernels choose either, so no load or other traffic of a client has used it. A client's
+    kernel chooses ports that were used seconds ago, once it has forgotten their connections. That
     disturbs checks in two ways:
 
     * Where a client listens for FTP data on a used port, the FTP helper finds the old connection and its

@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 
 from lvslab.apply.ssh import Executed
+from lvslab.check.ipvs.director import ENTRIES
 from lvslab.check.live_service import LiveService, Place
 from lvslab.check.schedulers import NOBODY
 from lvslab.check.testbed import Testbed
@@ -30,6 +31,7 @@ class Director(FakeCluster):
         self.typed: list[str] = []
         self.counts: dict[str, tuple[int, int]] = {}
         self.row = "TCP  66.199.240.50:9001 rr"
+        self.entries = ""
 
     def execute(self, node: str, command: str, *, timeout: float | None = 30.0) -> Executed:
         assert node == "director"
@@ -37,7 +39,10 @@ class Director(FakeCluster):
         return Executed(b"", b"", 0)
 
     def prints(self, node: str, command: str) -> str:
-        assert (node, command) == ("director", "ipvsadm -Ln")
+        assert node == "director"
+        if command == ENTRIES:
+            return self.entries
+        assert command == "ipvsadm -Ln"
         rows = [f"  -> {SERVERS[name]}:80  Masq  1  {a}  {i}" for name, (a, i) in self.counts.items()]
         return HEAD + "\n".join([self.row, *rows]) + "\n"
 
@@ -83,6 +88,22 @@ def live_service(director: Director, held: Held, place: Place | None = None) -> 
         cast(HeldConnections, held),
         kernel="6.1.176",
     )
+
+
+def test_connections_of_an_earlier_service_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    director, paused = Director(), list[float]()
+    director.counts = {"one": (0, 1)}
+    director.entries = "TCP 00:07 TIME_WAIT 66.199.240.10:4 66.199.240.50:9001 10.0.0.100:80\n"
+
+    def pause(seconds: float) -> None:
+        paused.append(seconds)
+        director.counts, director.entries = {"one": (0, 0)}, ""
+
+    monkeypatch.setattr("time.sleep", pause)
+    with live_service(director, Held("one")) as live:
+        live.make("rr", {"one": 1})
+        assert [server.inactive for server in live.model.servers] == [0]
+    assert paused == [8.0]
 
 
 def test_what_is_typed_and_what_the_model_makes_of_it() -> None:

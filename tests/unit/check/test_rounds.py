@@ -85,6 +85,54 @@ def test_a_director_that_always_forgets_is_not_tried_for_ever(cluster: LoopbackC
     assert sum(len(log) for log in cluster.requests.values()) == 12
 
 
+def test_a_round_waits_for_connections_that_are_about_to_expire(
+    cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.inactive["10.0.0.101"] = 2
+    vip, paused = f"127.0.0.1:{cluster.port}", list[float]()
+    cluster.elsewhere = f"TCP 00:01 TIME_WAIT 127.0.0.9:5 {vip} 10.0.0.101:80\n"
+    cluster.elsewhere += f"TCP 01:50 TIME_WAIT 127.0.0.9:6 {vip} 10.0.0.101:80\n"
+
+    def pause(seconds: float) -> None:
+        paused.append(seconds)
+        if seconds:
+            cluster.inactive["10.0.0.101"], cluster.elsewhere = 1, ""
+
+    monkeypatch.setattr(rounds.time, "sleep", pause)
+    taken = take(cluster, 3)
+    assert taken.observed == taken.forecast
+    assert paused[0] == 2
+    assert sum(len(log) for log in cluster.requests.values()) == 3
+
+
+def test_a_round_of_a_check_begins_as_on_an_idle_cluster(testbed: Testbed, cluster: LoopbackCluster) -> None:
+    cluster.inactive.update({"10.0.0.100": 4, "10.0.0.101": 2})
+    before = testbed.reading()
+    taken = testbed.round(count=6)
+    assert taken.observed == taken.forecast
+    assert taken.observed_counts == {"rs1": 2, "rs2": 4}
+    # The requests that made it so are not counted as those of the round.
+    assert sum(len(log) for log in cluster.requests.values()) > 6
+    after = testbed.reading()
+    testbed.settled_reading = lambda: after  # type: ignore[method-assign]
+    assert testbed.connections_since(before) == {"rs1": 2, "rs2": 4}
+
+
+def test_what_a_director_does_wrong_before_the_round_is_shown(cluster: LoopbackCluster) -> None:
+    cluster.inactive.update({"10.0.0.100": 4, "10.0.0.101": 2})
+    cluster.turns = ["10.0.0.100"]
+    made = rounds.take(
+        cluster,
+        lambda node: cast(NamespaceThread, Here()),
+        client="client",
+        director="director",
+        count=6,
+        level=True,
+    )
+    assert made.observed[0] == "rs1" != made.forecast[0]
+    assert len(made.observed) == len(made.forecast) > 6
+
+
 def test_the_last_lines_of_a_log_may_come_late(cluster: LoopbackCluster) -> None:
     late: list[str] = []
     asked: list[str] = []

@@ -164,7 +164,7 @@ NOTHING = Reading((), (), {}, {}, {}, 0, "")
         (["rules"], ["ipvsadm -Sn"], ["rules"]),
         (["listing"], ["ipvsadm -Ln"], ["connections", "listing"]),
         (["counters"], ["ipvsadm -Ln --stats --exact"], ["totals", "by_server"]),
-        (["entries"], [director.ENTRIES], ["entries", "templates"]),
+        (["entries"], [director.ENTRIES], ["entries", "templates", "tracked"]),
         (["ip_forward"], ["cat /proc/sys/net/ipv4/ip_forward"], ["ip_forward"]),
         # In the order asked for, whatever that of the fields is.
         (
