@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +29,10 @@ from lvslab.report import formats
 from lvslab.report.formats import Places
 
 if TYPE_CHECKING:
-    from lvslab.check.ftp_rounds import Turns
-    from lvslab.check.ipvs.table import Service
-    from lvslab.check.rounds import Round
+    from lvslab.check.services.every import LeftOut, Made, Rounds
+    from lvslab.errors import LvsLabError
 
 DEFAULT = "web-nat"
-FIRST_ROUND = 12
-"""Minimum number of requests in the first round: a multiple of the sum of small weights."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,10 @@ class Listeners:
 
 @dataclass(frozen=True)
 class Up:
-    """Result of ``up``, as ``lab.up --json`` prints it. ``phases`` are in seconds."""
+    """Result of ``up``, as ``lab.up --json`` prints it. ``phases`` are in seconds.
+
+    ``distribution`` is that of the first of the ``rounds``; ``left_out`` are the services without one.
+    """
 
     lab: str
     name: str
@@ -60,9 +60,16 @@ class Up:
     phases: dict[str, float]
     table: str
     evidence: str
+    rounds: list[Made] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def wrong(self) -> LvsLabError | None:
+        """The error of the first round that went wrong, None for none."""
+        return next((wrong for made in self.rounds if (wrong := made.wrong) is not None), None)
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Verified:
 
     @property
     def exit_code(self) -> int:
-        return self.checked.exit_code
+        return self.checked.exit_code or (1 if self.up.wrong else 0)
 
     def as_json(self) -> dict[str, Any]:
         return {"up": self.up.as_json(), "checks": self.checked.as_json()}
@@ -124,14 +131,13 @@ def _up(
         listeners.event(event)
 
     with cluster.booted(folder, name=name, spec=spec, cold=cold, report=report) as running:
-        taken: Round | Turns | None = None
+        taken: Rounds | None = None
         try:
             if apply:
                 with phase("steps", report):
                     running.apply(listeners.step)
-                if _first_service(running) is not None:
-                    with phase("first round", report):
-                        taken = first_round(running)
+                with phase("first round", report):
+                    taken = first_rounds(running)
                 running.note(Notes(distribution=distribution(taken)))
         except (StepFailed, CheckFailed):
             if keep:
@@ -149,58 +155,42 @@ def _import_the_rest() -> None:
     with suppress(ImportError):  # the code that needs it reports the error
         import paramiko  # noqa: F401
 
-        from lvslab.check import testbed  # noqa: F401
+        from lvslab.check.services import every  # noqa: F401
 
 
-def first_round(running: Cluster) -> Round | Turns | None:
-    """Make a round of requests from the first client through the first director.
+def first_rounds(running: Cluster) -> Rounds:
+    """Make a round of requests to each service of the first director.
 
-    They go to a web service or, if there is none, log in to an FTP service. None if there is neither.
+    Raises CheckFailed if the steps cannot be read as a table, and if a request is not answered.
     """
-    found = _first_service(running)
-    if found is None:
-        return None
-    from lvslab.check import ftp_rounds
-    from lvslab.check.testbed import Testbed
-
-    kind, service = found
-    count = max(FIRST_ROUND, len(service.destinations))
-    with Testbed(running) as testbed:
-        if kind == "http":
-            return testbed.round(count=count, service=str(service))
-        return ftp_rounds.turns(testbed, count, service=service)
-
-
-def _first_service(running: Cluster) -> tuple[str, Service] | None:
-    """Return the kind and the service of the first round: the first service that a model can predict.
-
-    Raises CheckFailed if the steps cannot be read as a table.
-    """
-    from lvslab.check import rounds
     from lvslab.check.ipvs import director
     from lvslab.check.ipvs.table import TableError
+    from lvslab.check.services import every
+    from lvslab.check.testbed import Testbed
 
-    if not any(map(running.is_enterable, running.lab.clients)):
-        return None  # only Mininet hosts make requests
     try:
         table = director.table_of_steps(running, next(iter(running.lab.directors)))
     except TableError as unread:
         message = f"no first round, because the steps cannot be read as a table: {unread.message}"
         raise CheckFailed(message, unread.hint) from None
-    kinds = ("http", "ftp")
-    found = ((kind, service) for kind in kinds for service in rounds.services_of(running, table, kind))
-    return next((pair for pair in found if not rounds.unforeseen(running, pair[1])), None)
+    with Testbed(running) as testbed:
+        return every.of_steps(testbed, table)
 
 
-def distribution(taken: Round | Turns | None) -> dict[str, dict[str, int]]:
-    """Count requests for each server: ``expected`` by the scheduler's model, and ``observed``."""
-    if taken is None:
-        return {}
-    expected, observed = taken.expected_counts, taken.observed_counts
-    return {
-        server: {"expected": expected.get(server, 0), "observed": observed.get(server, 0)}
-        for server in sorted({*expected, *observed})
-    }
+def distribution(found: Rounds | None) -> dict[str, dict[str, int]]:
+    """Count the first round's requests for each server: ``expected`` by the model, and ``observed``."""
+    return found.rounds[0].distribution if found and found.rounds else {}
+
+
+def take_round(
+    name: str, *, count: int = 0, client: str = "", service: str = "", director: str = ""
+) -> Rounds:
+    """Make rounds of requests to the services that a director of a running lab has now."""
+    from lvslab.check.services import every
+    from lvslab.check.testbed import Testbed
+
+    with cluster.attach(name) as running, Testbed(running) as testbed:
+        return every.now(testbed, count=count, client=client, service=service, director=director)
 
 
 def apply(name: str, listeners: Listeners) -> Up:
@@ -216,7 +206,7 @@ def apply(name: str, listeners: Listeners) -> Up:
         begun = time.monotonic()
         running.apply(listeners.step)
         phases["steps"] = round(time.monotonic() - begun, 3)
-        taken = first_round(running)
+        taken = first_rounds(running)
         running.note(Notes(distribution=distribution(taken), phases=phases))
         return _result(running, phases, taken)
 
@@ -298,7 +288,7 @@ def verify(
     return Verified(result, found)
 
 
-def _result(running: Cluster, phases: dict[str, float], taken: Round | Turns | None) -> Up:
+def _result(running: Cluster, phases: dict[str, float], taken: Rounds | None) -> Up:
     described = running.status()
     return Up(
         lab=running.lab.name,
@@ -309,6 +299,8 @@ def _result(running: Cluster, phases: dict[str, float], taken: Round | Turns | N
         steps=asdict(described.notes.steps or Summary(len(running.steps), 0, 0, 0)),
         distribution=distribution(taken),
         phases=phases,
-        table=taken.table if taken else "",
+        table=taken.rounds[-1].table if taken and taken.rounds else "",
         evidence=str(running.evidence),
+        rounds=taken.rounds if taken else [],
+        left_out=taken.left_out if taken else [],
     )

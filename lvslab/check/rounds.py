@@ -1,4 +1,4 @@
-"""Rounds of requests to a virtual web service, with forecasts and all counts."""
+"""Rounds of requests to a virtual service, with forecasts and all counts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lvslab.check import schedulers, verdict
@@ -19,8 +19,9 @@ from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.table import Destination, Service, address_of, endpoint, scan_order
 from lvslab.check.probes import GuestView, HostView, NodeView
 from lvslab.check.schedulers import Forecast
-from lvslab.check.services import start
-from lvslab.check.traffic import access_log, http
+from lvslab.check.services import persistence, start
+from lvslab.check.services.target import LOGGED, NotAsked, Target, ask_in_turn, target_of
+from lvslab.check.traffic import access_log
 from lvslab.check.traffic.http import Reply, RequestFailed
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.errors import CheckFailed
@@ -43,9 +44,11 @@ _NOTHING = Counters(0, 0, 0, 0, 0)
 class Round:
     """One round of requests.
 
-    ``forecast`` and ``observed`` are server names in the order of the requests. ``director`` and ``logged``
-    count the requests by server, in the director's connection table and in the access logs; ``sources`` are
-    the client addresses in those logs; ``table`` is the output of ``ipvsadm -Ln`` after the round.
+    ``forecast`` and ``observed`` are server names in the order of the requests; ``forecast`` is empty where
+    the servers cannot be foreseen, and ``unforeseen`` says why. ``director`` and ``logged`` count the
+    requests by server, in the director's connection table and in the access logs; ``sources`` are the client
+    addresses in those logs; ``table`` is the output of ``ipvsadm -Ln`` after the round. ``url`` is what was
+    asked for.
     """
 
     service: str
@@ -57,6 +60,7 @@ class Round:
     logged: Mapping[str, int]
     sources: frozenset[str]
     table: str
+    unforeseen: str = ""
 
     @property
     def observed(self) -> tuple[str, ...]:
@@ -72,6 +76,19 @@ class Round:
     def observed_counts(self) -> dict[str, int]:
         """The number of requests that each server answered."""
         return dict(Counter(self.observed))
+
+
+class Unanswered(CheckFailed):
+    """A request of a round that was not answered, with its likely causes.
+
+    ``forecast`` are the servers that should have answered all requests, ``observed`` those that answered the
+    ones before it.
+    """
+
+    def __init__(self, failed: CheckFailed, forecast: tuple[str, ...], observed: tuple[str, ...]) -> None:
+        super().__init__(failed.message, failed.hint)
+        self.forecast = forecast
+        self.observed = observed
 
 
 def web_services(cluster: RunningLab, director: str) -> tuple[Service, ...]:
@@ -132,10 +149,10 @@ def take(
     level: bool = False,
     besides: Callable[[Mapping[str, int]], object] = lambda servers: None,
 ) -> Round:
-    """Send ``count`` requests from ``client``, one after the other, to a web service of ``director``.
+    """Send ``count`` requests from ``client``, one after the other, to a service of ``director``.
 
-    The service is the first one, or the one named ``service`` (``66.199.240.50:80``). ``namespaces`` returns
-    the thread in a Mininet host's network namespace.
+    The service is the first one that clients can ask, or the one named ``service`` (``66.199.240.50:80``).
+    ``namespaces`` returns the thread in a Mininet host's network namespace.
 
     The forecast begins with the connections that are there. With ``level``, requests are made first until
     the next ones are shared as on an idle cluster; where that takes too many, connections are waited for to
@@ -143,11 +160,43 @@ def take(
     sequence. ``besides`` is called with the servers of requests that are not part of the result. Raises
     CheckFailed, with the likely causes, where a request is not answered.
     """
-    wanted = _wanted(web_services(cluster, director), service, director)
+    wanted, target = _wanted(cluster, table_of_steps(cluster, director), service, director, client)
     refuse_unforeseen(cluster, wanted)
+    way = Way(cluster, namespaces, wanted, target, client, director)
+    return take_by(way, count, level=level, besides=besides)
+
+
+@dataclass(frozen=True)
+class Way:
+    """The way of a round's requests: from ``client`` to ``target``, which is ``service`` of ``director``.
+
+    With ``any_phase``, a scheduler with a memory may be in any phase of its turns, as after changes that
+    nobody has counted.
+    """
+
+    cluster: RunningLab
+    namespaces: Callable[[str], NamespaceThread]
+    service: Service
+    target: Target
+    client: str
+    director: str
+    any_phase: bool = False
+
+
+def take_by(
+    way: Way,
+    count: int,
+    *,
+    level: bool = False,
+    besides: Callable[[Mapping[str, int]], object] = lambda servers: None,
+) -> Round:
+    """Send ``count`` requests on their ``way``; the other arguments are as for `take`.
+
+    Where the servers cannot be foreseen, the result has no forecast. Raises Unanswered.
+    """
 
     def attempt(seconds: float) -> Taken[Round]:
-        return _take(cluster, namespaces, wanted, client, director, count, level, seconds, besides)
+        return _take(way, count, level, seconds, besides)
 
     def discard(taken: Round) -> None:
         besides(taken.observed_counts)
@@ -182,95 +231,154 @@ def without_expiry(
     return take(seconds + 1).result
 
 
-def _wanted(there: Sequence[Service], name: str, director: str) -> Service:
+def _wanted(
+    cluster: RunningLab, there: Sequence[Service], name: str, director: str, client: str
+) -> tuple[Service, Target]:
+    """Return the service of ``there`` called ``name``, or the first that clients can ask."""
     if not there:
         raise CheckFailed(
-            f"the steps make no web service on {director}", "is there an `ipvsadm -A` with servers?"
+            f"the steps make no virtual service on {director}", "is there an `ipvsadm -A` with servers?"
         )
-    found = next((service for service in there if name in ("", str(service))), None)
-    if found is None:
-        raise CheckFailed(
-            f"the steps make no web service {name} on {director}",
-            f"there is {' and '.join(map(str, there))}",
-        )
-    return found
+    if name:
+        found = next((service for service in there if name == str(service)), None)
+        if found is None:
+            raise CheckFailed(
+                f"the steps make no service {name} on {director}",
+                f"there is {' and '.join(map(str, there))}",
+            )
+        return found, target_of(cluster, found, director, client)
+    refused: NotAsked | None = None
+    for service in there:
+        try:
+            return service, target_of(cluster, service, director, client)
+        except NotAsked as why:
+            refused = refused or why
+    assert refused is not None, "there is a service"
+    raise refused
 
 
 def _take(
-    cluster: RunningLab,
-    namespaces: Callable[[str], NamespaceThread],
-    service: Service,
-    client: str,
-    director: str,
-    count: int,
-    level: bool,
-    seconds: float,
-    besides: Callable[[Mapping[str, int]], object],
+    way: Way, count: int, level: bool, seconds: float, besides: Callable[[Mapping[str, int]], object]
 ) -> Taken[Round]:
-    before, expected, ahead = _begin(cluster, service, client, director, count, level, seconds)
-    begun = time.monotonic()
-    url = f"http://{endpoint(service.address, service.port)}/"
+    cluster, service, target = way.cluster, way.service, way.target
+    why_not = unforeseen(cluster, service)
+    before, expected, ahead = _begin(way, count, level and not why_not, seconds, foreseen=not why_not)
+    place, begun = way.namespaces(way.client), time.monotonic()
     first: tuple[Reply, ...] = ()
     try:
         if ahead:
-            first = http.requests_in_turn(namespaces(client), url, ahead)
-        replies = http.requests_in_turn(namespaces(client), url, count)
+            first = ask_in_turn(target.kind, place, target.address, target.port, ahead)
+        replies = ask_in_turn(target.kind, place, target.address, target.port, count)
     except RequestFailed as failure:
-        now = read_director(cluster, director)
-
-        def see(name: str) -> NodeView:
-            return HostView(namespaces(name)) if cluster.is_enterable(name) else GuestView(cluster, name)
-
-        facts = facts_of(cluster, service, director, "http", see, now)
-        totals = now.totals.get(str(service), _NOTHING).since(before.totals.get(str(service), _NOTHING))
-        raise verdict.no_answer(replace(facts, counters=totals), failure) from failure
+        raise _explained(way, before, expected.names[ahead:], failure) from failure
     foreseen = expected.names[ahead:]
     if tuple(reply.server for reply in first) == expected.names[:ahead]:
         besides(Counter(reply.server for reply in first))
     else:  # then the difference is to be seen
         replies, foreseen = first + replies, expected.names
-    after = read_director(cluster, director, ("listing", "entries"))
-    names = _names(cluster)
-    entries = _logged(cluster, [reply.request_id for reply in replies])
-    servers = {str(server): names.get(server.address, server.address) for server in service.destinations}
-    sources = [endpoint(reply.source_address, reply.source_port) for reply in replies]
-    remembered = Counter(after.entries[source] for source in sources if source in after.entries)
+    observed = tuple(reply.server for reply in replies)
+    if foreseen != observed and not why_not and not first:
+        foreseen = _in_another_phase(way, before, observed) or foreseen
+    after = read_director(cluster, way.director, ("listing", "entries"))
+    entries = _logged(cluster, target.kind, [reply.request_id for reply in replies])
     taken = Round(
         service=str(service),
-        url=url,
-        client=client,
+        url=target.url,
+        client=way.client,
         forecast=foreseen,
         replies=replies,
-        director={servers.get(server, server): number for server, number in remembered.items()},
+        director=_at_the_director(way, replies, before, after),
         logged=access_log.requests_by_server(entries),
         sources=access_log.client_addresses(entries),
         table=after.listing,
+        unforeseen=why_not,
     )
-    expired = tracked_connections(current_servers(cluster, service, after)) < tracked_connections(
-        expected.servers
-    )
+    expired = not why_not and tracked_connections(
+        current_servers(cluster, service, after)
+    ) < tracked_connections(expected.servers)
     return Taken(taken, expired, after.at - begun)
 
 
+def _explained(way: Way, before: Reading, foreseen: tuple[str, ...], failure: RequestFailed) -> Unanswered:
+    """Return ``failure`` with its likely causes."""
+    cluster, service = way.cluster, way.service
+    now = read_director(cluster, way.director)
+
+    def see(name: str) -> NodeView:
+        return HostView(way.namespaces(name)) if cluster.is_enterable(name) else GuestView(cluster, name)
+
+    facts = facts_of(cluster, service, way.director, way.target.kind, see, now)
+    if way.any_phase:  # the reader has made this table, so what differs from the steps is not a fault
+        facts = replace(facts, expected=facts.observed)
+    totals = now.totals.get(str(service), _NOTHING).since(before.totals.get(str(service), _NOTHING))
+    told = verdict.no_answer(replace(facts, counters=totals), failure)
+    return Unanswered(told, foreseen, tuple(reply.server for reply in failure.before))
+
+
+def _at_the_director(way: Way, replies: Sequence[Reply], before: Reading, after: Reading) -> dict[str, int]:
+    """Count the connections of ``replies`` that the director has, by server.
+
+    One-packet scheduling keeps none, so its connections are those that the counters gained.
+    """
+    if way.service.one_packet and way.target.protocol == "udp":
+        now = read_settled(way.cluster, way.director, what=("counters",))
+        gained = _gained(before, now, way.service)
+    else:
+        sources = [endpoint(reply.source_address, reply.source_port) for reply in replies]
+        gained = Counter(after.entries[source] for source in sources if source in after.entries)
+    names, found = _names(way.cluster), Counter[str]()
+    for server, number in gained.items():
+        found[names.get(address_of(server), server)] += number
+    return dict(found)
+
+
+def _gained(before: Reading, now: Reading, service: Service) -> Counter[str]:
+    """Count the connections that the counters of ``service`` gained, by server."""
+    ends = ((str(service), str(server)) for server in service.destinations)
+    added = {
+        end[1]: now.by_server[end].since(before.by_server.get(end, _NOTHING)).connections
+        for end in ends
+        if end in now.by_server
+    }
+    return Counter({server: number for server, number in added.items() if number})
+
+
+def _in_another_phase(way: Way, before: Reading, observed: tuple[str, ...]) -> tuple[str, ...]:
+    """Return ``observed`` where the scheduler gives it in another phase of its turns, else ().
+
+    Only where the phase is not known: with ``any_phase``, and at persistent services, whose counters do not
+    tell how often the scheduler was asked.
+    """
+    model = model_of(way.cluster, way.service)
+    if not model.remembers or not (way.any_phase or way.service.persistent is not None):
+        return ()
+    servers, own = current_servers(way.cluster, way.service, before), _source(way)
+    for memory in schedulers.memories(model, servers, client=own, destination=way.target.address):
+        found = _forecast(way, model, before, servers, len(observed), memory)
+        if found.names == observed:
+            return observed
+    return ()
+
+
 def _begin(
-    cluster: RunningLab,
-    service: Service,
-    client: str,
-    director: str,
-    count: int,
-    level: bool,
-    seconds: float,
+    way: Way, count: int, level: bool, seconds: float, *, foreseen: bool
 ) -> tuple[Reading, Forecast, int]:
     """Wait for a time of ``seconds`` without an expiry, and read the director.
 
     Returns the reading, the forecast from there on, and how many of its requests come before the round.
     """
+    cluster, service = way.cluster, way.service
+    if not foreseen:
+        return read_director(cluster, way.director, ("listing", "counters")), Forecast((), ()), 0
     model, needed, all_gone = model_of(cluster, service), seconds, False
     for _ in range(_ATTEMPTS):
-        before = reading_at_rest(cluster, director, service, needed, all_gone=all_gone)
+        before = reading_at_rest(cluster, way.director, service, needed, all_gone=all_gone)
+        memory = _memory(way, model, before)
 
-        def foresee(servers: Sequence[schedulers.Server], number: int, now: Reading = before) -> Forecast:
-            return forecast(cluster, service, model, now, client, number, servers=servers)
+        def foresee(
+            servers: Sequence[schedulers.Server], number: int, now: Reading = before, memory: object = memory
+        ) -> Forecast:
+            return _forecast(way, model, now, servers, number, memory)
 
         servers = current_servers(cluster, service, before)
         ahead = start.leading(servers, count, foresee) if level else 0
@@ -290,8 +398,9 @@ def reading_at_rest(
 
     With ``all_gone``, when all of its finished connections have expired.
     """
-    look = read_settled if model_of(cluster, service).remembers else read_director
-    what = ("listing", "counters", "entries") if service.persistent else ("listing", "counters")
+    counted = model_of(cluster, service).remembers and service.persistent is None
+    look = read_settled if counted else read_director
+    what = start.WITH_TEMPLATES if service.persistent is not None else start.WITHOUT_TEMPLATES
     now = look(cluster, director, what=what)
     for _ in range(_ATTEMPTS):
         if not tracked_connections(current_servers(cluster, service, now)):
@@ -315,47 +424,95 @@ def forecast(
     *,
     past: int | None = None,
     held: bool = False,
-    servers: Sequence[schedulers.Server] = (),
 ) -> Forecast:
     """Forecast ``count`` requests to ``service``, as the steps make it, with its present connections.
 
-    ``servers`` take the place of those that the director has ``now``, with other connections.
     A scheduler's memory is taken to be that after ``past`` requests in turn, as many as the counters have by
     default. A persistent service asks the scheduler once for each client, or network of clients, and keeps
     the server. ``held`` is as in `schedulers.forecast`.
     """
-    servers, memory = servers or current_servers(cluster, service, now), None
-    own = source_address(cluster, client, service.address)
-    stays = template_server(cluster, service, now, own)
+    servers, own = current_servers(cluster, service, now), source_address(cluster, client, service.address)
+    stays, memory = template_server(cluster, service, now, own), None
     if model.remembers and not stays:
-        if past is None:
-            counted = (now.by_server.get((str(service), str(server))) for server in service.destinations)
-            past = sum(counters.connections for counters in counted if counters)
-        if past and service.persistent:
-            raise CheckFailed(
-                f"the server that answers {client} at {service} cannot be foreseen: how often a persistent "
-                f"service has asked {service.scheduler} is not counted"
-            )
+        past = _past(service, now) if past is None else past
         memory = schedulers.remembered(model, servers, past, destination=service.address)
+    return _foreseen(service, model, servers, count, own, service.address, memory, stays, held=held)
+
+
+def _past(service: Service, now: Reading) -> int:
+    """Return how many connections ``service`` has had."""
+    counted = (now.by_server.get((str(service), str(server))) for server in service.destinations)
+    return sum(counters.connections for counters in counted if counters)
+
+
+def _memory(way: Way, model: Model, now: Reading) -> object:
+    """Return the scheduler's memory, as the counters have it.
+
+    Of a persistent service it is not known, and that of a new one is taken.
+    """
+    if not model.remembers:
+        return None
+    servers = current_servers(way.cluster, way.service, now)
+    past = 0 if way.service.persistent is not None else _past(way.service, now)
+    return schedulers.remembered(model, servers, past, destination=way.target.address)
+
+
+def _forecast(
+    way: Way,
+    model: Model,
+    now: Reading,
+    servers: Sequence[schedulers.Server],
+    count: int,
+    memory: object,
+) -> Forecast:
+    """Forecast ``count`` requests on their ``way`` with a scheduler's ``memory``."""
+    own, address = _source(way), way.target.address
+    stays = template_server(way.cluster, way.service, now, own, address)
+    forgotten = way.service.one_packet and way.target.protocol == "udp"
+    return _foreseen(way.service, model, servers, count, own, address, memory, stays, forgotten=forgotten)
+
+
+def _foreseen(
+    service: Service,
+    model: Model,
+    servers: Sequence[schedulers.Server],
+    count: int,
+    client: str,
+    destination: str,
+    memory: object,
+    stays: str,
+    *,
+    held: bool = False,
+    forgotten: bool = False,
+) -> Forecast:
     found = schedulers.forecast(
-        model.choose, servers, count, client=own, destination=service.address, memory=memory, held=held
+        model.choose,
+        servers,
+        count,
+        client=client,
+        destination=destination,
+        memory=memory,
+        held=held,
+        forgotten=forgotten,
     )
-    return replace(found, names=(stays or found.names[0],) * count) if service.persistent else found
+    if service.persistent is None or not count:
+        return found
+    return replace(found, names=(stays or found.names[0],) * count)
 
 
-def template_server(cluster: RunningLab, service: Service, now: Reading, client: str) -> str:
+def _source(way: Way) -> str:
+    return source_address(way.cluster, way.client, way.target.address)
+
+
+def template_server(
+    cluster: RunningLab, service: Service, now: Reading, client: str, address: str = ""
+) -> str:
     """Return the server that the address ``client`` stays with at a persistent ``service``, or "".
 
-    It is in the client's template, which has the client's port 0, and of its address the part that -M keeps.
+    ``address`` is the one that it asks, by default that of the service.
     """
-    if not service.persistent:
-        return ""
-    address = client
-    if service.netmask:
-        address = str(ip_network(f"{client}/{service.netmask}", strict=False).network_address)
-    chosen = now.templates.get((str(service), endpoint(address, 0)), "")
-    found = next((server.address for server in service.destinations if str(server) == chosen), "")
-    return _names(cluster).get(found, found)
+    found = persistence.stays_with(service, now, client, address or service.address)
+    return _names(cluster).get(found.address, found.address) if found else ""
 
 
 def source_address(cluster: RunningLab, client: str, target: str) -> str:
@@ -390,9 +547,8 @@ def tracked_connections(servers: tuple[schedulers.Server, ...]) -> int:
 
 
 def _names(cluster: RunningLab) -> dict[str, str]:
-    return {
-        str(address): name for name, node in cluster.lab.real_servers.items() for address in node.addresses
-    }
+    """Return the names of all nodes by address; a director can be a server too."""
+    return {str(address): name for name, node in cluster.lab.nodes.items() for address in node.addresses}
 
 
 def connections_since(before: Reading, after: Reading, cluster: RunningLab) -> dict[str, int]:
@@ -404,17 +560,21 @@ def connections_since(before: Reading, after: Reading, cluster: RunningLab) -> d
     return {name: number for name, number in gained.items() if number}
 
 
-def _logged(cluster: RunningLab, request_ids: list[str]) -> tuple[access_log.LogEntry, ...]:
-    """Return the access log entries of these requests, after at most 2 s: lines may come late."""
+def _logged(cluster: RunningLab, kind: str, request_ids: list[str]) -> tuple[access_log.LogEntry, ...]:
+    """Return the log entries of these requests, after at most 2 s: lines may come late."""
+    if kind not in LOGGED:
+        return ()
     deadline = time.monotonic() + _LOG_SECONDS
     servers = [
         name
-        for name, node in cluster.lab.real_servers.items()
-        if any(service.kind == "http" for service in node.services)
+        for name, node in cluster.lab.nodes.items()
+        if any(service.kind == kind for service in node.services)
     ]
     while True:
         entries = tuple(
-            entry for name in servers for entry in access_log.parse_access_log(cluster.access_log(name))
+            entry
+            for name in servers
+            for entry in access_log.parse_access_log(cluster.access_log(name, kind))
         )
         if not access_log.missing_ids(entries, request_ids) or time.monotonic() > deadline:
             return access_log.with_ids(entries, request_ids)

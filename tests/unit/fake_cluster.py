@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
@@ -238,6 +239,7 @@ class LoopbackCluster(FakeCluster):
     turns: list[str] = field(default_factory=list)
     elsewhere: str = ""
     ip_forward: int = 1
+    quiescent: int = 0
 
     def __post_init__(self) -> None:
         self.retype(*COMMANDS)
@@ -292,6 +294,14 @@ class LoopbackCluster(FakeCluster):
             "ipvsadm -Ln --stats --exact": _STATS_HEAD + stats,
             director.ENTRIES: _ENTRIES_HEAD + entries + self.elsewhere,
             "cat /proc/sys/net/ipv4/ip_forward": f"{self.ip_forward}\n",
+            "{ cat /proc/sys/net/ipv4/vs/expire_quiescent_template 2> /dev/null || echo 0; }": (
+                f"{self.quiescent}\n"
+            ),
+            "cat /proc/net/ip_vs": f"TCP  7F000001:{self.port:04X} wlc\n"
+            + "".join(
+                f"  -> {int(ip_address(server)):08X}:0050  Masq  1  0  0\n"
+                for server in reversed(self.weights)
+            ),
         }[command]
 
 

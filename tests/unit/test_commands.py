@@ -4,7 +4,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,6 @@ from lvslab.lab.directors import DirectorSpec
 from tests.unit.fake_cluster import COMMANDS, FakeCluster, LoopbackCluster, lab_in, loopback_cluster
 
 
-@dataclass
-class Taken:
-    expected_counts: dict[str, int]
-    observed_counts: dict[str, int]
-
-
-def test_a_distribution_has_everybody_who_should_answer_or_did() -> None:
-    taken = Taken({"rs1": 4, "rs2": 8}, {"rs2": 11, "stranger": 1})
-    assert commands.distribution(taken) == {  # type: ignore[arg-type]
-        "rs1": {"expected": 4, "observed": 0},
-        "rs2": {"expected": 8, "observed": 11},
-        "stranger": {"expected": 0, "observed": 1},
-    }
-    assert commands.distribution(None) == {}
-
-
 def applied(name: str) -> FakeCluster:
     """Stand for a lab of this project whose how-to was typed."""
     lab = folder.lab(paths.labs() / name)
@@ -47,27 +31,6 @@ def applied(name: str) -> FakeCluster:
         steps=folder.steps(paths.labs() / name, lab),
         versions={"kernel": "6.1", "iptables": "1.8.9"},
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "service"),
-    [
-        ("web-nat", "http", "66.199.240.50:80"),
-        ("ftp-nat", "ftp", "66.199.240.50:21"),
-        ("dns-round-robin", "http", "66.199.240.50:80"),
-    ],
-)
-def test_which_service_has_the_first_round(name: str, kind: str, service: str) -> None:
-    found = commands._first_service(applied(name))
-    assert found is not None
-    assert (found[0], str(found[1])) == (kind, service)
-
-
-def test_no_first_round_without_a_service_or_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    running = applied("web-nat")
-    monkeypatch.setattr(running, "is_enterable", lambda node: False)
-    assert commands._first_service(running) is None
-    assert commands._first_service(replace(applied("web-nat"), steps=())) is None
 
 
 # --- lab.up from its beginning to its end ------------------------------------------------------------------

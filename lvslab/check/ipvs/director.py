@@ -43,6 +43,8 @@ _COMMANDS = {
     "counters": "ipvsadm -Ln --stats --exact",
     "entries": ENTRIES,
     "ip_forward": "cat /proc/sys/net/ipv4/ip_forward",
+    "quiescent": "{ cat /proc/sys/net/ipv4/vs/expire_quiescent_template 2> /dev/null || echo 0; }",
+    "order": "cat /proc/net/ip_vs",
     "uptime": "cat /proc/uptime",
     "rates": "ipvsadm -Ln --rate --exact",
     "stats": f"cat {ipvs_stats.STATS}",
@@ -74,7 +76,8 @@ class Reading:
     client. The counters (``totals`` by service, ``by_server`` by service and server, ``stats``) lag behind
     since Linux 2.6.39: see `read_settled`; connections and entries do not. ``ip_forward`` is the sysctl.
     ``uptime`` is the director's clock, in seconds; ``rates`` are the kernel's (`parse_rates`). ``tracked``
-    are all connections, templates included; ``at`` is the time of this reading by the monotonic clock.
+    are all connections, templates included; ``order`` are the servers of each service in the kernel's order;
+    ``expire_quiescent_template`` is the sysctl; ``at`` is the time of this reading by the monotonic clock.
     """
 
     rules: tuple[Service, ...]
@@ -89,6 +92,8 @@ class Reading:
     stats: ipvs_stats.Stats | None = None
     templates: Mapping[tuple[str, str], str] = field(default_factory=dict)
     tracked: tuple[Connection, ...] = ()
+    order: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    expire_quiescent_template: bool = False
     at: float = field(default=0.0, compare=False)
 
     def connections_of(self, service: Service) -> ListedService | None:
@@ -120,6 +125,8 @@ def read_director(cluster: Observer, director: str, what: Sequence[str] = EVERYT
             (entry.virtual, entry.client): entry.server for entry in entries if entry.client.endswith(":0")
         },
         tracked=entries,
+        order=listings.parse_kernel_order(found["order"]),
+        expire_quiescent_template=found["quiescent"].strip() not in ("", "0"),
         at=time.monotonic(),
         listing=found["listing"].rstrip(),
         uptime=float((found["uptime"] or "0").split()[0]),
@@ -209,8 +216,28 @@ def await_no_expiry(
 
 
 def expiries(connections: Iterable[Connection]) -> list[int]:
-    """Return when finished ones among ``connections`` expire, in seconds from now."""
-    return [entry.expires for entry in connections if entry.expires <= _REMEMBERED]
+    """Return when finished ones among ``connections`` expire, in seconds from now.
+
+    Those of UDP are always finished.
+    """
+    return [
+        entry.expires for entry in connections if entry.expires <= _REMEMBERED or entry.protocol == "udp"
+    ]
+
+
+def table_in_order(now: Reading) -> tuple[Service, ...]:
+    """Return the director's own table, its servers in the order in which they were added.
+
+    ``now`` has "rules", "thresholds" and "order".
+    """
+    found = []
+    for service in now.rules:
+        # The kernel has the last one that was added first (`table.scan_order`).
+        listed = now.order.get(str(replace(service, ipv6=False)), ())
+        order = {server: -place for place, server in enumerate(listed)}
+        servers = sorted(service.destinations, key=lambda server: order.get(str(server), 1))
+        found.append(replace(service, destinations=tuple(servers)))
+    return tuple(found)
 
 
 def delay_until_gap(expiries: Iterable[float], seconds: float) -> float:

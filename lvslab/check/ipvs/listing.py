@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
+from ipaddress import ip_address
 from operator import sub
 
 from lvslab.check.ipvs.rules import address_and_port, number
@@ -163,13 +164,48 @@ def parse_thresholds(text: str) -> dict[tuple[str, str], tuple[int, int]]:
 def parse_connection_entries(text: str) -> tuple[Connection, ...]:
     """Parse ``ipvsadm -Lnc``, templates of persistence included."""
     found = []
+    protocols = {**_PROTOCOLS, "IP": "fwmark"}  # templates of firewall marks
     for columns in map(str.split, text.splitlines()):
-        if len(columns) >= 6 and columns[0] in _PROTOCOLS:
+        if len(columns) >= 6 and columns[0] in protocols:
             minutes, _, seconds = columns[1].partition(":")
             state, client, virtual, server = columns[2:6]
             expires = 60 * int(minutes) + int(seconds)
-            found.append(Connection(_PROTOCOLS[columns[0]], state, client, virtual, server, expires))
+            found.append(Connection(protocols[columns[0]], state, client, virtual, server, expires))
     return tuple(found)
+
+
+def parse_kernel_order(text: str) -> dict[str, tuple[str, ...]]:
+    """Parse /proc/net/ip_vs to the servers of each service in the kernel's order.
+
+    The order of ``ipvsadm -Ln`` is another one. Lines are as ``ip_vs_info_seq_show`` (ip_vs_ctl.c, 2.4.37.11
+    to 6.1) prints them: addresses and ports in hexadecimal digits, and IPv6 addresses in brackets.
+    """
+    found: dict[str, list[str]] = {}
+    own: list[str] = []
+    for columns in map(str.split, text.splitlines()):
+        if len(columns) >= 2 and columns[0] in _PROTOCOLS:
+            protocol = _PROTOCOLS[columns[0]]
+            if protocol == "fwmark":
+                name = service_name(protocol, "", 0, int(columns[1], 16))  # of either family
+            else:
+                name = service_name(protocol, *_hexadecimal(columns[1]))
+            own = found.setdefault(name, [])
+        elif (
+            len(columns) >= 2
+            and columns[0] == "->"
+            and ":" in columns[1]
+            and "RemoteAddress" not in columns[1]
+        ):
+            own.append(endpoint(*_hexadecimal(columns[1])))
+    return {name: tuple(servers) for name, servers in found.items()}
+
+
+def _hexadecimal(text: str) -> tuple[str, int]:
+    """Parse ``0A000064:0050`` or ``[fd00:...]:0050``."""
+    address, _, port = text.rpartition(":")
+    if address.startswith("["):
+        return str(ip_address(address.strip("[]"))), int(port, 16)
+    return str(ip_address(int(address, 16))), int(port, 16)
 
 
 def _listing(text: str) -> list[tuple[ListedService, str, list[Line]]]:

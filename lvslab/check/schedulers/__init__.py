@@ -24,7 +24,7 @@ FIN_WAIT and TIME_WAIT.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,7 @@ __all__ = [
     "SimulatedService",
     "forecast",
     "later",
+    "memories",
     "model_for",
     "remembered",
 ]
@@ -69,22 +70,44 @@ def forecast(
     destination: str = "",
     memory: object = None,
     held: bool = False,
+    forgotten: bool = False,
 ) -> Forecast:
     """Forecast which servers ``schedule`` chooses for ``count`` requests.
 
-    Each request is finished before the next one begins, and leaves one inactive connection on its server;
-    with ``held``, connections stay open and active until all are made. ``servers`` are in the kernel's
+    Each request is finished before the next one begins, and leaves one inactive connection on its server, or
+    none where it is ``forgotten`` at once; with ``held``, connections stay open and active until all are
+    made. ``servers`` are in the kernel's
     order, with the counts before the first request; ``memory`` is the scheduler's at that time. The forecast
     holds while no connection is forgotten meanwhile: compare the ``servers`` of the
     result with a second reading to see whether one was.
     """
     service, names = SimulatedService(Model(schedule), tuple(servers), memory), list[str]()
     for _ in range(count):
-        name, service = service.connect(client, destination)
+        name, after = service.connect(client, destination)
         names.append(name)
-        if name != NOBODY and not held:
-            service = service.finish(name)
+        if forgotten:
+            service = replace(after, servers=service.servers)
+        else:
+            service = after.finish(name) if name != NOBODY and not held else after
     return Forecast(tuple(names), service.servers, service.memory)
+
+
+def memories(
+    model: Model, servers: Sequence[Server], *, client: str = "", destination: str = ""
+) -> Iterator[object]:
+    """Yield memories that a scheduler may have, after changes and requests that nobody has counted.
+
+    They are those that requests to ``servers`` lead to, and those that name one of them.
+    """
+    for server in servers:
+        yield from model.naming(server.name, destination)
+    service, seen = SimulatedService(model, tuple(servers)), list[object]()
+    for _ in range(2 * sum(server.weight for server in servers) + 1):
+        if service.memory in seen:
+            break
+        seen.append(service.memory)
+        yield service.memory
+        service = replace(service.connect(client, destination)[1], servers=service.servers)
 
 
 def remembered(model: Model, servers: Sequence[Server], count: int, *, destination: str = "") -> object:

@@ -109,9 +109,15 @@ def _cost(version: Version) -> int:
 
 
 SCHEDULERS: Mapping[str, Build] = {
-    "lblc": lambda version, flags: Model(partial(lblc, active_cost=_cost(version)), remembers=True),
+    "lblc": lambda version, flags: Model(
+        partial(lblc, active_cost=_cost(version)),
+        remembers=True,
+        naming=lambda server, destination: [{destination: server}],
+    ),
     # Between 2.6.18 and 2.6.32; which of the releases in between was the first is not known.
     "lblcr": lambda version, flags: Model(
-        partial(lblcr, active_cost=_cost(version), shrinks_last=version < (2, 6, 28)), remembers=True
+        partial(lblcr, active_cost=_cost(version), shrinks_last=version < (2, 6, 28)),
+        remembers=True,
+        naming=lambda server, destination: [{destination: Servers((server,))}],
     ),
 }

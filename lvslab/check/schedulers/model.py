@@ -7,7 +7,7 @@ second function updates it when a server is added, edited or removed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from operator import attrgetter
@@ -100,6 +100,11 @@ def cannot_foresee(moment: Moment) -> Choice:
     )
 
 
+def nothing_known(server: str, destination: str) -> Iterable[object]:
+    """Yield no memory."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Model:
     """One kernel's scheduler: how it chooses, and what it remembers after a change of the table.
@@ -107,7 +112,8 @@ class Model:
     It foresees an exact sequence by ``choose``, or the servers' probabilities by ``chances``, or nothing.
     ``unforeseen`` says why the servers cannot be told before the connections are made, "" where they can.
     ``remembers`` is true where a choice depends on earlier choices, and not on the connections alone;
-    ``changed`` returns the memory after a change.
+    ``changed`` returns the memory after a change. ``naming`` yields memories after the choice of a server
+    for a requested address.
     """
 
     choose: Scheduler = cannot_foresee
@@ -115,6 +121,7 @@ class Model:
     remembers: bool = False
     chances: Chances | None = None
     unforeseen: str = ""
+    naming: Callable[[str, str], Iterable[object]] = nothing_known
 
 
 Version = tuple[int, ...]

@@ -183,7 +183,10 @@ def _wrr_model(version: Version, flags: Collection[str]) -> Model:
 
 SCHEDULERS: Mapping[str, Build] = {
     "rr": lambda version, flags: Model(
-        rr, rr_steps_back if version >= (3, 10) else rr_starts_again, remembers=True
+        rr,
+        rr_steps_back if version >= (3, 10) else rr_starts_again,
+        remembers=True,
+        naming=lambda server, destination: [Mark(server)],
     ),
     "wrr": _wrr_model,
 }

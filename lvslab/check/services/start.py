@@ -1,4 +1,4 @@
-"""The moment and the state in which a round begins, on a director that may have been in use before.
+"""The beginning of a round, on a director that may have been in use before.
 
 Finished connections stay in the director's table for two minutes. Schedulers count them, and they expire
 during rounds. So a round waits for a time in which none expires; and one that checks a promise for an idle
@@ -16,6 +16,9 @@ from lvslab.check.ipvs.listing import Connection
 from lvslab.check.ipvs.table import Service
 from lvslab.check.schedulers import Forecast, Server
 
+WITHOUT_TEMPLATES = ("listing", "counters")
+WITH_TEMPLATES = ("listing", "counters", "entries", "quiescent")
+"""The parts of a reading that forecasts need, without and with persistence."""
 MOST_LEADING = 300
 """Maximum number of requests that are made before a round so that it begins as on an idle cluster."""
 

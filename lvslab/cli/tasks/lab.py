@@ -66,6 +66,8 @@ def up(
         listeners = commands.Listeners(progress.event, progress.step)
         result = commands.up(lab, name=name, spec=spec, apply=apply, cold=cold, listeners=listeners)
     say(result, json, text.lab.up)
+    if result.wrong:
+        raise result.wrong
 
 
 @group.task()
@@ -76,6 +78,8 @@ def apply(c: Context, name: str = "", json: bool = False) -> None:
     with text.progress.Progress() as progress:
         result = commands.apply(_named(name), commands.Listeners(progress.event, progress.step))
     say(result, json, text.lab.up)
+    if result.wrong:
+        raise result.wrong
 
 
 @group.task(reports="default: with the evidence")
@@ -87,6 +91,33 @@ def check(c: Context, name: str = "", reports: Places = NO_REPORTS, json: bool =
     if json:
         text.layout.document(result.as_json())
     end(result.exit_code)
+
+
+@group.task(
+    name="round",
+    help={
+        "count": "the number of requests to each service (default: at least 12, and one for each server)",
+        "client": "the client to send from (default: the first)",
+        "service": "the virtual service, as 66.199.240.50:80, or its address (default: all of them)",
+        "director": "the director to go through (default: the first)",
+    },
+)
+def take_round(
+    c: Context,
+    name: str = "",
+    count: int = 0,
+    client: str = "",
+    service: str = "",
+    director: str = "",
+    json: bool = False,
+) -> None:
+    """Make a round of requests; show who answered and who should have."""
+    from lvslab import commands
+
+    found = commands.take_round(_named(name), count=count, client=client, service=service, director=director)
+    say(found, json, text.lab.rounds)
+    if found.wrong:
+        raise found.wrong
 
 
 @group.task(

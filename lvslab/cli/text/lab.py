@@ -11,6 +11,7 @@ from lvslab.cli.text.layout import columns, indented
 if TYPE_CHECKING:
     from lvslab.boot.net.packets import Interface
     from lvslab.check.load import Load
+    from lvslab.check.services.every import LeftOut, Made, Rounds
     from lvslab.cluster.capture import Captured
     from lvslab.commands import Up, Verified
 
@@ -31,8 +32,12 @@ def up(result: Up) -> str:
         remark = f': ./run lab.exec {director}{name} --command "ipvsadm -Ln"'
         table = folded.without_middle(indented(result.table), remark)
         parts.append(f"the director's table after the first round\n{table}")
-    if result.distribution:
+    if len(result.rounds) > 1:
+        parts += map(_round, result.rounds)
+    elif result.distribution:
         parts.append(_distribution(result.distribution))
+    if result.left_out:
+        parts.append(_left_out(result.left_out))
     phases = {**result.phases, "in all": sum(result.phases.values())}
     seconds = ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in phases.items())
     parts += [_steps(result.steps), f"seconds: {seconds}"]
@@ -45,6 +50,29 @@ def up(result: Up) -> str:
         f"evidence:   {result.evidence}"
     )
     return "\n\n".join(parts)
+
+
+def rounds(found: Rounds) -> str:
+    """Text of ``lab.round``."""
+    parts = [part for made in found.rounds for part in (_round(made), indented(made.table))]
+    return "\n\n".join([*parts, *([_left_out(found.left_out)] if found.left_out else [])])
+
+
+def _round(made: Made) -> str:
+    """A round's heading, and who answered and who should have."""
+    where = f"{made.service} ({made.scheduler}) through {made.director}, from {made.client}"
+    rows = [f"{where}: {made.asked}, {made.requests} requests"]
+    if made.distribution:
+        rows.append(_distribution(made.distribution, foreseen=not made.unforeseen))
+    if made.unforeseen:
+        rows.append(f"who should have answered cannot be foreseen: {made.unforeseen}")
+    return "\n".join(rows)
+
+
+def _left_out(found: Sequence[LeftOut]) -> str:
+    return "\n".join(
+        f"no round of requests to {each.service or 'a virtual service'}: {each.why}" for each in found
+    )
 
 
 def nodes(found: Mapping[str, Any]) -> str:
@@ -134,13 +162,14 @@ def _runs(accelerator: str) -> str:
     return "this machine's own" if accelerator == "none" else accelerator
 
 
-def _distribution(distribution: Mapping[str, Mapping[str, int]]) -> str:
+def _distribution(distribution: Mapping[str, Mapping[str, int]], *, foreseen: bool = True) -> str:
     total = sum(row["observed"] for row in distribution.values())
     rows = [("real server", "expected", "observed")]
     ordered = {name: distribution[name] for name in folded.in_order(list(distribution))}
     for names in folded.runs(ordered, lambda row: (row["expected"], row["observed"])):
         counts, each = ordered[names[0]], " each" if len(names) > 1 else ""
-        rows.append((folded.span(names), f"{counts['expected']}{each}", f"{counts['observed']}{each}"))
+        expected = f"{counts['expected']}{each}" if foreseen else "-"
+        rows.append((folded.span(names), expected, f"{counts['observed']}{each}"))
     return f"answers to {total} requests\n{columns(rows)}"
 
 

@@ -70,6 +70,16 @@ TCP 10:00  NONE        192.0.2.9:0        192.0.2.1:443      10.0.0.101:443
 """
 
 
+KERNEL_LIST = """\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+TCP  C0000201:0050 wlc
+  -> 0A000064:0050      Masq    1      0          3
+  -> 0A000065:0050      Masq    2      1          5
+"""
+
+
 class Shell(FakeCluster):
     """A director whose commands print what they are given."""
 
@@ -87,6 +97,8 @@ class Shell(FakeCluster):
             "ipvsadm -Ln --stats --exact": STATS,
             director.ENTRIES: ENTRIES,
             "cat /proc/sys/net/ipv4/ip_forward": "1\n",
+            "{ cat /proc/sys/net/ipv4/vs/expire_quiescent_template 2> /dev/null || echo 0; }": "1\n",
+            "cat /proc/net/ip_vs": KERNEL_LIST,
             "cat /proc/uptime": "4321.50 12.00\n",
             "ipvsadm -Ln --rate --exact": RATES,
             "cat /proc/net/ip_vs_stats": TOTALS,
@@ -185,9 +197,15 @@ def test_only_what_is_asked_for_is_read(what: list[str], commands: list[str], fo
 
 def test_the_parts_make_the_whole() -> None:
     """Every field of a reading belongs to one of these, so nothing else can be missing from it."""
-    whole = read(Shell(), *{*director.EVERYTHING, *director.MONITORED})
+    whole = read(Shell(), *{*director.EVERYTHING, *director.MONITORED, "order", "quiescent"})
     assert director.EVERYTHING == ("rules", "thresholds", "listing", "counters", "entries", "ip_forward")
     assert all(getattr(whole, field.name) != getattr(NOTHING, field.name) for field in fields(Reading))
+
+
+def test_the_directors_own_table_in_the_order_in_which_it_was_made() -> None:
+    (service,) = director.table_in_order(read(Shell(), "rules", "order"))
+    # The kernel has the last one first.
+    assert list(map(str, service.destinations)) == ["10.0.0.101:80", "10.0.0.100:80"]
 
 
 def test_thresholds_are_part_of_the_rules() -> None:

@@ -1,0 +1,233 @@
+"""A round of requests to each virtual service of a director, for commands on labs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lvslab.check import ftp_rounds, rounds, verdict
+from lvslab.check.ipvs import director as directors
+from lvslab.check.ipvs.table import Service
+from lvslab.check.rounds import Unanswered, Way
+from lvslab.check.services.target import NotAsked, target_of
+from lvslab.check.testbed import Testbed
+from lvslab.errors import CheckFailed, StateError, UsageError
+from lvslab.lab.files import suggest
+
+LEAST = 12
+"""Minimum number of requests of a round: a multiple of the sum of small weights."""
+MOST = 1000
+
+
+@dataclass(frozen=True)
+class Made:
+    """A round that was made, as ``--json`` prints it.
+
+    ``asked`` is a URL. ``expected`` and ``observed`` are the servers of the requests in their order;
+    ``distribution`` counts them by server. ``expected`` is empty where the servers cannot be foreseen, which
+    ``unforeseen`` explains. ``failure`` and ``causes`` are of a request that was not answered, "" for none;
+    it ends the round. ``table`` is ``ipvsadm -Ln`` after the round.
+    """
+
+    service: str
+    scheduler: str
+    director: str
+    client: str
+    asked: str
+    requests: int
+    expected: list[str]
+    observed: list[str]
+    distribution: dict[str, dict[str, int]]
+    unforeseen: str = ""
+    failure: str = ""
+    causes: str = ""
+    table: str = ""
+
+    @property
+    def wrong(self) -> CheckFailed | None:
+        """The fault of the round: no answer, or another sequence than the scheduler's."""
+        if self.failure:
+            return CheckFailed(f"{self.service}: {self.failure}", self.causes or None)
+        if self.unforeseen:
+            return None
+        try:
+            verdict.sequence_matches(self.expected, self.observed)
+        except CheckFailed as differs:
+            return CheckFailed(f"{self.service}: {differs.message}", differs.hint)
+        return None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A virtual service to which no round was made, "" for all, and why."""
+
+    service: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Result of ``lab.round``, and the part of that of ``lab.up`` about rounds."""
+
+    name: str
+    director: str
+    client: str
+    rounds: list[Made] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the document of ``--json``."""
+        return asdict(self)
+
+    @property
+    def wrong(self) -> CheckFailed | None:
+        """All faults of the rounds in one error, None for none."""
+        found = [wrong for made in self.rounds if (wrong := made.wrong) is not None]
+        if len(found) < 2:
+            return found[0] if found else None
+        return CheckFailed("\n".join(map(str, found)))
+
+
+def counted(expected: Sequence[str], observed: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Count the requests of each server, ``expected`` and ``observed``."""
+    wanted, seen = Counter(expected), Counter(observed)
+    return {
+        server: {"expected": wanted[server], "observed": seen[server]} for server in sorted({*wanted, *seen})
+    }
+
+
+def of_steps(testbed: Testbed, table: Sequence[Service]) -> Rounds:
+    """Make a round to each service of the first director, whose steps make ``table``.
+
+    Services whose servers cannot be foreseen are left out. Raises CheckFailed where a request is not
+    answered.
+    """
+    cluster, director = testbed.cluster, testbed.directors[0].name
+    if not table:
+        return Rounds(cluster.name, director, "", [], [LeftOut("", f"the steps make none on {director}")])
+    if not any(map(cluster.is_enterable, cluster.lab.clients)):
+        why = "no client of this lab is a Mininet host, and requests are made on those"
+        return Rounds(cluster.name, director, "", [], [LeftOut("", why)])
+    client, made, left_out = testbed.first_client(), list[Made](), list[LeftOut]()
+    for service in table:
+        try:
+            if why := rounds.unforeseen(cluster, service):
+                raise NotAsked(f"the servers that answer cannot be foreseen: {why}")
+            target = target_of(cluster, service, director, client)
+        except (NotAsked, CheckFailed) as refused:
+            left_out.append(LeftOut(str(service), _said(refused)))
+            continue
+        way = Way(cluster, testbed.enter, service, target, client, director)
+        made.append(_made(testbed, way, max(LEAST, len(service.destinations))))
+    return Rounds(cluster.name, director, client, made, left_out)
+
+
+def now(
+    testbed: Testbed, *, count: int = 0, client: str = "", service: str = "", director: str = ""
+) -> Rounds:
+    """Make rounds to the services that a director has now, or to ``service`` alone.
+
+    ``service`` is its name or its address. A round has ``count`` requests, by default at least 12 and one
+    for each server. A request that is not answered ends its round, and is part of the result. Raises
+    UsageError, StateError.
+    """
+    cluster = testbed.cluster
+    if count and not 1 <= count <= MOST:
+        raise UsageError(f"--count is {count}", f"it takes a whole number from 1 to {MOST}")
+    director, client = _director(testbed, director), _client(testbed, client)
+    table = directors.table_in_order(
+        directors.read_director(cluster, director, ("rules", "thresholds", "order"))
+    )
+    if not table:
+        raise StateError(
+            f"{director} has no virtual service",
+            "`ipvsadm -A` makes one; ./run lab.apply types the how-to's",
+        )
+    made, left_out = list[Made](), list[LeftOut]()
+    for each in _named(table, service, director):
+        try:
+            target = target_of(cluster, each, director, client)
+            rounds.model_of(cluster, each)
+        except CheckFailed as refused:
+            left_out.append(LeftOut(str(each), _said(refused)))
+            continue
+        way = Way(cluster, testbed.enter, each, target, client, director, any_phase=True)
+        number = count or max(LEAST, len(each.destinations))
+        try:
+            made.append(_made(testbed, way, number))
+        except Unanswered as failed:
+            made.append(_unanswered(way, number, failed))
+        except CheckFailed as failed:
+            made.append(_unanswered(way, number, Unanswered(failed, (), ())))
+    return Rounds(cluster.name, director, client, made, left_out)
+
+
+def _made(testbed: Testbed, way: Way, count: int) -> Made:
+    if way.target.kind == "ftp":
+        turns = ftp_rounds.turns(testbed, count, client=way.client, service=way.service)
+        return _result(way, count, turns.forecast, turns.observed, table=turns.table)
+    taken = rounds.take_by(way, count)
+    return _result(
+        way, count, taken.forecast, taken.observed, unforeseen=taken.unforeseen, table=taken.table
+    )
+
+
+def _unanswered(way: Way, count: int, failed: Unanswered) -> Made:
+    table = directors.read_director(way.cluster, way.director, ("listing",)).listing
+    causes = failed.hint or ""
+    return _result(
+        way, count, failed.forecast, failed.observed, failure=failed.message, causes=causes, table=table
+    )
+
+
+def _result(way: Way, count: int, expected: Sequence[str], observed: Sequence[str], **more: str) -> Made:
+    return Made(
+        service=str(way.service),
+        scheduler=way.service.scheduler,
+        director=way.director,
+        client=way.client,
+        asked=way.target.url,
+        requests=count,
+        expected=list(expected),
+        observed=list(observed),
+        distribution=counted(expected, observed),
+        **more,
+    )
+
+
+def _said(refused: CheckFailed) -> str:
+    return f"{refused.message}; {refused.hint}" if refused.hint else refused.message
+
+
+def _director(testbed: Testbed, director: str) -> str:
+    there = testbed.cluster.lab.directors
+    if director and director not in there:
+        raise UsageError(
+            f"the lab '{testbed.cluster.name}' has no director '{director}'", suggest(director, there)
+        )
+    return director or next(iter(there))
+
+
+def _client(testbed: Testbed, client: str) -> str:
+    cluster = testbed.cluster
+    if not client:
+        return testbed.first_client()
+    if client not in cluster.lab.clients:
+        raise UsageError(
+            f"the lab '{cluster.name}' has no client '{client}'", suggest(client, cluster.lab.clients)
+        )
+    if not cluster.is_enterable(client):
+        raise UsageError(f"{client} is a virtual machine, and requests are made on Mininet hosts")
+    return client
+
+
+def _named(table: Sequence[Service], name: str, director: str) -> list[Service]:
+    """Return the services of ``table`` with that name or address; all where none is given."""
+    found = [service for service in table if name in ("", str(service), service.address)]
+    if not found:
+        raise UsageError(
+            f"{director} has no virtual service '{name}'", f"there is {' and '.join(map(str, table))}"
+        )
+    return found

@@ -1,0 +1,147 @@
+"""Targets of requests to virtual services: the kind of server, an address and a port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from lvslab.check.ipvs.table import FORWARDING, Destination, Service, endpoint, listed
+from lvslab.check.services import marks
+from lvslab.check.traffic import http
+from lvslab.check.traffic.http import Place, Reply
+from lvslab.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from lvslab.cluster.running import RunningLab
+
+KINDS: Mapping[str, str] = {
+    "http": "tcp",
+    "https": "tcp",
+    "smtp": "tcp",
+    "ftp": "tcp",
+    "udp": "udp",
+    "dns": "udp",
+    "sctp": "sctp",
+}
+"""The protocol of each kind of ``lab.yaml``; where servers have several kinds, the first one is asked."""
+
+
+LOGGED = frozenset({"http"})
+"""Kinds whose servers log each request's id."""
+
+
+def ask_in_turn(kind: str, place: Place, address: str, port: int, count: int) -> tuple[Reply, ...]:
+    """Make ``count`` requests from ``place``, each finished before the next begins. Raises RequestFailed."""
+    assert kind == "http"
+    return http.requests_in_turn(place, f"http://{endpoint(address, port)}/", count)
+
+
+class NotAsked(CheckFailed):
+    """A virtual service that clients of lvslab cannot ask."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of server, and the ``address`` and ``port`` that bring clients to it."""
+
+    kind: str
+    address: str
+    port: int
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of the requests."""
+        return KINDS[self.kind]
+
+    @property
+    def url(self) -> str:
+        """The target as a URL."""
+        return f"{self.kind}://{endpoint(self.address, self.port)}/"
+
+
+def target_of(cluster: RunningLab, service: Service, director: str, client: str) -> Target:
+    """Return what ``client`` asks for to reach ``service`` of ``director``.
+
+    The servers' kinds are those of ``lab.yaml``. Raises NotAsked, with the reason, where there is nothing to
+    ask for.
+    """
+    if not service.destinations:
+        raise NotAsked(f"{service} has no servers", "`ipvsadm -a` adds one")
+    if service.protocol == "fwmark":
+        return _marked(cluster, service, director, client)
+    ports = (
+        [service.port]
+        if service.port
+        else sorted({port for server in service.destinations for _, port in _listening(cluster, server)})
+    )
+    return _common(cluster, service, [(service.protocol, service.address, port) for port in ports])
+
+
+def _marked(cluster: RunningLab, service: Service, director: str, client: str) -> Target:
+    """Return the target of a service for packets with a mark, by the director's rules."""
+    version = 6 if service.ipv6 else 4
+    own = [str(found) for found in cluster.lab.nodes[client].addresses if found.version == version]
+    if not own:
+        raise NotAsked(f"{client} has no IPv{version} address, and {service} is for those")
+    tables = "ip6tables" if service.ipv6 else "iptables"
+    rules = cluster.observe(director, marks.COMMAND.format(save=f"{tables}-save", tables=tables))
+    ports: dict[str, list[int]] = {}
+    for server in service.destinations:
+        for kind, port in _listening(cluster, server):
+            ports.setdefault(KINDS[kind], []).append(port)
+    addresses = [*_near_first(cluster, director, client, version)]
+    try:
+        found = marks.asked_for(service.mark, rules, client=own[0], addresses=addresses, ports=ports)
+    except marks.MarkUnknown as unknown:
+        raise NotAsked(unknown.message, unknown.hint) from None
+    return _common(cluster, service, [(packet.protocol, packet.address, packet.port) for packet in found])
+
+
+def _near_first(cluster: RunningLab, director: str, client: str, version: int) -> Iterator[str]:
+    """Yield the director's addresses, those on a network of the client's first."""
+    lab = cluster.lab
+    near = [lab.networks[card.network].subnet for card in lab.nodes[client].interfaces.values()]
+    own = [address for address in lab.nodes[director].addresses if address.version == version]
+    yield from map(str, sorted(own, key=lambda address: not any(address in network for network in near)))
+
+
+def _common(cluster: RunningLab, service: Service, wanted: Sequence[tuple[str, str, int]]) -> Target:
+    """Return the first of ``wanted`` (protocol, address, port) that all servers of ``service`` answer.
+
+    Kinds come in the order of KINDS.
+    """
+    for kind, protocol in KINDS.items():
+        for by, address, port in wanted:
+            if by == protocol and all(
+                (kind, _reached(service, server, port)) in _listening(cluster, server)
+                for server in service.destinations
+            ):
+                return Target(kind, address, port)
+    unknown = [server.address for server in service.destinations if not _listening(cluster, server)]
+    if unknown:
+        raise NotAsked(
+            f"lab.yaml has no server with the address {listed(unknown)}, a destination of {service}"
+        )
+    raise NotAsked(
+        f"the servers of {service} have no service in lab.yaml in common that it reaches",
+        f"kinds that lvslab asks for: {', '.join(KINDS)}",
+    )
+
+
+def _reached(service: Service, server: Destination, port: int) -> int:
+    """Return the server's port that a request for ``port`` comes to."""
+    return server.port if server.port and FORWARDING[server.forwarding].maps_ports else port
+
+
+def _listening(cluster: RunningLab, server: Destination) -> list[tuple[str, int]]:
+    """Return kind and port of the services in lab.yaml at the server's address."""
+    address = ip_address(server.address)
+    return [
+        (service.kind, service.port)
+        for node in cluster.lab.nodes.values()
+        if address in node.addresses
+        for service in node.services
+        if service.kind in KINDS
+    ]

@@ -1,0 +1,125 @@
+"""Rounds to every service of a director, of the steps and of its own table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lvslab.check.services import every
+from lvslab.check.services.every import LeftOut, Made, Rounds
+from lvslab.check.testbed import Testbed
+from lvslab.check.traffic.http import Here
+from lvslab.errors import StateError, UsageError
+from tests.unit.fake_cluster import COMMANDS, LoopbackCluster, lab_in, loopback_cluster
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackCluster]:
+    monkeypatch.setattr(Testbed, "enter", lambda testbed, node: Here())
+    with loopback_cluster(lab_in(tmp_path)) as made:
+        yield made
+
+
+def of_steps(cluster: LoopbackCluster) -> Rounds:
+    testbed = Testbed(cluster)
+    return every.of_steps(testbed, testbed.table_of_steps())
+
+
+def test_a_round_to_the_steps_service(cluster: LoopbackCluster) -> None:
+    (made,) = of_steps(cluster).rounds
+    assert made.service == f"127.0.0.1:{cluster.port}"
+    assert (made.requests, made.client, made.asked) == (12, "client", f"http://127.0.0.1:{cluster.port}/")
+    assert made.distribution == {
+        "rs1": {"expected": 4, "observed": 4},
+        "rs2": {"expected": 8, "observed": 8},
+    }
+    assert made.wrong is None and "Masq" in made.table
+
+
+def test_services_without_a_round_and_why(cluster: LoopbackCluster) -> None:
+    mail = "ipvsadm -A -t 127.0.0.1:25 -s rr", "ipvsadm -a -t 127.0.0.1:25 -r 10.0.0.100:25 -m"
+    drawn = "ipvsadm -A -t 127.0.0.1:81 -s twos", "ipvsadm -a -t 127.0.0.1:81 -r 10.0.0.100:80 -m"
+    cluster.retype(*mail, *drawn, *COMMANDS)
+    found = of_steps(cluster)
+    assert len(found.rounds) == 1
+    assert [each.service for each in found.left_out] == ["127.0.0.1:25", "127.0.0.1:81"]
+    assert "no service in lab.yaml in common" in found.left_out[0].why
+    assert "cannot be foreseen: twos draws" in found.left_out[1].why
+
+
+def test_no_service_and_no_client(cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.retype()
+    assert of_steps(cluster).left_out == [LeftOut("", "the steps make none on director")]
+    cluster.retype(*COMMANDS)
+    monkeypatch.setattr(cluster, "is_enterable", lambda node: False)
+    (left_out,) = of_steps(cluster).left_out
+    assert "no client of this lab is a Mininet host" in left_out.why
+
+
+def test_another_sequence_is_wrong(cluster: LoopbackCluster) -> None:
+    cluster.turns = ["10.0.0.100"] * 12
+    (made,) = of_steps(cluster).rounds
+    assert made.distribution["rs2"] == {"expected": 8, "observed": 0}
+    assert made.wrong is not None
+    assert f"127.0.0.1:{cluster.port}: the servers did not answer in the order" in made.wrong.message
+
+
+def test_the_directors_own_table_is_what_counts_later(cluster: LoopbackCluster) -> None:
+    cluster.weights = {"10.0.0.100": 3, "10.0.0.101": 1}
+    found = every.now(Testbed(cluster), count=8)
+    (made,) = found.rounds
+    assert (made.requests, found.wrong) == (8, None)
+    assert made.distribution == {
+        "rs1": {"expected": 6, "observed": 6},
+        "rs2": {"expected": 2, "observed": 2},
+    }
+    assert found.as_json()["rounds"][0]["expected"] == list(made.observed)
+
+
+def test_a_request_that_is_not_answered_is_part_of_the_result(
+    cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = cluster.serve
+    cluster.ip_forward = 0
+
+    def twice(connection: object, peer: tuple[str, int]) -> None:
+        if len(cluster.entries) < 2:
+            serve(connection, peer)  # type: ignore[arg-type]
+
+    cluster.serve = twice  # type: ignore[method-assign]
+    monkeypatch.setattr("lvslab.check.probes.HostView.probe", lambda *_: "answers")
+    monkeypatch.setattr("lvslab.check.probes.HostView.read", lambda *_: "Iface\n")
+    found = every.now(Testbed(cluster), count=3)
+    (made,) = found.rounds
+    assert made.observed == ["rs2", "rs1"] and len(made.expected) == 3
+    assert made.failure.startswith("request 3 of 3: ")
+    assert "ip_forward is 0" in made.causes
+    assert found.wrong is not None and "request 3 of 3" in found.wrong.message
+
+
+def test_what_cannot_be_asked_for(cluster: LoopbackCluster) -> None:
+    testbed = Testbed(cluster)
+    with pytest.raises(UsageError, match="--count is 1001"):
+        every.now(testbed, count=1001)
+    with pytest.raises(UsageError, match="has no client 'cleint'"):
+        every.now(testbed, client="cleint")
+    with pytest.raises(UsageError, match="has no director 'x'"):
+        every.now(testbed, director="x")
+    with pytest.raises(UsageError, match=r"has no virtual service '10\.9\.9\.9'"):
+        every.now(testbed, service="10.9.9.9")
+    assert len(every.now(testbed, service="127.0.0.1", count=3).rounds) == 1
+    cluster.prints = lambda node, command: ""  # type: ignore[method-assign]
+    with pytest.raises(StateError, match="director has no virtual service"):
+        every.now(testbed)
+
+
+def made(service: str, *, failure: str = "") -> Made:
+    return Made(service, "rr", "d", "c", "", 1, ["a"], ["a" if failure else "b"], {}, failure=failure)
+
+
+def test_all_that_is_wrong_is_one_error() -> None:
+    found = Rounds("lab", "d", "c", [made("1.1.1.1:80"), made("1.1.1.1:81", failure="no answer")])
+    assert "1.1.1.1:80: the servers" in str(found.wrong)
+    assert "1.1.1.1:81: no answer" in str(found.wrong)

@@ -1,0 +1,65 @@
+"""What clients ask for at a virtual service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lvslab.check.ipvs.rules import parse_rules
+from lvslab.check.services import marks
+from lvslab.check.services.target import NotAsked, Target, target_of
+from tests.unit.fake_cluster import LAB, FakeCluster, lab_in
+
+RULES = marks.COMMAND.format(save="iptables-save", tables="iptables")
+BOTH = "[{kind: http, port: 80}, {kind: http, port: 8080}]"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> FakeCluster:
+    return FakeCluster(lab_in(tmp_path, LAB.replace("[{kind: http, port: 80}]", BOTH)))
+
+
+def target(cluster: FakeCluster, service: str, *servers: str) -> Target:
+    option = service.partition(" -s")[0].partition(" -p")[0]
+    rules = [f"-A {service}", *(f"-a {option} -r {server}" for server in servers)]
+    (found,) = parse_rules("\n".join(rules))
+    return target_of(cluster, found, "director", "client")
+
+
+@pytest.mark.parametrize(
+    ("service", "servers", "found"),
+    [
+        ("-t 127.0.0.1:80", ["10.0.0.100:80 -m", "10.0.0.101:80 -m"], Target("http", "127.0.0.1", 80)),
+        # Masquerading can change the port; direct routing cannot.
+        ("-t 127.0.0.1:88", ["10.0.0.100:8080 -m"], Target("http", "127.0.0.1", 88)),
+        ("-t 127.0.0.1:8080", ["10.0.0.100:8080 -g"], Target("http", "127.0.0.1", 8080)),
+        ("-t 127.0.0.1:0 -p 300", ["10.0.0.100:0 -g", "10.0.0.101:0 -g"], Target("http", "127.0.0.1", 80)),
+    ],
+)
+def test_what_is_asked_for(cluster: FakeCluster, service: str, servers: list[str], found: Target) -> None:
+    assert target(cluster, service, *servers) == found
+    assert found.url == f"http://127.0.0.1:{found.port}/"
+
+
+def test_a_mark_by_the_directors_rules(cluster: FakeCluster) -> None:
+    rule = "-A PREROUTING -d 127.0.0.1/32 -p tcp -m tcp --dport 8080 -j MARK --set-xmark 0x3/0xffffffff"
+    cluster.answers[RULES] = f"*mangle\n:PREROUTING ACCEPT [0:0]\n{rule}\nCOMMIT\n"
+    assert target(cluster, "-f 3", "10.0.0.100:0 -m") == Target("http", "127.0.0.1", 8080)
+    cluster.answers[RULES] = "sh: iptables-save: not found\n"
+    with pytest.raises(NotAsked, match="no rule of the director's mangle table sets mark 3"):
+        target(cluster, "-f 3", "10.0.0.100:0 -m")
+
+
+@pytest.mark.parametrize(
+    ("service", "servers", "says"),
+    [
+        ("-t 127.0.0.1:80", [], "has no servers"),
+        ("-t 127.0.0.1:80", ["10.0.0.77:80 -m"], r"no server with the address 10\.0\.0\.77"),
+        ("-t 127.0.0.1:25", ["10.0.0.100:25 -m"], "no service in lab.yaml in common"),
+        ("-u 127.0.0.1:80", ["10.0.0.100:80 -m"], "no service in lab.yaml in common"),
+    ],
+)
+def test_what_cannot_be_asked_for(cluster: FakeCluster, service: str, servers: list[str], says: str) -> None:
+    with pytest.raises(NotAsked, match=says):
+        target(cluster, service, *servers)
