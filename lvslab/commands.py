@@ -185,7 +185,7 @@ def distribution(found: Rounds | None) -> dict[str, dict[str, int]]:
 def take_round(
     name: str, *, count: int = 0, client: str = "", service: str = "", director: str = ""
 ) -> Rounds:
-    """Make rounds of requests to the services that a director of a running lab has now."""
+    """Make rounds of requests to the services that a running director has now."""
     from lvslab.check.services import every
     from lvslab.check.testbed import Testbed
 

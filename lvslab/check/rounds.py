@@ -20,10 +20,11 @@ from lvslab.check.ipvs.table import Destination, Service, address_of, endpoint, 
 from lvslab.check.probes import GuestView, HostView, NodeView
 from lvslab.check.schedulers import Forecast
 from lvslab.check.services import persistence, start
-from lvslab.check.services.target import LOGGED, NotAsked, Target, ask_in_turn, target_of
+from lvslab.check.services.target import NotAsked, Target, target_of
 from lvslab.check.traffic import access_log
-from lvslab.check.traffic.http import Reply, RequestFailed
+from lvslab.check.traffic.clients import LOGGED, ask_in_turn
 from lvslab.check.traffic.namespace import NamespaceThread
+from lvslab.check.traffic.request import Reply, RequestFailed
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 from lvslab.check.ipvs.table import FORWARDING, Destination, Service, endpoint, listed
 from lvslab.check.services import marks
-from lvslab.check.traffic import http
-from lvslab.check.traffic.http import Place, Reply
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -26,16 +24,6 @@ KINDS: Mapping[str, str] = {
     "sctp": "sctp",
 }
 """The protocol of each kind of ``lab.yaml``; where servers have several kinds, the first one is asked."""
-
-
-LOGGED = frozenset({"http"})
-"""Kinds whose servers log each request's id."""
-
-
-def ask_in_turn(kind: str, place: Place, address: str, port: int, count: int) -> tuple[Reply, ...]:
-    """Make ``count`` requests from ``place``, each finished before the next begins. Raises RequestFailed."""
-    assert kind == "http"
-    return http.requests_in_turn(place, f"http://{endpoint(address, port)}/", count)
 
 
 class NotAsked(CheckFailed):
