@@ -103,8 +103,8 @@ def test_what_cannot_be_asked_for(cluster: LoopbackCluster) -> None:
     testbed = Testbed(cluster)
     with pytest.raises(UsageError, match="--count is 1001"):
         every.now(testbed, count=1001)
-    with pytest.raises(UsageError, match="has no client 'cleint'"):
-        every.now(testbed, client="cleint")
+    with pytest.raises(UsageError, match="has no client 'clients'"):
+        every.now(testbed, client="clients")
     with pytest.raises(UsageError, match="has no director 'x'"):
         every.now(testbed, director="x")
     with pytest.raises(UsageError, match=r"has no virtual service '10\.9\.9\.9'"):
