@@ -1,5 +1,7 @@
 """Load on a virtual service from the lab's clients for a limited time (`lab.load`).
 
+wrk makes it for web servers, and `lvslab.check.services.generator` for all others.
+
 The generators are children of this process in the clients' network namespaces. The kernel ends them with it.
 """
 
@@ -7,16 +9,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lvslab import requirements
-from lvslab.check import rounds
 from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.director import Reading
-from lvslab.check.ipvs.table import Service, endpoint
+from lvslab.check.ipvs.table import Service
+from lvslab.check.services import generator
+from lvslab.check.services.target import NotAsked, Target, target_of
 from lvslab.check.traffic import wrk
+from lvslab.check.traffic.clients import CLIENTS
+from lvslab.check.traffic.request import new_request_id
 from lvslab.check.traffic.wrk import WrkResult
 from lvslab.errors import CheckFailed, MachineError, StateError, UsageError
 from lvslab.lab.files import suggest
@@ -43,7 +49,7 @@ class Share:
     """A real server's share of the connections.
 
     ``share`` is its part of all connections, ``by_weight`` of all weights; both are from 0 to 1, and 0 where
-    the sum is 0.
+    the sum is 0. ``answered`` is the number of requests in its log, None where it logs none of them.
     """
 
     server: str
@@ -52,6 +58,7 @@ class Share:
     connections: int
     share: float
     by_weight: float
+    answered: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,9 @@ class Load:
     """Results of a load, as ``lab.load --json`` prints them.
 
     ``connections`` were open at a time from each of ``clients``; ``errors`` are counted by kind
-    (`wrk.ERRORS`); ``median`` and ``slowest`` are latencies in seconds.
+    (`wrk.ERRORS`); ``median`` and ``slowest`` are latencies in seconds. ``given`` is the number of
+    connections that servers were given, and ``unanswered`` of those that brought no answer: their requests
+    were under way at the end, never answered, or errors. ``asked`` is a URL.
     """
 
     name: str
@@ -76,6 +85,9 @@ class Load:
     slowest: float
     errors: dict[str, int]
     servers: list[Share]
+    given: int = 0
+    unanswered: int = 0
+    asked: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the document of ``--json``."""
@@ -95,19 +107,19 @@ def load(
     *,
     director: str = "",
     client: str = "",
+    service: str = "",
     seconds: int = SECONDS,
     connections: int = CONNECTIONS,
 ) -> Load:
-    """Load a director's first web service in the lab ``name``, and count each server's connections.
+    """Load a service of a director in the lab ``name``, and count each server's connections.
 
-    The defaults are the first director and all clients that are Mininet hosts. ``connections`` are those of
-    each client. Raises UsageError, StateError, MachineError, and CheckFailed where a generator fails.
+    The defaults are the first director, the first of its services that can be loaded, and all clients that
+    are Mininet hosts. ``connections`` are those of each client. Raises UsageError, StateError, MachineError,
+    and CheckFailed where a generator fails.
     """
     from lvslab.cluster.cluster import attach
 
     check_bounds(seconds, connections)
-    if shutil.which(wrk.PROGRAM) is None:
-        raise MachineError("this machine has no wrk", requirements.install("wrk"))
     with attach(name) as running:
         director = director or next(iter(running.lab.directors))
         if director not in running.lab.directors:
@@ -115,24 +127,27 @@ def load(
                 f"the lab '{name}' has no director '{director}'", suggest(director, running.lab.directors)
             )
         clients = _clients(running, client)
-        table = directors.read_director(running, director, ("rules",)).rules
-        service = next(iter(rounds.services_of(running, table, "http")), None)
-        if service is None:
-            raise StateError(
-                f"{director} has no web service with servers of this lab",
-                "./run lab.apply types the how-to's steps",
-            )
-        url = f"http://{endpoint(service.address, service.port)}/"
+        wanted, target = _wanted(running, director, clients[0], service)
+        request_id = f"load-{new_request_id()}"
         before = directors.read_settled(running, director, what=_READ)
-        with generators(running, clients, url, seconds, connections) as started:
+        if target.kind == "http":
+            if shutil.which(wrk.PROGRAM) is None:
+                raise MachineError("this machine has no wrk", requirements.install("wrk"))
+            made = generators(running, clients, target.url, seconds, connections, request_id)
+        else:
+            command = generator.command(target.kind, target.address, target.port, seconds, connections)
+            made = started_by(running, clients, command)
+        with made as started:
             sent = wrk.merge(await_result(process, seconds) for process in started)
         after = directors.read_settled(running, director, what=_READ)
         names = {str(a): node for node, about in running.lab.nodes.items() for a in about.addresses}
+        given = connections_of(wanted, before, after)
+        answered = _answered(running, wanted, names, request_id) if target.kind == "http" else {}
     return Load(
         name=name,
         director=director,
-        service=str(service),
-        scheduler=service.scheduler,
+        service=str(wanted),
+        scheduler=wanted.scheduler,
         clients=clients,
         connections=connections,
         seconds=round(sent.seconds, 3),
@@ -142,8 +157,48 @@ def load(
         median=sent.median,
         slowest=sent.slowest,
         errors=sent.errors,
-        servers=list(shares(service, connections_of(service, before, after), names)),
+        servers=list(shares(wanted, given, names, answered)),
+        given=sum(given.values()),
+        unanswered=max(0, sum(given.values()) - sent.requests),
+        asked=target.url,
     )
+
+
+def _wanted(running: RunningLab, director: str, client: str, name: str) -> tuple[Service, Target]:
+    """Return the service of ``director`` called ``name``, or the first that can be loaded."""
+    table = directors.read_director(running, director, ("rules",)).rules
+    if not table:
+        raise StateError(
+            f"{director} has no virtual service",
+            "`ipvsadm -A` makes one; ./run lab.apply types the how-to's",
+        )
+    there = [service for service in table if name in ("", str(service), service.address)]
+    if not there:
+        raise UsageError(
+            f"{director} has no virtual service '{name}'", f"there is {' and '.join(map(str, table))}"
+        )
+    refused = list[str]()
+    for service in there:
+        try:
+            target = target_of(running, service, director, client)
+        except NotAsked as why:
+            refused.append(f"{service}: {why}")
+            continue
+        if target.kind in CLIENTS:
+            return service, target
+        refused.append(f"{service}: there is no generator for servers of kind {target.kind}")
+    raise StateError(f"no virtual service of {director} can be loaded", "\n  ".join(refused))
+
+
+def _answered(
+    running: RunningLab, service: Service, names: Mapping[str, str], request_id: str
+) -> dict[str, int]:
+    """Count the requests with ``request_id`` in the log of each server of ``service``."""
+    return {
+        str(server): running.access_log(names[server.address]).count(request_id)
+        for server in service.destinations
+        if server.address in names
+    }
 
 
 def _clients(running: RunningLab, client: str) -> list[str]:
@@ -165,11 +220,10 @@ def _clients(running: RunningLab, client: str) -> list[str]:
 
 
 @contextmanager
-def generators(
-    running: RunningLab, clients: Sequence[str], url: str, seconds: int, connections: int
+def started_by(
+    running: RunningLab, clients: Sequence[str], command: Sequence[str]
 ) -> Iterator[list[Process]]:
-    """Run wrk on each of ``clients``, at most until the end of the block."""
-    command = wrk.command(url, seconds, connections, _THREADS)
+    """Run ``command`` in the network of each of ``clients`` during the block."""
     started = list[Process]()
     with ExitStack() as opened:
         for client in clients:
@@ -181,12 +235,24 @@ def generators(
         yield started
 
 
+def generators(
+    running: RunningLab,
+    clients: Sequence[str],
+    url: str,
+    seconds: int,
+    connections: int,
+    request_id: str = "",
+) -> AbstractContextManager[list[Process]]:
+    """Run wrk on each of ``clients``, at most until the end of the block."""
+    return started_by(running, clients, wrk.command(url, seconds, connections, _THREADS, request_id))
+
+
 def await_result(process: Process, seconds: float) -> WrkResult:
     """Wait until a generator has ended and return its result. Raises CheckFailed where it has failed."""
     try:
         output, _ = process.communicate(timeout=seconds + _GRACE)
     except TimeoutExpired:
-        raise CheckFailed(f"wrk was to run for {seconds} s, and does not end") from None
+        raise CheckFailed(f"a load generator was to run for {seconds} s, and does not end") from None
     return wrk.parse(output.decode())
 
 
@@ -205,7 +271,12 @@ def connections_of(service: Service, before: Reading, after: Reading) -> dict[st
     }
 
 
-def shares(service: Service, connections: Mapping[str, int], names: Mapping[str, str]) -> Iterator[Share]:
+def shares(
+    service: Service,
+    connections: Mapping[str, int],
+    names: Mapping[str, str],
+    answered: Mapping[str, int] = MappingProxyType({}),
+) -> Iterator[Share]:
     """Yield the servers' shares in the table's order; ``names`` are the nodes' by address."""
     total = sum(connections.values())
     weights = sum(server.weight for server in service.destinations)
@@ -218,4 +289,5 @@ def shares(service: Service, connections: Mapping[str, int], names: Mapping[str,
             connections=own,
             share=round(own / total, 4) if total else 0.0,
             by_weight=round(server.weight / weights, 4) if weights else 0.0,
+            answered=answered.get(str(server)),
         )

@@ -125,7 +125,18 @@ def test_errors_are_counted_when_the_servers_are_stopped(run: Runner, name: str)
     assert sum(none["errors"].values()) > 0
 
 
+def test_a_server_that_cannot_be_reached_has_answered_nothing(run: Runner, name: str) -> None:
+    for server in ("real-server-1", "real-server-2"):
+        run.execute(name, server, "service nginx start")
+    run.execute(name, "real-server-2", "ip link set eth0 down")
+    found = load(run, name, "--seconds", "2", "--connections", "2")
+    one, two = found["servers"]
+    assert two["connections"] > 0 and two["answered"] == 0
+    assert found["given"] == one["connections"] + two["connections"]
+    assert found["unanswered"] == found["given"] - found["requests"] >= two["connections"]
+
+
 def test_a_director_without_a_service(run: Runner, name: str) -> None:
     run.execute(name, "director", "ipvsadm -C")
     done = run("lab.load", "--name", name, status=6)
-    assert "director has no web service with servers of this lab" in done.stderr
+    assert "director has no virtual service" in done.stderr

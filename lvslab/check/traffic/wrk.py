@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lvslab.check.traffic.http import ID_HEADER
 from lvslab.errors import CheckFailed
 
 PROGRAM = "wrk"
@@ -18,7 +19,8 @@ ERRORS = ("connect", "read", "write", "status", "timeout")
 """Kinds of errors that wrk counts: no connection, one that cannot be read from or written to, a status of
 400 or more, and no reply for 2 s. A refused connection is counted as one of the first three."""
 
-_MARK = "lvslab "
+MARK = "lvslab "
+"""The beginning of the line with the results."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,18 @@ class WrkResult:
     slowest: float
 
 
-def command(url: str, seconds: int, connections: int, threads: int) -> list[str]:
-    """Return the command line for ``seconds`` of load with ``connections`` open at a time."""
+def command(url: str, seconds: int, connections: int, threads: int, request_id: str = "") -> list[str]:
+    """Return the command line for ``seconds`` of load with ``connections`` open at a time.
+
+    All requests have the same ``request_id`` in the servers' logs.
+    """
     return [
         PROGRAM,
         *("--duration", f"{seconds}s"),
         *("--connections", str(connections)),
         *("--threads", str(min(threads, connections))),
         *("--header", "Connection: close"),
+        *(("--header", f"{ID_HEADER}: {request_id}") if request_id else ()),
         *("--script", str(SCRIPT)),
         url,
     ]
@@ -52,10 +58,10 @@ def command(url: str, seconds: int, connections: int, threads: int) -> list[str]
 
 def parse(output: str) -> WrkResult:
     """Parse what wrk's script prints. Raises CheckFailed with the output where that is missing."""
-    line = next((line for line in output.splitlines() if line.startswith(_MARK)), None)
+    line = next((line for line in output.splitlines() if line.startswith(MARK)), None)
     if line is None:
         raise CheckFailed("wrk did not say how its requests ended", output.strip() or None)
-    return WrkResult(**json.loads(line.removeprefix(_MARK)))
+    return WrkResult(**json.loads(line.removeprefix(MARK)))
 
 
 def merge(parts: Iterable[WrkResult]) -> WrkResult:

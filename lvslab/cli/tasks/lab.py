@@ -114,7 +114,10 @@ def take_round(
     """Make a round of requests; show who answered and who should have."""
     from lvslab import commands
 
-    found = commands.take_round(_named(name), count=count, client=client, service=service, director=director)
+    named = _named(name)
+    with text.progress.Progress() as progress:
+        progress.now("sending requests; old connections that would expire meanwhile are waited for")
+        found = commands.take_round(named, count=count, client=client, service=service, director=director)
     say(found, json, text.lab.rounds)
     if found.wrong:
         raise found.wrong
@@ -124,6 +127,7 @@ def take_round(
     help={
         "director": "the director to go through (default: the first)",
         "client": "the client to send from (default: all of them)",
+        "service": "the virtual service, as 66.199.240.50:80, or its address (default: the first)",
         "seconds": "the duration, 1 to 60 seconds",
         "connections": "how many connections each client keeps open, 1 to 1000",
     }
@@ -133,6 +137,7 @@ def load(
     name: str = "",
     director: str = "",
     client: str = "",
+    service: str = "",
     seconds: int = 5,
     connections: int = 8,
     json: bool = False,
@@ -143,7 +148,12 @@ def load(
     with text.progress.Progress() as progress:
         progress.now(f"sending requests for {seconds} s")
         result = loads.load(
-            _named(name), director=director, client=client, seconds=seconds, connections=connections
+            _named(name),
+            director=director,
+            client=client,
+            service=service,
+            seconds=seconds,
+            connections=connections,
         )
     say(result, json, text.lab.load)
 

@@ -119,17 +119,23 @@ def load(found: Load) -> str:
     """Text of ``lab.load``."""
     errors = ", ".join(f"{kind} {count}" for kind, count in found.errors.items() if count)
     each = " each" if len(found.clients) > 1 else ""
-    rows = [("real server", "weight", "connections", "share", "by weight")]
+    rows = [("real server", "weight", "connections", "answered", "share", "by weight")]
     for row in found.servers:
-        counts = str(row.weight), str(row.connections)
+        answered = "-" if row.answered is None else str(row.answered)
+        counts = str(row.weight), str(row.connections), answered
         rows.append((row.server, *counts, f"{row.share:.1%}", f"{row.by_weight:.1%}"))
+    open_at_once = found.connections * len(found.clients)
+    unanswered = f"{found.unanswered} of {found.given} connections"
+    if 0 < found.unanswered <= open_at_once:
+        unanswered += f"; up to {open_at_once} are open at any time, so also at the end"
     return (
         f"{found.service} ({found.scheduler}) through {found.director}, for {found.seconds:.1f} s, from "
         f"{', '.join(found.clients)}: {found.connections} connections at a time{each}\n\n"
         f"  answers      {found.requests}, {found.requests_per_second:.1f} a second\n"
         f"  bytes        {found.bytes_per_second:.0f} a second\n"
         f"  an answer    {1000 * found.median:.1f} ms (median), {1000 * found.slowest:.1f} ms at most\n"
-        f"  errors       {errors or 'none'}\n\n{columns(rows)}"
+        f"  errors       {errors or 'none'}\n"
+        f"  unanswered   {unanswered}\n\n{columns(rows)}"
     )
 
 

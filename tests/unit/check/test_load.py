@@ -12,7 +12,8 @@ from lvslab.check.ipvs.table import Destination, Service
 from lvslab.check.load import Load, Share
 from lvslab.check.traffic import wrk
 from lvslab.cli.text import lab
-from lvslab.errors import CheckFailed, UsageError
+from lvslab.errors import CheckFailed, StateError, UsageError
+from tests.unit.fake_cluster import FakeCluster
 
 SERVICE = Service(
     "tcp",
@@ -76,7 +77,7 @@ def test_shares_of_nothing() -> None:
 
 def test_what_is_shown() -> None:
     errors = dict.fromkeys(wrk.ERRORS, 0)
-    shares = [*load.shares(SERVICE, {ONE: 3, TWO: 9}, {"10.0.0.100": "rs1"})]
+    shares = [*load.shares(SERVICE, {ONE: 3, TWO: 9}, {"10.0.0.100": "rs1"}, {ONE: 3})]
     found = Load(
         name="lab",
         director="director",
@@ -92,6 +93,7 @@ def test_what_is_shown() -> None:
         slowest=0.02,
         errors=errors,
         servers=shares,
+        given=12,
     )
     text = lab.load(found)
     assert "through director, for 5.0 s, from client, client-2: 8 connections at a time each" in text
@@ -99,14 +101,51 @@ def test_what_is_shown() -> None:
     assert "1.5 ms (median), 20.0 ms at most" in text
     assert "errors       none" in text
     assert [line.split() for line in text.splitlines()[-2:]] == [
-        ["rs1", "1", "3", "25.0%", "25.0%"],
-        ["10.0.0.101", "3", "9", "75.0%", "75.0%"],
+        ["rs1", "1", "3", "3", "25.0%", "25.0%"],
+        ["10.0.0.101", "3", "9", "-", "75.0%", "75.0%"],
     ]
+    assert "unanswered   0 of 12 connections\n" in text
+    open_at_the_end = lab.load(Load(**{**vars(found), "unanswered": 16}))
+    assert "16 of 12 connections; up to 16 are open at any time, so also at the end\n" in open_at_the_end
+    assert "17 of 12 connections\n" in lab.load(Load(**{**vars(found), "unanswered": 17}))
     with_errors = lab.load(Load(**{**vars(found), "errors": {**errors, "read": 2, "timeout": 1}}))
     assert "errors       read 2, timeout 1" in with_errors
     document = found.as_json()
     assert document["servers"][0] == vars(shares[0])
     assert document["errors"] == errors
+
+
+@pytest.mark.parametrize(
+    ("rules", "name", "says"),
+    [
+        ("", "", "has no virtual service"),
+        (
+            "-A -t 127.0.0.1:25\n-a -t 127.0.0.1:25 -r 10.0.0.100:25 -m",
+            "",
+            "no service in lab.yaml in common",
+        ),
+        ("-A -t 127.0.0.1:80\n-a -t 127.0.0.1:80 -r 10.0.0.100:80 -m", "10.0.0.9", "there is 127.0.0.1:80"),
+    ],
+)
+def test_no_service_to_load(rules: str, name: str, says: str) -> None:
+    running = FakeCluster(answers={"ipvsadm -Sn": rules})
+    with pytest.raises((StateError, UsageError), match=says) as refused:
+        load._wanted(running, "director", "client", name)
+    assert isinstance(refused.value, UsageError) == bool(name)
+
+
+def test_the_first_service_that_can_be_loaded() -> None:
+    mail = "-A -t 127.0.0.1:25\n-a -t 127.0.0.1:25 -r 10.0.0.100:25 -m\n"
+    web = "-A -t 127.0.0.1:81\n-a -t 127.0.0.1:81 -r 10.0.0.100:80 -m\n"
+    running = FakeCluster(answers={"ipvsadm -Sn": mail + web})
+    service, target = load._wanted(running, "director", "client", "")
+    assert (str(service), target.url) == ("127.0.0.1:81", "http://127.0.0.1:81/")
+
+
+def test_answers_are_counted_in_the_servers_logs() -> None:
+    running = FakeCluster(requests={"rs1": ["a load-1", "b", "c load-1"]})
+    names = {"10.0.0.100": "rs1"}
+    assert load._answered(running, SERVICE, names, "load-1") == {ONE: 2}
 
 
 def test_a_generator_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
