@@ -18,6 +18,9 @@ Presented = Mapping[str, Mapping[str, str]]
 REQUESTS_PER_SERVER = 10
 """Maximum number of requests for each file, for each server. They are made one after the other, so every
 server of a director that balances gets its turn."""
+CATCHING_UP = 300
+"""Number of requests for the first file in which every server has its turn, on a director that was in use:
+a scheduler that counts connections first gives those with fewer of them what they lack."""
 
 _SHOWN_DIGITS = 12
 _MOST_LINES = 12
@@ -32,9 +35,10 @@ def presented(
     request gets no whole reply.
     """
     found: dict[str, dict[str, str]] = {}
-    for path in paths:
+    for number, path in enumerate(paths):
         seen = found[path] = {}
-        for _ in range(REQUESTS_PER_SERVER * len(servers)):
+        most = REQUESTS_PER_SERVER * len(servers)
+        for _ in range(most if number else max(most, CATCHING_UP)):
             if seen.keys() >= set(servers):
                 break
             made = http.attempt(place, address, port, new_request_id(), path=path)

@@ -77,7 +77,7 @@ def test_a_file_that_no_server_has() -> None:
 def test_a_server_that_is_never_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster({server: {"/a": b"one"} for server in SERVERS}, ["rs1", "rs2"])
     found = look(cluster, monkeypatch, "/a")
-    assert len(cluster.asked) == content.REQUESTS_PER_SERVER * len(SERVERS)
+    assert len(cluster.asked) == content.CATCHING_UP
     with pytest.raises(CheckFailed, match="/a: rs3 was never seen"):
         content.all_alike(found, "rs1", SERVERS)
     with pytest.raises(CheckFailed) as noticed:
