@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import select
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from lvslab.boot.plan import cards_of
 from lvslab.check.forwarding import exact
 from lvslab.check.forwarding.decode import decode
 from lvslab.check.forwarding.flow import Way
+from lvslab.check.forwarding.tunneling import Tunnel
 from lvslab.check.ipvs.director import read_director
 from lvslab.check.ipvs.table import Service
 from lvslab.errors import CheckFailed
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ROOM = 32 << 20
 """Bytes of the kernel's queue for one card: some 40000 small packets."""
+_PMTU_DISC = "if [ -e /proc/sys/net/ipv4/vs/pmtu_disc ]; then cat /proc/sys/net/ipv4/vs/pmtu_disc; fi"
 PATIENCE = 2.0
 """Seconds for which a packet without a partner is waited for."""
 
@@ -121,14 +122,15 @@ def director_of(
         kernel=numbers(cluster.versions.get("kernel", "")),
         services=services,
         marked=marked,
+        copies_df=cluster.observe(name, _PMTU_DISC).strip() != "0",
     )
 
 
 def gue_ports(service: Service) -> Iterable[int]:
     """Yield the UDP ports to which ``service`` sends packets in GUE."""
     for destination in service.destinations:
-        if found := re.search(r"--tun-port (\d+)", destination.tunnel):
-            yield int(found[1])
+        if port := Tunnel.of(destination.tunnel).port:
+            yield port
 
 
 def ways(cluster: RunningLab, name: str) -> Callable[[str], Way]:

@@ -56,6 +56,9 @@ class _Decoder:
         self.headers: list[Header] = []
         # From the outside to the inside: the header's number, where its sum is, and how to add up.
         self.sums: list[tuple[int, int, Callable[[bytes], int], int]] = []
+        # Headers whose sum the receiver is to finish, by an option of GUE.
+        self.remote: set[int] = set()
+        self.is_remote = False
 
     def packet(self) -> Packet:
         """Return the packet, with all checksums examined."""
@@ -67,10 +70,12 @@ class _Decoder:
             value = int.from_bytes(complete[place : place + 2])
             complete[place : place + 2] = bytes(2)
             right = right_of(bytes(complete))
-            found = _judged(value, right, pseudo if self.unfinished else None)
+            remote = number in self.remote
+            found = _judged(value, right, pseudo if self.unfinished or remote else None)
             if headers[number].protocol == "udp" and value == 0:
                 found = ABSENT
-            complete[place : place + 2] = (right if found.unfinished else value).to_bytes(2)
+            # Outer sums are made over it as it is now, if the receiver is to finish it.
+            complete[place : place + 2] = (right if found.unfinished and not remote else value).to_bytes(2)
             headers[number] = headers[number].with_fields(checksum=found)
         return Packet(tuple(headers), self.data[self.rest : self.end])
 
@@ -229,6 +234,7 @@ class _Decoder:
             flags=flags,
             options=Options(self.data[begin + 4 : begin + length]),
         )
+        self.is_remote = bool(flags & 1 and length >= 12 and self.data[begin + 4] & 0x80)
         self.by_protocol(protocol)
 
     def with_pseudo_header(self, begin: int, place: int, protocol: int) -> None:
@@ -237,6 +243,8 @@ class _Decoder:
         ends = b"".join(ip_address(str(network[name])).packed for name in ("src", "dst"))
         # This is IPv6's pseudo header; IPv4's has the same sum.
         pseudo = ends + struct.pack("!II", self.end - begin, protocol)
+        if self.is_remote:
+            self.remote.add(len(self.headers) - 1)
         self.sums.append(
             (
                 len(self.headers) - 1,

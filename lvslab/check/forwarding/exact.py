@@ -17,7 +17,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Literal
 
-from lvslab.check.forwarding import method_for
+from lvslab.check.forwarding import Method, method_for
 from lvslab.check.forwarding.flow import Flow, Way
 from lvslab.check.forwarding.packet import NETWORKS, Difference, Packet, compare
 from lvslab.check.ipvs.table import Destination, Service, endpoint
@@ -94,7 +94,8 @@ class Compared:
 class Director:
     """A director: MACs of its ``cards``, ways to addresses, the kernel's version, and services.
 
-    ``marked`` are the virtual addresses and ports whose packets get the mark of a service.
+    ``marked`` are the virtual addresses and ports whose packets get the mark of a service, ``copies_df`` is
+    as in `Flow`.
     """
 
     cards: Mapping[str, str]
@@ -102,6 +103,7 @@ class Director:
     kernel: tuple[int, ...]
     services: tuple[Service, ...]
     marked: Mapping[int, tuple[End, ...]] = field(default_factory=dict)
+    copies_df: bool = True
 
     def service_of(self, protocol: str, target: End) -> Service | None:
         """Return the service that takes packets to ``target``."""
@@ -247,9 +249,8 @@ class _Comparing:
         chosen = self.flow(destinations[0])
         for (arrived, left), destination in zip(there.pairs, destinations, strict=False):
             flow = self.flow(destination)
-            expected = method_for(destination.forwarding).forwarded(arrived.packet, flow)
-            yield from self.compared("request", arrived, left, expected)
-        method = method_for(chosen.destination.forwarding)
+            yield from self.compared("request", arrived, left, _method(flow).forwarded(arrived.packet, flow))
+        method = _method(chosen)
         for arrived, left in back.pairs:
             yield from self.compared("reply", arrived, left, method.returned(arrived.packet, chosen))
         for arrived in there.only_arrived:
@@ -258,7 +259,7 @@ class _Comparing:
         for left in there.only_left:
             yield self.mismatch("request", None, left)
         for arrived in back.only_arrived:
-            if method.returned(arrived.packet, chosen) is not None:
+            if method.replies_pass_director:
                 yield self.mismatch("reply", arrived, None)
         for left in back.only_left:
             expected = method.answered(left.packet, chosen)
@@ -286,7 +287,14 @@ class _Comparing:
         back = self.director.way_to(self.connection.client[0])
         connection, kernel = self.connection, self.director.kernel
         made = Flow(
-            connection.protocol, connection.client, connection.virtual, destination, there, back, kernel
+            connection.protocol,
+            connection.client,
+            connection.virtual,
+            destination,
+            there,
+            back,
+            kernel,
+            self.director.copies_df,
         )
         self.flows.append(made)
         return made
@@ -301,7 +309,8 @@ class _Comparing:
             return []
         if not there.pairs:
             # Nothing was sent on: as it should be, where one of the destinations is the director itself.
-            local = [each for each in among if each.forwarding == "local"]
+            local = [each for each in among if _method(self.flow(each)).name == "local"]
+            self.flows.clear()
             return [*local, *among][:1]
         if self.connection.service.one_packet:
             return [self._best(among, arrived, left) for arrived, left in there.pairs]
@@ -309,10 +318,8 @@ class _Comparing:
 
     def _best(self, among: Sequence[Destination], arrived: Seen, left: Seen) -> Destination:
         def misfit(destination: Destination) -> int:
-            method = method_for(destination.forwarding)
-            if method.unforeseen:
-                return 1 << 16
-            expected = method.forwarded(arrived.packet, self.flow(destination))
+            flow = self.flow(destination)
+            expected = _method(flow).forwarded(arrived.packet, flow)
             if expected is None or expected.protocols != left.packet.protocols:
                 return 1 << 15
             return len(compare(expected, left.packet))
@@ -320,6 +327,11 @@ class _Comparing:
         best = min(among, key=misfit)
         self.flows = [flow for flow in self.flows if flow.destination is best]
         return best
+
+
+def _method(flow: Flow) -> Method:
+    """Return the model for ``flow``: an address of the director's own is local, whatever was typed."""
+    return method_for("local" if flow.there.is_local else flow.destination.forwarding)
 
 
 class _Pairing:

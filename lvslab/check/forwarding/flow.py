@@ -21,6 +21,11 @@ class Way:
     source: str = ""
     mtu: int = 0
 
+    @property
+    def is_local(self) -> bool:
+        """True if the address is the director's own."""
+        return self.card == "lo"
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -28,7 +33,7 @@ class Flow:
 
     ``protocol`` is tcp, udp or sctp; ``client`` and ``virtual`` are addresses with ports, as the client's
     packets have them. ``there`` is the way to the real server and ``back`` that to the client. ``kernel``
-    is the version of the director's.
+    is the version of the director's. ``copies_df`` is its sysctl pmtu_disc, which is on by default.
     """
 
     protocol: str
@@ -38,6 +43,7 @@ class Flow:
     there: Way
     back: Way
     kernel: tuple[int, ...]
+    copies_df: bool = True
 
     @property
     def server(self) -> tuple[str, int]:

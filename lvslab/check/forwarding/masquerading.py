@@ -46,7 +46,7 @@ class Masquerading(Method):
         That happens in FORWARD, on the way of a packet that any router forwards: its TTL is decremented.
         """
         address, port = flow.virtual
-        back = reply.with_ethernet(src=flow.back.mac, dst=flow.back.next_mac).one_hop_on()
+        back = super().returned(reply, flow)
         return back.with_network(src=address).with_transport(srcport=port)
 
     def examine(self, seen: NodeView, name: str, address: str, port: int, service: Service) -> ServerFacts:

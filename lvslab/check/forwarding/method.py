@@ -60,9 +60,12 @@ class Method:
         """Return the packet that leaves for a ``request``, None where none does."""
         raise NotImplementedError(self.unforeseen)
 
-    def returned(self, reply: Packet, flow: Flow) -> Packet | None:
-        """Return the packet that leaves for a server's ``reply``, None where none does."""
-        return None
+    def returned(self, reply: Packet, flow: Flow) -> Packet:
+        """Return the packet that leaves for a server's ``reply``.
+
+        Where replies need not pass the director, one that does is forwarded as by any router.
+        """
+        return reply.with_ethernet(src=flow.back.mac, dst=flow.back.next_mac).one_hop_on()
 
     def answered(self, reply: Packet, flow: Flow) -> Packet | None:
         """Return a ``reply`` of the director itself as it should be.
@@ -86,6 +89,8 @@ class Method:
         """Find weaker signs, to be told where no cause is found."""
         destinations = facts.service.destinations if facts.service else ()
         own = [str(server) for server in destinations if server.forwarding == self.name]
+        if not self.unforeseen:
+            return []
         return [
             Finding(
                 f"{self.unforeseen}, so {', '.join(own)} and the way there and back were not examined",

@@ -157,6 +157,18 @@ class Packet:
         assert isinstance(before, int)
         return self.with_network(**{name: before - 1})
 
+    def with_right_checksums(self) -> Packet:
+        """Return the packet with right checksums where it has any."""
+        return replace(
+            self,
+            headers=tuple(
+                header.with_fields(checksum=RIGHT)
+                if isinstance(value := header.fields.get("checksum"), Checksum) and not value.absent
+                else header
+                for header in self.headers
+            ),
+        )
+
     def piece(self, begin: int, end: int) -> Packet:
         """Return the TCP segment with the bytes of the payload from ``begin`` to ``end``.
 

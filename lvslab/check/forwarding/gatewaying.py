@@ -1,0 +1,35 @@
+"""Gatewaying (direct routing): the director sends requests on as they are, to the real server's MAC.
+
+A request keeps its addresses and its port, so the real server must have the virtual address, and take no
+part in ARP for it. It answers the client directly (``ip_vs_dr_xmit`` of net/netfilter/ipvs/ip_vs_xmit.c,
+6.1).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lvslab.check.forwarding.method import Method, sent_on
+
+if TYPE_CHECKING:
+    from lvslab.check.forwarding.flow import Flow
+    from lvslab.check.forwarding.packet import Packet
+
+
+class Gatewaying(Method):
+    """The model of gatewaying."""
+
+    @property
+    def unforeseen(self) -> str:
+        return ""
+
+    @property
+    def vip_on_real_servers(self) -> bool:
+        return True
+
+    def forwarded(self, request: Packet, flow: Flow) -> Packet:
+        """Give the request the MAC of the real server, or of the next hop to it; all else stays."""
+        return sent_on(request, flow)
+
+
+METHOD = Gatewaying("gatewaying")

@@ -1,0 +1,176 @@
+"""Tunneling: the director sends requests in packets of its own to the real server, which unpacks them.
+
+The request inside keeps its addresses and its port, so the real server must have the virtual address; it
+answers the client directly. The packet outside is IPv4 or IPv6, as the real server's address is, whatever
+the request is (since 3.18). ``ip_vs_tunnel_xmit``, ``ip_vs_prepare_tunneled_skb``, ``ipvs_gue_encap`` and
+``ipvs_gre_encap`` of net/netfilter/ipvs/ip_vs_xmit.c, 6.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lvslab.check.forwarding.method import Method, sent_on
+from lvslab.check.forwarding.packet import (
+    ABSENT,
+    FREE,
+    HOP_LIMIT,
+    LENGTH,
+    RIGHT,
+    TRAFFIC_CLASS,
+    Checksum,
+    Header,
+    Options,
+    Packet,
+    Value,
+)
+
+if TYPE_CHECKING:
+    from lvslab.check.forwarding.flow import Flow
+
+ECN_SINCE = (3, 18)
+"""Kernels that give the outer header ECN as RFC 3168 has it, 9.1.1 (``INET_ECN_encapsulate``, 8052ba292559).
+
+Before, the type of service was copied as a whole.
+"""
+
+_ECN, _ECT_0, _CE = 3, 2, 3
+_ETHERNET = {"ip": 0x0800, "ipv6": 0x86DD}
+_PROTOCOL = {"ip": 4, "ipv6": 41}
+_UDP, _GRE = 17, 47
+_CHECKSUM_AT = {"tcp": 16, "udp": 6, "sctp": 8}
+# include/net/gue.h
+_GUE_PRIVATE, _GUE_REMOTE_CHECKSUM = 1, 1 << 31
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """A type of tunnel, from the options of ``ipvsadm -a`` (`Destination.tunnel`)."""
+
+    kind: str = "ipip"
+    port: int = 0
+    checksum: bool = False
+    remote_checksum: bool = False
+
+    @classmethod
+    def of(cls, options: str) -> Tunnel:
+        """Read ``gue --tun-port 6080 --tun-csum`` and the like; "" is ipip."""
+        words = options.split()
+        port = int(words[words.index("--tun-port") + 1]) if "--tun-port" in words else 0
+        return cls(words[0] if words else "ipip", port, "--tun-csum" in words, "--tun-remcsum" in words)
+
+
+class Tunneling(Method):
+    """The model of tunneling."""
+
+    @property
+    def unforeseen(self) -> str:
+        return ""
+
+    @property
+    def vip_on_real_servers(self) -> bool:
+        return True
+
+    def forwarded(self, request: Packet, flow: Flow) -> Packet:
+        """Put headers of the director's own around the request, whose TTL is decremented first."""
+        inside = sent_on(request, flow)
+        tunnel = Tunnel.of(flow.destination.tunnel)
+        between = _between(inside, tunnel)
+        protocol = {"udp": _UDP, "gre": _GRE}.get(
+            between[0].protocol if between else "", _PROTOCOL[inside.network.protocol]
+        )
+        length = _length(inside.network) + sum(map(_size, between))
+        outside = _outside(inside.network, flow, protocol, length)
+        ethernet = inside.ethernet.with_fields(type=_ETHERNET[outside.protocol])
+        return replace(inside, headers=(ethernet, outside, *between, *inside.headers[1:]))
+
+
+METHOD = Tunneling("tunneling")
+
+
+def _length(network: Header) -> int:
+    """Return the length of an IP packet in bytes."""
+    length = network[LENGTH[network.protocol]]
+    assert isinstance(length, int)
+    return length + (40 if network.protocol == "ipv6" else 0)
+
+
+def _size(header: Header) -> int:
+    """Return the length of a header between the two IP headers."""
+    if header.protocol == "udp":
+        return 8
+    if header.protocol == "gre":
+        return 8 if "checksum" in header.fields else 4
+    length = header["hdr_len"]
+    assert isinstance(length, int)
+    return length
+
+
+def _outside(inner: Header, flow: Flow, protocol: int, length: int) -> Header:
+    """Return the director's own IP header around ``length`` bytes."""
+    traffic_class, hops = inner[TRAFFIC_CLASS[inner.protocol]], inner[HOP_LIMIT[inner.protocol]]
+    assert isinstance(traffic_class, int)
+    if flow.kernel >= ECN_SINCE and traffic_class & _ECN == _CE:
+        traffic_class = traffic_class & ~_ECN | _ECT_0
+    source, target = flow.there.source, flow.destination.address
+    if ":" in target:
+        fields: dict[str, Value] = {"version": 6, "tclass": traffic_class, "flow": 0, "plen": length}
+        return Header("ipv6", {**fields, "nxt": protocol, "hlim": hops, "src": source, "dst": target})
+    fields = {"version": 4, "hdr_len": 20, "dsfield": traffic_class, "len": 20 + length, "id": FREE}
+    # DF is the request's where there is one (and not with pmtu_disc=0).
+    df = inner.fields.get("flags.df", 0) if flow.copies_df else 0
+    fields |= {"flags.rb": 0, "flags.df": df, "flags.mf": 0, "frag_offset": 0, "ttl": hops}
+    fields |= {"proto": protocol, "checksum": RIGHT, "src": source, "dst": target, "options": Options(b"")}
+    return Header("ip", fields)
+
+
+def _between(inside: Packet, tunnel: Tunnel) -> tuple[Header, ...]:
+    """Return the headers between the two IP headers."""
+    inner = inside.network.protocol
+    if tunnel.kind == "gre":
+        fields: dict[str, Value] = {"version_flags": 0, "proto": _ETHERNET[inner]}
+        if tunnel.checksum:
+            fields |= {"version_flags": 0x8000, "checksum": RIGHT, "offset": 0}
+        return (Header("gre", {**fields, "options": Options(b"")}),)
+    if tunnel.kind != "gue":
+        return ()
+    options = _remote_checksum(inside) if tunnel.remote_checksum else b""
+    gue = Header(
+        "gue",
+        {
+            "version": 0,
+            "control": 0,
+            "hdr_len": 4 + len(options),
+            "proto": _PROTOCOL[inner],
+            "flags": _GUE_PRIVATE if options else 0,
+            "options": Options(options),
+        },
+    )
+    udp = Header(
+        "udp",
+        {
+            # A number made of the inner flow (udp_flow_src_port).
+            "srcport": FREE,
+            "dstport": tunnel.port,
+            "length": 8 + 4 + len(options) + _length(inside.network),
+            "checksum": RIGHT if tunnel.checksum or tunnel.remote_checksum else ABSENT,
+        },
+    )
+    return udp, gue
+
+
+def _remote_checksum(inside: Packet) -> bytes:
+    """Return GUE's option that lets the receiver finish the inner checksum.
+
+    It is there only where that was left to the card, and says where the sum begins and where it goes.
+    """
+    transport = inside.transport
+    checksum = transport["checksum"] if transport else None
+    if transport is None or not isinstance(checksum, Checksum) or not checksum.unfinished:
+        return b""
+    header = inside.network
+    begin = header["hdr_len"] if header.protocol == "ip" else 40
+    assert isinstance(begin, int)
+    place = begin + _CHECKSUM_AT[transport.protocol]
+    return _GUE_REMOTE_CHECKSUM.to_bytes(4) + begin.to_bytes(2) + place.to_bytes(2)
