@@ -168,8 +168,12 @@ def _stalled(failure: FtpFailed, facts: FtpFacts) -> Iterator[Finding]:
 
 def _helper(method: str, facts: FtpFacts) -> Iterator[Finding]:
     """Find what the FTP helper lacks: the module, the port, or support of ``method`` or IPv6."""
-    if why := method_for(facts.forwarding).unforeseen:
-        yield Finding(why, "see whether the data connection passes through the director at all")
+    if not method_for(facts.forwarding).replies_pass_director:
+        # tcp_app_conn_bind (ip_vs_proto_tcp.c, 6.1): "Default binding: bind app only for NAT".
+        yield Finding(
+            f"the FTP helper works with masquerading only, and the service is by {facts.forwarding}",
+            "let a service take the data ports, too: port 0 with -p, or a firewall mark for all",
+        )
     elif not facts.helper_ports:
         yield Finding(
             "the FTP helper is not loaded on the director: IPVS does not read what client and server agree "

@@ -89,12 +89,12 @@ class Method:
         """Find weaker signs, to be told where no cause is found."""
         destinations = facts.service.destinations if facts.service else ()
         own = [str(server) for server in destinations if server.forwarding == self.name]
-        if not self.unforeseen:
-            return []
+        asked = "is the virtual address on each real server, or s" if self.vip_on_real_servers else "s"
         return [
             Finding(
-                f"{self.unforeseen}, so {', '.join(own)} and the way there and back were not examined",
-                "should the `ipvsadm -a` say -m? Else look at addresses and routes of the real servers",
+                f"lvslab does not examine real servers by {self.name} yet, so {', '.join(own)} and the way "
+                "there and back were not examined",
+                f"{asked}hould the `ipvsadm -a` say -m? Else look at addresses and routes of the real servers",
             )
         ]
 

@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 
 from lvslab.apply.ssh import Executed
+from lvslab.check.forwarding import Method
 from lvslab.check.ipvs.director import ENTRIES
 from lvslab.check.live_service import LiveService, Place
 from lvslab.check.schedulers import NOBODY
@@ -201,7 +202,8 @@ def test_before_it_is_made() -> None:
     assert director.typed == []
 
 
-def test_a_forwarding_method_without_a_model() -> None:
+def test_a_forwarding_method_without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lvslab.check.live_service.method_for", Method)
     director = Director()
     with pytest.raises(CheckFailed, match="lvslab has no model of tunneling yet"):
         LiveService(

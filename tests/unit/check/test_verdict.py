@@ -214,7 +214,10 @@ def test_a_method_without_a_model_is_not_diagnosed_as_masquerading() -> None:
     first, second = TABLE[0].destinations
     mixed = (replace(TABLE[0], destinations=(first, replace(second, forwarding="tunneling"))),)
     away = replace(TWO, forwarding="tunneling", probe="refused", gateway="10.0.0.254")
-    said = f"lvslab has no model of tunneling yet, so {second} and the way there and back were not examined"
+    said = (
+        f"lvslab does not examine real servers by tunneling yet, so {second} and the way there and back "
+        "were not examined"
+    )
     assert causes(replace(FINE, expected=mixed, observed=mixed, servers=(ONE, away))) == [said]
     alone = (replace(TABLE[0], destinations=(replace(second, forwarding="tunneling"),)),)
     facts = replace(FINE, expected=alone, observed=alone, servers=(away,), ip_forward=0)
@@ -246,5 +249,7 @@ def test_a_forgotten_m_is_asked_for() -> None:
     server = ServerFacts("real-server-1", "10.0.0.100", 80, "gatewaying")
     facts = replace(FINE, expected=table, observed=table, servers=(server,))
     (found,) = diagnose(facts)
-    assert found.cause.startswith("lvslab has no model of gatewaying yet, so 10.0.0.100:80")
-    assert "say -m?" in found.remedy
+    assert found.cause.startswith("lvslab does not examine real servers by gatewaying yet, so 10.0.0.100:80")
+    assert found.remedy.startswith(
+        "is the virtual address on each real server, or should the `ipvsadm -a` say -m?"
+    )
