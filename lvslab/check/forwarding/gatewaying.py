@@ -28,7 +28,7 @@ class Gatewaying(Method):
         return True
 
     def forwarded(self, request: Packet, flow: Flow) -> Packet:
-        """Give the request the MAC of the real server, or of the next hop to it; all else stays."""
+        """Give the request the MAC of the next hop to the real server."""
         return sent_on(request, flow)
 
 

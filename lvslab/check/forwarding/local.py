@@ -28,7 +28,7 @@ class Local(Method):
         """Send nothing on."""
 
     def answered(self, reply: Packet, flow: Flow) -> Packet:
-        """Return the reply from the virtual address to the client; the rest is the director's choice."""
+        """Return the reply as one of the virtual service to the client."""
         address, port = flow.virtual
         sent = reply.with_ethernet(src=flow.back.mac, dst=flow.back.next_mac)
         return sent.with_network(src=address).with_transport(srcport=port).with_right_checksums()

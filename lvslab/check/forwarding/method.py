@@ -89,12 +89,14 @@ class Method:
         """Find weaker signs, to be told where no cause is found."""
         destinations = facts.service.destinations if facts.service else ()
         own = [str(server) for server in destinations if server.forwarding == self.name]
-        asked = "is the virtual address on each real server, or s" if self.vip_on_real_servers else "s"
+        asked = "should the `ipvsadm -a` say -m?"
+        if self.vip_on_real_servers:
+            asked = f"is the virtual address on each real server, or {asked}"
         return [
             Finding(
                 f"lvslab does not examine real servers by {self.name} yet, so {', '.join(own)} and the way "
                 "there and back were not examined",
-                f"{asked}hould the `ipvsadm -a` say -m? Else look at addresses and routes of the real servers",
+                f"{asked} Else look at addresses and routes of the real servers",
             )
         ]
 
