@@ -382,7 +382,9 @@ def _begin(
             return _forecast(way, model, now, servers, number, memory)
 
         servers = current_servers(cluster, service, before)
-        ahead = start.leading(servers, count, foresee) if level else 0
+        # With a memory, or persistence, connections do not decide, or not for long.
+        even = level and not model.remembers and service.persistent is None
+        ahead = start.leading(servers, count, foresee) if even else 0
         if ahead is None and not all_gone:
             all_gone = True
         elif seconds * ((ahead or 0) + count) > needed * count:

@@ -14,8 +14,14 @@ from ipaddress import ip_address, ip_network
 
 from lvslab.errors import LvsLabError
 
-COMMAND = "{{ {save} -t mangle || {tables} -t mangle -S; }} 2>&1; :"
-"""Shell command that prints the rules, by ``save`` or, where that is missing, by ``tables``."""
+COMMAND = (
+    "{{ {save} -t mangle || {tables} -t mangle -S; }} 2> /dev/null; "
+    "nft list ruleset 2> /dev/null | sed 's/^/nft: /'; :"
+)
+"""Shell command that prints the rules, by ``save`` or, where that is missing, by ``tables``.
+
+Rules of nft come after those, each line with a mark in front.
+"""
 
 Ports = tuple[tuple[int, int], ...]
 
@@ -74,6 +80,11 @@ def asked_for(
     chains = _chains(rules)
     there = [rule for chain in chains.values() for rule in chain]
     setting = [rule for rule in there if rule.jump == "MARK" and _marked(0, rule.mark) == mark]
+    if not setting and _by_nft(rules):
+        raise MarkUnknown(
+            f"nft has rules that set marks, and none of iptables sets mark {mark}",
+            "lvslab reads rules of iptables only",
+        )
     if not setting:
         raise MarkUnknown(
             f"no rule of the director's mangle table sets mark {mark}",
@@ -101,6 +112,17 @@ def asked_for(
         f"no packet to a port that the real servers listen on gets mark {mark}: {setting[0].text}",
         "do the rule's addresses and ports fit those of the servers in lab.yaml?",
     )
+
+
+def _by_nft(text: str) -> bool:
+    """Return whether a table of nft's own, and not of iptables, sets marks."""
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("nft: table "):
+            table = line.removeprefix("nft: table ").rstrip(" {")
+        elif line.startswith("nft: ") and "mark set" in line and not table.endswith(" mangle"):
+            return True
+    return False
 
 
 def _mark_of(packet: Asked, client: str, chains: Mapping[str, Sequence[_Rule]]) -> tuple[int, str]:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from lvslab.check.ipvs.listing import Counters, Rates, parse_counters, parse_listing, parse_rates
+from lvslab.check.ipvs.listing import (
+    Counters,
+    Rates,
+    parse_connection_entries,
+    parse_counters,
+    parse_kernel_order,
+    parse_listing,
+    parse_rates,
+)
 from lvslab.check.ipvs.table import TableError
 from tests.unit.check.ipvs.listings import KERNELS, listing
 
@@ -82,3 +90,29 @@ def test_rates_of_differences() -> None:
     assert now.since(before).per(0.0) is None
     # Zeroed meanwhile.
     assert before.since(now).per(2.0) is None
+
+
+def test_the_kernels_order_of_servers() -> None:
+    text = """\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+FWM  00000050 rr  persistent 75000 FFFFFFFF
+  -> 0A000065:0000      Masq    1      0          12
+  -> 0A000064:0000      Masq    1      0          0
+TCP  [2001:0db8:0000:0000:0000:0000:0000:0001]:0050 wlc
+  -> [fd00:0000:0000:0000:0000:0000:0000:0064]:0050      Masq    1      0          0
+UDP  42C7F032:0035 wlc ops
+  -> 0A000064:14E9      Masq    1      0          0
+"""
+    assert parse_kernel_order(text) == {
+        "firewall mark 80": ("10.0.0.101:0", "10.0.0.100:0"),
+        "[2001:db8::1]:80": ("[fd00::64]:80",),
+        "66.199.240.50:53 (udp)": ("10.0.0.100:5353",),
+    }
+
+
+def test_a_template_of_a_firewall_mark() -> None:
+    line = "IP  04:58  ASSURED     66.199.240.10:0    0.0.0.80:0         10.0.0.101:0"
+    (entry,) = parse_connection_entries(line)
+    assert (entry.protocol, entry.client, entry.virtual) == ("fwmark", "66.199.240.10:0", "0.0.0.80:0")

@@ -86,6 +86,16 @@ def test_what_cannot_be_told(rules: list[str], says: str) -> None:
         asked(*rules)
 
 
+def test_rules_of_nft_are_not_read() -> None:
+    rule = "tcp dport 80 meta mark set 0x50"
+    own = ["table inet web {", "chain pre {", rule]
+    with pytest.raises(MarkUnknown, match="nft has rules that set marks"):
+        asked(*(f"nft: {line}" for line in own))
+    # iptables of today keeps its own rules there too.
+    with pytest.raises(MarkUnknown, match="no rule of the director's mangle table"):
+        asked(*(f"nft: {line}" for line in ["table ip mangle {", rule]))
+
+
 def test_an_unclear_rule_for_other_packets_does_not_matter() -> None:
     mark = f"{TO} --dport 80 -j MARK --set-xmark 0x50/0xffffffff"
     other = "-A PREROUTING -d 10.9.9.9/32 -m conntrack --ctstate NEW -j MARK --set-xmark 0x1/0xffffffff"
