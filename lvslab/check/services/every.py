@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from ipaddress import ip_address
 from typing import Any
 
 from lvslab.check import ftp_rounds, rounds, verdict
 from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.table import Service
 from lvslab.check.rounds import Unanswered, Way
-from lvslab.check.services.target import NotAsked, target_of
+from lvslab.check.services.target import NotAsked, Target, target_of
 from lvslab.check.testbed import Testbed
 from lvslab.errors import CheckFailed, StateError, UsageError
 from lvslab.lab.files import suggest
@@ -110,18 +112,57 @@ def of_steps(testbed: Testbed, table: Sequence[Service]) -> Rounds:
     if not any(map(cluster.is_enterable, cluster.lab.clients)):
         why = "no client of this lab is a Mininet host, and requests are made on those"
         return Rounds(cluster.name, director, "", [], [LeftOut("", why)])
-    client, made, left_out = testbed.first_client(), list[Made](), list[LeftOut]()
+    clients, made, left_out = _hosts(testbed), list[Made](), list[LeftOut]()
     for service in table:
         try:
             if why := rounds.unforeseen(cluster, service):
                 raise NotAsked(f"the servers that answer cannot be foreseen: {why}")
-            target = target_of(cluster, service, director, client)
+            client, target = _asking(testbed, service, director, clients)
         except (NotAsked, CheckFailed) as refused:
             left_out.append(LeftOut(str(service), _said(refused)))
             continue
         way = Way(cluster, testbed.enter, service, target, client, director)
         made.append(_made(testbed, way, max(LEAST, len(service.destinations))))
-    return Rounds(cluster.name, director, client, made, left_out)
+    return Rounds(cluster.name, director, clients[0], made, left_out)
+
+
+def _hosts(testbed: Testbed) -> list[str]:
+    return [*filter(testbed.cluster.is_enterable, testbed.cluster.lab.clients)]
+
+
+def _asking(testbed: Testbed, service: Service, director: str, clients: Sequence[str]) -> tuple[str, Target]:
+    """Return the first of ``clients`` with a route to ``service``, and what it asks for. Raises NotAsked.
+
+    Where none has a route, the first with an address of the family.
+    """
+    found, refused = list[tuple[str, Target]](), list[NotAsked]()
+    for client in clients:
+        try:
+            target = target_of(testbed.cluster, service, director, client)
+        except NotAsked as why:
+            refused.append(why)
+            continue
+        if testbed.enter(client).call(_has_route, target.address):
+            return client, target
+        found.append((client, target))
+    if not found:
+        raise refused[0]
+    version = ip_address(found[0][1].address).version
+    for client, target in found:
+        if any(own.version == version for own in testbed.cluster.lab.nodes[client].addresses):
+            return client, target
+    raise NotAsked(f"no client has an IPv{version} address")
+
+
+def _has_route(address: str) -> bool:
+    """Return whether the calling thread's network has a route to ``address``. No packet is sent."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((address, 9))
+        except OSError:
+            return False
+    return True
 
 
 def now(
@@ -136,7 +177,7 @@ def now(
     cluster = testbed.cluster
     if count and not 1 <= count <= MOST:
         raise UsageError(f"--count is {count}", f"it takes a whole number from 1 to {MOST}")
-    director, client = _director(testbed, director), _client(testbed, client)
+    director, clients = _director(testbed, director), _clients(testbed, client)
     table = directors.table_in_order(
         directors.read_director(cluster, director, ("rules", "thresholds", "order"))
     )
@@ -148,7 +189,7 @@ def now(
     made, left_out = list[Made](), list[LeftOut]()
     for each in _named(table, service, director):
         try:
-            target = target_of(cluster, each, director, client)
+            client, target = _asking(testbed, each, director, clients)
             rounds.model_of(cluster, each)
         except CheckFailed as refused:
             left_out.append(LeftOut(str(each), _said(refused)))
@@ -161,7 +202,7 @@ def now(
             made.append(_unanswered(way, number, failed))
         except CheckFailed as failed:
             made.append(_unanswered(way, number, Unanswered(failed, (), ())))
-    return Rounds(cluster.name, director, client, made, left_out)
+    return Rounds(cluster.name, director, clients[0], made, left_out)
 
 
 def _made(testbed: Testbed, way: Way, count: int) -> Made:
@@ -210,17 +251,19 @@ def _director(testbed: Testbed, director: str) -> str:
     return director or next(iter(there))
 
 
-def _client(testbed: Testbed, client: str) -> str:
+def _clients(testbed: Testbed, client: str) -> list[str]:
+    """Return the Mininet hosts that may ask: ``client``, or all clients."""
     cluster = testbed.cluster
     if not client:
-        return testbed.first_client()
+        testbed.first_client()  # raises an error where there is none
+        return _hosts(testbed)
     if client not in cluster.lab.clients:
         raise UsageError(
             f"the lab '{cluster.name}' has no client '{client}'", suggest(client, cluster.lab.clients)
         )
     if not cluster.is_enterable(client):
         raise UsageError(f"{client} is a virtual machine, and requests are made on Mininet hosts")
-    return client
+    return [client]
 
 
 def _named(table: Sequence[Service], name: str, director: str) -> list[Service]:

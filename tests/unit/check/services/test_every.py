@@ -58,6 +58,35 @@ def test_no_service_and_no_client(cluster: LoopbackCluster, monkeypatch: pytest.
     assert "no client of this lab is a Mininet host" in left_out.why
 
 
+def test_a_service_of_a_family_that_no_client_has(
+    cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    six = "ipvsadm -A -t [fd00::1]:80 -s wlc", "ipvsadm -a -t [fd00::1]:80 -r 10.0.0.100:80 -i"
+    cluster.retype(*COMMANDS, *six)
+    monkeypatch.setattr(every, "_has_route", lambda address: ":" not in address)
+    found = of_steps(cluster)
+    assert len(found.rounds) == 1
+    assert found.left_out == [LeftOut("[fd00::1]:80", "no client has an IPv6 address")]
+
+
+def test_a_client_with_a_route_is_taken_before_one_without(
+    cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routes = [False, True]
+    monkeypatch.setattr(every, "_has_route", lambda address: routes.pop(0))
+    testbed = Testbed(cluster)
+    (service,) = testbed.table_of_steps()
+    assert every._asking(testbed, service, "director", ["client", "rs1"])[0] == "rs1"
+    # Without a route anywhere, one of the family: its failure is the reader's to see.
+    monkeypatch.setattr(every, "_has_route", lambda address: False)
+    assert every._asking(testbed, service, "director", ["client", "rs1"])[0] == "client"
+
+
+def test_a_route_is_looked_up() -> None:
+    assert every._has_route("127.0.0.1")
+    assert not every._has_route("255.255.255.255")  # which a socket must ask for first
+
+
 def test_another_sequence_is_wrong(cluster: LoopbackCluster) -> None:
     cluster.turns = ["10.0.0.100"] * 12
     (made,) = of_steps(cluster).rounds
