@@ -147,7 +147,10 @@ class Testbed(Closing):
         return self.cluster.apply(without=without)
 
     def table_of_steps(self, node: str = "") -> tuple[Service, ...]:
-        """Return the table that the how-to's steps make on a director (the first one)."""
+        """Return the table that the steps' calls of ipvsadm made on a director.
+
+        It is the first one, unless ``node`` names another.
+        """
         return director.table_of_steps(self.cluster, node or self.directors[0].name)
 
     def reading(self, node: str = "") -> director.Reading:

@@ -30,8 +30,8 @@ from lvslab.closing import Closing
 from lvslab.cluster import folder as lab_folder
 from lvslab.cluster import registry
 from lvslab.cluster.record import Record, held
-from lvslab.errors import StateError
-from lvslab.guest import keys
+from lvslab.errors import LvsLabError, StateError
+from lvslab.guest import calls, keys
 from lvslab.lab.directors import USUAL, DirectorSpec
 from lvslab.lab.model import Lab
 
@@ -200,6 +200,10 @@ class Cluster(Closing):
             except runner.UnexpectedEnd as stopped:
                 self.note(Notes(steps=stopped.summary))
                 raise
+            finally:
+                for node in self.lab.directors:
+                    with contextlib.suppress(LvsLabError):  # the steps may have taken it down
+                        self.observe(node, calls.END_STEPS)
         self.note(Notes(steps=summary))
         return summary
 

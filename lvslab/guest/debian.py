@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lvslab.debian import libraries, packages
+from lvslab.guest import calls, reseed
 from lvslab.guest import files as guest_files
-from lvslab.guest import reseed
 from lvslab.guest.formats import LINK, PROGRAM, Entry
 from lvslab.kernel.find import Kernel
 
@@ -54,8 +54,10 @@ def entries(
     if ipvsadm is not None:
         files = {**files, _IPVSADM: packages.Member(_IPVSADM, 0o755, ipvsadm.read_bytes())}
     others = [path for path in files if path.startswith(_WHOLE)]
+    # At its own place is the script that logs its calls.
+    places = {_IPVSADM: calls.PROGRAM[1:]}
     found = [
-        Entry(path, stat.S_IFREG | member.mode, member.content)
+        Entry(places.get(path, path), stat.S_IFREG | member.mode, member.content)
         if member.target is None
         else Entry(path, LINK, member.target.encode())
         for path, member in libraries.closure(files, [*PROGRAMS, *guest_files.NAMES, *others]).items()

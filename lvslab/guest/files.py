@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from lvslab.debian import libraries, packages
-from lvslab.guest import keys
+from lvslab.guest import calls, keys
 from lvslab.guest.formats import FILE, FOLDER, LINK, PROGRAM, Entry
 from lvslab.kernel import modules
 from lvslab.kernel.find import Kernel
@@ -22,6 +22,7 @@ NAMES = ("etc/protocols", "etc/services")
 _PLACES = {
     "init": "init",
     "inittab": "etc/inittab",
+    "ipvsadm": "usr/sbin/ipvsadm",
     "page": "var/www/html/cgi-bin/index.cgi",
 }
 _FILES = {
@@ -63,6 +64,7 @@ def common(kernel: Kernel, loaded: Iterable[str]) -> list[Entry]:
     entries += [Entry("tmp", stat.S_IFDIR | 0o1777), Entry("root/.ssh", stat.S_IFDIR | 0o700)]
     entries += [Entry("root", stat.S_IFDIR | 0o700), Entry("var/run", LINK, b"/run")]
     entries += [Entry(path, FILE, text.encode()) for path, text in _FILES.items()]
+    entries += [Entry(calls.LOG[1:], FILE), Entry(calls.NETWORK[1:], LINK, b"/proc/1/ns/net")]
     for name, text in scripts().items():
         entries.append(Entry(_PLACES.get(name, f"etc/lvslab/{name}"), PROGRAM, text.encode()))
     entries.append(Entry("etc/lvslab/modules", FILE, "\n".join([*loaded, ""]).encode()))

@@ -21,7 +21,7 @@ from lvslab.kernel.find import Kernel
 
 log = logging.getLogger("lvslab.progress.image")
 
-_FORMAT = 2
+_FORMAT = 3
 """Version of the code that makes images: raise it when the same inputs come to other bytes."""
 _SUFFIX = {"initramfs": "cpio", "ext2": "ext2"}
 

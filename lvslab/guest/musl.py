@@ -8,7 +8,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Mapping
 
-from lvslab.guest import files
+from lvslab.guest import calls, files
 from lvslab.guest.formats import FILE, LINK, PROGRAM, Entry
 from lvslab.kernel.find import Kernel
 from lvslab.kernel.toolchain.musl_programs import OldUserland
@@ -17,7 +17,7 @@ _PLACES = {
     "busybox": files.BUSYBOX,
     "dropbear": "usr/sbin/dropbear",
     "xtables-legacy-multi": "usr/sbin/xtables-legacy-multi",
-    "ipvsadm": "usr/sbin/ipvsadm",
+    "ipvsadm": calls.PROGRAM[1:],
     "clock": "etc/lvslab/clock",
     "linked": "etc/lvslab/linked",
     "reseed": "etc/lvslab/reseed",

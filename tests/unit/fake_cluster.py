@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import socket
 import socketserver
 import threading
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
+from string import Template
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,6 +30,7 @@ from lvslab.boot.status import LabStatus, NodeStatus, Notes, Summary
 from lvslab.check.ipvs import director
 from lvslab.cluster.cluster import Cluster
 from lvslab.cluster.record import Record
+from lvslab.guest import calls
 from lvslab.lab import loader
 from lvslab.lab.directors import DirectorSpec
 from lvslab.lab.model import Lab
@@ -72,6 +75,20 @@ def usual_lab() -> Lab:
     """Return the lab LAB; its folder is gone."""
     with TemporaryDirectory() as folder:
         return lab_in(Path(folder))
+
+
+def call_log(steps: Sequence[Step], node: str) -> str:
+    """Return the log of the calls of ipvsadm in plain steps on ``node``, which may set variables."""
+    log, variables = f"{calls.MARK}:{calls.LOG}\n", dict[str, str]()
+    for step in steps:
+        for line in Template(step.command).safe_substitute(variables).splitlines() * (step.node == node):
+            program, *arguments = shlex.split(line, comments=True) or [""]
+            name, _, value = program.partition("=")
+            variables |= {name: value} if name.isidentifier() else {}
+            if program == "ipvsadm":
+                words = "\t".join(arguments)
+                log += f"{calls.MARK}{step.number}\t{words}\n{calls.MARK}{step.number}=0\n"
+    return log
 
 
 @dataclass
@@ -136,6 +153,10 @@ class FakeCluster:
     def observe(self, node: str, command: str) -> str:
         """Answer the commands of a line that echoes a mark between each two of them."""
         self.asked.append((node, command))
+        if command == calls.END_STEPS:
+            return ""
+        if command == calls.READ:
+            return call_log(self.steps, node)
         parts = command.split(" && ")
         marks = {part.removeprefix("echo '").removesuffix("'") for part in parts[1::2]}
         assert len(marks) <= 1, command

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lvslab.boot.net import namespaces
 from lvslab.boot.net.namespaces import CLONE_FS, CLONE_NEWNET, CLONE_NEWNS, Namespaces
 from lvslab.errors import BootError
+from lvslab.guest import calls
 
 LAYERED = ("/etc", "/root", "/home", "/var", "/srv", "/opt")
 """The folders that a host may write to, besides /tmp and /dev/shm, which are empty at first."""
@@ -31,16 +33,18 @@ _LAYER = Path("/run/lvslab/layer")
 _AT_ONCE = 2
 
 
-def make(names: Iterable[str], resolvers: Sequence[str] = ()) -> Iterator[Namespaces]:
+def make(
+    names: Iterable[str], resolvers: Sequence[str] = (), directors: Collection[str] = ()
+) -> Iterator[Namespaces]:
     """Make the hosts ``names`` in this order, and yield each as soon as it exists.
 
-    Programs on them ask the name servers at the addresses ``resolvers``, where there are any. Raises
-    BootError, MachineError.
+    Programs on them ask the name servers at the addresses ``resolvers``, where there are any. Calls of
+    ipvsadm on ``directors`` are logged. Raises BootError, MachineError.
     """
     with ThreadPoolExecutor(_AT_ONCE, initializer=namespaces.unshare, initargs=(CLONE_FS,)) as workers:
         template = workers.submit(_template).result()
         try:
-            yield from workers.map(lambda name: _make(name, template, resolvers), names)
+            yield from workers.map(lambda name: _make(name, template, resolvers, name in directors), names)
         finally:
             workers.shutdown(cancel_futures=True)
             os.close(template)
@@ -65,7 +69,7 @@ def _template() -> int:
     return namespaces.own("mnt")
 
 
-def _make(name: str, template: int, resolvers: Sequence[str]) -> Namespaces:
+def _make(name: str, template: int, resolvers: Sequence[str], director: bool) -> Namespaces:
     try:
         _enter_new(name, template)
         _let_in()
@@ -74,6 +78,8 @@ def _make(name: str, template: int, resolvers: Sequence[str]) -> Namespaces:
             file = Path("/etc/resolv.conf")
             file.unlink(missing_ok=True)  # it may be a link to what a program of the machine writes
             file.write_text(resolv_conf(resolvers))
+        if director:
+            _log_calls()
         return Namespaces(namespaces.own("net"), namespaces.own("mnt"))
     except OSError as refused:
         raise BootError(f"the host {name} could not be made", str(refused)) from None
@@ -106,6 +112,23 @@ def _layer(name: str, lower: str, place: Path) -> None:
     # The mode that is seen of the folder itself is the upper layer's.
     upper.chmod(stat.S_IMODE(os.stat(lower).st_mode))
     namespaces.mount(name, place, "overlay", options=f"lowerdir={lower},upperdir={upper},workdir={work}")
+
+
+def _log_calls() -> None:
+    """Put the script that logs calls of ipvsadm in the program's place."""
+    found = shutil.which("ipvsadm")
+    if found is None:
+        return  # host_kernel.versions says so
+    program, own = Path(calls.PROGRAM), Path(calls.NETWORK)
+    for file in (program, own, Path(calls.LOG)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    namespaces.bind(os.path.realpath(found), program)
+    namespaces.bind("/proc/thread-self/ns/net", own)
+    script = program.with_name("log")
+    script.write_text(calls.script("/bin/sh"))
+    script.chmod(0o755)
+    namespaces.bind(script, os.path.realpath(found))
 
 
 def resolv_conf(resolvers: Sequence[str]) -> str:

@@ -105,7 +105,8 @@ def build(plan: Plan) -> Mininet:
     """Make and connect the bridges, hosts and taps of ``plan``. Raises BootError, MachineError."""
     network = _outline(plan)
     _allow_descriptors(2 * len(plan.hosts))
-    made = hosts.make((host.name for host in plan.hosts), plan.resolvers)
+    directors = [name for name, about in plan.nodes.items() if about["role"] == "director"]
+    made = hosts.make((host.name for host in plan.hosts), plan.resolvers, directors)
     lines = [f"link add {name} up {_BRIDGE}" for name in plan.networks]
     mtus = network_mtus(plan)
     lines += [

@@ -7,18 +7,17 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from lvslab.check.ipvs import calls
 from lvslab.check.ipvs import listing as listings
 from lvslab.check.ipvs import stats as ipvs_stats
+from lvslab.check.ipvs.calls import Call
 from lvslab.check.ipvs.listing import Connection, Counters, ListedService, Rates
-from lvslab.check.ipvs.rules import parse_rules
+from lvslab.check.ipvs.rules import UnknownName, parse_rules
 from lvslab.check.ipvs.table import Service
-from lvslab.check.ipvs.typed import parse_typed, spelled_out
 from lvslab.errors import CheckFailed
-
-if TYPE_CHECKING:
-    from lvslab.cluster.running import RunningLab
+from lvslab.guest import calls as log
 
 ESTIMATION_PERIOD = 2.5
 """Seconds of the director's clock within which its kernel adds up all counters.
@@ -294,14 +293,26 @@ def exact_version(text: str) -> str:
     return found[1] if found else ""
 
 
-def table_of_steps(cluster: RunningLab, director: str) -> tuple[Service, ...]:
-    """Return the table that the how-to's steps on ``director`` make."""
-    typed = [
-        spelled_out(step.command)
-        for step in cluster.steps
-        if step.node == director
-        # A step that must fail here changes nothing.
-        and step.exit == 0
-        and not (step.known_failure and step.expects_failure(cluster.versions))
-    ]
-    return parse_typed("\n".join(typed))
+def calls_of(cluster: Observer, director: str) -> tuple[Call, ...]:
+    """Return the logged calls of ipvsadm on ``director``, in the order of their ends."""
+    return calls.parse_calls(cluster.observe(director, log.READ))
+
+
+def table_of_steps(cluster: Observer, director: str) -> tuple[Service, ...]:
+    """Return the table that the steps' successful calls of ipvsadm on ``director`` make.
+
+    All calls until the steps have ended are the steps'; later ones were made by hand, or by a check.
+    """
+    return _table_of(cluster, director, [call for call in calls_of(cluster, director) if not call.by_hand])
+
+
+def table_of_calls(cluster: Observer, director: str) -> tuple[Service, ...]:
+    """Return the table that all successful calls on ``director`` make, those by hand too."""
+    return _table_of(cluster, director, calls_of(cluster, director))
+
+
+def _table_of(cluster: Observer, director: str, found: Sequence[Call]) -> tuple[Service, ...]:
+    try:
+        return calls.table_of_calls(found)
+    except UnknownName:
+        return calls.table_of_calls(found, calls.parse_names(cluster.observe(director, calls.NAMES)))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from ipaddress import IPv6Address, ip_address
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
 
 from lvslab.check.ipvs import table as tables
 from lvslab.check.ipvs.table import FORWARDING, Destination, Protocol, Service, TableError
@@ -43,7 +44,7 @@ _LONG = {
     "ops": "o",
     "sched-flags": "b",
 }
-_COMMANDS = frozenset("AEDCaedR")
+_CHANGES = frozenset("AEDCaed")
 _TUNNEL = frozenset({"tun-type", "tun-port", "tun-nocsum", "tun-csum", "tun-remcsum"})
 _ALLOWED = {
     "A": frozenset("Atuf6spMob") | {"sctp-service", "pe"},
@@ -54,13 +55,31 @@ _ALLOWED = {
     "e": frozenset("etuf6rmigwxy") | _TUNNEL | {"sctp-service"},
     "d": frozenset("dtuf6r") | {"sctp-service"},
 }
-# Commands that show or tune, and change no rule.
-_HARMLESS = frozenset("LlSZhv") | {"set", "start-daemon", "stop-daemon", "help", "version"}
+# Commands that change no rule. The first option is the command (parse_options, ipvsadm.c 1.31).
+_HARMLESS = frozenset("LlSZhvR") | {"set", "start-daemon", "stop-daemon", "help", "version"}
+_LONG_NAMES = frozenset(_LONG) | _TUNNEL | {name for name in _WITH_VALUE | _HARMLESS if len(name) > 1}
 _FORWARDING: Mapping[str, tables.Forwarding] = {
     syntax.option[1:]: name for name, syntax in FORWARDING.items() if name != "local"
 }
 _RULE = re.compile(r"-[AEDaedC]")
+_NUMBER = re.compile(r"\s*[+-]?\d+", re.ASCII)
 _MOST = 2**31 - 1
+
+
+class Refusal(TableError):
+    """A call that the kernel refuses: a service or server exists already, or does not."""
+
+
+class UnknownName(TableError):
+    """A name of a host or a service without a known address or port."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Addresses by hosts' names, and ports by services' names and protocols."""
+
+    hosts: Mapping[str, str]
+    services: Mapping[tuple[str, str], int]
 
 
 def parse_rules(text: str) -> tuple[Service, ...]:
@@ -73,13 +92,60 @@ def table_of(commands: Iterable[tuple[Sequence[str], str]]) -> tuple[Service, ..
     """Return the table that calls of ipvsadm make from an empty one.
 
     Each is its arguments, and the line that error messages quote. Services and destinations come in the
-    order in which they were added. Raises TableError on an option that ipvsadm does not have, on names
-    instead of numbers, and on commands that ipvsadm or the kernel refuses.
+    order in which they were added. Raises as `apply_call` does.
     """
     table: dict[str, Service] = {}
     for arguments, line in commands:
-        _apply(table, arguments, line)
+        apply_call(table, arguments, line)
     return tuple(table.values())
+
+
+def apply_call(
+    table: dict[str, Service],
+    words: Sequence[str],
+    line: str,
+    names: Names | None = None,
+    *,
+    accepted: bool = False,
+) -> None:
+    """Change ``table`` as a call of ipvsadm with the arguments ``words`` does.
+
+    ``table`` has services by their names. Messages quote ``line``. With ``accepted`` the kernel took the
+    call, whatever the table has. Raises Refusal where it would have; UnknownName where a name is not in
+    ``names``; TableError on an option that ipvsadm does not have, and on commands that it refuses.
+    """
+    options = _options(words, line)
+    if not options or next(iter(options)) in _HARMLESS:
+        return
+    commands = [option for option in options if option in _CHANGES]
+    if len(commands) != 1:
+        raise TableError(f"one of -A, -E, -D, -C, -a, -e, -d is needed in {line!r}")
+    (command,) = commands
+    for option in options:
+        if option not in _ALLOWED[command]:
+            raise TableError(f"ipvsadm -{command} has no option {_dashed(option)}, in {line!r}")
+    if command == "C":
+        table.clear()
+        return
+    service = _service(options, line, names)
+    key = str(service)
+    if command == "A" and key in table and not accepted:
+        raise Refusal(f"the service {key} exists already, at {line!r}")
+    if command != "A" and key not in table:
+        if accepted:
+            return
+        raise Refusal(f"the service {key} does not exist, at {line!r}", "it is made with ipvsadm -A, before")
+    match command:
+        case "A":
+            table.pop(key, None)
+            table[key] = service
+        case "E":
+            table[key] = replace(service, destinations=table[key].destinations)
+        case "D":
+            del table[key]
+        case _:
+            server = _destination(table[key], options, line, names)
+            table[key] = _with_destination(table[key], command, server, line, accepted)
 
 
 def _options(words: Sequence[str], line: str) -> dict[str, str]:
@@ -93,13 +159,16 @@ def _options(words: Sequence[str], line: str) -> dict[str, str]:
         word = rest.pop(0)
         if long := word.startswith("--"):
             word, _, value = word.partition("=")
-            option = _LONG.get(word[2:], word[2:])
+            name = _whole(word[2:])
+            option = _LONG.get(name, name)
         elif word.startswith("-") and len(word) > 1:
             word, option, value = word[:2], word[1], word[2:]
-        elif found.keys() & _HARMLESS:
+        elif next(iter(found), "") in _HARMLESS:
             continue
         else:
             raise TableError(f"ipvsadm does not expect {word!r} in {line!r}")
+        if not long and (option == "p" or option in _WITH_VALUE):
+            value = value.removeprefix("=")
         if option == "p":
             value = value or (rest.pop(0) if rest and not rest[0].startswith("-") else "")
         elif option in _WITH_VALUE:
@@ -116,72 +185,39 @@ def _options(words: Sequence[str], line: str) -> dict[str, str]:
     return found
 
 
+def _whole(name: str) -> str:
+    """Return the long option that ``name`` begins, if it is one only: with getopt_long that is enough."""
+    begun = {known for known in _LONG_NAMES if known.startswith(name)}
+    return begun.pop() if len(begun) == 1 else name
+
+
 def _dashed(option: str) -> str:
     return f"-{option}" if len(option) == 1 else f"--{option}"
 
 
-def _apply(table: dict[str, Service], words: Sequence[str], line: str) -> None:
-    options = _options(words, line)
-    commands = [option for option in options if option in _COMMANDS]
-    if (not commands and options.keys() & _HARMLESS) or not options:
-        return
-    if len(commands) != 1:
-        raise TableError(f"one of -A, -E, -D, -C, -a, -e, -d is needed in {line!r}")
-    command = commands[0]
-    if command == "R":
-        raise TableError(
-            f"{line!r} reads rules that are not in it",
-            "give it the rules from a here-document, or from echo, in a for loop or without",
-        )
-    for option in options:
-        if option not in _ALLOWED[command]:
-            raise TableError(f"ipvsadm -{command} has no option {_dashed(option)}, in {line!r}")
-    if command == "C":
-        table.clear()
-        return
-    service = _service(options, line)
-    key = str(service)
-    if command == "A" and key in table:
-        raise TableError(f"the service {key} exists already, at {line!r}")
-    if command != "A" and key not in table:
-        raise TableError(
-            f"the service {key} does not exist, at {line!r}", "it is made with ipvsadm -A, before"
-        )
-    match command:
-        case "A":
-            table[key] = service
-        case "E":
-            table[key] = replace(service, destinations=table[key].destinations)
-        case "D":
-            del table[key]
-        case _:
-            table[key] = _with_destination(table[key], command, options, line)
-
-
-def _with_destination(service: Service, command: str, options: Mapping[str, str], line: str) -> Service:
-    new = _destination(service, options, line)
+def _with_destination(
+    service: Service, command: str, new: Destination, line: str, accepted: bool
+) -> Service:
     there = {str(old): old for old in service.destinations}
-    if command == "a" and str(new) in there:
-        raise TableError(f"{service} forwards to {new} already, at {line!r}")
-    if command != "a" and str(new) not in there:
-        raise TableError(
-            f"{service} does not forward to {new}, at {line!r}", "add it with ipvsadm -a, before"
-        )
-    if command == "d":
-        del there[str(new)]
-    else:
+    if command == "a" and str(new) in there and not accepted:
+        raise Refusal(f"{service} forwards to {new} already, at {line!r}")
+    if command != "a" and str(new) not in there and not accepted:
+        raise Refusal(f"{service} does not forward to {new}, at {line!r}", "add it with ipvsadm -a, before")
+    if command in "ad":
+        there.pop(str(new), None)
+    if command != "d":
         there[str(new)] = new
     return replace(service, destinations=tuple(there.values()))
 
 
-def _service(options: Mapping[str, str], line: str) -> Service:
+def _service(options: Mapping[str, str], line: str, names: Names | None) -> Service:
     kinds: dict[str, Protocol] = {"t": "tcp", "u": "udp", "sctp-service": "sctp", "f": "fwmark"}
     given = [kind for kind in kinds if kind in options]
     if len(given) != 1:
         raise TableError(f"one of -t, -u, -f is needed in {line!r}")
     protocol, named = kinds[given[0]], options[given[0]]
     mark = number(named, line, 1, _MOST) if protocol == "fwmark" else 0
-    address, port = ("", 0) if protocol == "fwmark" else address_and_port(named, line)
+    address, port = ("", 0) if protocol == "fwmark" else address_and_port(named, line, names, protocol)
     persistent = None
     if "p" in options:
         persistent = number(options["p"] or str(tables.DEFAULT_PERSISTENCE), line, 1, 31 * 24 * 3600)
@@ -190,7 +226,9 @@ def _service(options: Mapping[str, str], line: str) -> Service:
             raise TableError(f"a service for every port (port 0) must be persistent (-p), in {line!r}")
         if "o" in options and protocol not in ("udp", "fwmark"):
             raise TableError(f"one-packet scheduling (-o) is for UDP services, in {line!r}")
-    whole = ("", "255.255.255.255", "128")
+    netmask = options.get("M", "")
+    if netmask and ":" not in address and "6" not in options:
+        netmask = _dotted(netmask)
     return Service(
         protocol,
         address,
@@ -199,21 +237,23 @@ def _service(options: Mapping[str, str], line: str) -> Service:
         mark=mark,
         ipv6="6" in options or ":" in address,
         persistent=persistent,
-        netmask="" if options.get("M", "") in whole else options["M"],
+        netmask="" if netmask in ("255.255.255.255", "128") else netmask,
         persistence_engine=options.get("pe", ""),
         one_packet="o" in options,
         scheduler_flags=tuple(sorted(flag for flag in options.get("b", "").split(",") if flag)),
     )
 
 
-def _destination(service: Service, options: Mapping[str, str], line: str) -> Destination:
+def _destination(
+    service: Service, options: Mapping[str, str], line: str, names: Names | None
+) -> Destination:
     if "r" not in options:
         raise TableError(f"-r is needed in {line!r}")
     methods = [name for letter, name in _FORWARDING.items() if letter in options] or ["gatewaying"]
     if len(methods) > 1:
         raise TableError(f"one forwarding method only in {line!r}")
     (forwarding,) = methods
-    address, port = address_and_port(options["r"], line)
+    address, port = address_and_port(options["r"], line, names, service.protocol)
     if port is None or (service.protocol != "fwmark" and not FORWARDING[forwarding].maps_ports):
         # ipvsadm sets the port itself (process_options, ipvsadm.c 1.29).
         port = service.port
@@ -238,23 +278,46 @@ def _tunnel(options: Mapping[str, str]) -> str:
 
 
 def number(text: str, line: str, least: int, most: int) -> int:
-    if not text.isdecimal() or not least <= int(text) <= most:
+    if not _NUMBER.fullmatch(text) or not least <= int(text) <= most:
         raise TableError(f"{text!r} is not a number from {least} to {most}, in {line!r}")
     return int(text)
 
 
-def address_and_port(text: str, line: str) -> tuple[str, int | None]:
+def address_and_port(
+    text: str, line: str, names: Names | None = None, protocol: Protocol = "tcp"
+) -> tuple[str, int | None]:
+    """Return the address and the port, None for none, of ``text`` as in `apply_call`."""
     host, port = text, ""
     if text.startswith("["):
         host, _, port = text[1:].partition("]:")
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
-    try:
-        address = ip_address(host.rstrip("]"))
-    except ValueError:
-        raise TableError(
-            f"{host!r} is not an IP address, in {line!r}", "names are not looked up: use ipvsadm -n"
-        ) from None
-    if text.startswith("[") != isinstance(address, IPv6Address) and port:
+    address = _address(host.rstrip("]"), line, names)
+    if text.startswith("[") != (":" in address) and port:
         raise TableError(f"{text!r} is not an address and port, in {line!r}")
-    return str(address), number(port, line, 0, 65535) if port else None
+    if port and not _NUMBER.fullmatch(port):
+        # The port of a firewall mark's server is looked up for TCP (parse_options, ipvsadm.c 1.31).
+        known = names.services if names else {}
+        if (found := known.get((port, "tcp" if protocol == "fwmark" else protocol))) is None:
+            raise UnknownName(f"{port!r} is not a number from 0 to 65535, in {line!r}")
+        return address, found
+    return address, number(port, line, 0, 65535) if port else None
+
+
+def _address(host: str, line: str, names: Names | None) -> str:
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        pass
+    try:
+        return _dotted(host)
+    except OSError:
+        pass
+    if names is None or host not in names.hosts:
+        raise UnknownName(f"{host!r} is not an IP address, in {line!r}")
+    return names.hosts[host]
+
+
+def _dotted(text: str) -> str:
+    """Return an IPv4 address with four numbers, as inet_aton(3) understands ``text``. Raises OSError."""
+    return socket.inet_ntoa(socket.inet_aton(text))

@@ -120,15 +120,12 @@ def service_name(protocol: Protocol, address: str, port: int, mark: int = 0, ipv
 def scan_order(service: Service) -> tuple[Destination, ...]:
     """Return the destinations in the order of the kernel's schedulers: the last one added first.
 
-    ``service`` must come from the commands that were typed. New destinations are put at the head of the
-    list: ``list_add(&dest->n_list, &svc->destinations)`` in ``ip_vs_add_dest`` of Linux 2.4.37.11
+    ``service`` must come from the calls of ipvsadm. New destinations are put at the head of the list:
+    ``list_add(&dest->n_list, &svc->destinations)`` in ``ip_vs_add_dest`` of Linux 2.4.37.11
     (net/ipv4/ipvs/ip_vs_ctl.c) and in ``__ip_vs_update_dest`` of 2.6.39 and, as ``list_add_rcu``, of 6.1
     (net/netfilter/ipvs/ip_vs_ctl.c). Editing a destination leaves it where it is.
     """
     return service.destinations[::-1]
-
-
-_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 
 def compare(expected: Sequence[Service], observed: Sequence[Service]) -> list[str]:
@@ -145,20 +142,17 @@ def compare(expected: Sequence[Service], observed: Sequence[Service]) -> list[st
             others = ", ".join(map(str, observed))
             differences.append(f"the director has no virtual service {service}, only {others}")
         else:
-            differences.append(
-                f"the director's table is empty, the service {service} is missing: was `ipvsadm -A` run?"
-            )
-    differences += [f"the director has a virtual service {name} that no step makes" for name in there]
+            differences.append(f"the director's table is empty; the steps made the service {service}")
+    differences += [
+        f"the director has a virtual service {name}, which no ipvsadm of the steps made" for name in there
+    ]
     return differences
 
 
 def _service_differences(expected: Service, observed: Service) -> list[str]:
     differences = []
     if expected.scheduler != observed.scheduler:
-        differences.append(
-            f"{expected} is scheduled by {observed.scheduler}, not by {expected.scheduler}: "
-            f"what does the `-s` of `ipvsadm -A` say?"
-        )
+        differences.append(f"{expected} is scheduled by {observed.scheduler}, not by {expected.scheduler}")
     differences += [
         f"{expected} has {_option(observed, name)}; the steps say {_option(expected, name)}"
         for name in ("persistent", "netmask", "persistence_engine", "one_packet", "scheduler_flags")
@@ -166,21 +160,22 @@ def _service_differences(expected: Service, observed: Service) -> list[str]:
     ]
     there = {str(destination): destination for destination in observed.destinations}
     missing = []
-    for place, destination in enumerate(expected.destinations):
+    for destination in expected.destinations:
         if found := there.pop(str(destination), None):
             differences += _destination_differences(expected, destination, found)
         else:
-            missing.append((place, destination))
+            missing.append(destination)
     if missing:
-        named = " and ".join(f"{server} (weight {server.weight})" for _, server in missing)
+        named = " and ".join(f"{server} (weight {server.weight})" for server in missing)
         reaches = listed([server.address for server in observed.destinations])
-        which = " and ".join(_ORDINALS[place] if place < 10 else f"{place + 1}th" for place, _ in missing)
+        are, them = ("is", "it") if len(missing) == 1 else ("are", "them")
         differences.append(
             f"the director forwards {expected} to {f'{reaches} only' if reaches else 'no server'}; "
-            f"{named} {'is' if len(missing) == 1 else 'are'} missing: was the {which} `ipvsadm -a` run?"
+            f"{named} {are} missing, though the steps added {them}"
         )
     differences += [
-        f"the director also forwards {expected} to {extra} (weight {extra.weight}), which no step adds"
+        f"the director also forwards {expected} to {extra} (weight {extra.weight}), which no ipvsadm of the "
+        "steps added"
         for extra in there.values()
     ]
     return differences
@@ -189,26 +184,21 @@ def _service_differences(expected: Service, observed: Service) -> list[str]:
 def _destination_differences(service: Service, expected: Destination, observed: Destination) -> list[str]:
     differences = []
     if expected.weight != observed.weight:
+        differences.append(f"{service} gives {expected} the weight {observed.weight}, not {expected.weight}")
+    if FORWARDING[expected.forwarding].option != FORWARDING[observed.forwarding].option:
         differences.append(
-            f"{service} gives {expected} the weight {observed.weight}, not {expected.weight}: "
-            f"what does the `-w` of its `ipvsadm -a` say?"
-        )
-    option = FORWARDING[expected.forwarding].option
-    if option != FORWARDING[observed.forwarding].option:
-        differences.append(
-            f"{service} reaches {expected} by {observed.forwarding}, not by {expected.forwarding}: "
-            f"its `ipvsadm -a` needs {option}"
+            f"{service} reaches {expected} by {observed.forwarding}, not by {expected.forwarding}"
         )
     wanted, found = ((server.upper_threshold, server.lower_threshold) for server in (expected, observed))
     if wanted != found:
         differences.append(
             f"{service} gives {expected} the thresholds {found[0]} (upper) and {found[1]} (lower), not "
-            f"{wanted[0]} and {wanted[1]}: what do the `-x` and `-y` of its `ipvsadm -a` say?"
+            f"{wanted[0]} and {wanted[1]}"
         )
     if expected.tunnel != observed.tunnel:
         differences.append(
             f"{service} reaches {expected} through a tunnel of type {observed.tunnel or 'ipip'}, "
-            f"not {expected.tunnel or 'ipip'}: what does the `--tun-type` of its `ipvsadm -a` say?"
+            f"not {expected.tunnel or 'ipip'}"
         )
     return differences
 

@@ -11,7 +11,7 @@ import pytest
 from lvslab.cache import store
 from lvslab.debian import libraries, packages
 from lvslab.debian.packages import Member, Package
-from lvslab.guest import debian, image, keys
+from lvslab.guest import calls, debian, image, keys
 from lvslab.guest import files as guest_files
 from lvslab.guest.formats import Entry, newc
 from lvslab.kernel.find import Kernel
@@ -157,7 +157,7 @@ def test_the_same_inputs_come_to_the_same_bytes_until_the_format_is_raised(
     monkeypatch.setattr(keys, "client_public_key", lambda: "ssh-ed25519 AAAA key")
     monkeypatch.setattr(keys, "dropbear_host_key", lambda: b"host key")
     made = (image._FORMAT, store.sha256(image.build(kernel).path)[:16])
-    assert made == (2, "457f19204c2a269c"), "raise _FORMAT in lvslab/guest/image.py and pin the new checksum"
+    assert made == (3, "17f33a3dc9e6a572"), "raise _FORMAT in lvslab/guest/image.py and pin the new checksum"
 
 
 def test_whatever_changes_makes_another_image(
@@ -218,10 +218,10 @@ def test_another_ipvsadm_takes_the_place_of_the_distributions(
 ) -> None:
     built = image.build(kernel, "1.29")
     assert built.versions == {"kernel": "6.1.0-1", "ipvsadm": "1.29", "iptables": "1.8.9-2"}
-    ipvsadm = contents(built)["usr/sbin/ipvsadm"]
+    ipvsadm = contents(built)[calls.PROGRAM[1:]]
     assert (ipvsadm.mode, ipvsadm.content) == (stat.S_IFREG | 0o755, b"ipvsadm 1.29")
     usual = image.build(kernel)
-    assert contents(usual)["usr/sbin/ipvsadm"].content == b"usr/sbin/ipvsadm"
+    assert contents(usual)[calls.PROGRAM[1:]].content == b"usr/sbin/ipvsadm"
     assert contents(usual).keys() == contents(built).keys()
 
 
@@ -232,7 +232,7 @@ def test_whatever_changes_in_ipvsadm_makes_another_image(
     own_ipvsadm.write_bytes(b"ipvsadm 1.29, changed")
     changed = image.build(kernel, "1.29")
     assert changed.key not in seen
-    assert contents(changed)["usr/sbin/ipvsadm"].content == b"ipvsadm 1.29, changed"
+    assert contents(changed)[calls.PROGRAM[1:]].content == b"ipvsadm 1.29, changed"
     assert seen[0] != seen[1]
 
 

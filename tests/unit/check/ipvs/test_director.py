@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.apply.howto import Step, Versions
-from lvslab.check.ipvs import director, listing
+from lvslab.check.ipvs import calls, director, listing
 from lvslab.check.ipvs.director import Reading
 from lvslab.errors import CheckFailed
+from lvslab.guest import calls as log
 from tests.unit.fake_cluster import FakeCluster
 
 RULES = """\
@@ -84,12 +84,6 @@ class Shell(FakeCluster):
     """A director whose commands print what they are given."""
 
     def __init__(self) -> None:
-        steps = (
-            Step(0, "director", "VIP=192.0.2.1", 0),
-            Step(0, "rs1", "ipvsadm -A -t 192.0.2.99:80", 0),
-            Step(0, "director", "ipvsadm -A -t $VIP:80 -s wlc", 0),
-            Step(0, "director", "ipvsadm -a -t $VIP:80 \\\n  -r 10.0.0.100:80 -m", 0),
-        )
         answers = {
             "ipvsadm -Sn": RULES,
             "ipvsadm -Ln --thresholds": THRESHOLDS,
@@ -103,9 +97,12 @@ class Shell(FakeCluster):
             "ipvsadm -Ln --rate --exact": RATES,
             "cat /proc/net/ip_vs_stats": TOTALS,
         }
-        super().__init__(steps=steps, answers=answers)
+        super().__init__(answers=answers)
 
     def observe(self, node: str, command: str) -> str:
+        if command in (log.READ, calls.NAMES):
+            self.asked.append((node, command))
+            return self.answers[command]
         # Each command only runs if the one before it did.
         assert all(re.fullmatch(r"echo '-- \w{16,}'", part) for part in command.split(" && ")[1::2])
         return super().observe(node, command)
@@ -231,30 +228,40 @@ def test_an_ipvsadm_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> Non
         read(shell)
 
 
-def test_the_table_of_the_steps_is_that_of_one_node_in_the_order_typed() -> None:
-    (service,) = director.table_of_steps(Shell(), "director")
+def logged(*records: str) -> str:
+    """Return what the log's reader prints of these records."""
+    return f"{log.MARK}:{log.LOG}\n" + "".join(f"{log.MARK}{record}\n" for record in records)
+
+
+CALLS = logged(
+    "7\t-A\t-t\t192.0.2.1:80\t-s\twlc",
+    "7=0",
+    "8\t-A\t-t\t[2001:db8::1]:80",
+    "8=255",
+    "9\t-a\t-t\t192.0.2.1:http\t-r\trs1\t-m",
+    "9=0",
+    log.STEPS_ENDED,
+    "7\t-d\t-t\t192.0.2.1:80\t-r\t10.0.0.100",
+    "7=0",
+)
+
+
+def test_the_table_of_the_steps_is_that_of_their_calls() -> None:
+    shell = Shell()
+    shell.answers[log.READ] = CALLS
+    shell.answers[calls.NAMES] = "10.0.0.100 rs1\n\n--\nhttp 80/tcp www\n"
+    (service,) = director.table_of_steps(shell, "director")
     assert (str(service), service.scheduler) == ("192.0.2.1:80", "wlc")
     assert [str(server) for server in service.destinations] == ["10.0.0.100:80"]
+    assert [str(service) for service in director.table_of_calls(shell, "director")] == ["192.0.2.1:80"]
+    assert not director.table_of_calls(shell, "director")[0].destinations
 
 
-def test_steps_that_must_fail_here_make_nothing() -> None:
-    cluster = Shell()
-    old = Versions("kernel", "<3.0")
-    six = Step(
-        0, "director", "ipvsadm -A -t [2001:db8::1]:80", 0, known_failure="no IPv6", known_failure_on=old
-    )
-    cluster.steps += (six,)
-    for version, services in (("2.6.39", 1), ("6.1.0-50-cloud-amd64", 2)):
-        cluster.versions = {"kernel": version}
-        assert len(director.table_of_steps(cluster, "director")) == services
-
-
-def test_a_step_that_is_to_be_refused_makes_nothing() -> None:
-    cluster = Shell()
-    again = Step(0, "director", "ipvsadm -A -t 192.0.2.1:80 -s rr", 0, exit=255)
-    cluster.steps += (again,)
-    (service,) = director.table_of_steps(cluster, "director")
-    assert service.scheduler == "wlc"
+def test_names_are_only_read_where_there_are_any() -> None:
+    shell = Shell()
+    shell.answers[log.READ] = logged("7\t-A\t-t\t192.0.2.1:80", "7=0")
+    assert len(director.table_of_steps(shell, "director")) == 1
+    assert shell.asked == [("director", log.READ)]
 
 
 def test_what_is_watched_all_the_time() -> None:
