@@ -146,6 +146,7 @@ def test_a_kernel_is_told_what_it_understands(
     words = qemu.parameters(replace(guest, boot=replace(guest.boot, release=release)), "tcg").split()
     assert panic in words
     assert ("norandmaps" in words) == addresses_kept
+    assert ("rootfstype=ramfs" in words) == (release >= "6")
     assert not any(word.startswith("root=") for word in words)
 
 
