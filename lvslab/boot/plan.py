@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lvslab.boot.impairments import NONE, Impairment
 from lvslab.lab.directors import USUAL, DirectorSpec
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Card:
     addresses: tuple[InterfaceAddress, ...]
     routes: tuple[Route, ...] = ()
     mtu: int | None = None
+    impairment: Impairment = NONE
 
     @property
     def is_ipv6(self) -> bool:
@@ -52,11 +55,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Host:
-    """A node that is a Mininet host."""
+    """A node that is a Mininet host. It ``forwards`` packets if it is a router."""
 
     name: str
     cards: tuple[Card, ...]
     services: tuple[Service, ...]
+    forwards: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class Boot:
 
 @dataclass(frozen=True)
 class Guest:
-    """A node that is a virtual machine with ``memory`` in MiB."""
+    """A node that is a virtual machine with ``memory`` in MiB. It ``forwards`` packets if it is a router."""
 
     name: str
     cards: tuple[Card, ...]
@@ -107,6 +111,7 @@ class Guest:
     memory: int
     management: Management
     services: tuple[Service, ...] = ()
+    forwards: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,7 @@ def hosts_of(lab: Lab, directors: DirectorKind = "qemu") -> tuple[Host, ...]:
     """Return the Mininet hosts of ``lab``: every node that is not a virtual machine."""
     virtual = virtual_machines(lab, directors)
     return tuple(
-        Host(name, _cards(lab, name, node), node.services)
+        Host(name, _cards(lab, name, node), node.services, node.role == "router")
         for name, node in lab.nodes.items()
         if name not in virtual
     )
@@ -191,6 +196,7 @@ def guests_of(lab: Lab, boots: Mapping[str, Boot]) -> tuple[Guest, ...]:
             node.memory or boot.memory,
             _management(number),
             node.services,
+            node.role == "router",
         )
         for number, (name, node, boot) in enumerate(named)
     )
@@ -249,7 +255,17 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
         for card in guest.cards
         for route in card.routes
     ]
+    if guest.forwards:
+        commands += ["echo 1 > /proc/sys/net/ipv4/ip_forward"]
+        commands += [_if_able(6, "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")]
     return " && ".join(commands)
+
+
+def guest_impairments(guest: Guest) -> str:
+    """Return the shell command that impairs what a guest sends, "" for none."""
+    if not (lines := tc_lines(guest.cards)):
+        return ""
+    return f"printf '%s\\n' {' '.join(map(shlex.quote, lines))} | tc -batch -"
 
 
 def _if_able(version: int, command: str) -> str:
@@ -285,6 +301,11 @@ def cards_of(lab: Lab, name: str) -> tuple[Card, ...]:
     return _cards(lab, name, lab.nodes[name])
 
 
+def tc_lines(cards: tuple[Card, ...]) -> list[str]:
+    """Return the lines for ``tc -batch`` that impair cards."""
+    return [line for card in cards for line in card.impairment.lines(card.name, card.mtu or USUAL_MTU)]
+
+
 def _cards(lab: Lab, name: str, node: Node) -> tuple[Card, ...]:
     number, static = list(lab.nodes).index(name), _static_routes(lab, node)
     return tuple(
@@ -297,6 +318,7 @@ def _cards(lab: Lab, name: str, node: Node) -> tuple[Card, ...]:
             addresses=lab.interface_addresses(interface),
             routes=tuple(Route("default", gateway) for gateway in interface.gateways) + static[own_name],
             mtu=interface.mtu,
+            impairment=Impairment(interface.loss, interface.delay, interface.rate),
         )
         for index, (own_name, interface) in enumerate(node.interfaces.items())
     )

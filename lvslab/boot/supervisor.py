@@ -260,6 +260,10 @@ class Supervisor(control.Handler):
             raise UsageError(f"the lab '{self._plan.name}' has no node '{name}'", known)
         if feature and not node.has(feature):
             able = ", ".join(each.name for each in self._nodes.values() if each.has(feature)) or "none"
+            if feature == NAMESPACES:
+                message = f"{name} is a virtual machine, and lvslab makes requests on Mininet hosts"
+                hint = f"hosts of this lab: {able}; type commands on {name}, or give it no kernel of its own"
+                raise UsageError(message, hint)
             raise UsageError(f"{name} has no {feature}", f"nodes of this lab that have: {able}")
         return node
 

@@ -75,7 +75,8 @@ class NodeUnderTest:
 
         Raises CheckFailed where the connection is not made within 5 s.
         """
-        with other.namespace.call(socket.create_server, (other.address, 0)) as listener:
+        family = socket.AF_INET6 if ":" in other.address else socket.AF_INET
+        with other.namespace.call(socket.create_server, (other.address, 0), family=family) as listener:
             listener.settimeout(5)
             place = listener.getsockname()[:2]
             try:

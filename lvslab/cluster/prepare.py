@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import shutil
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 from lvslab import paths
 from lvslab.boot import control, plan
+from lvslab.boot.impairments import KINDS
 from lvslab.boot.net import host_kernel
 from lvslab.boot.plan import Boot
 from lvslab.boot.services import bundles
@@ -25,8 +27,7 @@ from lvslab.errors import LabFileError, UsageError
 from lvslab.guest import image, keys
 from lvslab.kernel import find
 from lvslab.lab.directors import USUAL, DirectorSpec
-from lvslab.lab.files import LAB_FILE
-from lvslab.lab.model import Lab
+from lvslab.lab.model import Lab, Node
 
 KEPT_RUNS = 20
 """Number of runs whose evidence is kept; older evidence is deleted, except while its lab is up."""
@@ -63,6 +64,7 @@ def prepared(lab: Lab, spec: DirectorSpec) -> Prepared:
     They are the pinned ones, or else those of the cache, where missing ones are fetched or made. Raises
     UsageError, MachineError, BuildError.
     """
+    _check_hosts(lab, spec)
     if (ready := pinned.read(lab.folder, spec)) is not None:
         boots = {name: Boot(**about) for name, about in ready["boots"].items()}
         return Prepared(boots, ready["versions"], ready["servers"]).moved(Path)
@@ -71,6 +73,7 @@ def prepared(lab: Lab, spec: DirectorSpec) -> Prepared:
         node = lab.nodes[name]
         chosen = spec if node.role == "director" else USUAL
         kernel = _kernel(lab, name, chosen.kernel or node.kernel or "", not chosen.kernel)
+        _check_guest(lab, name, kernel)
         built = image.build(kernel, chosen.ipvsadm)
         boots[name] = boot_of(kernel, built)
         if node.role == "director":
@@ -131,10 +134,46 @@ def _kernel(lab: Lab, node: str, name: str, from_file: bool) -> find.Kernel:
     except UsageError as unknown:
         if not from_file:
             raise
-        text = (lab.folder / LAB_FILE).read_text().splitlines()
-        line = next((number for number, row in enumerate(text, 1) if name in row and "kernel" in row), 0)
-        message = f"nodes.{node}.kernel: {unknown.message}"
-        raise LabFileError(lab.folder / LAB_FILE, line, message, unknown.hint) from None
+        raise _mistake(lab, node, ("kernel",), unknown.message, unknown.hint) from None
+
+
+def _mistake(lab: Lab, node: str, place: tuple[str, ...], message: str, hint: str | None) -> LabFileError:
+    from lvslab.lab import loader  # only a mistake has to wait for this import
+
+    return loader.mistake_of(lab, node, place, message, hint)
+
+
+def _check_hosts(lab: Lab, spec: DirectorSpec) -> None:
+    """Check that this machine's kernel can impair packets as its routers are to. Raises LabFileError."""
+    routers = [host.name for host in plan.hosts_of(lab, spec.kind) if host.forwards]
+    wanted = {kind for name in routers for kind in _impaired(lab.nodes[name])}
+    if not wanted or (kind := host_kernel.lacking(wanted)) is None:
+        return
+    node = next(name for name in routers if kind in _impaired(lab.nodes[name]))
+    message = f"this machine's kernel ({os.uname().release}) has no {kind}, by which a host does that"
+    hint = f"give {node} a kernel of its own that has it, such as 'kernel: debian-cloud'"
+    raise _mistake(lab, node, _impaired(lab.nodes[node])[kind], message, hint)
+
+
+def _check_guest(lab: Lab, name: str, kernel: find.Kernel) -> None:
+    """Check that a node's image has the programs to impair packets. Raises LabFileError."""
+    impaired = _impaired(lab.nodes[name])
+    if impaired and kernel.userland == "musl-i386":
+        place = next(iter(impaired.values()))
+        message = f"nodes on the kernel {kernel.release} have no tc, the program that does that"
+        hint = f"give {name} a current kernel, such as 'kernel: debian-cloud'"
+        raise _mistake(lab, name, place, message, hint)
+
+
+def _impaired(node: Node) -> dict[str, tuple[str, ...]]:
+    """Return the queueing disciplines that a node needs, with the first key for each."""
+    found = dict[str, tuple[str, ...]]()
+    for card, interface in node.interfaces.items():
+        for kind, causes in KINDS.items():
+            for key in causes:
+                if getattr(interface, key) is not None:
+                    found.setdefault(kind, ("interfaces", card, key))
+    return found
 
 
 def evidence_folder(name: str) -> Path:

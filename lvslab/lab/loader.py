@@ -35,6 +35,8 @@ _TAKEN = frozenset({"lo", "all", "default"})
 _DEVICES = _TAKEN | {"tunl0", "gre0", "gretap0", "erspan0", "sit0", "ip_vti0", "ip6tnl0", "ip6gre0"}
 _DEVICES |= {"ip6_vti0", "dummy0", "mgmt0"}
 
+_IMPAIRMENTS = ("loss", "delay", "rate")
+
 _MIN_IPV6_MTU = 1280  # RFC 8200, section 5
 
 
@@ -57,6 +59,15 @@ def load(folder: Path) -> Lab:
     if more := len(mistakes) - 1:
         hint += f"\n  {more} more mistake{'s' if more > 1 else ''} in this file"
     raise LabFileError(path, _line(data, place), message, hint)
+
+
+def mistake_of(lab: Lab, node: str, place: tuple[str, ...], message: str, hint: str | None) -> LabFileError:
+    """Return the error of a key of a node. It is for mistakes found after the lab was read."""
+    path = lab.folder / LAB_FILE
+    data = _parse(path, read_text(path))
+    written = node if node in data["nodes"] else node.rpartition("-")[0]  # one of a count
+    line = _line(data, ("nodes", written, *place))
+    return LabFileError(path, line, f"{_shown(('nodes', node, *place))}: {message}", hint)
 
 
 def json_schema() -> dict[str, Any]:
@@ -273,6 +284,12 @@ def _node_mistakes(name: str, node: Node) -> Iterator[_Mistake]:
     elif node.services:
         message = f"{name} is a director, and a director runs no services"
         yield _Mistake((*place, "services"), message, "give them to a real server")
+    if node.role != "router":
+        for card, interface in node.interfaces.items():
+            if key := next((key for key in _IMPAIRMENTS if getattr(interface, key) is not None), None):
+                message = f"{name} is a {node.role}, and only a router has a {key}"
+                hint = "let a node with 'role: router' send its packets on"
+                yield _Mistake((*place, "interfaces", card, key), message, hint)
     taken: dict[int, Service] = {}
     for number, service in enumerate(node.services):
         yield from _service_mistakes(name, node, number, service, taken)

@@ -19,7 +19,7 @@ from lvslab.lab.rules import Address, InterfaceAddress, Matching, OneOrMore, Par
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
 
-Role = Literal["director", "real-server", "client", "name-server"]
+Role = Literal["director", "real-server", "client", "name-server", "router"]
 
 MAX_MTU = 9000
 """Maximum MTU of an interface: that of jumbo frames. The model of card in old guests takes 16110."""
@@ -97,6 +97,16 @@ class Interface(Section):
     )
     mtu: int | None = field(
         default=None, metadata=_whole("The interface's MTU in bytes, 68 to 9000", 68, MAX_MTU)
+    )
+    loss: Annotated[float, Parsed(rules.loss, form="number")] | None = field(
+        default=None,
+        metadata=_about("Share of packets that a router drops instead of sending them, in percent"),
+    )
+    delay: Annotated[str, Parsed(rules.delay, rules.DELAY)] | None = field(
+        default=None, metadata=_about("Time for which a router holds each packet before it sends it: 20ms")
+    )
+    rate: Annotated[str, Parsed(rules.rate, rules.RATE)] | None = field(
+        default=None, metadata=_about("Maximum rate at which a router sends packets: 10mbit")
     )
 
     @property
@@ -231,7 +241,9 @@ class Node(Section):
         },
     }
 
-    role: Role = field(metadata=_about("What the node is for: director, real-server, client or name-server"))
+    role: Role = field(
+        metadata=_about("What the node is for: director, real-server, client, name-server or router")
+    )
     kernel: str | None = field(
         default=None, metadata=_about("The node's own kernel: debian-cloud, 2.4.37.11", min_length=1)
     )
@@ -294,6 +306,11 @@ class Lab(LabFile):
     def clients(self) -> Mapping[str, Node]:
         """The clients by host name."""
         return self._of("client")
+
+    @property
+    def routers(self) -> Mapping[str, Node]:
+        """The routers by host name."""
+        return self._of("router")
 
     @property
     def virtual_machines(self) -> Mapping[str, Node]:

@@ -6,6 +6,7 @@ pydantic asks them for its schemas; nothing here imports it.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,11 +44,12 @@ class Matching:
 class Parsed:
     """A value that ``parse`` makes of the file's text; it raises Wrong.
 
-    ``pattern`` is a regular expression for the text, for JSON Schema.
+    ``pattern`` is a regular expression for the text, and ``form`` the type of the value, for JSON Schema.
     """
 
     parse: Callable[[object], object]
     pattern: str | None = None
+    form: str = "string"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         return {"type": "function-plain", "function": {"type": "no-info", "function": self.parse}}
@@ -55,7 +57,7 @@ class Parsed:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {"type": "string", **({"pattern": self.pattern} if self.pattern else {})}
+        return {"type": self.form, **({"pattern": self.pattern} if self.pattern else {})}
 
 
 @dataclass(frozen=True)
@@ -120,3 +122,30 @@ def subnet(value: object) -> Subnet:
         with suppress(ValueError):
             hint = f"the subnet that this address is in is {ipaddress.ip_network(str(value), strict=False)}"
     raise Wrong(f"{value!r} is not a subnet", hint)
+
+
+DELAY = r"^\d+(\.\d+)?(us|ms|s)$"
+RATE = r"^\d+(\.\d+)?(kbit|mbit|gbit)$"
+
+
+def loss(value: object) -> float:
+    """Parse a share of packets in percent. Raises Wrong."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 100:
+        return float(value)
+    raise Wrong(f"{value!r} is not a loss", "a loss is a number of percent: more than 0, and 100 at most")
+
+
+def delay(value: object) -> str:
+    """Parse a time with its unit. Raises Wrong."""
+    return _measured(value, DELAY, "delay", "a number and a unit, us, ms or s, such as 20ms")
+
+
+def rate(value: object) -> str:
+    """Parse a rate with its unit. Raises Wrong."""
+    return _measured(value, RATE, "rate", "a number and a unit, kbit, mbit or gbit, such as 10mbit")
+
+
+def _measured(value: object, pattern: str, what: str, form: str) -> str:
+    if isinstance(value, str) and re.match(pattern, value) and float(re.sub("[a-z]", "", value)):
+        return str(value)
+    raise Wrong(f"{value!r} is not a {what}", f"a {what} is {form}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from lvslab import requirements
 from lvslab.errors import MachineError
@@ -31,6 +31,19 @@ def has_module() -> bool:
     """Return whether IPVS is a module that this machine's kernel could load."""
     command = ["modprobe", "--dry-run", "--quiet", "ip_vs"]
     return shutil.which(command[0]) is not None and run(command, check=False).returncode == 0
+
+
+def lacking(kinds: Iterable[str]) -> str | None:
+    """Return the first of these queueing disciplines (see `impairments.KINDS`) that is not available.
+
+    One that is a module of this machine's kernel is loaded.
+    """
+    options = {"netem": "delay 1ms", "tbf": "rate 1mbit burst 10kb latency 50ms"}
+    for kind in sorted(set(kinds)):
+        order = f"unshare --net -- tc qdisc add dev lo root {kind} {options[kind]}"
+        if shutil.which("tc") is None or run(order.split(), check=False).returncode != 0:
+            return kind
+    return None
 
 
 def versions() -> Mapping[str, str]:

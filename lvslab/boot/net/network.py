@@ -16,9 +16,10 @@ from lvslab.boot.net import hosts
 from lvslab.boot.net.mininet_lite import Intf, Link, Mininet, Node, Switch, numCores
 from lvslab.boot.net.namespaces import Namespaces
 from lvslab.boot.net.taps import ip_batch
-from lvslab.boot.plan import USUAL_MTU, Card, Plan, ip_lines, network_mtus
+from lvslab.boot.plan import USUAL_MTU, Card, Plan, ip_lines, network_mtus, tc_lines
 from lvslab.boot.plan import Host as HostPlan
 from lvslab.errors import MachineError
+from lvslab.run import run
 
 _OTHER_DESCRIPTORS = 512
 
@@ -143,7 +144,18 @@ def _configure(host: HostPlan, there: Namespaces) -> None:
         # Otherwise each host would announce its IPv6 addresses to all others.
         plain = [card.name for card in host.cards if not card.is_ipv6]
         lines += [f"link set {name} addrgenmode none" for name in plain]
-    there.call(ip_batch, [*lines, *ip_lines(host.cards)])
+    there.call(_set_up, [*lines, *ip_lines(host.cards)], tc_lines(host.cards), host.forwards)
+
+
+def _set_up(lines: list[str], impairments: list[str], forwards: bool) -> None:
+    """Set the caller's own network up; ``forwards``: it belongs to a router."""
+    ip_batch(lines)
+    if impairments:
+        run(["tc", "-batch", "-"], input="\n".join(impairments).encode() + b"\n")
+    if forwards:
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        if (six := Path("/proc/sys/net/ipv6/conf/all/forwarding")).exists():
+            six.write_text("1")
 
 
 def _allow_descriptors(count: int) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lvslab.boot.plan import Guest, guest_renewal, guest_setup
+from lvslab.boot.plan import Guest, guest_impairments, guest_renewal, guest_setup
 from lvslab.boot.states import Condition, State, exited, hanging
 from lvslab.boot.vm.agent import Agent, AgentSilent, Done
 from lvslab.boot.vm.console import Console
@@ -250,6 +250,10 @@ class Machine:
         boot = self.guest.boot
         hint = f"has this kernel a driver for {boot.nic}, built in or as a module that lvslab found?"
         self._change("set-up", order, f"booted {boot.release}, but could not be set up", hint)
+        if impaired := guest_impairments(self.guest):
+            what = "booted, but cannot drop, delay or limit packets as lab.yaml says"
+            hint = f"it takes tc in its image, and sch_netem and sch_tbf in the kernel {boot.release}"
+            self._change("set-up", impaired, what, hint)
 
     def renew(self) -> None:
         """Give a copied guest its own clock and random numbers. Raises BootError."""

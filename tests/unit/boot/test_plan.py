@@ -219,6 +219,52 @@ def test_a_guest_of_both_families(both: Lab, sandbox: Sandbox) -> None:
     assert without == [line for line in said if line not in six]
 
 
+ROUTER = """
+title: for a test
+networks: {a: {subnet: 10.0.0.0/24}, b: {subnet: [10.1.0.0/24, "fd01::/64"]}}
+nodes:
+  director: {role: director, kernel: debian-cloud, interfaces: {eth0: {network: a, address: 10.0.0.1}}}
+  edge:
+    role: router
+    kernel: debian-cloud
+    interfaces:
+      eth0: {network: a, address: 10.0.0.2, delay: 20ms}
+      eth1: {network: b, address: [10.1.0.2, "fd01::2"], rate: 10mbit, mtu: 1400}
+"""
+
+
+def test_a_router_forwards_both_families(tmp_path: Path, sandbox: Sandbox) -> None:
+    lab = read(tmp_path, ROUTER)
+    director, edge = plan.guests_of(lab, dict.fromkeys(lab.nodes, BOOT))
+    assert (director.forwards, edge.forwards) == (False, True)
+    settings = ["proc/sys/net/ipv4/ip_forward", "proc/sys/net/ipv6/conf/all/forwarding"]
+    for setting in settings:
+        (sandbox.root / setting).parent.mkdir(parents=True, exist_ok=True)
+        (sandbox.root / setting).write_text("0\n")
+    (sandbox.root / "proc/sys/net/ipv6/conf/eth1").mkdir()
+    sandbox.run(director)
+    assert [sandbox.text(setting) for setting in settings] == ["0\n", "0\n"]
+    sandbox.run(edge)
+    assert [sandbox.text(setting) for setting in settings] == ["1\n", "1\n"]
+    (host,) = plan.hosts_of(read(tmp_path, ROUTER.replace("router\n    kernel: debian-cloud\n", "router\n")))
+    assert host.forwards
+
+
+def test_a_guest_impairs_packets_by_one_program(tmp_path: Path, program: Callable[[str, str], Path]) -> None:
+    lab = read(tmp_path, ROUTER)
+    director, edge = plan.guests_of(lab, dict.fromkeys(lab.nodes, BOOT))
+    assert plan.guest_impairments(director) == ""
+    program("tc", '#!/bin/sh\necho "tc $*"; cat\n')
+    order = plan.guest_impairments(edge)
+    assert "\n" not in order
+    said = subprocess.run(["sh", "-c", order], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == ["tc -batch -", *plan.tc_lines(edge.cards)]
+    assert plan.tc_lines(edge.cards) == [
+        "qdisc add dev eth0 root handle 1: netem limit 10000 delay 20ms",
+        "qdisc add dev eth1 root handle 1: tbf rate 10mbit burst 12500 limit 137500",
+    ]
+
+
 def test_all_addresses_are_in_the_status(both: Lab) -> None:
     about = plan.nodes_of(both)["director"]
     assert about["addresses"] == {"eth0": "fd00::1", "eth1": "192.0.2.1"}

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from lvslab.boot.net import host_kernel
+from lvslab.cluster import prepare
+from lvslab.errors import LabFileError
+from lvslab.guest import image
+from lvslab.kernel import find
+from lvslab.kernel.find import Kernel
+from lvslab.lab import loader
+from lvslab.lab.directors import USUAL
+from lvslab.lab.model import Lab
+
+LAB = """title: for a test
+networks:
+  lan: {subnet: 10.0.0.0/24}
+nodes:
+  director:
+    role: director
+    kernel: debian-cloud
+    interfaces: {eth0: {network: lan, address: 10.0.0.1}}
+  edge:
+    role: router
+    count: 2
+    interfaces:
+      eth0: {network: lan, address: 10.0.0.2}
+      eth1:
+        network: lan
+        address: 10.0.0.9
+        rate: 10mbit
+        delay: 20ms
+"""
+
+
+def read(folder: Path, text: str) -> Lab:
+    (folder / "lab.yaml").write_text(text)
+    return loader.load(folder)
+
+
+def no_images(*_: object) -> None:
+    raise AssertionError("this comes before images are made")
+
+
+@pytest.mark.parametrize(
+    ("lacking", "line", "key"), [("tbf", 17, "rate"), ("netem", 18, "delay")], ids=["tbf", "netem"]
+)
+def test_a_machine_that_cannot_impair_packets_says_so_at_once(
+    lacking: str, line: int, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[str]] = []
+
+    def lacks(kinds: Iterable[str]) -> str:
+        asked.append({*kinds})
+        return lacking
+
+    monkeypatch.setattr(host_kernel, "lacking", lacks)
+    monkeypatch.setattr(find, "find", no_images)
+    with pytest.raises(LabFileError) as caught:
+        prepare.prepared(read(tmp_path, LAB), USUAL)
+    assert asked == [{"netem", "tbf"}]
+    assert caught.value.line == line
+    assert f": nodes.edge-1.interfaces.eth1.{key}: this machine's kernel (" in caught.value.message
+    assert f"has no {lacking}" in caught.value.message
+    assert "such as 'kernel: debian-cloud'" in str(caught.value.hint)
+
+
+def test_a_machine_is_not_asked_for_routers_with_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def old(name: str) -> Kernel:
+        userland = "musl-i386" if name == "2.4.37.11" else "debian"
+        return Kernel(name, name, Path("k"), "", None, userland=userland)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(host_kernel, "lacking", no_images)
+    monkeypatch.setattr(find, "find", old)
+    made: list[str] = []
+
+    def build(kernel: Kernel, ipvsadm: str) -> image.Image:
+        made.append(kernel.name)
+        return image.Image(Path("i"), "", {})
+
+    monkeypatch.setattr(image, "build", build)
+    lab = read(tmp_path, LAB.replace("role: router\n", "role: router\n    kernel: debian-cloud\n"))
+    assert prepare.prepared(lab, USUAL).boots.keys() == {"director", "edge-1", "edge-2"}
+    made.clear()
+    lab = read(tmp_path, LAB.replace("role: router\n", "role: router\n    kernel: 2.4.37.11\n"))
+    with pytest.raises(
+        LabFileError, match=r"edge-1.interfaces.eth1.delay: .* 2.4.37.11 have no tc"
+    ) as caught:
+        prepare.prepared(lab, USUAL)
+    assert (caught.value.line, made) == (19, ["debian-cloud"])
+
+
+def test_an_unknown_kernel_is_told_with_its_line(tmp_path: Path) -> None:
+    lab = read(tmp_path, LAB.replace("role: router\n", "role: router\n    kernel: debian-clod\n"))
+    with pytest.raises(LabFileError, match=r"nodes\.edge-1\.kernel: no kernel 'debian-clod'") as caught:
+        prepare._kernel(lab, "edge-1", "debian-clod", True)
+    assert caught.value.line == 11
