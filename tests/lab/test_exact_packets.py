@@ -125,14 +125,17 @@ def unpacking(inside: Callable[..., object]) -> Iterator[None]:
         made.append(opened)
         return opened.fileno()
 
-    def nobody() -> socket.socket:
-        # The kernel would tell the sender that no program has this port.
-        made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        made.bind(("::", GUE_PORT))
-        return made
+    def occupy() -> None:
+        # The kernel would tell the sender that nobody receives what is in this protocol, or for this port.
+        for family in (socket.AF_INET, socket.AF_INET6):
+            held.extend(socket.socket(family, socket.SOCK_RAW, protocol) for protocol in (4, 41, 47))
+        held.append(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+        held[-1].bind(("::", GUE_PORT))
 
+    held: list[socket.socket] = []
     made: list[object] = []
-    packets, silent = inside(tap), inside(nobody)
+    packets = inside(tap)
+    inside(occupy)
     assert isinstance(packets, socket.socket)
     inside(device)
     (tun,) = made
@@ -149,7 +152,7 @@ def unpacking(inside: Callable[..., object]) -> Iterator[None]:
                 continue
             version = content[0] >> 4
             begin, protocol = ((content[0] & 15) * 4, content[9]) if version == 4 else (40, content[6])
-            place = {6: 16, 17: 6}[protocol]
+            place = 16 if protocol == 6 else 6
             # VIRTIO_NET_HDR_F_NEEDS_CSUM: the sum may be unfinished, and nobody is to look at it.
             tun.write(struct.pack("=BBHHHH", 1, 0, 0, 0, begin, place) + content)  # type: ignore[attr-defined]
 
@@ -164,12 +167,15 @@ def unpacking(inside: Callable[..., object]) -> Iterator[None]:
         over.set()
         thread.join()
         packets.close()
-        silent.close()  # type: ignore[attr-defined]
+        for each in held:
+            each.close()
         tun.close()  # type: ignore[attr-defined]
 
 
 def unpacked(data: bytes) -> bytes | None:
-    """Return what is inside of a tunnel's packet."""
+    """Return what is inside of a tunnel's packet, None of another one and of fragments."""
+    if data[0] >> 4 == 4 and int.from_bytes(data[6:8]) & 0x3FFF:
+        return None
     if data[0] >> 4 == 4:
         begin, protocol = (data[0] & 15) * 4, data[9]
     elif data[0] >> 4 == 6:
@@ -236,8 +242,7 @@ def traffic(inner: int, size: int = 500) -> None:
             else:
                 sending.setsockopt(socket.IPPROTO_IPV6, 67, traffic_class)  # IPV6_TCLASS
                 sending.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
-            sending.connect((VIP[inner], PORT))
-            sending.send(bytes(length))
+            sending.sendto(bytes(length), (VIP[inner], PORT))
 
 
 def compared(lab: Testbed, inner: int, size: int = 500) -> Compared:
@@ -299,3 +304,78 @@ def test_a_director_that_loses_packets_is_noticed(lab: Testbed) -> None:
             compared(lab, 4)
     finally:
         lab.directors[0].execute(f"iptables -D {rule}")
+
+
+def send(inner: int, *datagrams: bytes, hops: int = 64) -> None:
+    """Send datagrams to the virtual service from one port; a card must cut them where they are too long."""
+    with socket.socket(socket.AF_INET if inner == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as sending:
+        if inner == 4:
+            sending.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+            sending.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER, IP_PMTUDISC_DONT
+        else:
+            sending.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+        # Not connected: an ICMP message about the datagram before would keep the next one from being sent.
+        for datagram in datagrams:
+            sending.sendto(datagram, (VIP[inner], PORT))
+
+
+@pytest.mark.parametrize("options", ["-m", "-g", "-i", *(f"-i --tun-type {each}" for each in TUNNELS[1:])])
+@pytest.mark.parametrize("inner", [4, 6])
+def test_large_requests(lab: Testbed, options: str, inner: int) -> None:
+    """Segments of full size, which do not fit into tunnels, and those that cards are to cut."""
+    services(lab, inner, inner, options)
+    found = compared(lab, inner, 200_000)
+    assert len(found.flows) == 5 and found.pairs > 10
+
+
+@pytest.mark.parametrize("options", ["-m", "-g", "-i"])
+@pytest.mark.parametrize("inner", [4, 6])
+def test_datagrams_in_fragments(lab: Testbed, options: str, inner: int) -> None:
+    services(lab, inner, inner, options)
+    with lab.packets() as seen:
+        lab.clients[0].namespace.call(send, inner, bytes(4000), b"small", bytes(1472))
+    found = seen.match()
+    assert found.pairs == 3
+
+
+@pytest.mark.parametrize("options", ["-m", "-g", "-i"])
+@pytest.mark.parametrize("inner", [4, 6])
+def test_requests_at_their_last_hop(lab: Testbed, options: str, inner: int) -> None:
+    services(lab, inner, inner, options)
+    with lab.packets() as seen:
+        lab.clients[0].namespace.call(send, inner, b"first", b"second", hops=2)
+        lab.clients[0].namespace.call(send, inner, b"third", hops=1)
+    found = seen.match()
+    assert 2 <= found.pairs <= 3
+
+
+@pytest.mark.parametrize("option", ["-m", "-g", "-i"])
+def test_a_destination_on_the_director(lab: Testbed, option: str) -> None:
+    """Nothing is sent on, and the director's own program answers as the virtual service."""
+    director, port = lab.directors[0], 8000
+    director.execute(
+        f"ipvsadm -C && ipvsadm -A -t {VIP[4]}:{port} -s rr &&"
+        f" ipvsadm -a -t {VIP[4]}:{port} -r {OWN[4]}:{port} {option} &&"
+        f" mkdir -p /tmp/www && echo local > /tmp/www/index.html &&"
+        f" {{ pidof busybox > /dev/null && netstat -ltn | grep -q :{port} ||"
+        f" busybox httpd -p {port} -h /tmp/www; }}"
+    )
+    with lab.packets() as seen:
+        lab.clients[0].get(f"http://{VIP[4]}:{port}/index.html")
+    found = seen.match()
+    assert [flow.there.is_local for flow in found.flows] == [True]
+
+
+def test_a_firewall_mark(lab: Testbed) -> None:
+    director = lab.directors[0]
+    rule = f"PREROUTING -d {VIP[4]} -p udp -m multiport --dports {PORT},{PORT + 1} -j MARK --set-mark 7"
+    director.execute(
+        f"ipvsadm -C && iptables -t mangle -A {rule} &&"
+        f" ipvsadm -A -f 7 -s rr && ipvsadm -a -f 7 -r {SERVER[4]} -g"
+    )
+    try:
+        with lab.packets("firewall mark 7", marked={7: [(VIP[4], PORT), (VIP[4], PORT + 1)]}) as seen:
+            lab.clients[0].namespace.call(send, 4, b"one", b"two")
+    finally:
+        director.execute(f"iptables -t mangle -D {rule}")
+    assert seen.match().pairs == 2

@@ -15,6 +15,7 @@ from lvslab.boot.plan import cards_of
 from lvslab.check.forwarding import exact
 from lvslab.check.forwarding.decode import decode
 from lvslab.check.forwarding.flow import Way
+from lvslab.check.forwarding.fragments import Reassembly
 from lvslab.check.forwarding.tunneling import Tunnel
 from lvslab.check.ipvs.director import read_director
 from lvslab.check.ipvs.table import Service
@@ -53,6 +54,7 @@ class CapturedPackets:
         self._marked = {mark: tuple(ends) for mark, ends in (marked or {}).items()}
         self._opened = ExitStack()
         self._seen: list[exact.Seen] = []
+        self._fragments = Reassembly()
         self._dropped = 0
 
     def __enter__(self) -> Self:
@@ -108,13 +110,17 @@ class CapturedPackets:
 
     def _read(self) -> bool:
         """Read what has come, and return whether that was anything."""
-        before = len(self._seen)
+        came = False
         for packet in packets.read(self._interfaces):
-            found = decode(packet.data, unfinished=packet.unfinished, gue_ports=self._gue_ports)
+            came = True
+            place = packet.interface, packet.direction
+            if (data := self._fragments.whole(place, packet.data)) is None:
+                continue
+            found = decode(data, unfinished=packet.unfinished, gue_ports=self._gue_ports)
             if found is not None:
                 card, sent = self._interfaces[packet.interface].name, packet.direction == pcapng.OUTBOUND
                 self._seen.append(exact.Seen(found, packet.moment, card, sent))
-        return len(self._seen) > before
+        return came
 
 
 def director_of(
@@ -159,15 +165,20 @@ def ways(cluster: RunningLab, name: str) -> Callable[[str], Way]:
     networks = {card: interface.network for card, interface in cluster.lab.nodes[name].interfaces.items()}
 
     @cache
+    def mtu_of(card: str) -> str:
+        return dict(pairwise(cluster.observe(name, f"ip link show dev {card}").split())).get("mtu", "0")
+
+    @cache
     def way_to(address: str) -> Way:
         words = cluster.observe(name, f"ip route get {address}").split()
         after = dict(pairwise(words))
         card, source = after.get("dev", ""), after.get("src", "")
         if card not in macs:
             return Way(card, "", "", source)
+        mtu = after.get("mtu") or mtu_of(card)
         hop = after.get("via", address)
         mac = owners.get((networks[card], hop)) or _neighbour(cluster, name, hop, card)
-        return Way(card, macs[card], mac, source)
+        return Way(card, macs[card], mac, source, int(mtu))
 
     return way_to
 

@@ -19,6 +19,7 @@ from typing import Literal
 
 from lvslab.check.forwarding import Method, method_for
 from lvslab.check.forwarding.flow import Flow, Way
+from lvslab.check.forwarding.icmp import Refusal, is_quoted, refusal_in
 from lvslab.check.forwarding.packet import NETWORKS, Difference, Packet, compare
 from lvslab.check.ipvs.table import Destination, Service, endpoint
 from lvslab.errors import CheckFailed
@@ -134,6 +135,7 @@ class _Connection:
     client: End
     virtual: End
     service: Service
+    refused: list[tuple[Seen, Refusal]] = field(default_factory=list)
     requests: _Stream = field(default_factory=_Stream)
     replies: _Stream = field(default_factory=_Stream)
 
@@ -205,7 +207,20 @@ def _sorted(director: Director, seen: Sequence[Seen]) -> tuple[list[_Connection]
             strays += [each] if each.sent else []
             continue
         (stream.left if each.sent else stream.arrived).append(each)
+    for each in seen:
+        if each.sent and (found := refusal_in(each.packet)):
+            _refuse(connections.values(), *found)
     return [*connections.values()], strays
+
+
+def _refuse(connections: Iterable[_Connection], refusal: Refusal, quoted: bytes) -> None:
+    """Take the request that an ICMP message quotes out of those that should have left."""
+    for connection in connections:
+        for each in connection.requests.arrived:
+            if is_quoted(quoted, each.packet):
+                connection.requests.arrived.remove(each)
+                connection.refused.append((each, refusal))
+                return
 
 
 def _likeliest(connections: Sequence[_Connection], other: End) -> _Connection | None:
@@ -253,8 +268,16 @@ class _Comparing:
         method = _method(chosen)
         for arrived, left in back.pairs:
             yield from self.compared("reply", arrived, left, method.returned(arrived.packet, chosen))
+        for arrived, refusal in self.connection.refused:
+            self.pairs += 1
+            if (right := method.refused(arrived.packet, chosen)) != refusal:
+                told = Difference("icmp", str(right or "none"), str(refusal))
+                yield self.mismatch("request", arrived, arrived, [told])
         for arrived in there.only_arrived:
-            if method.forwarded(arrived.packet, chosen) is not None:
+            # Other messages of ICMP than those of the MTU may be left out, so that there are not too many.
+            right = method.refused(arrived.packet, chosen)
+            silent = right is not None and right.reason != "too big"
+            if not silent and method.forwarded(arrived.packet, chosen) is not None:
                 yield self.mismatch("request", arrived, None)
         for left in there.only_left:
             yield self.mismatch("request", None, left)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lvslab.check.forwarding.facts import ClusterFacts, Finding, ServerFacts
+from lvslab.check.forwarding.icmp import Refusal
+from lvslab.check.forwarding.packet import HOP_LIMIT
 from lvslab.check.ipvs.table import FORWARDING, Forwarding, Service
 from lvslab.check.probes import NodeView
 
@@ -66,6 +68,27 @@ class Method:
         Where replies need not pass the director, one that does is forwarded as by any router.
         """
         return reply.with_ethernet(src=flow.back.mac, dst=flow.back.next_mac).one_hop_on()
+
+    def overhead(self, request: Packet, flow: Flow) -> int:
+        """Return by how many bytes the packet that leaves for a ``request`` is longer."""
+        return 0
+
+    def refused(self, request: Packet, flow: Flow) -> Refusal | None:
+        """Return why a ``request`` is answered by ICMP instead of being sent on.
+
+        A packet that is longer than its own network's MTU is cut later on (GSO). The kernel compares the
+        size that its pieces will have, which is taken to be that MTU: smaller pieces may pass
+        (``decrement_ttl`` and ``ensure_mtu_is_adequate``, ip_vs_xmit.c, 6.1).
+        """
+        network = request.network
+        hops = network[HOP_LIMIT[network.protocol]]
+        assert isinstance(hops, int)
+        if flow.kernel >= DECREMENTS_SINCE and hops <= 1:
+            return Refusal("time exceeded")
+        room = flow.there.mtu - self.overhead(request, flow)
+        stays_whole = network.protocol == "ipv6" or network["flags.df"] == 1
+        size = min(request.length, flow.back.mtu or request.length)
+        return Refusal("too big", room) if flow.there.mtu and stays_whole and size > room else None
 
     def answered(self, reply: Packet, flow: Flow) -> Packet | None:
         """Return a ``reply`` of the director itself as it should be.

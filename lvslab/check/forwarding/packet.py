@@ -129,6 +129,13 @@ class Packet:
         return tuple(header.protocol for header in self.headers)
 
     @property
+    def length(self) -> int:
+        """Length of the innermost IP packet, its header included."""
+        length = self.network[LENGTH[self.network.protocol]]
+        assert isinstance(length, int)
+        return length + (40 if self.network.protocol == "ipv6" else 0)
+
+    @property
     def source(self) -> tuple[str, int]:
         """Innermost source address and port."""
         return str(self.network["src"]), self._port("srcport")

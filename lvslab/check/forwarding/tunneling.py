@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lvslab.check.forwarding.icmp import Refusal
 from lvslab.check.forwarding.method import Method, sent_on
 from lvslab.check.forwarding.packet import (
     ABSENT,
     FREE,
     HOP_LIMIT,
-    LENGTH,
     RIGHT,
     TRAFFIC_CLASS,
     Checksum,
@@ -72,6 +72,22 @@ class Tunneling(Method):
     def vip_on_real_servers(self) -> bool:
         return True
 
+    def overhead(self, request: Packet, flow: Flow) -> int:
+        """Return the length of the outer headers."""
+        between = _between(request, Tunnel.of(flow.destination.tunnel))
+        return (40 if ":" in flow.destination.address else 20) + sum(map(_size, between))
+
+    def refused(self, request: Packet, flow: Flow) -> Refusal | None:
+        """Return why a request is refused.
+
+        IPv4 is never too big where DF is not copied (pmtu_disc=0).
+        """
+        found = super().refused(request, flow)
+        dropped = found and (
+            found.reason != "too big" or flow.copies_df or request.network.protocol == "ipv6"
+        )
+        return found if dropped else None
+
     def forwarded(self, request: Packet, flow: Flow) -> Packet:
         """Put headers of the director's own around the request, whose TTL is decremented first."""
         inside = sent_on(request, flow)
@@ -80,20 +96,13 @@ class Tunneling(Method):
         protocol = {"udp": _UDP, "gre": _GRE}.get(
             between[0].protocol if between else "", _PROTOCOL[inside.network.protocol]
         )
-        length = _length(inside.network) + sum(map(_size, between))
+        length = inside.length + sum(map(_size, between))
         outside = _outside(inside.network, flow, protocol, length)
         ethernet = inside.ethernet.with_fields(type=_ETHERNET[outside.protocol])
         return replace(inside, headers=(ethernet, outside, *between, *inside.headers[1:]))
 
 
 METHOD = Tunneling("tunneling")
-
-
-def _length(network: Header) -> int:
-    """Return the length of an IP packet in bytes."""
-    length = network[LENGTH[network.protocol]]
-    assert isinstance(length, int)
-    return length + (40 if network.protocol == "ipv6" else 0)
 
 
 def _size(header: Header) -> int:
@@ -153,7 +162,7 @@ def _between(inside: Packet, tunnel: Tunnel) -> tuple[Header, ...]:
             # A number made of the inner flow (udp_flow_src_port).
             "srcport": FREE,
             "dstport": tunnel.port,
-            "length": 8 + 4 + len(options) + _length(inside.network),
+            "length": 8 + 4 + len(options) + inside.length,
             "checksum": RIGHT if tunnel.checksum or tunnel.remote_checksum else ABSENT,
         },
     )

@@ -132,8 +132,8 @@ class Wire:
 
     def way_to(self, address: str) -> Way:
         if address in ("66.199.240.10", "2001:db8::10"):
-            return Way("eth0", OUTSIDE_MAC, CLIENT_MAC, "66.199.240.50")
-        return Way("eth1", INSIDE_MAC, SERVER_MAC, self.source)
+            return Way("eth0", OUTSIDE_MAC, CLIENT_MAC, "66.199.240.50", 1500)
+        return Way("eth1", INSIDE_MAC, SERVER_MAC, self.source, 1500)
 
     def see(self, card: str, data: bytes, *, sent: bool = False, unfinished: bool = False) -> None:
         found = packet(data, unfinished=unfinished, gue_ports=self.gue_ports)
