@@ -90,7 +90,8 @@ def _marked(cluster: RunningLab, service: Service, director: str, client: str) -
 def _near_first(cluster: RunningLab, director: str, client: str, version: int) -> Iterator[str]:
     """Yield the director's addresses, those on a network of the client's first."""
     lab = cluster.lab
-    near = [lab.networks[card.network].subnet for card in lab.nodes[client].interfaces.values()]
+    cards = lab.nodes[client].interfaces.values()
+    near = [subnet for card in cards for subnet in lab.networks[card.network].subnets]
     own = [address for address in lab.nodes[director].addresses if address.version == version]
     yield from map(str, sorted(own, key=lambda address: not any(address in network for network in near)))
 

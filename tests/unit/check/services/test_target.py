@@ -8,7 +8,7 @@ import pytest
 
 from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.services import marks
-from lvslab.check.services.target import NotAsked, Target, target_of
+from lvslab.check.services.target import NotAsked, Target, _near_first, target_of
 from tests.unit.fake_cluster import LAB, FakeCluster, lab_in
 
 RULES = marks.COMMAND.format(save="iptables-save", tables="iptables")
@@ -49,6 +49,21 @@ def test_a_mark_by_the_directors_rules(cluster: FakeCluster) -> None:
     cluster.answers[RULES] = "sh: iptables-save: not found\n"
     with pytest.raises(NotAsked, match="no rule of the director's mangle table sets mark 3"):
         target(cluster, "-f 3", "10.0.0.100:0 -m")
+
+
+def test_a_mark_is_asked_for_where_the_client_is_of_both_families(tmp_path: Path) -> None:
+    text = LAB
+    for one, other in (
+        ("subnet: 10.0.0.0/24", 'subnet: [10.0.0.0/24, "fd00::/64"]'),
+        ("subnet: 127.0.0.0/24", 'subnet: [127.0.0.0/24, "fd01::/64"]'),
+        ("address: 10.0.0.1}", 'address: [10.0.0.1, "fd00::1"]}'),
+        ("address: 127.0.0.1}", 'address: [127.0.0.1, "fd09::9/128", "fd01::1"]}'),
+    ):
+        assert one in text
+        text = text.replace(one, other)
+    cluster = FakeCluster(lab_in(tmp_path, text))
+    assert [*_near_first(cluster, "director", "client", 4)] == ["127.0.0.1", "10.0.0.1"]
+    assert [*_near_first(cluster, "director", "client", 6)] == ["fd01::1", "fd09::9", "fd00::1"]
 
 
 @pytest.mark.parametrize(
