@@ -16,9 +16,9 @@ from lvslab.check.forwarding import method_for
 from lvslab.check.forwarding.facts import ClusterFacts, ServerFacts
 from lvslab.check.ipvs.director import Reading, read_director, read_settled, table_of_steps
 from lvslab.check.ipvs.listing import Counters
-from lvslab.check.ipvs.table import Destination, Service, address_of, endpoint, scan_order
+from lvslab.check.ipvs.table import Destination, Service, address_of, endpoint, listed, scan_order
 from lvslab.check.probes import GuestView, HostView, NodeView
-from lvslab.check.schedulers import Forecast
+from lvslab.check.schedulers import NOBODY, Forecast
 from lvslab.check.services import persistence, start
 from lvslab.check.services.target import NotAsked, Target, target_of
 from lvslab.check.traffic import access_log
@@ -36,6 +36,8 @@ T = TypeVar("T")
 _ATTEMPTS = 4
 _REQUEST_SECONDS = 0.03
 """The time that a request is taken to need, until the first attempt of a round has shown it."""
+_REFUSALS = 3
+"""Number of requests of a round of which all are to be refused."""
 _LOG_SECONDS = 2.0
 _PROBES_AT_ONCE = 32
 _NOTHING = Counters(0, 0, 0, 0, 0)
@@ -49,7 +51,7 @@ class Round:
     the servers cannot be foreseen, and ``unforeseen`` says why. ``director`` and ``logged`` count the
     requests by server, in the director's connection table and in the access logs; ``sources`` are the client
     addresses in those logs; ``table`` is the output of ``ipvsadm -Ln`` after the round. ``url`` is what was
-    asked for.
+    asked for. ``causes`` say why requests were refused, where that was foreseen.
     """
 
     service: str
@@ -62,6 +64,7 @@ class Round:
     sources: frozenset[str]
     table: str
     unforeseen: str = ""
+    causes: str = ""
 
     @property
     def observed(self) -> tuple[str, ...]:
@@ -172,7 +175,8 @@ class Way:
     """The way of a round's requests: from ``client`` to ``target``, which is ``service`` of ``director``.
 
     With ``any_phase``, a scheduler with a memory may be in any phase of its turns, as after changes that
-    nobody has counted.
+    nobody has counted. With ``refusals``, requests that are refused where the scheduler has no server for
+    them are answers like others; without, they are failures.
     """
 
     cluster: RunningLab
@@ -182,6 +186,7 @@ class Way:
     client: str
     director: str
     any_phase: bool = False
+    refusals: bool = False
 
 
 def take_by(
@@ -264,14 +269,20 @@ def _take(
     cluster, service, target = way.cluster, way.service, way.target
     why_not = unforeseen(cluster, service)
     before, expected, ahead = _begin(way, count, level and not why_not, seconds, foreseen=not why_not)
-    place, begun = way.namespaces(way.client), time.monotonic()
+    begun = time.monotonic()
+    if way.refusals and set(expected.names) == {NOBODY}:
+        # A director refuses a client about once a second (icmp_ratelimit), and some show it.
+        count = min(count, _REFUSALS)
+        expected = replace(expected, names=expected.names[:count])
     first: tuple[Reply, ...] = ()
+    refused = False
     try:
         if ahead:
-            first = ask_in_turn(target.kind, place, target.address, target.port, ahead)
-        replies = ask_in_turn(target.kind, place, target.address, target.port, count)
+            first, refused = _asked(way, ahead, expected.names[:ahead])
+        replies, also = _asked(way, count, expected.names[ahead:])
     except RequestFailed as failure:
         raise _explained(way, before, expected.names[ahead:], failure) from failure
+    refused = refused or also
     foreseen = expected.names[ahead:]
     if tuple(reply.server for reply in first) == expected.names[:ahead]:
         besides(Counter(reply.server for reply in first))
@@ -281,23 +292,60 @@ def _take(
     if foreseen != observed and not why_not and not first:
         foreseen = _in_another_phase(way, before, observed) or foreseen
     after = read_director(cluster, way.director, ("listing", "entries"))
-    entries = _logged(cluster, target.kind, [reply.request_id for reply in replies])
+    answered = [reply for reply in replies if reply.server != NOBODY]
+    entries = _logged(cluster, target.kind, [reply.request_id for reply in answered])
     taken = Round(
         service=str(service),
         url=target.url,
         client=way.client,
         forecast=foreseen,
         replies=replies,
-        director=_at_the_director(way, replies, before, after),
+        director=_at_the_director(way, answered, before, after),
         logged=access_log.requests_by_server(entries),
         sources=access_log.client_addresses(entries),
         table=after.listing,
         unforeseen=why_not,
+        causes=_no_server(way, before) if refused else "",
     )
     expired = not why_not and tracked_connections(
         current_servers(cluster, service, after)
     ) < tracked_connections(expected.servers)
     return Taken(taken, expired, after.at - begun)
+
+
+def _no_server(way: Way, now: Reading) -> str:
+    """Return why the scheduler has no server for some requests, by the state of the servers."""
+    reasons = [
+        f"{server.name} has weight 0" if server.weight == 0 else f"{server.name} is at its threshold"
+        for server in current_servers(way.cluster, way.service, now)
+        if not server.available
+    ]
+    return f"{way.service.scheduler} has no server for them: {listed(reasons)}"
+
+
+def _asked(way: Way, count: int, foreseen: Sequence[str]) -> tuple[tuple[Reply, ...], bool]:
+    """Make ``count`` requests; return the replies, and whether some were refused as ``foreseen``.
+
+    A refusal is a reply of NOBODY. Raises RequestFailed.
+    """
+    place, target = way.namespaces(way.client), way.target
+    replies, refused = list[Reply](), False
+    while len(replies) < count:
+        left = count - len(replies)
+        try:
+            replies += ask_in_turn(target.kind, place, target.address, target.port, left)
+        except RequestFailed as failure:
+            replies += failure.before
+            at = len(replies)
+            if failure.kind != "refused" or not way.refusals or [*foreseen[at : at + 1]] != [NOBODY]:
+                said = failure.message.partition(": ")[2]
+                message = f"request {at + 1} of {count}: {said}"
+                raise RequestFailed(
+                    failure.kind, failure.request_id, message, failure.hint, tuple(replies)
+                ) from failure.__cause__
+            replies.append(Reply(NOBODY, 0, "", failure.request_id, 0.0, "", 0))
+            refused = True
+    return tuple(replies), refused
 
 
 def _explained(way: Way, before: Reading, foreseen: tuple[str, ...], failure: RequestFailed) -> Unanswered:

@@ -106,6 +106,16 @@ def test_a_lab_comes_up(boot: Boot, tmp_path: Path) -> None:
     assert [(entry.command, entry.status) for entry in entries] == [(command, 0) for command in typed]
 
 
+def test_other_answers_than_foreseen_are_an_error(boot: Boot, tmp_path: Path) -> None:
+    boot.running.turns = ["10.0.0.100"] * 12
+    found = commands.up(str(tmp_path / "balanced"))
+    assert found.distribution["rs2"] == {"expected": 8, "observed": 0}
+    assert found.wrong is not None and found.wrong.exit_code == 1
+    assert "the servers did not answer in the order" in found.wrong.message
+    assert boot.running.log[-2:] == ["keep", "leave"]
+    assert found.as_json()["rounds"][0]["observed"] == ["rs1"] * 12
+
+
 def test_a_lab_comes_up_without_its_how_to(boot: Boot, tmp_path: Path) -> None:
     found = commands.up(str(tmp_path / "balanced"), name="other", apply=False)
     assert boot.asked["name"] == "other"

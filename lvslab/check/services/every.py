@@ -30,7 +30,8 @@ class Made:
     ``asked`` is a URL. ``expected`` and ``observed`` are the servers of the requests in their order;
     ``distribution`` counts them by server. ``expected`` is empty where the servers cannot be foreseen, which
     ``unforeseen`` explains. ``failure`` and ``causes`` are of a request that was not answered, "" for none;
-    it ends the round. ``table`` is ``ipvsadm -Ln`` after the round.
+    it ends the round. Where the scheduler has no server for a request, and the director refuses it, that is
+    an answer; ``causes`` say why. ``table`` is ``ipvsadm -Ln`` after the round.
     """
 
     service: str
@@ -121,7 +122,7 @@ def of_steps(testbed: Testbed, table: Sequence[Service]) -> Rounds:
         except (NotAsked, CheckFailed) as refused:
             left_out.append(LeftOut(str(service), _said(refused)))
             continue
-        way = Way(cluster, testbed.enter, service, target, client, director)
+        way = Way(cluster, testbed.enter, service, target, client, director, refusals=True)
         made.append(_made(testbed, way, max(LEAST, len(service.destinations))))
     return Rounds(cluster.name, director, clients[0], made, left_out)
 
@@ -194,7 +195,7 @@ def now(
         except CheckFailed as refused:
             left_out.append(LeftOut(str(each), _said(refused)))
             continue
-        way = Way(cluster, testbed.enter, each, target, client, director, any_phase=True)
+        way = Way(cluster, testbed.enter, each, target, client, director, any_phase=True, refusals=True)
         number = count or max(LEAST, len(each.destinations))
         try:
             made.append(_made(testbed, way, number))
@@ -211,7 +212,13 @@ def _made(testbed: Testbed, way: Way, count: int) -> Made:
         return _result(way, count, turns.forecast, turns.observed, table=turns.table)
     taken = rounds.take_by(way, count)
     return _result(
-        way, count, taken.forecast, taken.observed, unforeseen=taken.unforeseen, table=taken.table
+        way,
+        len(taken.replies),
+        taken.forecast,
+        taken.observed,
+        unforeseen=taken.unforeseen,
+        causes=taken.causes,
+        table=taken.table,
     )
 
 

@@ -36,6 +36,11 @@ def up(result: Up) -> str:
         parts += map(_round, result.rounds)
     elif result.distribution:
         parts.append(_distribution(result.distribution))
+        parts += [
+            f"some requests were refused, as foreseen:\n{indented(made.causes)}"
+            for made in result.rounds
+            if made.causes
+        ]
     if result.left_out:
         parts.append(_left_out(result.left_out))
     phases = {**result.phases, "in all": sum(result.phases.values())}
@@ -64,6 +69,8 @@ def _round(made: Made) -> str:
     rows = [f"{where}: {made.asked}, {made.requests} requests"]
     if made.distribution:
         rows.append(_distribution(made.distribution, foreseen=not made.unforeseen))
+    if made.causes and not made.failure:
+        rows.append(f"some requests were refused, as foreseen:\n{indented(made.causes)}")
     if made.unforeseen:
         rows.append(f"who should have answered cannot be foreseen: {made.unforeseen}")
     return "\n".join(rows)
@@ -157,6 +164,7 @@ def verified(result: Verified) -> str:
     rows += [(case.name, case.outcome, f"{case.seconds:.2f}") for case in cases]
     about = f"{lab.lab}: kernel {lab.kernel}, {_runs(lab.accelerator)}"
     parts = [about, _steps(lab.steps), _distribution(lab.distribution), columns(rows)]
+    parts += [str(lab.wrong)] if lab.wrong else []
     parts += [f"{case.name}\n{indented(case.message)}" for case in cases if case.message]
     if result.checked.measured:
         parts.append(columns([("measured", ""), *result.checked.measured.items()]))

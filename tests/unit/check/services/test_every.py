@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from lvslab.check import rounds
+from lvslab.check.schedulers import NOBODY
 from lvslab.check.services import every
 from lvslab.check.services.every import LeftOut, Made, Rounds
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.http import Here
-from lvslab.errors import StateError, UsageError
+from lvslab.check.traffic.request import Reply, RequestFailed
+from lvslab.errors import CheckFailed, StateError, UsageError
 from tests.unit.fake_cluster import COMMANDS, LoopbackCluster, lab_in, loopback_cluster
 
 
@@ -126,6 +129,29 @@ def test_a_request_that_is_not_answered_is_part_of_the_result(
     assert made.failure.startswith("request 3 of 3: ")
     assert "ip_forward is 0" in made.causes
     assert found.wrong is not None and "request 3 of 3" in found.wrong.message
+
+
+def test_a_refusal_that_the_scheduler_foresees_is_no_failure(
+    cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drained = (f"ipvsadm -e -t 127.0.0.1:PORT -r 10.0.0.{number}:80 -m -w 0" for number in (100, 101))
+    cluster.retype(*COMMANDS, *drained)
+    cluster.weights = {"10.0.0.100": 0, "10.0.0.101": 0}
+    refused = RequestFailed("refused", "id", "request 1 of 1: connection refused by 127.0.0.1:80")
+
+    def refuse(*_: object) -> tuple[Reply, ...]:
+        raise refused
+
+    monkeypatch.setattr(rounds, "ask_in_turn", refuse)
+    monkeypatch.setattr("lvslab.check.probes.HostView.probe", lambda *_: "answers")
+    monkeypatch.setattr("lvslab.check.probes.HostView.read", lambda *_: "Iface\n")
+    (made,) = of_steps(cluster).rounds
+    assert made.distribution == {NOBODY: {"expected": 3, "observed": 3}}
+    assert made.wrong is None and made.requests == 3
+    assert made.causes == "wlc has no server for them: rs2 has weight 0 and rs1 has weight 0"
+    # A check expects answers all the same.
+    with pytest.raises(CheckFailed, match="request 1 of 3: connection refused"):
+        Testbed(cluster).round(count=3)
 
 
 def test_what_cannot_be_asked_for(cluster: LoopbackCluster) -> None:
