@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from lvslab.check.forwarding.facts import Probe
 from lvslab.check.traffic import http
+from lvslab.check.traffic.clients import CLIENTS
 from lvslab.check.traffic.namespace import NamespaceThread
+from lvslab.check.traffic.request import RequestFailed, new_request_id
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 class NodeView(Protocol):
     """The network as processes on a node see it."""
 
-    def probe(self, address: str, port: int) -> Probe:
-        """Request a page from inside the node and tell what comes back."""
+    def probe(self, address: str, port: int) -> Probe | None:
+        """Make a request from inside the node and tell what comes back, None where none can be made."""
         ...
 
     def read(self, file: str) -> str:
@@ -31,15 +33,30 @@ class NodeView(Protocol):
 
 @dataclass(frozen=True)
 class HostView:
-    """The view of a Mininet host, by a thread of this process in its namespace."""
+    """The view of a Mininet host, by a thread of this process in its namespace.
+
+    ``kind`` is that of the servers that `probe` asks, as in ``lab.yaml``.
+    """
 
     namespace: NamespaceThread
+    kind: str = "http"
 
-    def probe(self, address: str, port: int) -> Probe:
+    def probe(self, address: str, port: int) -> Probe | None:
+        if self.kind != "http":
+            return self._ask(address, port)
         made = http.attempt(self.namespace, address, port, http.new_request_id(), patience=1.0)
         if made.failure in (None, "status"):
             return "answers"
         return "refused" if made.failure == "refused" else "no-answer"
+
+    def _ask(self, address: str, port: int) -> Probe | None:
+        if (ask := CLIENTS.get(self.kind)) is None:
+            return None
+        try:
+            self.namespace.call(ask, address, port, new_request_id())
+        except RequestFailed as failed:
+            return "refused" if failed.kind == "refused" else "no-answer"
+        return "answers"
 
     def read(self, file: str) -> str:
         return self.namespace.call(Path(file.replace("/proc/net/", "/proc/thread-self/net/")).read_text)
@@ -47,12 +64,15 @@ class HostView:
 
 @dataclass(frozen=True)
 class GuestView:
-    """The view of a virtual machine, by programs that its agent runs."""
+    """The view of a virtual machine, by programs that its agent runs, which can ask web servers only."""
 
     cluster: RunningLab
     node: str
+    kind: str = "http"
 
-    def probe(self, address: str, port: int) -> Probe:
+    def probe(self, address: str, port: int) -> Probe | None:
+        if self.kind != "http":
+            return None
         # Not wget: the distribution's static busybox has one that crashes (1.35).
         asking = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 1 {address} {port} 2>&1"
         said = self.cluster.observe(self.node, f"{asking}; :")

@@ -314,7 +314,7 @@ def _take(
 
 
 def _no_server(way: Way, now: Reading) -> str:
-    """Return why the scheduler has no server for some requests, by the state of the servers."""
+    """Return why the scheduler has no server for some requests."""
     reasons = [
         f"{server.name} has weight 0" if server.weight == 0 else f"{server.name} is at its threshold"
         for server in current_servers(way.cluster, way.service, now)
@@ -354,7 +354,9 @@ def _explained(way: Way, before: Reading, foreseen: tuple[str, ...], failure: Re
     now = read_director(cluster, way.director)
 
     def see(name: str) -> NodeView:
-        return HostView(way.namespaces(name)) if cluster.is_enterable(name) else GuestView(cluster, name)
+        if cluster.is_enterable(name):
+            return HostView(way.namespaces(name), way.target.kind)
+        return GuestView(cluster, name, way.target.kind)
 
     facts = facts_of(cluster, service, way.director, way.target.kind, see, now)
     if way.any_phase:  # the reader has made this table, so what differs from the steps is not a fault

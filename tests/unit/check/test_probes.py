@@ -4,6 +4,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -105,3 +106,22 @@ def test_a_default_gateway() -> None:
     assert default_gateway(f"{heading}\n{network}\n") == ""
     assert default_gateway("") == ""
     assert default_gateway(f"{heading}\n{network}\n{default}\n") == "10.0.0.1"
+
+
+def test_servers_of_other_kinds_are_asked_as_their_clients_do() -> None:
+    here = cast(NamespaceThread, Here())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        port = int(server.getsockname()[1])
+
+        def answer() -> None:
+            datagram, client = server.recvfrom(100)
+            server.sendto(b"rs1\n" + datagram, client)
+
+        with ThreadPoolExecutor(1) as pool:
+            answering = pool.submit(answer)
+            assert HostView(here, "udp").probe("127.0.0.1", port) == "answers"
+            answering.result()
+    assert HostView(here, "udp").probe("127.0.0.1", port) == "refused"
+    assert HostView(here, "gopher").probe("127.0.0.1", port) is None
+    assert GuestView(FakeCluster(), "director", "udp").probe("127.0.0.1", port) is None
