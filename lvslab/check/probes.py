@@ -8,7 +8,6 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from lvslab.check.forwarding.facts import Probe
 from lvslab.check.traffic import http
 from lvslab.check.traffic.clients import CLIENTS
 from lvslab.check.traffic.namespace import NamespaceThread
@@ -16,6 +15,7 @@ from lvslab.check.traffic.request import RequestFailed, new_request_id
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
+    from lvslab.check.forwarding.facts import Probe
     from lvslab.cluster.running import RunningLab
 
 
@@ -23,7 +23,10 @@ class NodeView(Protocol):
     """The network as processes on a node see it."""
 
     def probe(self, address: str, port: int) -> Probe | None:
-        """Make a request from inside the node and tell what comes back, None where none can be made."""
+        """Make a request from inside the node and tell what comes back.
+
+        None where lvslab cannot make one.
+        """
         ...
 
     def read(self, file: str) -> str:
@@ -64,7 +67,7 @@ class HostView:
 
 @dataclass(frozen=True)
 class GuestView:
-    """The view of a virtual machine, by programs that its agent runs, which can ask web servers only."""
+    """The view of a virtual machine, by programs that its agent runs. It asks web servers only."""
 
     cluster: RunningLab
     node: str
