@@ -187,7 +187,7 @@ def _read(manifest: Path) -> tuple[Package, ...] | None:
     except (FileNotFoundError, ValueError, TypeError):
         return None
     place = folder()  # once: these are a hundred packages
-    return packages if all((place / package.file).exists() for package in packages) else None
+    return packages if packages and all((place / package.file).exists() for package in packages) else None
 
 
 def _other(release: str | None) -> str | None:
@@ -218,7 +218,7 @@ def _download(action: list[str], release: str | None) -> tuple[Package, ...]:
         log.info("downloading %s", what)
         (folder() / "partial").mkdir(exist_ok=True)
         only = ["--download-only"] if action[0] == "install" else []
-        _apt([*apt, f"Dir::Cache::archives={folder()}", *only, *action])
+        _apt([*apt, f"Dir::Cache::archives={folder()}", *only, *action], folder())
     for package in missing:
         if not package.path.exists():
             raise BuildError(f"apt did not deliver {package.file}")
@@ -249,9 +249,10 @@ def _with_lists(command: list[str], release: str | None) -> bytes:
         return _apt(command)
 
 
-def _apt(command: list[str]) -> bytes:
+def _apt(command: list[str], place: Path = Path("/")) -> bytes:
+    # ``apt-get download`` writes to the folder it is in, and does not list what that has already.
     try:
-        return run(command, cwd=folder() if folder().is_dir() else None, env={"LC_ALL": "C.UTF-8"}).stdout
+        return run(command, cwd=place, env={"LC_ALL": "C.UTF-8"}).stdout
     except CommandFailed as failed:
         raise MachineError(
             f"apt cannot get what a guest is made of: {failed.message}", failed.hint

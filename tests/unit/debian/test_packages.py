@@ -32,6 +32,10 @@ echo "$*" >> "$APT_CALLS"
 case "$*" in
 *update*) exit 0 ;;
 *nowhere-to-be-found*) echo "E: Unable to locate package nowhere-to-be-found" >&2; exit 100 ;;
+*--print-uris*download*) [ -e ipvsadm_1%3a1.31-1_amd64.deb ] && exit 0 ;;
+esac
+case "$*" in
+*update* | *nowhere-to-be-found*) ;;
 *--print-uris*)
     echo "NOTE: this line is no package"
     echo "'http://mirror/pool/e/ipvsadm_1%3a1.31-1_amd64.deb' ipvsadm_1%3a1.31-1_amd64.deb 14 SHA256:$SUM" ;;
@@ -145,7 +149,7 @@ def test_what_was_deleted_from_the_cache_comes_back(apt: Callable[[], list[str]]
     assert package.path.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'[{"file": "a"}]', b"[1]"])
+@pytest.mark.parametrize("content", [b"", b"{", b'[{"file": "a"}]', b"[1]", b"[]"])
 def test_a_memory_that_cannot_be_read_is_made_anew(apt: Callable[[], list[str]], content: bytes) -> None:
     packages.fetch(["ipvsadm"])
     (memory,) = packages.folder().glob("resolved-*.json")
@@ -156,7 +160,7 @@ def test_a_memory_that_cannot_be_read_is_made_anew(apt: Callable[[], list[str]],
 
 def test_a_package_present_already_is_not_downloaded_again(apt: Callable[[], list[str]]) -> None:
     packages.fetch(["ipvsadm"])
-    packages.fetch(["ipvsadm"], dependencies=False)
+    assert packages.fetch(["ipvsadm"], dependencies=False) == packages.fetch(["ipvsadm"])
     assert len(apt()) == 3
 
 
