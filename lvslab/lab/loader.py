@@ -9,7 +9,7 @@ import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import Field, fields
-from itertools import combinations, islice
+from itertools import combinations, islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,18 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from lvslab.errors import LabFileError
 from lvslab.lab import counts
 from lvslab.lab.files import LAB_FILE, read_text, suggest
-from lvslab.lab.model import SERVICES, Interface, Lab, LabFile, Network, Node, Route, Section, Service
+from lvslab.lab.model import (
+    SERVICES,
+    Interface,
+    Lab,
+    LabFile,
+    Network,
+    Node,
+    Protocol,
+    Route,
+    Section,
+    Service,
+)
 from lvslab.lab.rules import Address, InterfaceAddress, Subnet, Wrong
 
 _FILE = TypeAdapter(LabFile)
@@ -281,40 +292,39 @@ def _node_mistakes(name: str, node: Node) -> Iterator[_Mistake]:
     elif node.kernel is None:
         message = f"{name} is a director without a kernel"
         yield _Mistake(place, message, "name the one that it is to run, such as 'kernel: debian-cloud'")
-    elif node.services:
-        message = f"{name} is a director, and a director runs no services"
-        yield _Mistake((*place, "services"), message, "give them to a real server")
     if node.role != "router":
         for card, interface in node.interfaces.items():
             if key := next((key for key in _IMPAIRMENTS if getattr(interface, key) is not None), None):
                 message = f"{name} is a {node.role}, and only a router has a {key}"
                 hint = "let a node with 'role: router' send its packets on"
                 yield _Mistake((*place, "interfaces", card, key), message, hint)
-    taken: dict[int, Service] = {}
+    taken: dict[tuple[Protocol, int], Service] = {}
     for number, service in enumerate(node.services):
         yield from _service_mistakes(name, node, number, service, taken)
 
 
 def _service_mistakes(
-    name: str, node: Node, number: int, service: Service, taken: dict[int, Service]
+    name: str, node: Node, number: int, service: Service, taken: dict[tuple[Protocol, int], Service]
 ) -> Iterator[_Mistake]:
     """Yield mistakes of one service; ``taken`` are the ports of those before it."""
     place = ("nodes", name, "services", number)
-    if node.kernel is not None and node.role != "director" and not service.in_guests:
+    if node.kernel is not None and not service.in_guests:
         message = f"{name} is a virtual machine, and those have no server for {service.kind}"
         able = ", ".join(sorted(kind for kind, each in SERVICES.items() if each.in_guests))
-        hint = f"remove its kernel, which makes it a Mininet host; virtual machines serve {able}"
+        hint = f"virtual machines serve {able}"
+        if node.role != "director":
+            hint = f"remove its kernel, which makes it a Mininet host; {hint}"
         yield _Mistake(place, message, hint)
     if service.one_per_node and any(earlier.kind == service.kind for earlier in taken.values()):
         several, hint = service.one_per_node
         yield _Mistake(place, f"{name} has {several}", hint)
         return
-    for port, note in service.ports.items():
-        if port not in taken:
-            taken[port] = service
+    for (port, note), protocol in product(service.ports.items(), service.protocols):
+        other = taken.setdefault((protocol, port), service)
+        if other is service:
             continue
         message, hint = f"{name} has two services on port {port}", "give one of the two another port"
-        if why := note or taken[port].ports[port]:
+        if why := note or other.ports[port]:
             hint += f"; {why}"
         yield _Mistake(place, message, hint)
         break

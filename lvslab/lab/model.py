@@ -19,6 +19,7 @@ from lvslab.lab.rules import Address, InterfaceAddress, Matching, OneOrMore, Par
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
 
+Protocol = Literal["tcp", "udp", "sctp"]
 Role = Literal["director", "real-server", "client", "name-server", "router"]
 
 MAX_MTU = 9000
@@ -141,13 +142,15 @@ class Route(Section):
 class Service(Section):
     """A server that runs on a node. Each kind is a subclass.
 
-    ``in_guests``: virtual machines, too, have a server of the kind, not only Mininet hosts.
-    ``one_per_node``: if a node can have only one, how messages call several of the kind, and a hint.
+    ``protocols`` are those that its port belongs to. ``in_guests``: virtual machines, too, have a server of
+    the kind, not only Mininet hosts. ``one_per_node``: if a node can have only one, how messages call
+    several of the kind, and a hint.
     """
 
     kind: str = ""
     port: int
 
+    protocols: ClassVar[tuple[Protocol, ...]] = ("tcp",)
     in_guests: ClassVar[bool] = False
     one_per_node: ClassVar[tuple[str, str] | None] = None
 
@@ -181,6 +184,46 @@ class HttpService(Service):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HttpsService(Service):
+    """A web server over TLS, with a certificate of its own that names the node."""
+
+    kind: Literal["https"] = field(default="https", metadata=_about("What is served: https"))
+    port: int = field(default=443, metadata=_whole("The TCP port, 1 to 65535", 1, 65535))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UdpService(Service):
+    """A server that answers each datagram with the node's name and the datagram."""
+
+    kind: Literal["udp"] = field(default="udp", metadata=_about("What is served: udp"))
+    port: int = field(metadata=_whole("The UDP port, 1 to 65535", 1, 65535))
+
+    protocols: ClassVar[tuple[Protocol, ...]] = ("udp",)
+    in_guests: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SctpService(Service):
+    """A server that answers a line on an SCTP association with the node's name and the line."""
+
+    kind: Literal["sctp"] = field(default="sctp", metadata=_about("What is served: sctp"))
+    port: int = field(metadata=_whole("The SCTP port, 1 to 65535", 1, 65535))
+
+    protocols: ClassVar[tuple[Protocol, ...]] = ("sctp",)
+    in_guests: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmtpService(Service):
+    """A mail server that greets with the node's name and takes no mail."""
+
+    kind: Literal["smtp"] = field(default="smtp", metadata=_about("What is served: smtp"))
+    port: int = field(default=25, metadata=_whole("The TCP port, 1 to 65535", 1, 65535))
+
+    in_guests: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class FtpService(Service):
     """An FTP server for anonymous users: one file names the server, others have known content."""
 
@@ -208,6 +251,7 @@ class DnsService(Service):
     )
     port: int = field(default=53, metadata=_whole("The UDP and TCP port, 1 to 65535", 1, 65535))
 
+    protocols: ClassVar[tuple[Protocol, ...]] = ("udp", "tcp")
     one_per_node: ClassVar[tuple[str, str]] = ("two name servers", "a second zone belongs on another node")
 
     @property
@@ -223,7 +267,15 @@ class DnsService(Service):
 
 
 SERVICES: Mapping[str, type[Service]] = MappingProxyType(
-    {"http": HttpService, "ftp": FtpService, "dns": DnsService}
+    {
+        "http": HttpService,
+        "https": HttpsService,
+        "udp": UdpService,
+        "sctp": SctpService,
+        "smtp": SmtpService,
+        "ftp": FtpService,
+        "dns": DnsService,
+    }
 )
 """The kinds of services by their ``kind`` in ``lab.yaml``."""
 
@@ -236,7 +288,7 @@ class Node(Section):
         **Section.__pydantic_config__,
         "json_schema_extra": {
             "if": {"properties": {"role": {"const": "director"}}},
-            "then": {"required": ["kernel"], "properties": {"count": False, "services": False}},
+            "then": {"required": ["kernel"], "properties": {"count": False}},
             "dependentRequired": {"memory": ["kernel"]},
         },
     }

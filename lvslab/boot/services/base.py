@@ -40,12 +40,14 @@ class Server(Protocol):
 class HostServer(ABC):
     """A kind of server on Mininet hosts, with a row in `servers`.
 
-    ``service`` is its dataclass in the lab's model, ``bundle`` names its packages and programs, and ``log``
-    is its access log on the host. A server writes its files before its first start.
+    ``service`` is its dataclass in the lab's model, ``bundle`` names its packages and programs, if it needs
+    any, and ``log`` is its access log on the host. ``guest_packages`` are what a virtual machine needs for
+    it besides its usual programs. A server writes its files before its first start.
     """
 
     service: ClassVar[type[Service]]
-    bundle: ClassVar[Bundle]
+    bundle: ClassVar[Bundle | None] = None
+    guest_packages: ClassVar[tuple[str, ...]] = ()
     log: ClassVar[Path]
 
     def __init__(self, host: Host, place: Namespaces) -> None:
@@ -62,6 +64,11 @@ class HostServer(ABC):
     def in_guest(cls, machine: Machine) -> Server:
         """Return the server of a virtual machine for its services of the kind (see Service.in_guests)."""
         raise NotImplementedError
+
+    @classmethod
+    def check_machine(cls) -> None:
+        """Check that this machine can run it on hosts. Raises MachineError."""
+        return None
 
     @property
     def kind(self) -> str:

@@ -23,9 +23,13 @@ _FORMAT = 1
 def bundles(kinds: Iterable[str]) -> dict[str, Path]:
     """Return tar archives of the servers and their libraries, by kind of service.
 
-    Those that the cache lacks are made now. Raises BuildError, MachineError.
+    Those that the cache lacks are made now. Raises BuildError, MachineError; the latter also where this
+    machine cannot run one of them.
     """
-    return {kind: _archived(SERVERS[kind].bundle) for kind in sorted(set(kinds))}
+    servers = {kind: SERVERS[kind] for kind in sorted(set(kinds))}
+    for server in servers.values():
+        server.check_machine()
+    return {kind: _archived(server.bundle) for kind, server in servers.items() if server.bundle}
 
 
 def _archived(bundle: Bundle) -> Path:

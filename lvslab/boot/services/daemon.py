@@ -47,7 +47,7 @@ class Daemon:
         self.what = what
         self._place = place
         self._argv = ["sh", "-c", _PROCESS_1, "sh", *command]
-        self._messages = messages
+        self.messages = messages
         self._expected = frozenset(endpoints)
         self._process: Process | None = None
 
@@ -75,20 +75,24 @@ class Daemon:
         namespaces.unshare(CLONE_NEWPID)  # for what this thread starts
         # vsftpd complains on its standard input, where a client would be.
         with (
-            self._messages.open("w+b") as out,
+            self.messages.open("w+b") as out,
             spawn(self._argv, stdin=out, stdout=out, stderr=out, outlives=True) as process,
         ):
             self._process = process
         with control.process(self._process.pid) as descriptor:
-            while not self._expected <= _listening_here():
+            while not self._listens():
                 if select.select([descriptor], [], [], _TICK)[0]:
                     raise self._failed(f"did not start (status {self._process.wait()})")
                 if time.monotonic() > deadline:
                     self.stop()
                     raise self._failed("does not listen")
 
+    def _listens(self) -> bool:
+        """Return True if it is up; runs in the host's namespaces."""
+        return self._expected <= _listening_here()
+
     def _failed(self, how: str) -> BootError:
-        return BootError(f"{self.what} {how}", last_lines(self._messages.read_bytes()))
+        return BootError(f"{self.what} {how}", last_lines(self.messages.read_bytes()))
 
 
 class DaemonServer(Daemon, HostServer, Generic[S]):

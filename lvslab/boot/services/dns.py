@@ -25,8 +25,8 @@ CONTROL = FOLDER / "control"
 """A program that controls the server: ``/etc/nsd/control reload`` reads the zone file again."""
 
 
-def configuration(service: DnsService, addresses: tuple[str, ...], folder: Path) -> str:
-    """Return the configuration of NSD, which keeps its own files in ``folder``."""
+def configuration(host: str, service: DnsService, addresses: tuple[str, ...], folder: Path) -> str:
+    """Return the configuration of NSD on ``host``, which keeps its own files in ``folder``."""
     listen = "\n".join(f'    ip-address: "{address}@{service.port}"' for address in addresses)
     return f"""server:
 {listen}
@@ -40,6 +40,7 @@ def configuration(service: DnsService, addresses: tuple[str, ...], folder: Path)
     database: ""
     logfile: "{LOG}"
     verbosity: 1
+    identity: "{host}"
     rrl-ratelimit: 0
     zonesdir: "{FOLDER}"
     zonelistfile: "{folder}/zone.list"
@@ -77,7 +78,7 @@ class DnsServer(DaemonServer[DnsService]):
         self._folder.mkdir()
         FOLDER.mkdir(exist_ok=True)
         addresses = tuple(str(each.ip) for card in self.host.cards for each in card.addresses)
-        CONFIGURATION.write_text(configuration(self._service, addresses, self._folder))
+        CONFIGURATION.write_text(configuration(self.host.name, self._service, addresses, self._folder))
         (FOLDER / self._service.zone_file).write_bytes(self._zone)
         LOG.write_bytes(b"")
         orders = [*programs.command(self.kind, "usr/sbin/nsd-control"), "-c", str(CONFIGURATION)]

@@ -15,6 +15,10 @@ from lvslab.boot.services.base import HostServer, Server
 from lvslab.boot.services.dns import DnsServer
 from lvslab.boot.services.ftp import FtpServer
 from lvslab.boot.services.http import WebServer
+from lvslab.boot.services.https import HttpsServer
+from lvslab.boot.services.sctp import SctpServer
+from lvslab.boot.services.smtp import SmtpServer
+from lvslab.boot.services.udp import UdpServer
 from lvslab.errors import UsageError
 from lvslab.lab.model import Service
 
@@ -22,7 +26,10 @@ if TYPE_CHECKING:
     from lvslab.boot.vm.qemu import Machine
 
 SERVERS: Mapping[str, type[HostServer]] = MappingProxyType(
-    {each.service.kind: each for each in (WebServer, FtpServer, DnsServer)}
+    {
+        each.service.kind: each
+        for each in (WebServer, HttpsServer, UdpServer, SctpServer, SmtpServer, FtpServer, DnsServer)
+    }
 )
 """The kinds of servers by the ``kind`` of their services."""
 

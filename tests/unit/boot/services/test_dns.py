@@ -10,7 +10,7 @@ from lvslab.lab.model import DnsService
 
 def test_the_configuration() -> None:
     service = DnsService(port=5353, zone="example.test")
-    text = dns.configuration(service, ("192.0.2.3", "2001:db8::3"), Path("/run/nsd"))
+    text = dns.configuration("ns1", service, ("192.0.2.3", "2001:db8::3"), Path("/run/nsd"))
     for line in (
         '    ip-address: "192.0.2.3@5353"',
         '    ip-address: "2001:db8::3@5353"',

@@ -84,8 +84,8 @@ def test_its_script_is_one_of_sh_for_its_own_process() -> None:
 def test_its_script_stops_and_starts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a process that is no web server, and leaves a file when it has been told to quit."""
     quits = "trap 'touch quit; exit' QUIT; touch ready; while :; do sleep 0.01; done"
-    monkeypatch.setattr(http, "pid_file", lambda host: tmp_path / "pid")
-    monkeypatch.setattr(http, "nginx_command", lambda: ["touch", str(tmp_path / "started")])
+    monkeypatch.setattr(http, "pid_file", lambda host, kind="http": tmp_path / "pid")
+    monkeypatch.setattr(http, "nginx_command", lambda kind="http": ["touch", str(tmp_path / "started")])
     script = tmp_path / "nginx"
     script.write_text(http.init_script("rs1").replace("/var/log/nginx/out", str(tmp_path / "out")))
 
@@ -115,7 +115,7 @@ def test_its_script_stops_and_starts_it(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WebServer:
     """A server whose process is whatever the file ``pid`` says."""
-    monkeypatch.setattr(http, "pid_file", lambda host: tmp_path / "pid")
+    monkeypatch.setattr(http, "pid_file", lambda host, kind="http": tmp_path / "pid")
     made = object.__new__(WebServer)
     made.host = HOST
     return made

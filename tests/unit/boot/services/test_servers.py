@@ -55,7 +55,12 @@ def test_every_kind_of_service_has_a_server() -> None:
 
 @pytest.mark.parametrize("kind", SERVICES)
 def test_the_kinds_that_run_in_guests_have_a_server_there(kind: str) -> None:
-    service = SERVICES[kind](**({"zone": "example.test"} if kind == "dns" else {}))
+    others: dict[str, dict[str, Any]] = {
+        "dns": {"zone": "example.test"},
+        "udp": {"port": 7},
+        "sctp": {"port": 7},
+    }
+    service = SERVICES[kind](**others.get(kind, {}))
     machine: Any = SimpleNamespace(guest=SimpleNamespace(name="rs1", services=(service,)))
     if service.in_guests:
         assert [server.kind for server in servers.in_guest(machine)._servers] == [kind]
