@@ -22,6 +22,7 @@ from lvslab.boot.impairments import KINDS
 from lvslab.boot.net import host_kernel
 from lvslab.boot.plan import Boot
 from lvslab.boot.services import bundles
+from lvslab.boot.services.servers import SERVERS
 from lvslab.cache import pinned
 from lvslab.errors import LabFileError, UsageError
 from lvslab.guest import image, keys
@@ -74,12 +75,34 @@ def prepared(lab: Lab, spec: DirectorSpec) -> Prepared:
         chosen = spec if node.role == "director" else USUAL
         kernel = _kernel(lab, name, chosen.kernel or node.kernel or "", not chosen.kernel)
         _check_guest(lab, name, kernel)
-        built = image.build(kernel, chosen.ipvsadm)
+        python = _need_python(lab, name, kernel)
+        built = image.build(kernel, chosen.ipvsadm, python=python)
         boots[name] = boot_of(kernel, built)
         if node.role == "director":
             versions = {**built.versions}
     services = (service for host in plan.hosts_of(lab, spec.kind) for service in host.services)
     return Prepared(boots, versions, bundles.bundles(service.kind for service in services))
+
+
+def _need_python(lab: Lab, name: str, kernel: find.Kernel) -> bool:
+    """Return True if the services of the virtual machine ``name`` need Python. Raises LabFileError."""
+    kinds = [
+        service.kind for service in lab.nodes[name].services if SERVERS[service.kind].guests_need_python
+    ]
+    if kinds and kernel.userland != "debian":
+        raise LabFileError(
+            lab.folder / LAB_FILE,
+            _line(lab, name),
+            f"{name} runs {kernel.release}, and guests with such old kernels have no server for {kinds[0]}",
+            "they serve http; for the other kinds name a newer kernel, or make the node a Mininet host",
+        )
+    return bool(kinds)
+
+
+def _line(lab: Lab, word: str) -> int:
+    """Return the first line of ``lab.yaml`` with ``word``, 0 for none."""
+    text = (lab.folder / LAB_FILE).read_text().splitlines()
+    return next((number for number, row in enumerate(text, 1) if word in row), 0)
 
 
 def boot_of(kernel: find.Kernel, built: image.Image) -> Boot:

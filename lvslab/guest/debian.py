@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,14 @@ from lvslab.kernel.find import Kernel
 PACKAGES = (
     *("bash", "busybox-static", "dash", "dropbear-bin", "iproute2", "iptables", "ipvsadm"),
     *("conntrack", "curl", "ipset", "less", "ncurses-base", "netbase", "socat", "tcpdump"),
+)
+PYTHON = ("python3-minimal",)
+"""What brings Python to a guest that needs it for its services."""
+# The interpreter, and its library without what it is too slow to read and nothing here imports.
+_PYTHON = re.compile(
+    r"usr/bin/python3[.\d]*$"
+    r"|usr/lib/python3[.\d]*/(?!email/|urllib/|logging/|encodings/|sitecustomize)"
+    r"|usr/lib/python3[.\d]*/encodings/(?:__init__|aliases|ascii|idna|latin_1|utf_8)\.py$"
 )
 _IPVSADM = "usr/sbin/ipvsadm"
 PROGRAMS = (
@@ -53,7 +62,7 @@ def entries(
     files = libraries.files_of(programs, _wanted)
     if ipvsadm is not None:
         files = {**files, _IPVSADM: packages.Member(_IPVSADM, 0o755, ipvsadm.read_bytes())}
-    others = [path for path in files if path.startswith(_WHOLE)]
+    others = [path for path in files if path.startswith(_WHOLE) or _PYTHON.match(path)]
     # At its own place is the script that logs its calls.
     places = {_IPVSADM: calls.PROGRAM[1:]}
     found = [

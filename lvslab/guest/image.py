@@ -35,11 +35,11 @@ class Image:
     versions: Mapping[str, str]
 
 
-def build(kernel: Kernel, ipvsadm: str = "") -> Image:
+def build(kernel: Kernel, ipvsadm: str = "", *, python: bool = False) -> Image:
     """Return the guest image for ``kernel``, from the cache or made now.
 
-    ``ipvsadm`` is the version or source tree of that program, "" for the usual one. Raises
-    MachineError, BuildError, UsageError.
+    ``ipvsadm`` is the version or source tree of that program, "" for the usual one. With ``python`` it has
+    a small Python; guests with old kernels have none. Raises MachineError, BuildError, UsageError.
     """
     if kernel.userland == "musl-i386":
         # Only where it is needed, as below: it brings the builder of these programs with it.
@@ -55,7 +55,7 @@ def build(kernel: Kernel, ipvsadm: str = "") -> Image:
             programs.versions,
             lambda: musl.entries(kernel, programs, files.names(netbase)),
         )
-    found = packages.fetch(debian.PACKAGES)
+    found = packages.fetch((*debian.PACKAGES, *(debian.PYTHON if python else ())))
     inputs = sorted(package.sha256 for package in found)
     versions, own = debian.versions(found), None
     if ipvsadm:

@@ -204,7 +204,7 @@ class UdpService(Service):
 
 @dataclass(frozen=True, kw_only=True)
 class SctpService(Service):
-    """A server that answers a line on an SCTP association with the node's name and the line."""
+    """A server that answers a line over SCTP with the node's name and the line."""
 
     kind: Literal["sctp"] = field(default="sctp", metadata=_about("What is served: sctp"))
     port: int = field(metadata=_whole("The SCTP port, 1 to 65535", 1, 65535))

@@ -41,13 +41,13 @@ class HostServer(ABC):
     """A kind of server on Mininet hosts, with a row in `servers`.
 
     ``service`` is its dataclass in the lab's model, ``bundle`` names its packages and programs, if it needs
-    any, and ``log`` is its access log on the host. ``guest_packages`` are what a virtual machine needs for
-    it besides its usual programs. A server writes its files before its first start.
+    any, and ``log`` is its access log on the host. ``guests_need_python``: virtual machines need Python for
+    it. A server writes its files before its first start.
     """
 
     service: ClassVar[type[Service]]
     bundle: ClassVar[Bundle | None] = None
-    guest_packages: ClassVar[tuple[str, ...]] = ()
+    guests_need_python: ClassVar[bool] = False
     log: ClassVar[Path]
 
     def __init__(self, host: Host, place: Namespaces) -> None:

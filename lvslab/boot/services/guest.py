@@ -15,7 +15,7 @@ _SOON = 5.0  # seconds in which a guest says whether its server runs
 
 
 class GuestServer(ABC):
-    """The server of one kind in one virtual machine, for all ports of its services of that kind.
+    """The server of one kind in one virtual machine, for all its ports.
 
     Messages call it ``what``; ``log`` is its access log in the guest. Orders are shell commands.
     """
@@ -35,7 +35,7 @@ class GuestServer(ABC):
     @property
     @abstractmethod
     def start_order(self) -> str:
-        """The order that starts it, unless it runs, and ends with status 0 when it listens."""
+        """The order that starts it, unless it runs, and waits until it listens."""
 
     @property
     @abstractmethod

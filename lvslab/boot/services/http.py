@@ -105,9 +105,10 @@ def nginx_command(kind: str = "http") -> list[str]:
 
 
 def init_script(host: str, kinds: Iterable[str] = ("http",)) -> str:
-    """Return the init script of all web servers of a host, which waits for start and stop.
+    """Return the init script of all web servers of a host.
 
-    It sends QUIT, as Debian's own does: nginx completes its requests before it ends.
+    It waits for start and stop. It sends QUIT, as Debian's own does: nginx completes its requests before it
+    ends.
     """
     commands = {pid_file(host, kind): shlex.join(nginx_command(kind)) for kind in kinds}
     starts = "\n".join(f"  start_one {pid} {command} || return" for pid, command in commands.items())

@@ -191,6 +191,27 @@ def test_a_lab_is_frozen(folder: Path) -> None:
         lab.nodes["web"].role = "client"  # type: ignore[misc]
 
 
+def test_services_of_different_protocols_share_a_port(folder: Path) -> None:
+    for kinds in (("http", "udp"), ("udp", "sctp"), ("sctp", "smtp")):
+        own = "\n      ".join(f"- {{kind: {kind}, port: 53}}" for kind in kinds)
+        (folder / "lab.yaml").write_text(LAB.replace("- {kind: http}", own))
+        assert [each.kind for each in loader.load(folder).nodes["web"].services] == [*kinds, "http"]
+
+
+@pytest.mark.parametrize("kind", ["http", "udp"])
+def test_a_name_server_takes_its_port_of_both_protocols(folder: Path, kind: str) -> None:
+    own = f"- {{kind: dns, zone: example.test}}\n      - {{kind: {kind}, port: 53}}"
+    (folder / "lab.yaml").write_text(LAB.replace("- {kind: http}", own))
+    with pytest.raises(LabFileError, match="web has two services on port 53"):
+        loader.load(folder)
+
+
+def test_a_director_can_serve_too(folder: Path) -> None:
+    own = "kernel: debian-cloud\n    services: [{kind: http}, {kind: udp, port: 53}]"
+    (folder / "lab.yaml").write_text(LAB.replace("kernel: debian-cloud", own))
+    assert [each.kind for each in loader.load(folder).nodes["director"].services] == ["http", "udp"]
+
+
 def test_a_further_kind_of_service_is_a_dataclass_and_a_row(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

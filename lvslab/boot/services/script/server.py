@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import os
 import shlex
 import sys
@@ -19,9 +21,6 @@ from lvslab.boot.services.script import standalone
 if TYPE_CHECKING:
     from lvslab.boot.vm.qemu import Machine
 
-PACKAGES = ("python3-minimal",)
-"""What a guest needs to run the program."""
-
 
 def program() -> str:
     """Return the program's text."""
@@ -37,7 +36,7 @@ class ScriptServer(Daemon, HostServer):
     """The program on one Mininet host, for all ports of one kind. Messages call it ``what``."""
 
     what: str
-    guest_packages: ClassVar[tuple[str, ...]] = PACKAGES
+    guests_need_python: ClassVar[bool] = True
 
     def __init__(self, host: Host, place: Namespaces) -> None:
         HostServer.__init__(self, host, place)
@@ -86,10 +85,12 @@ class GuestScript(GuestServer):
     @property
     def start_order(self) -> str:
         """See GuestServer. Waits at most 25 s: an emulated guest reads Python for the first time."""
-        path, out = f"/run/{self.kind}.py", f"/run/{self.kind}.out"
+        path, out, log = f"/run/{self.kind}.py", f"/run/{self.kind}.out", Path(self.log)
         ports = [str(port) for port in self.ports]
         command = ["python3", "-I", "-S", path, self.kind, self.machine.guest.name, self.log, *ports]
-        write = f"[ -e {path} ] || printf '%s' {shlex.quote(program())} > {path}"
+        # An order is one line, and an emulated serial port is slow.
+        packed = base64.b64encode(gzip.compress(program().encode(), mtime=0)).decode()
+        write = f"mkdir -p {log.parent}; [ -e {path} ] || echo {packed} | base64 -d | gunzip > {path}"
         started = f"{shlex.join(command)} < /dev/null > {out} 2>&1 & echo $! > {self._pid}"
         up = f"grep -qx {standalone.READY} {out}"
         ended = f"{up} || ! {self.running_order} || [ $n -ge 500 ]"

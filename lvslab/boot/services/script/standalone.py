@@ -1,8 +1,9 @@
 """A server program: datagrams, SCTP and the greeting of a mail server, each of which names the server.
 
-It runs on Mininet hosts, and in guests that have a small Python and nothing of lvslab, so it needs
-little of Python's library. Run as ``python3 standalone.py KIND NAME LOG PORT...``; it
-prints a line when it listens on all ports, in both families as far as the kernel has them.
+It runs on Mininet hosts, and in guests that have a small Python and nothing of lvslab. It uses only modules
+that are built into Python: an emulated guest would compile others for seconds. Run as
+``python3 standalone.py KIND NAME LOG PORT...``; it prints a line when it listens on all ports, in both
+families as far as the kernel has them.
 
 * ``udp``: each datagram is answered with NAME, a line end, and the datagram, from the address that it was
   sent to. A socket that is bound to no address would answer from the address that the route to the client
@@ -16,17 +17,20 @@ of EHLO as its id.
 
 from __future__ import annotations
 
-import os
-import re
-import selectors
-import socket
+import _socket
+import _thread
+import posix
+import select
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from types import MappingProxyType
-from typing import Any
+
+TYPE_CHECKING = False  # as in typing, which is not built in
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    Client = tuple[Any, ...]
+    Stream = _socket.socket
 
 READY = "listening"
 IPPROTO_SCTP = 132
@@ -35,42 +39,40 @@ _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
 _MOST = 65535
 _LONGEST_LINE = 512  # RFC 5321, section 4.5.3.1.4
 _PATIENCE = 300.0  # seconds: RFC 5321, section 4.5.3.2.7
-_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_FAMILIES = (socket.AF_INET, socket.AF_INET6)
-
-Client = tuple[Any, ...]
-Handler = Callable[[socket.socket], None]
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+_LONGEST_ID = 128
+_FAMILIES = (_socket.AF_INET, _socket.AF_INET6)
 
 
 class Log:
     """A log of requests, in the form of the lab's web servers."""
 
     def __init__(self, path: str, name: str) -> None:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
         # At the end, and each line by one call: the file may be read, and emptied, meanwhile.
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND, 0o644)
         self._name = name
 
     def add(self, request_id: bytes, client: Client, status: int = 0) -> None:
         """Write a line for one request."""
-        text = request_id.decode("ascii", "replace").strip()
-        known = text if _PLAIN.fullmatch(text) else ""
+        text = request_id.decode("utf-8", "replace").strip()
+        # Other characters would have to be escaped in JSON.
+        known = text if _PLAIN.issuperset(text) and len(text) <= _LONGEST_ID else ""
         address = str(client[0]).partition("%")[0]
         line = (
             f'{{"time": {time.time():.3f}, "request_id": "{known}", "client": "{address}", '
             f'"client_port": "{client[1]}", "status": {status}, "path": "", "server": "{self._name}"}}\n'
         )
-        os.write(self._file, line.encode())
+        posix.write(self._file, line.encode())
 
 
 class Server:
-    """What the server is called, and its log."""
+    """A server with its name and its log."""
 
     def __init__(self, name: str, log: Log) -> None:
         self.name = name
         self.log = log
 
-    def datagrams(self, own: socket.socket) -> None:
+    def datagrams(self, own: Stream) -> None:
         """Answer one datagram."""
         data, about, _, client = own.recvmsg(_MOST, 256)
         self.log.add(data.partition(b"\n")[0], client)
@@ -80,33 +82,37 @@ class Server:
         except OSError as error:
             print(f"no answer to {client[0]}: {error}", file=sys.stderr, flush=True)
 
-    def associations(self, listener: socket.socket) -> None:
+    def associations(self, listener: Stream) -> None:
         """Answer one line on a new association."""
         self._accept(listener, self._echo)
 
-    def mail(self, listener: socket.socket) -> None:
+    def mail(self, listener: Stream) -> None:
         """Greet on a new connection."""
         self._accept(listener, self._mail)
 
-    def _accept(self, listener: socket.socket, serve: Callable[[socket.socket, Client], None]) -> None:
-        stream, client = listener.accept()
+    def _accept(self, listener: Stream, serve: Callable[[Stream, Client], None]) -> None:
+        descriptor, client = listener._accept()  # type: ignore[attr-defined]  # not in the stubs
 
         def run() -> None:
-            # A client that goes away, or says nothing for minutes, is no concern of others.
-            with stream, suppress(OSError):
+            stream = _socket.socket(fileno=descriptor)
+            try:
                 stream.settimeout(_PATIENCE)
                 serve(stream, client)
+            except OSError:
+                pass  # the client has gone, or said nothing for minutes
+            finally:
+                stream.close()
 
-        threading.Thread(target=run, daemon=True).start()
+        _thread.start_new_thread(run, ())
 
-    def _echo(self, stream: socket.socket, client: Client) -> None:
+    def _echo(self, stream: Stream, client: Client) -> None:
         for line in lines(stream):
             self.log.add(line, client)
             stream.sendall(self.name.encode() + b"\n" + line)
-            stream.shutdown(socket.SHUT_WR)
+            stream.shutdown(_socket.SHUT_WR)
             return
 
-    def _mail(self, stream: socket.socket, client: Client) -> None:
+    def _mail(self, stream: Stream, client: Client) -> None:
         stream.sendall(f"220 {self.name} ESMTP\r\n".encode())
         talk = Mail(self.name)
         for line in lines(stream):
@@ -129,7 +135,7 @@ class Mail:
         """Return the answer to a command."""
         if len(line) > _LONGEST_LINE:
             return "500 5.5.2 line too long\r\n"
-        verb, _, argument = line.decode("ascii", "replace").strip().partition(" ")
+        verb, _, argument = line.decode("utf-8", "replace").strip().partition(" ")
         match verb.upper():
             case "EHLO" | "HELO" if not argument:
                 return f"501 5.5.4 {verb.upper()} needs the name of the client\r\n"
@@ -167,20 +173,23 @@ class Mail:
 
 
 def answers_from(about: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-    """Return what sendmsg(2) must be told to answer from the address that a datagram was sent to."""
+    """Return what sendmsg(2) needs to answer from the address that was asked.
+
+    ``about`` is what recvmsg(2) told of the datagram.
+    """
     found = []
     for level, kind, value in about:
-        if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
+        if (level, kind) == (_socket.IPPROTO_IP, _IP_PKTINFO):
             # struct in_pktinfo: interface, local address, destination. Any interface: routes decide.
             found.append((level, kind, bytes(4) + value[4:8] + bytes(4)))
-        elif (level, kind) == (socket.IPPROTO_IPV6, _IPV6_PKTINFO):
+        elif (level, kind) == (_socket.IPPROTO_IPV6, _IPV6_PKTINFO):
             # struct in6_pktinfo: address, interface, which matters for fe80::/10 only.
             local = value[0] == 0xFE and value[1] & 0xC0 == 0x80
             found.append((level, kind, value if local else value[:16] + bytes(4)))
     return found
 
 
-def lines(stream: socket.socket) -> Iterator[bytes]:
+def lines(stream: Stream) -> Iterator[bytes]:
     """Yield the lines that come, with their ends, until the other side has closed."""
     pending = b""
     while data := stream.recv(4096):
@@ -192,27 +201,27 @@ def lines(stream: socket.socket) -> Iterator[bytes]:
             return
 
 
-def sockets(kind: str, port: int) -> Iterator[socket.socket]:
+def sockets(kind: str, port: int) -> Iterator[Stream]:
     """Yield a socket for each family that the kernel has. Raises OSError."""
     for family in _FAMILIES:
         try:
             if kind == "udp":
-                made = socket.socket(family, socket.SOCK_DGRAM)
+                made = _socket.socket(family, _socket.SOCK_DGRAM)
             else:
-                made = socket.socket(family, socket.SOCK_STREAM, IPPROTO_SCTP if kind == "sctp" else 0)
+                made = _socket.socket(family, _socket.SOCK_STREAM, IPPROTO_SCTP if kind == "sctp" else 0)
         except OSError:
-            if family == socket.AF_INET:
+            if family == _socket.AF_INET:
                 raise
             continue  # a kernel without IPv6
-        if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if family == _socket.AF_INET6:
+            made.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
         if kind == "udp":
-            if family == socket.AF_INET:
-                made.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            if family == _socket.AF_INET:
+                made.setsockopt(_socket.IPPROTO_IP, _IP_PKTINFO, 1)
             else:
-                made.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+                made.setsockopt(_socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
         else:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         made.bind(("", port))
         if kind != "udp":
             made.listen(128)
@@ -223,19 +232,22 @@ def sockets(kind: str, port: int) -> Iterator[socket.socket]:
 def main(kind: str, name: str, log: str, *ports: str) -> None:
     """Serve until a signal ends the program."""
     server = Server(name, Log(log, name))
-    handlers: Mapping[str, Handler] = MappingProxyType(
-        {"udp": server.datagrams, "sctp": server.associations, "smtp": server.mail}
-    )
-    with selectors.DefaultSelector() as ready:
-        for port in ports:
-            for made in sockets(kind, int(port)):
-                ready.register(made, selectors.EVENT_READ)
-        print(READY, flush=True)
-        while True:
-            for key, _ in ready.select():
-                # Another datagram's ICMP error, or a client that has gone before it was accepted.
-                with suppress(OSError):
-                    handlers[kind](key.fileobj)  # type: ignore[arg-type]  # what was registered
+    handlers: Mapping[str, Callable[[Stream], None]] = {
+        "udp": server.datagrams,
+        "sctp": server.associations,
+        "smtp": server.mail,
+    }
+    made = {own.fileno(): own for port in ports for own in sockets(kind, int(port))}
+    ready = select.poll()
+    for descriptor in made:
+        ready.register(descriptor, select.POLLIN)
+    print(READY, flush=True)
+    while True:
+        for descriptor, _ in ready.poll():
+            try:
+                handlers[kind](made[descriptor])
+            except OSError:
+                continue  # a client that has gone before it was accepted
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
+from lvslab.boot.services.https import certificate
+from lvslab.check.ipvs.table import endpoint
 from lvslab.check.traffic import http, ports
 from lvslab.check.traffic.http import Attempt, Here, RequestFailed, get, new_request_id, requests_in_turn
 from lvslab.errors import CheckFailed
@@ -451,3 +456,85 @@ def test_a_refused_connection(server: OneRequest) -> None:
 )
 def test_how_a_request_failed(error: OSError, connected: bool, how: str) -> None:
     assert http.failure_kind(error, connected=connected) == how
+
+
+# --- TLS and IPv6 -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def serving_tls(tmp_path: Path, tls: ssl.SSLContext, address: str) -> Iterator[int]:
+    """A server over TLS that answers one request with a page: its port."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):  # a client that refuses the certificate
+                stream = tls.wrap_socket(listener.accept()[0], server_side=True)
+                with stream:
+                    head = b""
+                    while b"\r\n\r\n" not in head:
+                        head += stream.recv(65536)
+                    page("rs1")(stream, head)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield int(listener.getsockname()[1])
+        thread.join()
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> ssl.SSLContext:
+    """A server's settings, with a certificate for 127.0.0.1 and ::1 in ``tmp_path``."""
+    made, key = certificate("rs1", map(ipaddress.ip_address, ("127.0.0.1", "::1")))
+    (tmp_path / "crt").write_text(made)
+    (tmp_path / "key").write_text(key)
+    settings = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    settings.load_cert_chain(tmp_path / "crt", tmp_path / "key")
+    return settings
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("verified", [False, True])
+def test_a_request_over_tls(tmp_path: Path, tls: ssl.SSLContext, address: str, verified: bool) -> None:
+    asked = ssl.create_default_context(cafile=str(tmp_path / "crt")) if verified else None
+    with serving_tls(tmp_path, tls, address) as port:
+        reply = get(f"https://{endpoint(address, port)}/", tls=asked)
+    assert (reply.server, reply.status, reply.body) == ("rs1", 200, "<p>rs1</p>")
+    assert reply.source_address == address
+
+
+def test_a_certificate_of_somebody_else(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    with serving_tls(tmp_path, tls, "127.0.0.1") as port, pytest.raises(RequestFailed) as caught:
+        get(f"https://127.0.0.1:{port}/", tls=ssl.create_default_context())
+    assert caught.value.kind == "other"
+    assert "certificate verify failed" in caught.value.message
+
+
+def test_a_server_that_does_not_speak_tls() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            stream = listener.accept()[0]
+            stream.recv(65536)
+            stream.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(RequestFailed) as caught:
+            get(f"https://127.0.0.1:{listener.getsockname()[1]}/")
+        thread.join()
+    assert caught.value.kind == "broken-off"
+
+
+def test_an_ipv6_address_in_a_url() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+
+        def serve() -> None:
+            with listener.accept()[0] as stream:
+                page("rs6")(stream, stream.recv(65536))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        reply = get(f"http://[::1]:{listener.getsockname()[1]}/")
+        thread.join()
+    assert (reply.server, reply.source_address) == ("rs6", "::1")
