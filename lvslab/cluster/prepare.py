@@ -107,7 +107,12 @@ def _line(lab: Lab, word: str) -> int:
 
 def boot_of(kernel: find.Kernel, built: image.Image) -> Boot:
     """Join a kernel and the image that was made for it."""
-    about = (f"{kernel.sha256} {built.key}", kernel.image_kind, kernel.nic, kernel.memory)
+    about = (
+        f"{kernel.sha256} {built.key}",
+        kernel.image_kind,
+        kernel.nic,
+        kernel.memory + built.more_memory,
+    )
     return Boot(kernel.image, kernel.release, built.path, *about)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -28,11 +28,15 @@ _SUFFIX = {"initramfs": "cpio", "ext2": "ext2"}
 
 @dataclass(frozen=True)
 class Image:
-    """An image in the cache. ``versions`` maps the programs that how-tos name to their versions."""
+    """An image in the cache. ``versions`` maps the programs that how-tos name to their versions.
+
+    ``more_memory`` is what it needs beyond its kernel's usual memory, in MiB.
+    """
 
     path: Path
     key: str
     versions: Mapping[str, str]
+    more_memory: int = 0
 
 
 def build(kernel: Kernel, ipvsadm: str = "", *, python: bool = False) -> Image:
@@ -64,7 +68,8 @@ def build(kernel: Kernel, ipvsadm: str = "", *, python: bool = False) -> Image:
         built = ipvsadm_build.today(ipvsadm)
         inputs.append(built.sha256)
         versions, own = {**versions, "ipvsadm": built.version}, built.path
-    return _made(kernel, inputs, versions, lambda: debian.entries(kernel, found, own))
+    made = _made(kernel, inputs, versions, lambda: debian.entries(kernel, found, own))
+    return replace(made, more_memory=debian.PYTHON_MEMORY) if python else made
 
 
 def _made(
