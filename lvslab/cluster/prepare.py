@@ -89,20 +89,11 @@ def _need_python(lab: Lab, name: str, kernel: find.Kernel) -> bool:
     kinds = [
         service.kind for service in lab.nodes[name].services if SERVERS[service.kind].guests_need_python
     ]
-    if kinds and kernel.userland != "debian":
-        raise LabFileError(
-            lab.folder / LAB_FILE,
-            _line(lab, name),
-            f"{name} runs {kernel.release}, and guests with such old kernels have no server for {kinds[0]}",
-            "they serve http; for the other kinds name a newer kernel, or make the node a Mininet host",
-        )
+    if kinds and kernel.userland == "musl-i386":
+        message = f"nodes on the kernel {kernel.release} have no server for {kinds[0]}"
+        hint = f"they serve http; give {name} a current kernel, or make it a Mininet host"
+        raise _mistake(lab, name, ("services",), message, hint)
     return bool(kinds)
-
-
-def _line(lab: Lab, word: str) -> int:
-    """Return the first line of ``lab.yaml`` with ``word``, 0 for none."""
-    text = (lab.folder / LAB_FILE).read_text().splitlines()
-    return next((number for number, row in enumerate(text, 1) if word in row), 0)
 
 
 def boot_of(kernel: find.Kernel, built: image.Image) -> Boot:

@@ -79,7 +79,7 @@ def test_a_machine_is_not_asked_for_routers_with_kernels(
     monkeypatch.setattr(find, "find", old)
     made: list[str] = []
 
-    def build(kernel: Kernel, ipvsadm: str) -> image.Image:
+    def build(kernel: Kernel, ipvsadm: str, *, python: bool) -> image.Image:
         made.append(kernel.name)
         return image.Image(Path("i"), "", {})
 
@@ -100,3 +100,22 @@ def test_an_unknown_kernel_is_told_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(LabFileError, match=r"nodes\.edge-1\.kernel: no kernel 'debian-clod'") as caught:
         prepare._kernel(lab, "edge-1", "debian-clod", True)
     assert caught.value.line == 11
+
+
+@pytest.mark.parametrize("kind", ["udp", "sctp", "smtp"])
+def test_an_old_guest_without_a_server_says_so_before_the_boot(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(name: str) -> Kernel:
+        return Kernel(name, "2.6.32", Path("k"), "", None, userland="musl-i386")
+
+    monkeypatch.setattr(host_kernel, "lacking", lambda kinds: None)
+    monkeypatch.setattr(find, "find", found)
+    monkeypatch.setattr(image, "build", no_images)
+    served = f"    services: [{{kind: http}}, {{kind: {kind}, port: 5000}}]\n"
+    lab = read(tmp_path, LAB.replace("    kernel: debian-cloud\n", f"    kernel: debian-cloud\n{served}"))
+    with pytest.raises(LabFileError) as caught:
+        prepare.prepared(lab, USUAL)
+    assert caught.value.line == 8
+    assert f"nodes on the kernel 2.6.32 have no server for {kind}" in caught.value.message
+    assert "they serve http" in str(caught.value.hint)

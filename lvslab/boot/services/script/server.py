@@ -90,14 +90,15 @@ class GuestScript(GuestServer):
         command = ["python3", "-I", "-S", path, self.kind, self.machine.guest.name, self.log, *ports]
         # An order is one line, and an emulated serial port is slow.
         packed = base64.b64encode(gzip.compress(program().encode(), mtime=0)).decode()
-        write = f"rm -f {out}; mkdir -p {log.parent}; [ -e {path} ] || echo {packed} | base64 -d | gunzip > {path}"
+        write = f"[ -e {path} ] || echo {packed} | base64 -d | gunzip > {path}"
+        clear = f"rm -f {out}; mkdir -p {log.parent}"
         started = f"{shlex.join(command)} < /dev/null > {out} 2>&1 & echo $! > {self._pid}"
         # Without a file at first: that of an earlier start says that it listens.
         up = f"grep -qsx {standalone.READY} {out}"
         ended = f"{up} || ! {self.running_order} || [ $n -ge 500 ]"
         waiting = f"n=0; until {ended}; do n=$((n + 1)); busybox usleep 50000; done"
         done = f"{up} || {{ cat {out}; false; }}"
-        return f"{self.running_order} || {{ {write}; {started}; {waiting}; {done}; }}"
+        return f"{self.running_order} || {{ {clear}; {write}; {started}; {waiting}; {done}; }}"
 
     @property
     def stop_order(self) -> str:
