@@ -7,6 +7,7 @@ test, so that the machine's kernel needs no modules for them.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import secrets
 import socket
@@ -20,6 +21,7 @@ from lvslab.check.forwarding.exact import Compared
 from lvslab.check.testbed import Testbed
 from lvslab.cluster.cluster import booted
 from lvslab.errors import CheckFailed
+from lvslab.lab.directors import DirectorSpec
 
 LAB = """
 title: A director, and a real server that answers past it
@@ -58,13 +60,17 @@ REPLY = b"made by the server " * 20
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
-    """The lab, with a server of TCP and UDP that takes packets to the virtual addresses."""
+def lab(tmp_path_factory: pytest.TempPathFactory, lvs_kernel: str | None) -> Iterator[Testbed]:
+    """The lab, with a server of TCP and UDP that takes packets to the virtual addresses.
+
+    Its director runs the kernel of ``--lvs-kernel``, if that is given.
+    """
     folder = tmp_path_factory.mktemp("labs") / "exact"
     folder.mkdir()
     (folder / "lab.yaml").write_text(LAB)
     (folder / "howto.md").write_text("# Nothing to type\n")
-    with booted(folder, name=f"exact-{secrets.token_hex(3)}") as cluster, Testbed(cluster) as testbed:
+    name, spec = f"exact-{secrets.token_hex(3)}", DirectorSpec.chosen(lvs_kernel or "")
+    with booted(folder, name=name, spec=spec) as cluster, Testbed(cluster) as testbed:
         server = testbed.node("real-server")
         server.execute(
             f"{DIRECT} && ip address add {VIP[4]}/32 dev lo && ip address add {VIP[6]}/128 dev lo nodad"
@@ -129,6 +135,10 @@ def unpacking(inside: Callable[..., object]) -> Iterator[None]:
         # The kernel would tell the sender that nobody receives what is in this protocol, or for this port.
         for family in (socket.AF_INET, socket.AF_INET6):
             held.extend(socket.socket(family, socket.SOCK_RAW, protocol) for protocol in (4, 41, 47))
+        # Their filter refuses all (BPF_RET 0): a socket that is full would not count as a receiver.
+        refuse = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0))
+        for each in held:
+            each.setsockopt(socket.SOL_SOCKET, 26, struct.pack("@HP", 1, ctypes.addressof(refuse)))
         held.append(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
         held[-1].bind(("::", GUE_PORT))
 
