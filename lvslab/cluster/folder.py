@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_FORMAT = 4
+_FORMAT = 5
 """Version of the readers' rules: raise it when they give other results for the same files."""
 
 

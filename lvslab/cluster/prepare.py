@@ -24,6 +24,7 @@ from lvslab.boot.plan import Boot
 from lvslab.boot.services import bundles
 from lvslab.boot.services.servers import SERVERS
 from lvslab.cache import pinned
+from lvslab.cluster import node_image
 from lvslab.errors import LabFileError, UsageError
 from lvslab.guest import image, keys
 from lvslab.kernel import find
@@ -76,7 +77,7 @@ def prepared(lab: Lab, spec: DirectorSpec) -> Prepared:
         kernel = _kernel(lab, name, chosen.kernel or node.kernel or "", not chosen.kernel)
         _check_guest(lab, name, kernel)
         python = _need_python(lab, name, kernel)
-        built = image.build(kernel, chosen.ipvsadm, python=python)
+        built = node_image.build(lab, name, kernel, chosen.ipvsadm, python=python)
         boots[name] = boot_of(kernel, built)
         if node.role == "director":
             versions = {**built.versions}
@@ -98,12 +99,8 @@ def _need_python(lab: Lab, name: str, kernel: find.Kernel) -> bool:
 
 def boot_of(kernel: find.Kernel, built: image.Image) -> Boot:
     """Join a kernel and the image that was made for it."""
-    about = (
-        f"{kernel.sha256} {built.key}",
-        kernel.image_kind,
-        kernel.nic,
-        kernel.memory + built.more_memory,
-    )
+    memory = kernel.memory + built.more_memory
+    about = (f"{kernel.sha256} {built.key}", kernel.image_kind, kernel.nic, memory)
     return Boot(kernel.image, kernel.release, built.path, *about)
 
 

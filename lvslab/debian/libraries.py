@@ -30,10 +30,13 @@ def merged(path: str) -> str:
     return f"usr/{path}" if first in ("bin", "sbin", "lib", "lib64") else path
 
 
-def closure(files: Mapping[str, packages.Member], wanted: Sequence[str]) -> dict[str, packages.Member]:
+def closure(
+    files: Mapping[str, packages.Member], wanted: Sequence[str], *, complete: bool = True
+) -> dict[str, packages.Member]:
     """Return the ``wanted`` files, the targets of their links, and all libraries that they load.
 
-    Raises BuildError where one of them is in none of the packages.
+    Raises BuildError where one of them is in none of the packages. Unless the result is to be ``complete``,
+    libraries may be missing: a package suggests those that only a plugin of it loads.
     """
     libraries = {PurePosixPath(path).name: path for path in files if ".so" in PurePosixPath(path).name}
     queue = [LOADER, *wanted]
@@ -50,6 +53,8 @@ def closure(files: Mapping[str, packages.Member], wanted: Sequence[str]) -> dict
             queue.append(merged(target.lstrip("/")))
         for library in needed_libraries(member.content):
             if library not in libraries:
+                if not complete:
+                    continue
                 raise BuildError(f"/{path} needs {library}, which is in none of the packages")
             queue.append(libraries[library])
     return found

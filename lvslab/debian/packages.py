@@ -55,12 +55,13 @@ class Package:
 
 @dataclass(frozen=True)
 class Member:
-    """One file of a package: path without a leading slash, mode, content, and the target of a link."""
+    """A file or folder of a package: path without a leading slash, mode, content, and a link's target."""
 
     path: str
     mode: int
     content: bytes
     target: str | None = None
+    folder: bool = False
 
 
 def folder() -> Path:
@@ -138,8 +139,11 @@ def _archive(package: Path) -> Iterator[tarfile.TarFile]:
             raise BuildError(f"{package} is not a whole Debian package", said)
 
 
-def members(package: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
-    """Yield the files and symbolic links of a package whose path (without ``./``) is ``wanted``."""
+def members(package: Path, wanted: Callable[[str], bool], *, folders: bool = False) -> Iterator[Member]:
+    """Yield the files and symbolic links of a package whose path (without ``./``) is ``wanted``.
+
+    With ``folders``, its folders too.
+    """
     with _archive(package) as archive:
         for entry in archive:
             path, mode = entry.name.removeprefix("./"), stat.S_IMODE(entry.mode)
@@ -149,6 +153,9 @@ def members(package: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
                 yield Member(path, mode, b"", entry.linkname)
             elif entry.islnk():
                 yield Member(path, mode, b"", "/" + entry.linkname.removeprefix("./"))
+            elif entry.isdir():
+                if folders:
+                    yield Member(path, mode, b"", folder=True)
             elif content := archive.extractfile(entry):
                 yield Member(path, mode, content.read())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lvslab.debian import libraries, packages
@@ -59,11 +59,15 @@ _LOADED = ("virtio_pci", "virtio_net", "e1000", "ip_vs", "nf_tables", "nft_compa
 
 
 def entries(
-    kernel: Kernel, programs: Sequence[packages.Package], ipvsadm: Path | None = None
+    kernel: Kernel,
+    programs: Sequence[packages.Package],
+    ipvsadm: Path | None = None,
+    completed: Callable[[list[Entry]], list[Entry]] = list,
 ) -> list[Entry]:
     """Return the entries of the image of ``kernel`` with the ``programs`` of PACKAGES.
 
-    ``ipvsadm`` is a program that takes the place of theirs.
+    ``ipvsadm`` is a program that takes the place of theirs. ``completed`` adds entries, before busybox
+    fills the gaps.
     """
     files = libraries.files_of(programs, _wanted)
     if ipvsadm is not None:
@@ -81,6 +85,7 @@ def entries(
     found += [Entry("lib64", LINK, b"usr/lib64"), Entry("usr/bin/sh", LINK, b"dash")]
     found += guest_files.common(kernel, (*_LOADED, "xt_MASQUERADE"))
     found.append(Entry("etc/lvslab/reseed", PROGRAM, reseed.program()))
+    found = completed(found)
     return found + guest_files.applets(files[guest_files.BUSYBOX].content, found)
 
 

@@ -7,15 +7,17 @@ bytes, and its name is a checksum of the inputs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from lvslab import paths
 from lvslab.cache import store
 from lvslab.debian import packages
-from lvslab.guest import debian, files, formats, keys
+from lvslab.guest import additions, debian, files, formats, keys
+from lvslab.guest.additions import NONE, Additions
 from lvslab.guest.formats import Entry
 from lvslab.kernel.find import Kernel
 
@@ -23,6 +25,8 @@ log = logging.getLogger("lvslab.progress.image")
 
 _FORMAT = 3
 """Version of the code that makes images: raise it when the same inputs come to other bytes."""
+_USUAL = 56
+"""Maximum size, in MiB, of an image for which a kernel's usual memory is enough."""
 _SUFFIX = {"initramfs": "cpio", "ext2": "ext2"}
 
 
@@ -39,11 +43,12 @@ class Image:
     more_memory: int = 0
 
 
-def build(kernel: Kernel, ipvsadm: str = "", *, python: bool = False) -> Image:
+def build(kernel: Kernel, ipvsadm: str = "", more: Additions = NONE, *, python: bool = False) -> Image:
     """Return the guest image for ``kernel``, from the cache or made now.
 
-    ``ipvsadm`` is the version or source tree of that program, "" for the usual one. With ``python`` it has
-    a small Python; guests with old kernels have none. Raises MachineError, BuildError, UsageError.
+    ``ipvsadm`` is the version or source tree of that program, "" for the usual one. ``more`` is what a lab
+    adds; with ``python`` there is a small Python too. Guests with old kernels have neither Python nor
+    packages. Raises MachineError, BuildError, UsageError, and PathTaken for one of the lab's files.
     """
     if kernel.userland == "musl-i386":
         # Only where it is needed, as below: it brings the builder of these programs with it.
@@ -55,9 +60,9 @@ def build(kernel: Kernel, ipvsadm: str = "", *, python: bool = False) -> Image:
         inputs = [programs.key, *(package.sha256 for package in netbase)]
         return _made(
             kernel,
-            inputs,
+            [*inputs, *more.inputs(())],
             programs.versions,
-            lambda: musl.entries(kernel, programs, files.names(netbase)),
+            lambda: _with(more, (), musl.entries(kernel, programs, files.names(netbase))),
         )
     found = packages.fetch((*debian.PACKAGES, *(debian.PYTHON if python else ())))
     inputs = sorted(package.sha256 for package in found)
@@ -68,8 +73,18 @@ def build(kernel: Kernel, ipvsadm: str = "", *, python: bool = False) -> Image:
         built = ipvsadm_build.today(ipvsadm)
         inputs.append(built.sha256)
         versions, own = {**versions, "ipvsadm": built.version}, built.path
-    made = _made(kernel, inputs, versions, lambda: debian.entries(kernel, found, own))
-    return replace(made, more_memory=debian.PYTHON_MEMORY) if python else made
+    added = packages.fetch(more.packages) if more.packages else ()
+    inputs += more.inputs(added)
+    made = _made(
+        kernel, inputs, versions, lambda: debian.entries(kernel, found, own, partial(_with, more, added))
+    )
+    # The kernel has the archive and what it unpacks of it in memory at the same time.
+    larger = 2 * max(0, (made.path.stat().st_size >> 20) - _USUAL) if more else 0
+    return replace(made, more_memory=larger + (debian.PYTHON_MEMORY if python else 0))
+
+
+def _with(more: Additions, added: Sequence[packages.Package], entries: list[Entry]) -> list[Entry]:
+    return entries + additions.entries(more, added, entries)
 
 
 def _made(

@@ -21,7 +21,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from lvslab.errors import LabFileError
-from lvslab.lab import counts
+from lvslab.lab import counts, guest_files
 from lvslab.lab.files import LAB_FILE, read_text, suggest
 from lvslab.lab.model import (
     SERVICES,
@@ -72,7 +72,9 @@ def load(folder: Path) -> Lab:
     raise LabFileError(path, _line(data, place), message, hint)
 
 
-def mistake_of(lab: Lab, node: str, place: tuple[str, ...], message: str, hint: str | None) -> LabFileError:
+def mistake_of(
+    lab: Lab, node: str, place: tuple[int | str, ...], message: str, hint: str | None
+) -> LabFileError:
     """Return the error of a key of a node. It is for mistakes found after the lab was read."""
     path = lab.folder / LAB_FILE
     data = _parse(path, read_text(path))
@@ -174,6 +176,7 @@ _FORMS |= {"int_type": "a whole number", "string_type": "text", "tuple_type": "a
 _NAME_RULES: Mapping[str, tuple[str, str]] = {
     "networks": ("a network", "at most 9 lower case letters, digits and hyphens, a letter first"),
     "nodes": ("a node", "at most 32 lower case letters, digits and hyphens, no hyphen at either end"),
+    "files": ("a file", "an absolute path in the guest, such as /etc/keepalived/keepalived.conf"),
     "interfaces": ("an interface", "at most 15 letters, digits, dots, hyphens, underscores, a letter first"),
 }
 
@@ -198,6 +201,8 @@ def _explained(error: ErrorDetails) -> _Mistake:
     siblings = _fields(tuple(parent), kind)
     field, keys = siblings.get(str(key)), ", ".join(_fields(place, kind))
     hint = f"{key}: {field.metadata['description']}" if field else f"its keys: {keys}"
+    if place[2:3] in (("packages",), ("files",)):
+        hint = f"{place[2]}: {_fields(place[:2])[str(place[2])].metadata['description']}"
     message = f"{_shown(place)}: {error['msg'].replace('Input', reprlib.repr(value))}"
     match error["type"]:
         case "value_error" if isinstance(wrong := context["error"], Wrong):
@@ -220,6 +225,9 @@ def _explained(error: ErrorDetails) -> _Mistake:
         case "literal_error":
             message = f"{_shown(parent)}: unknown {key} {value!r}"
             hint = suggest(str(value), re.findall(r"'([^']*)'", context["expected"]))
+        case "string_pattern_mismatch" if place[2:3] == ("packages",):
+            message = f"{_shown(place)}: {value!r} is not the name of a package"
+            hint = "a package has a name such as keepalived, in lower case and without a version"
         case "string_pattern_mismatch" if key == "zone":
             message = f"{_shown(place)}: {value!r} is not the name of a zone"
             hint = "a zone is a domain name in lower case without a dot at its end, such as example.test"
@@ -298,6 +306,8 @@ def _node_mistakes(name: str, node: Node) -> Iterator[_Mistake]:
                 message = f"{name} is a {node.role}, and only a router has a {key}"
                 hint = "let a node with 'role: router' send its packets on"
                 yield _Mistake((*place, "interfaces", card, key), message, hint)
+    for keys, message, hint in guest_files.mistakes(name, node):
+        yield _Mistake((*place, *keys), message, hint)
     taken: dict[tuple[Protocol, int], Service] = {}
     for number, service in enumerate(node.services):
         yield from _service_mistakes(name, node, number, service, taken)

@@ -31,6 +31,8 @@ MAX_NODES = 999
 # A network's name and a port's number are the name of a Linux interface, which has at most 15 characters.
 NetworkName = Annotated[str, Matching(r"^[a-z][a-z0-9-]{0,8}$")]
 NodeName = Annotated[str, Matching(r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+PackageName = Annotated[str, Matching(r"^[a-z0-9][a-z0-9+.-]+$")]
+GuestPath = Annotated[str, Matching(r"^(/[A-Za-z0-9_@+:,=.-]+)+$")]
 InterfaceName = Annotated[str, Matching(r"^[A-Za-z][A-Za-z0-9._-]{0,14}$")]
 _ZONE = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 
@@ -289,7 +291,7 @@ class Node(Section):
         "json_schema_extra": {
             "if": {"properties": {"role": {"const": "director"}}},
             "then": {"required": ["kernel"], "properties": {"count": False}},
-            "dependentRequired": {"memory": ["kernel"]},
+            "dependentRequired": {key: ["kernel"] for key in ("memory", "packages", "files")},
         },
     }
 
@@ -318,6 +320,13 @@ class Node(Section):
     )
     routes: tuple[Route, ...] = field(
         default=(), metadata=_about("Static routes besides the default ones, a list")
+    )
+    packages: tuple[PackageName, ...] = field(
+        default=(), metadata=_about("Packages of the distribution for a virtual machine, a list of names")
+    )
+    files: Mapping[GuestPath, str] = field(
+        default_factory=dict,
+        metadata=_about("Files for a virtual machine: its path there, and the file in the lab's folder"),
     )
 
     @property

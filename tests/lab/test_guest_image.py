@@ -18,6 +18,10 @@ nodes:
   director:
     role: director
     kernel: debian-cloud
+    packages: [keepalived, iputils-ping]
+    files:
+      /etc/keepalived/keepalived.conf: keepalived.conf
+      /usr/local/bin/look: look.sh
     interfaces:
       eth0: {network: lan, address: 10.0.0.1}
   server:
@@ -33,6 +37,16 @@ HOWTO = """\
 ```sh node=director
 ipvsadm -A -t 10.0.0.9:http -s rr
 ```
+"""
+KEEPALIVED = """\
+virtual_server 10.0.0.10 80 {
+  lvs_sched wrr
+  lvs_method NAT
+  protocol TCP
+  real_server 10.0.0.2 80 {
+    weight 3
+  }
+}
 """
 MODULES = (
     *("dummy", "veth", "bridge", "8021q", "macvlan", "vxlan", "vrf", "ifb", "ipvlan"),
@@ -72,6 +86,9 @@ PROGRAMS = {
     "ipvsadm -L": "10.0.0.9:http",
     "ipvsadm -Ln": "10.0.0.9:80",
     "ip -V": "iproute2",
+    "ping -V": "iputils",
+    "look": "looked",
+    "keepalived --config-test && echo right": "right",
     "modprobe fou && ip fou add port 5555 gue && ip link add gue1 type ipip remote 10.0.0.3 local 10.0.0.1 "
     "encap gue encap-sport auto encap-dport 5555 && ip fou show": "port 5555 gue",
 }
@@ -83,6 +100,9 @@ def lab(run: Runner, module_names: Names, tmp_path_factory: pytest.TempPathFacto
     folder, name = tmp_path_factory.mktemp("lab"), module_names()
     (folder / "lab.yaml").write_text(LAB)
     (folder / "howto.md").write_text(HOWTO)
+    (folder / "keepalived.conf").write_text(KEEPALIVED)
+    (folder / "look.sh").write_text("#!/bin/sh\necho looked\n")
+    (folder / "look.sh").chmod(0o755)
     run("lab.up", str(folder), "--name", name, "--json")
     return name
 
@@ -100,6 +120,37 @@ def test_modules(run: Runner, lab: str) -> None:
 @pytest.mark.parametrize("command", PROGRAMS, ids=lambda command: command.split()[0])
 def test_programs(run: Runner, lab: str, command: str) -> None:
     assert PROGRAMS[command] in run.execute(lab, "director", command)
+
+
+def test_a_package_runs_with_a_file_of_the_lab(run: Runner, lab: str) -> None:
+    table = "tries=100; until ipvsadm -Ln | grep -A1 10.0.0.10:80 | grep 10.0.0.2:80; do"
+    said = run.execute(
+        lab, "director", f"keepalived; {table} [ $((tries -= 1)) -gt 0 ] || exit; sleep 0.1; done"
+    )
+    assert said.split() == ["->", "10.0.0.2:80", "Masq", "3", "0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        (
+            "iputils-ping",
+            "lvslab-has-no-such",
+            "the distribution has no package lvslab-has-no-such",
+        ),
+        ("look.sh", "gone.sh", "gone.sh is not there"),
+        ("/usr/local/bin/look", "/usr/bin/ip", "/usr/bin/ip is lvslab's own in a guest"),
+    ],
+)
+def test_mistakes_before_the_boot(
+    run: Runner, names: Names, tmp_path: Path, right: str, wrong: str, said: str
+) -> None:
+    (tmp_path / "lab.yaml").write_text(LAB.replace(right, wrong))
+    (tmp_path / "howto.md").write_text(HOWTO)
+    for name in ("keepalived.conf", "look.sh"):
+        (tmp_path / name).write_text("")
+    done = run("lab.up", str(tmp_path), "--name", names(), "--json", status=2)
+    assert said in done.stderr
 
 
 def test_programs_in_a_terminal(run: Runner, lab: str) -> None:
@@ -120,7 +171,7 @@ def test_programs_in_a_terminal(run: Runner, lab: str) -> None:
         terminal.type("q")
         terminal.expect("director# ")
         terminal.type("ping 10.0.0.2\r")
-        terminal.expect("seq=1")
+        terminal.expect("seq=2")
         terminal.type("\x03")
         terminal.expect("packet loss")
         terminal.type("tcpdump -ni eth0\r")
