@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvslab.check import rounds
-from lvslab.check.forwarding.facts import Probe
+from lvslab.check.examine import facts_of
+from lvslab.check.forwarding.facts import Asked, Probe
 from lvslab.check.ftp_verdict import FtpFacts, Visit, explained
 from lvslab.check.ipvs import director
 from lvslab.check.ipvs.features import lacking
 from lvslab.check.ipvs.listing import parse_connection_entries
 from lvslab.check.ipvs.table import Service
-from lvslab.check.probes import HostView
+from lvslab.check.probes import GuestView, HostView, NodeView
 from lvslab.check.traffic import ftp
 from lvslab.check.traffic.ftp import FtpFailed, Method, Session
 from lvslab.errors import CheckFailed
@@ -177,9 +178,12 @@ def facts(lab: Testbed, address: str = "") -> FtpFacts:
 
 def _explained(lab: Testbed, failure: FtpFailed, address: str) -> CheckFailed:
     name, service = lab.directors[0].name, ftp_service(lab)
-    cluster = rounds.facts_of(
-        lab.cluster, service, name, "ftp", lambda node: _FtpHostView(lab.enter(node)), lab.reading()
-    )
+
+    def see(node: str) -> NodeView:
+        enterable = lab.cluster.is_enterable(node)
+        return _FtpHostView(lab.enter(node)) if enterable else GuestView(lab.cluster, node)
+
+    cluster = facts_of(lab.cluster, Asked(service, address), name, "ftp", see, lab.reading())
     return explained(failure, facts(lab, address), cluster)
 
 

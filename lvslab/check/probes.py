@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import sys
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from lvslab.check.forwarding.facts import Probe, Route
 from lvslab.check.traffic import http
 from lvslab.check.traffic.clients import CLIENTS
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.check.traffic.request import RequestFailed, new_request_id
 from lvslab.errors import CheckFailed
+from lvslab.run import run
 
 if TYPE_CHECKING:
-    from lvslab.check.forwarding.facts import Probe
     from lvslab.cluster.running import RunningLab
+
+_ARP = 0x0806
+_ETHERNET = struct.Struct("!6s6sH")
+# Hardware type Ethernet, protocol IPv4, their lengths, operation, sender's and target's two addresses.
+_ARP_MESSAGE = struct.Struct("!HHBBH6s4s6s4s")
+_ARP_REQUEST, _ARP_REPLY = 1, 2
+_ARP_SECONDS = 5.0
 
 
 class NodeView(Protocol):
@@ -31,6 +43,10 @@ class NodeView(Protocol):
 
     def read(self, file: str) -> str:
         """Read a file of /proc, such as /proc/net/route for its IPv4 routes."""
+        ...
+
+    def output(self, command: str) -> str:
+        """Run a program that looks at the network; return its output, whatever its status."""
         ...
 
 
@@ -64,6 +80,10 @@ class HostView:
     def read(self, file: str) -> str:
         return self.namespace.call(Path(file.replace("/proc/net/", "/proc/thread-self/net/")).read_text)
 
+    def output(self, command: str) -> str:
+        done = self.namespace.call(run, ["sh", "-c", f"{command} 2>&1; :"])
+        return done.stdout.decode(errors="replace")
+
 
 @dataclass(frozen=True)
 class GuestView:
@@ -86,6 +106,9 @@ class GuestView:
     def read(self, file: str) -> str:
         return self.cluster.observe(self.node, f"cat {file}")
 
+    def output(self, command: str) -> str:
+        return self.cluster.observe(self.node, f"{command} 2>&1; :")
+
 
 def connect_from(cluster: RunningLab, node: str, address: str, port: int) -> None:
     """Have the virtual machine ``node`` make and close a TCP connection. Raises CheckFailed after 5 s."""
@@ -94,7 +117,42 @@ def connect_from(cluster: RunningLab, node: str, address: str, port: int) -> Non
         raise CheckFailed(f"{node} cannot connect to {address} port {port}", said.strip())
 
 
-def default_gateway(routes: str) -> str:
+def route_to(seen: NodeView, address: str, source: str = "") -> Route | None:
+    """Look up a node's route to ``address`` for packets from ``source``; None when unknown."""
+    return parse_route(seen.output(f"ip route get {address}{f' from {source}' if source else ''}"))
+
+
+def parse_route(text: str) -> Route | None:
+    """Parse what ``ip route get`` prints; None where that does not tell the route."""
+    line = text.partition("\n")[0]
+    words = line.split()
+    if "is unreachable" in line or words[:1] in (["unreachable"], ["prohibit"], ["blackhole"]):
+        return Route("none")
+    if "dev" not in words:
+        return None
+    if words[0] == "local":
+        return Route("local")
+    # "via inet6 ADDRESS" is the way of an IPv4 packet to an IPv6 router.
+    via = words[words.index("via") + 1] if "via" in words else ""
+    return Route("unicast", words[words.index("via") + 2] if via == "inet6" else via)
+
+
+def is_silent(seen: NodeView, neighbour: str) -> bool:
+    """Return whether nobody answers a node's requests for the hardware address of ``neighbour``."""
+    return any(
+        state in seen.output(f"ip neigh show {neighbour}").split() for state in ("FAILED", "INCOMPLETE")
+    )
+
+
+def default_gateway(seen: NodeView, address: str) -> str:
+    """Return a node's default gateway in the family of ``address``, "" for none."""
+    if ":" not in address:
+        return parse_default_gateway(seen.read("/proc/net/route"))
+    words = seen.output("ip -6 route show default").partition("\n")[0].split()
+    return words[words.index("via") + 1] if "via" in words else ""
+
+
+def parse_default_gateway(routes: str) -> str:
     """Return the default route's gateway in a listing of /proc/net/route, "" for none."""
     for line in routes.splitlines()[1:]:
         _, destination, gateway, _, _, _, _, mask, *_ = line.split()
@@ -102,3 +160,63 @@ def default_gateway(routes: str) -> str:
             # Four bytes in network order, printed as a number in this machine's byte order.
             return str(IPv4Address(int(gateway, 16).to_bytes(4, sys.byteorder)))
     return ""
+
+
+def who_has(
+    namespace: NamespaceThread, interface: str, own: str, address: str, hosts: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Ask by ARP (RFC 826) for ``address``; return the names of the hosts that answer.
+
+    The requests go out at ``interface`` with the sender's address ``own``. ``hosts`` maps the names of the
+    other machines on that network to an address that each has to itself. Each is asked for that address
+    afterwards, and its answer shows that it has read the first request. Raises CheckFailed if one does not
+    answer for its own address within 5 s.
+    """
+    return namespace.call(_ask_neighbours, namespace.name, interface, own, address, dict(hosts))
+
+
+def _ask_neighbours(
+    name: str, interface: str, own: str, address: str, hosts: Mapping[str, str]
+) -> tuple[str, ...]:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ARP)) as wire:
+        wire.bind((interface, _ARP))
+        mac = wire.getsockname()[4]
+        for target in (address, *hosts.values()):
+            wire.send(_arp_request(mac, own, target))
+        answers = _arp_answers(wire, {address, *hosts.values()}, set(hosts.values()))
+    missing = [host for host, its in hosts.items() if its not in answers]
+    if missing:
+        raise CheckFailed(
+            f"{', '.join(missing)} did not answer ARP requests of {name} within {_ARP_SECONDS:g} s",
+            "is it up, and is its card on the same network?",
+        )
+    owners = {next(iter(answers[its])): host for host, its in hosts.items()}
+    found = [owners.get(who, who.hex(":")) for who in answers.get(address, ())]
+    return tuple(sorted(found, key=[*hosts, *found].index))
+
+
+def _arp_request(mac: bytes, own: str, target: str) -> bytes:
+    frame = _ETHERNET.pack(b"\xff" * 6, mac, _ARP)
+    addresses = (IPv4Address(own).packed, bytes(6), IPv4Address(target).packed)
+    return frame + _ARP_MESSAGE.pack(1, 0x0800, 6, 4, _ARP_REQUEST, mac, *addresses)
+
+
+def _arp_answers(
+    wire: socket.socket, asked: Collection[str], until: Collection[str]
+) -> dict[str, dict[bytes, None]]:
+    """Return the hardware addresses that answer for each address, until those of ``until`` have one."""
+    answers: dict[str, dict[bytes, None]] = {}
+    deadline = time.monotonic() + _ARP_SECONDS
+    while not answers.keys() >= set(until) and (left := deadline - time.monotonic()) > 0:
+        wire.settimeout(left)
+        try:
+            frame = wire.recv(2048)
+        except TimeoutError:
+            break
+        if len(frame) < _ETHERNET.size + _ARP_MESSAGE.size:
+            continue
+        *_, operation, sender, address, _, _ = _ARP_MESSAGE.unpack_from(frame, _ETHERNET.size)
+        target = str(IPv4Address(address))
+        if operation == _ARP_REPLY and target in asked:
+            answers.setdefault(target, {})[sender] = None
+    return answers

@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lvslab.check import schedulers, verdict
-from lvslab.check.forwarding import method_for
-from lvslab.check.forwarding.facts import ClusterFacts, ServerFacts
+from lvslab.check.examine import ask_briefly, diverted, facts_of, losses_of
+from lvslab.check.forwarding.facts import Asked
 from lvslab.check.ipvs.director import Reading, read_director, read_settled, table_of_steps
 from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.table import Destination, Service, address_of, endpoint, listed, scan_order
@@ -39,7 +38,6 @@ _REQUEST_SECONDS = 0.03
 _REFUSALS = 3
 """Number of requests of a round of which all are to be refused."""
 _LOG_SECONDS = 2.0
-_PROBES_AT_ONCE = 32
 _NOTHING = Counters(0, 0, 0, 0, 0)
 
 
@@ -293,6 +291,9 @@ def _take(
         foreseen = _in_another_phase(way, before, observed) or foreseen
     after = read_director(cluster, way.director, ("listing", "entries"))
     answered = [reply for reply in replies if reply.server != NOBODY]
+    passed = _at_the_director(way, answered, before, after)
+    if sum(passed.values()) < len(answered):
+        _refuse_diverted(way, len(answered) - sum(passed.values()))
     entries = _logged(cluster, target.kind, [reply.request_id for reply in answered])
     taken = Round(
         service=str(service),
@@ -300,7 +301,7 @@ def _take(
         client=way.client,
         forecast=foreseen,
         replies=replies,
-        director=_at_the_director(way, answered, before, after),
+        director=passed,
         logged=access_log.requests_by_server(entries),
         sources=access_log.client_addresses(entries),
         table=after.listing,
@@ -348,22 +349,42 @@ def _asked(way: Way, count: int, foreseen: Sequence[str]) -> tuple[tuple[Reply, 
     return tuple(replies), refused
 
 
+def _refuse_diverted(way: Way, missing: int) -> None:
+    """Raise CheckFailed where requests went to a real server and not to the director."""
+    asked = Asked(way.service, way.target.address, _source(way))
+    if not (found := diverted(way.cluster, asked, partial(_seen, way))):
+        return
+    told = [verdict.arp_problem(node, server, asked.target) for node, server in found.items()]
+    raise CheckFailed(
+        f"{missing} answers came from servers that the director did not choose",
+        "\n  ".join(f"{finding.cause}; {finding.remedy}" for finding in told),
+    )
+
+
+def _seen(way: Way, node: str) -> NodeView:
+    """Return the network as a node sees it."""
+    if way.cluster.is_enterable(node):
+        return HostView(way.namespaces(node), way.target.kind)
+    return GuestView(way.cluster, node, way.target.kind)
+
+
 def _explained(way: Way, before: Reading, foreseen: tuple[str, ...], failure: RequestFailed) -> Unanswered:
     """Return ``failure`` with its likely causes."""
     cluster, service = way.cluster, way.service
+    observed = tuple(reply.server for reply in failure.before)
     now = read_director(cluster, way.director)
 
-    def see(name: str) -> NodeView:
-        if cluster.is_enterable(name):
-            return HostView(way.namespaces(name), way.target.kind)
-        return GuestView(cluster, name, way.target.kind)
-
-    facts = facts_of(cluster, service, way.director, way.target.kind, see, now)
+    see = partial(_seen, way)
+    asked = Asked(service, way.target.address, _source(way))
+    facts = facts_of(cluster, asked, way.director, way.target.kind, see, now)
+    place, target = way.namespaces(way.client), way.target
+    again = partial(ask_briefly, place, target.address, target.port, target.protocol)
+    facts = replace(facts, losses=losses_of(see, way.director, asked, again))
     if way.any_phase:  # the reader has made this table, so what differs from the steps is not a fault
         facts = replace(facts, expected=facts.observed)
     totals = now.totals.get(str(service), _NOTHING).since(before.totals.get(str(service), _NOTHING))
     told = verdict.no_answer(replace(facts, counters=totals), failure)
-    return Unanswered(told, foreseen, tuple(reply.server for reply in failure.before))
+    return Unanswered(told, foreseen, observed)
 
 
 def _at_the_director(way: Way, replies: Sequence[Reply], before: Reading, after: Reading) -> dict[str, int]:
@@ -632,53 +653,3 @@ def _logged(cluster: RunningLab, kind: str, request_ids: list[str]) -> tuple[acc
         if not access_log.missing_ids(entries, request_ids) or time.monotonic() > deadline:
             return access_log.with_ids(entries, request_ids)
         time.sleep(0.01)
-
-
-def facts_of(
-    cluster: RunningLab,
-    service: Service,
-    director: str,
-    kind: str,
-    see: Callable[[str], NodeView],
-    now: Reading,
-) -> ClusterFacts:
-    """Examine a cluster whose ``service`` does not answer, as its forwarding methods ask for.
-
-    The servers are of that ``kind`` in ``lab.yaml``; ``see`` returns a real server's own view of the
-    network; ``now`` is a reading of the director.
-    """
-    family = ip_address(service.destinations[0].address).version if service.destinations else 4
-    reachable = {
-        str(own): card
-        for card in cluster.lab.nodes[director].interfaces.values()
-        for own in card.addresses
-        if own.version == family
-    }
-    expected = table_of_steps(cluster, director)
-    forwarding = {
-        server.address: server.forwarding for found in (*expected, service) for server in found.destinations
-    }
-    gateways, examinations = set[str](), list[Callable[[], ServerFacts]]()
-    for name, node in cluster.lab.real_servers.items():
-        address = next((own for own in map(str, node.addresses) if own in forwarding), None)
-        if address is None:
-            continue  # another director's
-        seen, method = see(name), method_for(forwarding[address])
-        examinations += [
-            partial(method.examine, seen, name, address, served.port, service)
-            for served in node.services
-            if served.kind == kind
-        ]
-        for card in node.interfaces.values():
-            gateways |= {here for here, theirs in reachable.items() if theirs.network == card.network}
-    # Many at a time: where no server answers, each of them is waited for.
-    with ThreadPoolExecutor(_PROBES_AT_ONCE) as workers:
-        servers = tuple(workers.map(lambda examine: examine(), examinations))
-    return ClusterFacts(
-        virtual_service=str(service),
-        director_address=min(gateways, default=""),
-        expected=expected,
-        observed=now.rules,
-        servers=servers,
-        ip_forward=now.ip_forward,
-    )

@@ -157,7 +157,11 @@ def diagnose(facts: ClusterFacts) -> tuple[Finding, ...]:
     for server in facts.servers:
         by_method.setdefault(server.forwarding, []).append(server)
     table = _table(facts)
-    others = [
+    others = [arp_problem(node, server, facts.target) for node, server in facts.diverted.items()]
+    others += facts.losses
+    if facts.has_virtual is False and not (facts.counters and facts.counters.connections):
+        others.append(_not_the_directors(facts))
+    others += [
         cause for name, servers in by_method.items() for cause in method_for(name).causes(facts, servers)
     ]
     # The table is the likeliest cause where a service of the steps has no server of a weight above 0.
@@ -168,11 +172,11 @@ def diagnose(facts: ClusterFacts) -> tuple[Finding, ...]:
         return tuple(likely)
     found = [sign for name in used for sign in method_for(name).suspicions(facts)]
     if facts.counters is not None and not facts.counters.connections:
+        own = "" if facts.has_virtual else "is its address on the director's interface, "
         found.append(
             Finding(
                 f"no connection reached the virtual service {facts.virtual_service}",
-                "is its address on the director's interface, does the client have a route to it, and does "
-                "the director's INPUT chain let it in?",
+                f"{own}does the client have a route to it, and does the director's INPUT chain let it in?",
             )
         )
     return tuple(found)
@@ -187,6 +191,24 @@ def no_answer(facts: ClusterFacts, failure: CheckFailed) -> CheckFailed:
     if (more := len(findings) - _MOST_CAUSES) > 0:
         lines.append(f"and {more} more of the same kinds")
     return CheckFailed(failure.message, "\n  ".join(lines))
+
+
+def arp_problem(node: str, server: str, target: str) -> Finding:
+    """Return the finding that ``node`` sends packets for ``target`` to a real server."""
+    return Finding(
+        f"{node} sends packets for {target} to the hardware address of {server}, and not to the director: "
+        f"{server} answers ARP requests for that address (the ARP problem)",
+        f"set net.ipv4.conf.all.arp_ignore=1 and net.ipv4.conf.all.arp_announce=2 on {server}, keep the "
+        f"address on lo there, and run `ip neigh flush all` on {node}",
+    )
+
+
+def _not_the_directors(facts: ClusterFacts) -> Finding:
+    whole = f"{facts.target}/{128 if ':' in facts.target else 32}"
+    return Finding(
+        f"the director does not have the address {facts.target}, so it does not take the requests to it",
+        f"run `ip addr add {whole} dev INTERFACE` on the director, with the interface on the clients' side",
+    )
 
 
 def _table(facts: ClusterFacts) -> list[Finding]:

@@ -300,6 +300,8 @@ class LoopbackCluster(FakeCluster):
         assert node == "director"
         if command.startswith("cat /proc/uptime"):
             return "9.50 1.20\n"
+        if command.startswith("iptables-save -c"):
+            return ""
         vip = f"127.0.0.1:{self.port}"
         rules, listing, stats = f"-A -t {vip} -s wlc\n", f"TCP  {vip} wlc\n", f"TCP  {vip} 0 0 0 0 0\n"
         for server, weight in self.weights.items():
@@ -313,6 +315,9 @@ class LoopbackCluster(FakeCluster):
             "ipvsadm -Ln --thresholds": "",
             "ipvsadm -Ln": _LISTING_HEAD + listing,
             "ipvsadm -Ln --stats --exact": _STATS_HEAD + stats,
+            "ip -o addr show 2>&1; :": "1: lo inet 127.0.0.1/8 scope host lo\n2: eth1 inet 10.0.0.1/24\n",
+            "ip route get 127.0.0.1 2>&1; :": "local 127.0.0.1 dev lo src 127.0.0.1\n",
+            "cat /proc/net/netstat": "TcpExt: IPReversePathFilter\nTcpExt: 0\n",
             director.ENTRIES: _ENTRIES_HEAD + entries + self.elsewhere,
             "cat /proc/sys/net/ipv4/ip_forward": f"{self.ip_forward}\n",
             "{ cat /proc/sys/net/ipv4/vs/expire_quiescent_template 2> /dev/null || echo 0; }": (

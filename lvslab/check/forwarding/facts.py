@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.table import Forwarding, Service
 
 Probe = Literal["answers", "refused", "no-answer"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that was not answered: ``client`` asked ``target``, an address of ``service``.
+
+    Both are "" if unknown.
+    """
+
+    service: Service
+    target: str = ""
+    client: str = ""
+
+
+@dataclass(frozen=True)
+class Route:
+    """A node's route to an address.
+
+    ``kind`` is "local" where the node has the address, "none" where it has no route. ``via`` is the next
+    router, "" where the address is on the node's own network.
+    """
+
+    kind: Literal["local", "unicast", "none"]
+    via: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,6 +50,10 @@ class ServerFacts:
     forwarding: Forwarding
     probe: Probe | None = None
     gateway: str | None = None
+    has_virtual: bool | None = None
+    way_back: Route | None = None
+    silent_hop: bool = False
+    unpacks: bool | None = None
 
     def __str__(self) -> str:
         return f"{self.address}:{self.port}"
@@ -37,7 +66,10 @@ class ClusterFacts:
     ``ip_forward`` is /proc/sys/net/ipv4/ip_forward on the director, None when unknown; ``director_address``
     its address on the real servers' network. ``expected`` is the table that the steps make, ``observed`` the
     kernel's. ``counters`` are what the virtual service's counters gained during the requests, None when
-    unknown.
+    unknown. ``target`` is the address that the ``client`` asks, and ``director_addresses`` are all that the
+    director has; with ``has_virtual``, it takes packets to ``target`` as its own (None when unknown).
+    ``diverted`` maps nodes to the real server whose hardware address they use for ``target``. ``losses`` are
+    packets dropped by filters, as findings: a further request was made to see them.
     """
 
     virtual_service: str
@@ -47,6 +79,12 @@ class ClusterFacts:
     servers: tuple[ServerFacts, ...]
     ip_forward: int | None = None
     counters: Counters | None = None
+    target: str = ""
+    client: str = ""
+    director_addresses: frozenset[str] = frozenset()
+    has_virtual: bool | None = None
+    diverted: Mapping[str, str] = field(default_factory=dict)
+    losses: tuple[Finding, ...] = ()
 
     @property
     def service(self) -> Service | None:

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lvslab.check.forwarding.facts import ClusterFacts, Finding, ServerFacts
+from lvslab.check.forwarding.facts import Asked, ClusterFacts, Finding, ServerFacts
 from lvslab.check.forwarding.method import Method, sent_on
-from lvslab.check.ipvs.table import Service
-from lvslab.check.probes import NodeView, default_gateway
+from lvslab.check.probes import NodeView, default_gateway, route_to
 
 if TYPE_CHECKING:
     from lvslab.check.forwarding.flow import Flow
@@ -49,16 +48,18 @@ class Masquerading(Method):
         back = super().returned(reply, flow)
         return back.with_network(src=address).with_transport(srcport=port)
 
-    def examine(self, seen: NodeView, name: str, address: str, port: int, service: Service) -> ServerFacts:
-        """Ask the server on its own address, and look up its default gateway."""
-        probe, gateway = seen.probe(address, port), default_gateway(seen.read("/proc/net/route"))
-        return ServerFacts(name, address, port, self.name, probe, gateway)
+    def examine(self, seen: NodeView, name: str, address: str, port: int, asked: Asked) -> ServerFacts:
+        """Ask the server on its own address, and look up its way to the client."""
+        probe, gateway = seen.probe(address, port), default_gateway(seen, address)
+        back = route_to(seen, asked.client, address) if asked.client else None
+        return ServerFacts(name, address, port, self.name, probe, gateway, way_back=back)
 
     def causes(self, facts: ClusterFacts, servers: Sequence[ServerFacts]) -> list[Finding]:
         """Find a director that does not forward, silent servers, and routes around the director."""
-        found = [] if facts.ip_forward != 0 else [_NOT_FORWARDED]
+        ipv6 = any(":" in server.address for server in servers)
+        found = [] if facts.ip_forward != 0 else [_NOT_FORWARDED_IPV6 if ipv6 else _NOT_FORWARDED]
         for server in servers:
-            found += _causes(server, facts.director_address)
+            found += _causes(server, facts)
         return found
 
     def suspicions(self, facts: ClusterFacts) -> list[Finding]:
@@ -88,7 +89,15 @@ _NOT_FORWARDED = Finding(
 )
 
 
-def _causes(server: ServerFacts, director: str) -> Iterator[Finding]:
+_NOT_FORWARDED_IPV6 = Finding(
+    "IPv6 forwarding is 0 on the director: packets are not forwarded, so requests reach the real servers, "
+    "but their replies are dropped on the way back",
+    "set net.ipv6.conf.all.forwarding = 1 in /etc/sysctl.conf and run `sysctl -p` on the director",
+)
+
+
+def _causes(server: ServerFacts, facts: ClusterFacts) -> Iterator[Finding]:
+    director = facts.director_address
     if server.probe == "refused":
         yield Finding(
             f"nothing listens on {server} (connection refused)",
@@ -99,14 +108,31 @@ def _causes(server: ServerFacts, director: str) -> Iterator[Finding]:
             f"{server.name} does not answer on {server}, not even from its own network",
             "is it up, is its address right, and does it filter the port?",
         )
-    if server.gateway == "":
+    back = server.way_back
+    if back is None:
+        through = server.gateway is None or server.gateway in {director, *facts.director_addresses}
+    else:
+        through = back.kind == "unicast" and back.via in {director, *facts.director_addresses}
+    if through:
+        return
+    if back is not None and back.kind == "unicast" and not back.via:
         yield Finding(
-            f"{server.name} has no default route, so its replies go nowhere",
+            f"{server.name} is on the network of the client {facts.client}, so its replies go there "
+            "directly and bypass the director",
+            f"run `ip route add {facts.client} via {director}` on {server.name}, or ask from elsewhere",
+        )
+    elif back.kind == "none" if back else server.gateway == "":
+        what = "default route" if server.gateway == "" else f"route to the client {facts.client}"
+        yield Finding(
+            f"{server.name} has no {what}, so its replies go nowhere",
             f"run `ip route add default via {director}` on {server.name}",
         )
-    elif server.gateway not in (None, director):
+    else:
+        via = back.via if back else server.gateway
+        what = "default route" if via == server.gateway else f"route to the client {facts.client}"
+        where = "default" if via == server.gateway else facts.client
         yield Finding(
-            f"{server.name}'s default route goes to {server.gateway} and not to the director "
-            f"{director}, so its replies bypass the director",
-            f"run `ip route replace default via {director}` on {server.name}",
+            f"{server.name}'s {what} goes to {via} and not to the director {director}, so its replies "
+            "bypass the director",
+            f"run `ip route replace {where} via {director}` on {server.name}",
         )

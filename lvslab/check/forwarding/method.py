@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lvslab.check.forwarding.facts import ClusterFacts, Finding, ServerFacts
+from lvslab.check.forwarding.facts import Asked, ClusterFacts, Finding, ServerFacts
 from lvslab.check.forwarding.icmp import Refusal
 from lvslab.check.forwarding.packet import HOP_LIMIT
-from lvslab.check.ipvs.table import FORWARDING, Forwarding, Service
+from lvslab.check.ipvs.table import FORWARDING, Forwarding
 from lvslab.check.probes import NodeView
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ class Method:
         """
         return None
 
-    def examine(self, seen: NodeView, name: str, address: str, port: int, service: Service) -> ServerFacts:
-        """Examine the real server ``name`` of ``service``, by its own view of the network (``seen``).
+    def examine(self, seen: NodeView, name: str, address: str, port: int, asked: Asked) -> ServerFacts:
+        """Examine the real server ``name`` by its own view of the network (``seen``).
 
         Its server program listens on ``port``; ``address`` is its own.
         """

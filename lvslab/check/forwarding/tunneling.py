@@ -8,9 +8,12 @@ the request is (since 3.18). ``ip_vs_tunnel_xmit``, ``ip_vs_prepare_tunneled_skb
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lvslab.check.forwarding import way_back
+from lvslab.check.forwarding.facts import Asked, ClusterFacts, Finding, ServerFacts
 from lvslab.check.forwarding.icmp import Refusal
 from lvslab.check.forwarding.method import Method, sent_on
 from lvslab.check.forwarding.packet import (
@@ -25,6 +28,7 @@ from lvslab.check.forwarding.packet import (
     Packet,
     Value,
 )
+from lvslab.check.probes import NodeView, default_gateway
 
 if TYPE_CHECKING:
     from lvslab.check.forwarding.flow import Flow
@@ -101,8 +105,42 @@ class Tunneling(Method):
         ethernet = inside.ethernet.with_fields(type=_ETHERNET[outside.protocol])
         return replace(inside, headers=(ethernet, outside, *between, *inside.headers[1:]))
 
+    def examine(self, seen: NodeView, name: str, address: str, port: int, asked: Asked) -> ServerFacts:
+        """Look up what direct routing needs as well, and whether an interface unpacks these packets."""
+        gateway = default_gateway(seen, asked.target or address)
+        facts = ServerFacts(name, address, port, self.name, gateway=gateway)
+        found = way_back.examine(seen, facts, asked)
+        kind = next(
+            (Tunnel.of(each.tunnel).kind for each in asked.service.destinations if each.address == address),
+            "",
+        )
+        if kind not in _UNPACKING:
+            return found
+        links = (seen.output(f"ip -o link show up type {each}") for each in _UNPACKING[kind][":" in address])
+        return replace(found, unpacks=any(": " in text for text in links))
+
+    def causes(self, facts: ClusterFacts, servers: Sequence[ServerFacts]) -> list[Finding]:
+        """Find servers that do not unpack packets, besides the causes of direct routing."""
+        found = [
+            Finding(
+                f"{server.name} has no tunnel interface that is up and of the director's kind, so "
+                "it does not unpack the requests",
+                f"make one on {server.name} with `ip link add`, and set it up with `ip link set`",
+            )
+            for server in servers
+            if server.unpacks is False
+        ]
+        return found + [cause for server in servers for cause in way_back.causes(facts, server)]
+
+    def suspicions(self, facts: ClusterFacts) -> list[Finding]:
+        """Find nothing: the director does not see replies."""
+        return []
+
 
 METHOD = Tunneling("tunneling")
+
+_UNPACKING = {"ipip": (("ipip",), ("ip6tnl",)), "gre": (("gre",), ("ip6gre",))}
+"""Kinds of interfaces that unpack what the director sends, to an IPv4 and to an IPv6 address."""
 
 
 def _size(header: Header) -> int:

@@ -6,11 +6,22 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from ipaddress import IPv4Address
 from typing import Any, cast
 
 import pytest
 
-from lvslab.check.probes import GuestView, HostView, connect_from, default_gateway
+from lvslab.check.forwarding.facts import Route
+from lvslab.check.probes import (
+    GuestView,
+    HostView,
+    _arp_answers,
+    _arp_request,
+    connect_from,
+    is_silent,
+    parse_default_gateway,
+    parse_route,
+)
 from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.errors import CheckFailed
@@ -101,11 +112,11 @@ def test_routes_of_both_kinds_read_alike() -> None:
 
 
 def test_a_default_gateway() -> None:
-    assert default_gateway(ROUTES) == "10.0.0.1"
+    assert parse_default_gateway(ROUTES) == "10.0.0.1"
     heading, default, network = ROUTES.splitlines()
-    assert default_gateway(f"{heading}\n{network}\n") == ""
-    assert default_gateway("") == ""
-    assert default_gateway(f"{heading}\n{network}\n{default}\n") == "10.0.0.1"
+    assert parse_default_gateway(f"{heading}\n{network}\n") == ""
+    assert parse_default_gateway("") == ""
+    assert parse_default_gateway(f"{heading}\n{network}\n{default}\n") == "10.0.0.1"
 
 
 def test_servers_of_other_kinds_are_asked_as_their_clients_do() -> None:
@@ -125,3 +136,86 @@ def test_servers_of_other_kinds_are_asked_as_their_clients_do() -> None:
     assert HostView(here, "udp").probe("127.0.0.1", port) == "refused"
     assert HostView(here, "gopher").probe("127.0.0.1", port) is None
     assert GuestView(FakeCluster(), "director", "udp").probe("127.0.0.1", port) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "route"),
+    [
+        ("66.199.240.50 from 10.0.0.1 dev eth0 uid 0", Route("unicast")),
+        (
+            "198.51.100.10 from 66.199.240.50 via 66.199.240.1 dev eth0 uid 0",
+            Route("unicast", "66.199.240.1"),
+        ),
+        ("198.51.100.10 via inet6 fe80::1 dev eth0 src 10.0.0.1", Route("unicast", "fe80::1")),
+        ("local 66.199.240.50 dev lo src 66.199.240.50 uid 0\n    cache <local>", Route("local")),
+        ("unreachable 10.9.9.9 dev lo src 10.0.0.1", Route("none")),
+        ("RTNETLINK answers: Network is unreachable", Route("none")),
+        ("RTNETLINK answers: Invalid argument", None),
+        ("sh: ip: not found", None),
+        ("", None),
+    ],
+)
+def test_routes(text: str, route: Route | None) -> None:
+    assert parse_route(text) == route
+
+
+@pytest.mark.parametrize(
+    ("text", "silent"),
+    [
+        ("10.0.0.1 dev eth0 lladdr 02:00:00:00:00:01 REACHABLE", False),
+        ("10.0.0.1 dev eth0 FAILED", True),
+        ("10.0.0.1 dev eth0 INCOMPLETE", True),
+        ("", False),
+    ],
+)
+def test_silent_neighbours(text: str, silent: bool) -> None:
+    class Seen(HostView):
+        def output(self, command: str) -> str:
+            assert command == "ip neigh show 10.0.0.1"
+            return text
+
+    assert is_silent(Seen(cast(NamespaceThread, Here())), "10.0.0.1") is silent
+
+
+MACS = {"a": bytes.fromhex("020000000001"), "b": bytes.fromhex("020000000002")}
+
+
+def reply(mac: bytes, address: str) -> bytes:
+    return (
+        bytes(6) + mac + bytes.fromhex("0806" "0001" "0800" "06" "04" "0002")
+        + mac + IPv4Address(address).packed + bytes(6) + IPv4Address("10.0.0.1").packed
+    )  # fmt: skip
+
+
+def test_a_request_is_a_broadcast_frame_as_rfc_826_has_it() -> None:
+    frame = _arp_request(MACS["a"], "10.0.0.1", "10.0.0.9")
+    assert frame.hex(" ", 2) == (
+        "ffff ffff ffff 0200 0000 0001 0806 0001 0800 0604 0001"
+        " 0200 0000 0001 0a00 0001 0000 0000 0000 0a00 0009"
+    )
+
+
+def test_answers_are_collected_until_every_host_has_answered_for_itself() -> None:
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    frames = [
+        b"short",
+        _arp_request(MACS["b"], "10.0.0.2", "10.0.0.9"),
+        reply(MACS["b"], "10.0.0.9"),
+        reply(MACS["a"], "10.0.0.8"),
+        reply(MACS["b"], "10.0.0.2"),
+        reply(MACS["a"], "10.0.0.9"),
+        reply(MACS["a"], "10.0.0.3"),
+        reply(MACS["a"], "10.0.0.99"),
+    ]
+    sending = threading.Thread(target=lambda: [there.send(frame) for frame in frames])
+    sending.start()
+    asked = {"10.0.0.9", "10.0.0.2", "10.0.0.3"}
+    answers = _arp_answers(here, asked, {"10.0.0.2", "10.0.0.3"})
+    sending.join()
+    assert {address: [*macs] for address, macs in answers.items()} == {
+        "10.0.0.9": [MACS["b"], MACS["a"]],
+        "10.0.0.2": [MACS["b"]],
+        "10.0.0.3": [MACS["a"]],
+    }
+    here.close()
+    there.close()

@@ -10,6 +10,8 @@ import pytest
 
 from lvslab.apply.ssh import Executed
 from lvslab.check import rounds, verdict
+from lvslab.check.examine import facts_of
+from lvslab.check.forwarding.facts import Asked
 from lvslab.check.ipvs import director
 from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.probes import HostView
@@ -170,6 +172,7 @@ def test_no_answer_comes_with_its_likely_cause(
 
     monkeypatch.setattr(HostView, "probe", probe)
     monkeypatch.setattr(HostView, "read", lambda self, file: ROUTES)
+    monkeypatch.setattr(HostView, "output", lambda self, command: "127.0.0.9 via 10.0.0.1 dev eth0\n")
     with pytest.raises(CheckFailed, match="request 1 of 9") as caught:
         take(cluster)
     hint = caught.value.hint or ""
@@ -177,6 +180,7 @@ def test_no_answer_comes_with_its_likely_cause(
     assert "default route" not in hint
     assert sorted(probed) == ["10.0.0.100:80", "10.0.0.101:80"]
     monkeypatch.setattr(HostView, "read", lambda self, file: ROUTES.replace("0100000A", "FE00000A"))
+    monkeypatch.setattr(HostView, "output", lambda self, command: "127.0.0.9 via 10.0.0.254 dev eth0\n")
     with pytest.raises(CheckFailed, match=r"rs1's default route goes to 10\.0\.0\.254"):
         take(cluster)
 
@@ -316,9 +320,12 @@ def test_only_its_own_servers_are_a_directors_matter(cluster: LoopbackCluster, t
         def read(self, file: str) -> str:
             return ROUTES
 
+        def output(self, command: str) -> str:
+            return ""
+
     (service,) = rounds.web_services(cluster, "director")
     now = director.read_director(cluster, "director")
-    facts = rounds.facts_of(cluster, service, "director", "http", lambda name: cast(Any, Sees()), now)
+    facts = facts_of(cluster, Asked(service), "director", "http", lambda name: cast(Any, Sees()), now)
     assert {server.name for server in facts.servers} == {"rs1", "rs2"}
     assert verdict.diagnose(facts) == ()
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from lvslab.check.forwarding.facts import ClusterFacts, ServerFacts
+from lvslab.check.forwarding.facts import ClusterFacts, Finding, Route, ServerFacts
 from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.verdict import (
@@ -210,18 +211,77 @@ def test_every_weight_is_0() -> None:
     ]
 
 
-def test_a_method_without_a_model_is_not_diagnosed_as_masquerading() -> None:
+def test_servers_are_diagnosed_by_their_own_method() -> None:
     first, second = TABLE[0].destinations
     mixed = (replace(TABLE[0], destinations=(first, replace(second, forwarding="tunneling"))),)
-    away = replace(TWO, forwarding="tunneling", probe="refused", gateway="10.0.0.254")
-    said = (
-        f"lvslab does not examine real servers by tunneling yet, so {second} and the way there and back "
-        "were not examined"
-    )
-    assert causes(replace(FINE, expected=mixed, observed=mixed, servers=(ONE, away))) == [said]
+    away = replace(TWO, forwarding="tunneling", gateway="10.0.0.254", unpacks=False)
+    said = [
+        "real-server-2 has no tunnel interface that is up and of the director's kind, so it does not "
+        "unpack the requests"
+    ]
+    assert causes(replace(FINE, expected=mixed, observed=mixed, servers=(ONE, away))) == said
     alone = (replace(TABLE[0], destinations=(replace(second, forwarding="tunneling"),)),)
     facts = replace(FINE, expected=alone, observed=alone, servers=(away,), ip_forward=0)
-    assert causes(facts) == [said]
+    assert causes(facts) == said
+
+
+VIP = "66.199.240.50"
+BY_ROUTE = replace(ONE, forwarding="gatewaying", probe="answers", has_virtual=True, gateway="66.199.240.1")
+
+
+@pytest.mark.parametrize(
+    ("server", "facts", "says"),
+    [
+        (
+            replace(BY_ROUTE, probe="refused"),
+            {},
+            "nothing listens on 66.199.240.50, port 80, of real-server-1 (connection refused)",
+        ),
+        (
+            replace(BY_ROUTE, probe="no-answer"),
+            {},
+            "real-server-1 does not answer on 66.199.240.50, not even to itself",
+        ),
+        (
+            replace(BY_ROUTE, way_back=Route("none")),
+            {},
+            "real-server-1 has no route to the client 198.51.100.10, so its replies go nowhere",
+        ),
+        (
+            replace(BY_ROUTE, way_back=Route("unicast", "66.199.240.1"), silent_hop=True),
+            {},
+            "real-server-1's default route goes to 66.199.240.1, and no machine answers for that address, "
+            "so its replies go nowhere",
+        ),
+        (
+            replace(BY_ROUTE, way_back=Route("unicast", "66.199.240.2")),
+            {},
+            "real-server-1's replies go to the director 66.199.240.2, which drops packets that come from "
+            "its own address 66.199.240.50",
+        ),
+        (
+            BY_ROUTE,
+            {"has_virtual": False},
+            "the director does not have the address 66.199.240.50, so it does not take the requests to it",
+        ),
+        (
+            BY_ROUTE,
+            {"diverted": {"router": "real-server-1"}},
+            "router sends packets for 66.199.240.50 to the hardware address of real-server-1, and not to "
+            "the director: real-server-1 answers ARP requests for that address (the ARP problem)",
+        ),
+        (BY_ROUTE, {"losses": (Finding("dropped", "let them pass"),)}, "dropped"),
+    ],
+)
+def test_causes_by_direct_routing(server: ServerFacts, facts: dict[str, Any], says: str) -> None:
+    table = parse_rules(f"-A -t {VIP}:80 -s wlc\n-a -t {VIP}:80 -r 10.0.0.100:80 -g\n")
+    fine = replace(
+        FINE, expected=table, observed=table, servers=(BY_ROUTE,), target=VIP, client="198.51.100.10",
+        director_addresses=frozenset({"66.199.240.2", VIP}), has_virtual=True,
+    )  # fmt: skip
+    assert causes(fine) == []
+    found = causes(replace(fine, servers=(server,), **facts))
+    assert found == [says]
 
 
 @pytest.mark.parametrize(
@@ -246,10 +306,8 @@ def test_weaker_signs_are_of_the_failing_services_own_methods() -> None:
 
 def test_a_forgotten_m_is_asked_for() -> None:
     table = parse_rules("-A -t 66.199.240.50:80 -s wlc\n-a -t 66.199.240.50:80 -r 10.0.0.100:80\n")
-    server = ServerFacts("real-server-1", "10.0.0.100", 80, "gatewaying")
-    facts = replace(FINE, expected=table, observed=table, servers=(server,))
+    server = ServerFacts("real-server-1", "10.0.0.100", 80, "gatewaying", has_virtual=False)
+    facts = replace(FINE, expected=table, observed=table, servers=(server,), target="66.199.240.50")
     (found,) = diagnose(facts)
-    assert found.cause.startswith("lvslab does not examine real servers by gatewaying yet, so 10.0.0.100:80")
-    assert found.remedy.startswith(
-        "is the virtual address on each real server, or should the `ipvsadm -a` say -m?"
-    )
+    assert found.cause.startswith("real-server-1 does not have the address 66.199.240.50")
+    assert found.remedy.endswith("or should the `ipvsadm -a` say -m?")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lvslab.check.forwarding import Method, method_for
-from lvslab.check.forwarding.facts import ClusterFacts, ServerFacts
+from lvslab.check.forwarding.facts import Asked, ClusterFacts, ServerFacts
 from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.ipvs.table import FORWARDING, Forwarding
 
@@ -40,7 +40,7 @@ def test_a_method_is_known_by_ipvsadms_name(name: Forwarding) -> None:
 def test_a_method_without_a_model_says_so_and_examines_nothing() -> None:
     method, seen = Method("tunneling"), Seen()
     assert method.unforeseen == "lvslab has no model of tunneling yet"
-    found = method.examine(seen, "rs1", "10.0.0.100", 80, SERVICE)  # type: ignore[arg-type]
+    found = method.examine(seen, "rs1", "10.0.0.100", 80, Asked(SERVICE))  # type: ignore[arg-type]
     assert (found, seen.probed) == (ServerFacts("rs1", "10.0.0.100", 80, "tunneling"), [])
     facts = ClusterFacts(str(SERVICE), "10.0.0.1", (SERVICE,), (SERVICE,), (found,), ip_forward=0)
     assert method.causes(facts, [found]) == []
@@ -51,7 +51,7 @@ def test_masquerading_looks_at_the_server_and_at_its_way_back() -> None:
     method, seen = method_for("masquerading"), Seen()
     assert method.unforeseen == ""
     assert method.destination_port(8080, 80) == 80
-    found = method.examine(seen, "rs1", "10.0.0.100", 80, SERVICE)  # type: ignore[arg-type]
+    found = method.examine(seen, "rs1", "10.0.0.100", 80, Asked(SERVICE))  # type: ignore[arg-type]
     assert seen.probed == [("10.0.0.100", 80)]
     assert (found.probe, found.gateway) == ("refused", "10.0.0.254")
     facts = ClusterFacts(str(SERVICE), "10.0.0.1", (SERVICE,), (SERVICE,), (found,), ip_forward=0)

@@ -1,0 +1,203 @@
+"""Examination of a cluster that does not answer: addresses, routes, and packets that are dropped."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from lvslab.check.forwarding import method_for
+from lvslab.check.forwarding.facts import Asked, ClusterFacts, Finding, ServerFacts
+from lvslab.check.ipvs.director import Reading, table_of_steps
+from lvslab.check.probes import NodeView, route_to
+from lvslab.check.traffic.namespace import NamespaceThread
+
+if TYPE_CHECKING:
+    from lvslab.cluster.running import RunningLab
+
+_PROBES_AT_ONCE = 32
+_PATIENCE = 1.0
+
+# With both variants of iptables where a node has them; legacy tables only where there are some, since
+# listing them would load their module.
+_FILTERS = (
+    "{six}tables-save -c; if [ -s /proc/net/{six}_tables_names ] && command -v {six}tables-legacy-save;"
+    " then {six}tables-legacy-save -c; fi"
+)
+_CHAIN = re.compile(r":(\S+) (DROP|REJECT) \[(\d+):\d+\]")
+_RULE = re.compile(r"\[(\d+):\d+\] (-A .* -j (?:DROP|REJECT)\b.*)")
+_TABLE = re.compile(r"\*(\w+)")
+
+
+def facts_of(
+    cluster: RunningLab,
+    asked: Asked,
+    director: str,
+    kind: str,
+    see: Callable[[str], NodeView],
+    now: Reading,
+) -> ClusterFacts:
+    """Examine a cluster that has not answered a request, as its forwarding methods ask for.
+
+    The servers are of that ``kind`` in ``lab.yaml``; ``see`` returns a node's own view of the network;
+    ``now`` is a reading of the director.
+    """
+    service = asked.service
+    family = ip_address(service.destinations[0].address).version if service.destinations else 4
+    reachable = {
+        str(own): card
+        for card in cluster.lab.nodes[director].interfaces.values()
+        for own in card.addresses
+        if own.version == family
+    }
+    expected = table_of_steps(cluster, director)
+    forwarding = {
+        server.address: server.forwarding for found in (*expected, service) for server in found.destinations
+    }
+    gateways, examinations = set[str](), list[Callable[[], ServerFacts]]()
+    for name, node in cluster.lab.real_servers.items():
+        address = next((own for own in map(str, node.addresses) if own in forwarding), None)
+        if address is None:
+            continue  # another director's
+        seen, method = see(name), method_for(forwarding[address])
+        examinations += [
+            partial(method.examine, seen, name, address, served.port, asked)
+            for served in node.services
+            if served.kind == kind
+        ]
+        for card in node.interfaces.values():
+            gateways |= {here for here, theirs in reachable.items() if theirs.network == card.network}
+    # Many at a time: where no server answers, each of them is waited for.
+    with ThreadPoolExecutor(_PROBES_AT_ONCE) as workers:
+        servers = tuple(workers.map(lambda examine: examine(), examinations))
+    own_view = see(director)
+    there = route_to(own_view, asked.target) if asked.target else None
+    return ClusterFacts(
+        virtual_service=str(service),
+        director_address=min(gateways, default=""),
+        expected=expected,
+        observed=now.rules,
+        servers=servers,
+        ip_forward=now.ip_forward if family == 4 else _ipv6_forwarding(own_view),
+        target=asked.target,
+        client=asked.client,
+        director_addresses=frozenset(addresses(own_view.output("ip -o addr show"))),
+        has_virtual=there.kind == "local" if there else None,
+        diverted=diverted(cluster, asked, see),
+    )
+
+
+def addresses(listing: str) -> list[str]:
+    """Return the addresses in a listing of ``ip -o addr show``, in its order."""
+    found = re.findall(r"\binet6? ([0-9a-f.:]+)", listing)
+    return [str(ip_address(address)) for address in found]
+
+
+def _ipv6_forwarding(seen: NodeView) -> int | None:
+    value = seen.read("/proc/sys/net/ipv6/conf/all/forwarding").strip()
+    return int(value) if value.isdecimal() else None
+
+
+def diverted(cluster: RunningLab, asked: Asked, see: Callable[[str], NodeView]) -> dict[str, str]:
+    """Return the nodes that use a real server's hardware address for the virtual address.
+
+    Each is mapped to the real server's name. Of nodes, the clients and routers are looked at, as far as they
+    are Mininet hosts.
+    """
+    lab = cluster.lab
+    if not asked.target or not any(
+        method_for(server.forwarding).vip_on_real_servers for server in asked.service.destinations
+    ):
+        return {}
+    owners = {mac: name for name in lab.real_servers for mac in macs(see(name).output("ip -o link show"))}
+    found = dict[str, str]()
+    for name, node in lab.nodes.items():
+        if node.role not in ("client", "router") or not cluster.is_enterable(name):
+            continue
+        words = see(name).output(f"ip neigh show {asked.target}").split()
+        mac = words[words.index("lladdr") + 1] if "lladdr" in words else ""
+        if mac in owners:
+            found[name] = owners[mac]
+    return found
+
+
+def macs(listing: str) -> list[str]:
+    """Return the hardware addresses of Ethernet cards in a listing of ``ip -o link show``."""
+    return re.findall(r"link/ether ([0-9a-f:]{17})", listing)
+
+
+def losses_of(
+    see: Callable[[str], NodeView], director: str, asked: Asked, again: Callable[[], object]
+) -> tuple[Finding, ...]:
+    """Make a request ``again``, and find the filters that drop packets meanwhile.
+
+    These are rules of iptables and the reverse path filter, of the director.
+    """
+    own_view = see(director)
+    six = "ip6" if ":" in asked.target else "ip"
+    before, refused_before = drops(own_view.output(_FILTERS.format(six=six))), _refused(own_view)
+    again()
+    after, refused = drops(own_view.output(_FILTERS.format(six=six))), _refused(own_view)
+    found = [
+        Finding(
+            f"the director drops packets of this service: {rule}",
+            "look at its counters in `iptables -vL`, and let these packets pass",
+        )
+        for rule, count in after.items()
+        if count > before.get(rule, 0)
+    ]
+    if refused > refused_before:
+        found.append(
+            Finding(
+                "the director's rp_filter drops packets of this service: they arrive on another interface "
+                "than the one by which their source is reached",
+                "set rp_filter to 0 in net.ipv4.conf.all and for the interface, or mend the routes",
+            )
+        )
+    return tuple(found)
+
+
+def drops(saved: str) -> Mapping[str, int]:
+    """Return the packets that each dropping policy and rule has taken, from ``iptables-save -c``."""
+    found, table = dict[str, int](), ""
+    for line in saved.splitlines():
+        if begun := _TABLE.fullmatch(line.strip()):
+            table = begun[1]
+        elif policy := _CHAIN.match(line):
+            found[f"the policy of {policy[1]} in the table {table} is {policy[2]}"] = int(policy[3])
+        elif rule := _RULE.match(line):
+            found[f"`iptables -t {table} {rule[2]}`"] = int(rule[1])
+    return found
+
+
+def _refused(seen: NodeView) -> int:
+    """Return the number of packets that a node's reverse path filter has dropped (IPReversePathFilter)."""
+    try:
+        rows = [line.split() for line in seen.read("/proc/net/netstat").splitlines()]
+    except OSError:
+        return 0
+    for names, values in zip(rows[::2], rows[1::2], strict=False):
+        if "IPReversePathFilter" in names:
+            return int(values[names.index("IPReversePathFilter")])
+    return 0
+
+
+def ask_briefly(namespace: NamespaceThread, address: str, port: int, protocol: str) -> None:
+    """Ask a service once more, and wait for its answer for at most 1 s."""
+    namespace.call(_ask_briefly, address, port, protocol)
+
+
+def _ask_briefly(address: str, port: int, protocol: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    with socket.socket(family, kind, socket.IPPROTO_SCTP if protocol == "sctp" else 0) as asking:
+        asking.settimeout(_PATIENCE)
+        with suppress(OSError):
+            asking.connect((address, port))
+            asking.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            asking.recv(1)
