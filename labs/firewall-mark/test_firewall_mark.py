@@ -9,7 +9,7 @@ from lvslab.check.testbed import NodeUnderTest, Testbed
 from lvslab.errors import CheckFailed
 
 VIP = "66.199.240.50"
-PAGES, TILL = f"http://{VIP}/", f"http://{VIP}:443/"
+PAGES, TILL = f"http://{VIP}/", f"https://{VIP}/"
 MARKED = {1: [(VIP, 80), (VIP, 443)]}
 
 
