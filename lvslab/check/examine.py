@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lvslab.check.forwarding import method_for
 from lvslab.check.forwarding.facts import Asked, ClusterFacts, Finding, ServerFacts
 from lvslab.check.ipvs.director import Reading, table_of_steps
+from lvslab.check.ipvs.table import Service
 from lvslab.check.probes import NodeView, route_to
 from lvslab.check.traffic.namespace import NamespaceThread
 
@@ -61,7 +62,7 @@ def facts_of(
     }
     gateways, examinations = set[str](), list[Callable[[], ServerFacts]]()
     for name, node in cluster.lab.real_servers.items():
-        address = next((own for own in map(str, node.addresses) if own in forwarding), None)
+        address = examined_address(map(str, node.addresses), service, forwarding)
         if address is None:
             continue  # another director's
         seen, method = see(name), method_for(forwarding[address])
@@ -89,6 +90,22 @@ def facts_of(
         director_addresses=frozenset(addresses(own_view.output("ip -o addr show"))),
         has_virtual=there.kind == "local" if there else None,
         diverted=diverted(cluster, asked, see),
+    )
+
+
+def examined_address(own: Iterable[str], service: Service, known: Collection[str]) -> str | None:
+    """Return the address to examine a real server at, None for none.
+
+    That is the one of its ``own`` that the service has as a server, or else one that is ``known`` from the
+    tables, of the family of the service's servers.
+    """
+    there = [address for address in own if address in known]
+    servers = {server.address for server in service.destinations}
+    families = {ip_address(server).version for server in servers}
+    if found := [address for address in there if address in servers]:
+        return found[0]
+    return next(
+        (address for address in there if not families or ip_address(address).version in families), None
     )
 
 

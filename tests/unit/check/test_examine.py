@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from lvslab.check.examine import addresses, drops, losses_of, macs
+from lvslab.check.examine import addresses, drops, examined_address, losses_of, macs
 from lvslab.check.forwarding.facts import Asked
 from lvslab.check.ipvs.rules import parse_rules
 
@@ -41,6 +41,21 @@ def test_what_drops_packets() -> None:
         "the policy of FORWARD in the table filter is DROP": 3,
         "`iptables -t filter -A FORWARD -s 10.0.0.0/24 -j REJECT --reject-with icmp-port-unreachable`": 1,
     }
+
+
+def test_a_server_is_examined_at_its_address_of_the_services_family() -> None:
+    four, six = parse_rules(
+        "-A -t 66.199.240.50:80 -s rr\n-a -t 66.199.240.50:80 -r 10.0.0.100:80 -m\n"
+        "-A -t [2001:db8::50]:80 -s rr\n-a -t [2001:db8::50]:80 -r [fd00::100]:80 -m\n"
+    )
+    known = ("10.0.0.100", "fd00::100", "10.0.0.101", "fd00::101")
+    assert examined_address(["10.0.0.100", "fd00::100"], four, known) == "10.0.0.100"
+    assert examined_address(["10.0.0.100", "fd00::100"], six, known) == "fd00::100"
+    # Missing in the service, and known from other tables.
+    assert examined_address(["10.0.0.101", "fd00::101"], six, known) == "fd00::101"
+    # Another director's.
+    assert examined_address(["10.0.0.102", "fd00::102"], six, known) is None
+    assert examined_address(["10.0.0.101"], six, known) is None
 
 
 class Director:
