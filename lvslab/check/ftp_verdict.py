@@ -184,7 +184,7 @@ def _helper(method: str, facts: FtpFacts) -> Iterator[Finding]:
         ports = ", ".join(map(str, facts.helper_ports))
         yield Finding(
             f"the director's FTP helper works on port {ports}, and the service is on {facts.port}",
-            f"load it with `modprobe ip_vs_ftp ports={facts.port}`",
+            f"it is loaded: run `modprobe -r ip_vs_ftp`, then `modprobe ip_vs_ftp ports={facts.port}`",
         )
     elif facts.lacking is not None and (method in _EXTENDED or ":" in facts.address):
         yield Finding(facts.lacking, "use PASV or PORT, and IPv4")
