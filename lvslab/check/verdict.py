@@ -195,6 +195,14 @@ def no_answer(facts: ClusterFacts, failure: CheckFailed) -> CheckFailed:
 
 def arp_problem(node: str, server: str, target: str) -> Finding:
     """Return the finding that ``node`` sends packets for ``target`` to a real server."""
+    if ":" in target:
+        # Linux answers a neighbour solicitation only for an address of the interface at which it arrives
+        # (ndisc_recv_ns, net/ipv6/ndisc.c of 6.1), so an address on lo is not announced.
+        return Finding(
+            f"{node} sends packets for {target} to the hardware address of {server}, and not to the "
+            f"director: {server} answers neighbour solicitations for that address",
+            f"keep the address on lo of {server}, and run `ip -6 neigh flush all` on {node}",
+        )
     return Finding(
         f"{node} sends packets for {target} to the hardware address of {server}, and not to the director: "
         f"{server} answers ARP requests for that address (the ARP problem)",

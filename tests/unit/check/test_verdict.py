@@ -9,6 +9,7 @@ from lvslab.check.forwarding.facts import ClusterFacts, Finding, Route, ServerFa
 from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.verdict import (
+    arp_problem,
     counts_agree,
     diagnose,
     no_answer,
@@ -311,3 +312,12 @@ def test_a_forgotten_m_is_asked_for() -> None:
     (found,) = diagnose(facts)
     assert found.cause.startswith("real-server-1 does not have the address 66.199.240.50")
     assert found.remedy.endswith("or should the `ipvsadm -a` say -m?")
+
+
+def test_of_an_ipv6_address_on_a_card_the_remedy_is_lo() -> None:
+    found = arp_problem("client", "real-server-1", "2001:db8::60")
+    assert found.cause == (
+        "client sends packets for 2001:db8::60 to the hardware address of real-server-1, and not to the "
+        "director: real-server-1 answers neighbour solicitations for that address"
+    )
+    assert "lo of real-server-1" in found.remedy and "arp_" not in found.remedy
