@@ -24,8 +24,8 @@ MARK = "\036"
 STEPS_ENDED = "steps ended"
 """The record behind the calls of the how-to's steps."""
 
-READ = f"""awk 'FNR == 1 {{ print "\\036:" FILENAME }} {{ print }}' {FOLDER}/*"""
-"""Shell command that prints all files of the folder, each behind its name."""
+READ = f"""for file in {FOLDER}/*; do printf '\\036:%s\\n' "$file"; cat "$file"; done"""
+"""Shell command that prints all files of the folder, each behind its name. Not every machine has awk."""
 
 END_STEPS = f"printf '\\036{STEPS_ENDED}\\n' >>{LOG}"
 """Shell command that marks the end of the steps in the log."""
