@@ -34,6 +34,8 @@ _FILES = {
     "etc/group": "root:x:0:\ntcpdump:x:100:\nnogroup:x:65534:\n",
     "etc/shells": "/bin/sh\n/etc/lvslab/login\n",
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    # The escape sequences of bracketed paste do not belong into the console's log.
+    "etc/inputrc": "set enable-bracketed-paste off\n",
     "etc/sysctl.conf": "# sysctl -p reads the settings in this file.\n",
     # Asked for at every prompt: the console's shell is there before the node has its name.
     "etc/profile": (

@@ -23,7 +23,7 @@ from lvslab.kernel.find import Kernel
 
 log = logging.getLogger("lvslab.progress.image")
 
-_FORMAT = 3
+_FORMAT = 4
 """Version of the code that makes images: raise it when the same inputs come to other bytes."""
 _USUAL = 56
 """Maximum size, in MiB, of an image for which a kernel's usual memory is enough."""

@@ -329,6 +329,7 @@ def send(inner: int, *datagrams: bytes, hops: int = 64) -> None:
             sending.sendto(datagram, (VIP[inner], PORT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["-m", "-g", "-i", *(f"-i --tun-type {each}" for each in TUNNELS[1:])])
 @pytest.mark.parametrize("inner", [4, 6])
 def test_large_requests(lab: Testbed, options: str, inner: int) -> None:
@@ -338,6 +339,7 @@ def test_large_requests(lab: Testbed, options: str, inner: int) -> None:
     assert len(found.flows) == 5 and found.pairs > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["-m", "-g", "-i"])
 @pytest.mark.parametrize("inner", [4, 6])
 def test_datagrams_in_fragments(lab: Testbed, options: str, inner: int) -> None:
@@ -348,6 +350,7 @@ def test_datagrams_in_fragments(lab: Testbed, options: str, inner: int) -> None:
     assert found.pairs == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["-m", "-g", "-i"])
 @pytest.mark.parametrize("inner", [4, 6])
 def test_requests_at_their_last_hop(lab: Testbed, options: str, inner: int) -> None:
@@ -359,6 +362,7 @@ def test_requests_at_their_last_hop(lab: Testbed, options: str, inner: int) -> N
     assert 2 <= found.pairs <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["-m", "-g", "-i"])
 def test_a_destination_on_the_director(lab: Testbed, option: str) -> None:
     """Nothing is sent on, and the director's own program answers as the virtual service."""

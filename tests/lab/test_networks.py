@@ -153,6 +153,7 @@ IMPAIRED = LAB.replace(
 ).replace('"fd01::fe"]}', '"fd01::fe"], delay: 20ms, rate: 10mbit}')
 
 
+@pytest.mark.slow
 def test_a_router_that_is_a_guest_impairs_packets(run: Runner, names: Names, tmp_path: Path) -> None:
     lab, name = tmp_path / "impaired", names()
     lab.mkdir()
