@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from lvslab.check.ipvs.director import delay_until_gap, expiries
 from lvslab.check.ipvs.listing import Connection
-from lvslab.check.ipvs.table import Service
+from lvslab.check.ipvs.table import Service, address_of
 from lvslab.check.schedulers import Forecast, Server
 
 WITHOUT_TEMPLATES = ("listing", "counters")
@@ -42,9 +42,18 @@ def leading(
 
 
 def of_service(connections: Iterable[Connection], service: Service) -> list[Connection]:
-    """Return those of ``connections`` that count at the servers of ``service``; templates do not."""
-    servers = set(map(str, service.destinations))
-    return [entry for entry in connections if entry.server in servers and not entry.client.endswith(":0")]
+    """Return those of ``connections`` that count at the servers of ``service``; templates do not.
+
+    A server of port 0 has the connections of every port.
+    """
+    servers = {str(server) for server in service.destinations if server.port}
+    addresses = {server.address for server in service.destinations if not server.port}
+    return [
+        entry
+        for entry in connections
+        if (entry.server in servers or address_of(entry.server) in addresses)
+        and not entry.client.endswith(":0")
+    ]
 
 
 def delay(connections: Iterable[Connection], seconds: float, *, all_gone: bool = False) -> float:

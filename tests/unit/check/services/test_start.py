@@ -67,3 +67,14 @@ def test_a_round_waits_for_a_time_without_an_expiry() -> None:
     assert start.delay(known, 100) == 91  # the one that is open does not expire
     assert start.delay(known, 2, all_gone=True) == 91
     assert start.delay([], 2, all_gone=True) == 0
+
+
+def test_a_server_of_port_0_has_the_connections_of_every_port() -> None:
+    (service,) = parse_rules("-A -f 3\n-a -f 3 -r 10.0.0.100:0 -g\n-a -f 3 -r 10.0.0.101:8080 -m")
+    web, other = entry("10.0.0.100:80", 9), entry("10.0.0.100:443", 9)
+    template = entry("10.0.0.100:0", 9, "192.0.2.9:0")
+    masked = entry("10.0.0.101:8080", 9)
+    connections = [web, other, template, masked, entry("10.0.0.101:80", 9), entry("10.0.0.102:80", 9)]
+    assert start.of_service(connections, service) == [web, other, masked]
+    (six,) = parse_rules("-A -f 3 -6\n-a -f 3 -6 -r [fd00::1]:0 -g")
+    assert start.of_service([entry("[fd00::1]:80", 9)], six) == [entry("[fd00::1]:80", 9)]
