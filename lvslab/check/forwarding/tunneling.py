@@ -8,6 +8,7 @@ the request is (since 3.18). ``ip_vs_tunnel_xmit``, ``ip_vs_prepare_tunneled_skb
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -116,8 +117,10 @@ class Tunneling(Method):
         )
         if kind not in _UNPACKING:
             return found
-        links = (seen.output(f"ip -o link show up type {each}") for each in _UNPACKING[kind][":" in address])
-        return replace(found, unpacks=any(": " in text for text in links))
+        types = _UNPACKING[kind][":" in address]
+        if kind == "ipip" and ":" in asked.target and ":" not in address:
+            types = ("sit",)
+        return replace(found, unpacks=_is_there(seen, types))
 
     def causes(self, facts: ClusterFacts, servers: Sequence[ServerFacts]) -> list[Finding]:
         """Find servers that do not unpack packets, besides the causes of direct routing."""
@@ -141,6 +144,17 @@ METHOD = Tunneling("tunneling")
 
 _UNPACKING = {"ipip": (("ipip",), ("ip6tnl",)), "gre": (("gre",), ("ip6gre",))}
 """Kinds of interfaces that unpack what the director sends, to an IPv4 and to an IPv6 address."""
+
+_LINK = re.compile(r"\d+: ")
+
+
+def _is_there(seen: NodeView, types: Sequence[str]) -> bool | None:
+    """Return whether a node has an interface of ``types`` that is up, None when unknown."""
+    said = [seen.output(f"ip -o link show up type {each}").strip() for each in types]
+    lines = [line for text in said for line in text.splitlines()]
+    if any(_LINK.match(line) for line in lines):
+        return True
+    return None if lines else False
 
 
 def _size(header: Header) -> int:

@@ -7,7 +7,9 @@ import struct
 import pytest
 
 from lvslab.check.forwarding import method_for
-from lvslab.check.forwarding.tunneling import Tunnel
+from lvslab.check.forwarding.facts import Asked
+from lvslab.check.forwarding.tunneling import METHOD, Tunnel
+from lvslab.check.ipvs.rules import parse_rules
 from tests.unit.check.forwarding.frames import Wire, internet_sum, ipv4, ipv6, tcp, udp
 
 CLIENTS = {4: ("66.199.240.10", "66.199.240.50"), 6: ("2001:db8::10", "2001:db8::50")}
@@ -159,3 +161,48 @@ def test_options_of_ipvsadm() -> None:
 def test_its_properties() -> None:
     method = method_for("tunneling")
     assert method.unforeseen == "" and method.vip_on_real_servers and not method.replies_pass_director
+
+
+class Server:
+    """A real server with interfaces that are up, by type; its ip prints ``says`` for all other types."""
+
+    def __init__(self, links: dict[str, str], says: str = "") -> None:
+        self.links, self.says = links, says
+
+    def output(self, command: str) -> str:
+        if command.startswith("ip -o link show up type "):
+            return self.links.get(command.rpartition(" ")[2], self.says)
+        return ""
+
+    def read(self, file: str) -> str:
+        return "Iface\n"
+
+    def probe(self, address: str, port: int) -> None:
+        raise AssertionError("the server has no virtual address")
+
+
+TUNNEL = "4: tunl0@NONE: <NOARP,UP,LOWER_UP> mtu 1480 qdisc noqueue\\    link/ipip 0.0.0.0 brd 0.0.0.0\n"
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "tunnel", "server", "unpacks"),
+    [
+        (4, 4, "", Server({"ipip": TUNNEL}), True),
+        (4, 4, "", Server({"gre": TUNNEL}), False),
+        (4, 6, "", Server({"ip6tnl": TUNNEL}), True),
+        (6, 4, "", Server({"sit": TUNNEL}), True),
+        (6, 4, "", Server({"ipip": TUNNEL}), False),
+        (6, 4, "--tun-type gre", Server({"gre": TUNNEL}), True),
+        (6, 4, GUE, Server({}), None),
+        (4, 4, "", Server({}, "ip: invalid argument 'type' to 'ip link'\n"), None),
+        (4, 4, "", Server({}, "sh: ip: not found\n"), None),
+    ],
+)
+def test_whether_a_server_unpacks(
+    inner: int, outer: int, tunnel: str, server: Server, unpacks: bool | None
+) -> None:
+    vip, address = CLIENTS[inner][1], OUTER[outer][1]
+    one, other = (f"[{end}]" if ":" in end else end for end in (vip, address))
+    (service,) = parse_rules(f"-A -t {one}:80\n-a -t {one}:80 -r {other}:80 -i {tunnel}\n")
+    found = METHOD.examine(server, "rs1", address, 80, Asked(service, vip))
+    assert found.unpacks is unpacks
