@@ -19,6 +19,7 @@ from lvslab.check.traffic import wrk
 from lvslab.check.traffic.clients import CLIENTS
 from lvslab.check.traffic.request import Failure, RequestFailed, new_request_id
 from lvslab.check.traffic.wrk import WrkResult
+from lvslab.errors import CheckFailed
 
 _KINDS: Mapping[Failure, str] = {
     "no-connection": "timeout",
@@ -53,6 +54,8 @@ def generate(kind: str, address: str, port: int, seconds: float, connections: in
                 size = len(ask(address, port, new_request_id()).body)
             except RequestFailed as failure:
                 failed = _KINDS.get(failure.kind, "read")
+            except CheckFailed:  # this machine cannot make such requests
+                failed = "connect"
             with taken:
                 if over.is_set():
                     return

@@ -107,6 +107,7 @@ def _common(cluster: RunningLab, service: Service, wanted: Sequence[tuple[str, s
                 (kind, _reached(service, server, port)) in _listening(cluster, server)
                 for server in service.destinations
             ):
+                _check_machine(kind, service)
                 return Target(kind, address, port)
     unknown = [server.address for server in service.destinations if not _listening(cluster, server)]
     if unknown:
@@ -117,6 +118,19 @@ def _common(cluster: RunningLab, service: Service, wanted: Sequence[tuple[str, s
         f"the servers of {service} have no service in lab.yaml in common that it reaches",
         f"kinds that lvslab asks for: {', '.join(KINDS)}",
     )
+
+
+def _check_machine(kind: str, service: Service) -> None:
+    """Raise NotAsked where this machine's kernel, which clients have, cannot ask for ``kind``."""
+    if kind != "sctp":
+        return
+    from lvslab.check.traffic import greeting  # only where it is asked: it imports smtplib
+
+    if not greeting.sctp_here():
+        raise NotAsked(
+            f"no client can ask {service}: this machine's kernel does not have SCTP",
+            "load the module sctp, or use a machine that has it",
+        )
 
 
 def _reached(service: Service, server: Destination, port: int) -> int:

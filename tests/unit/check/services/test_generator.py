@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,8 @@ import pytest
 
 from lvslab.check.services import generator
 from lvslab.check.traffic import wrk
+from lvslab.check.traffic.request import Reply
+from lvslab.errors import CheckFailed
 from lvslab.run import run
 
 
@@ -63,3 +66,14 @@ def test_refused_requests_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     found = generator.generate("udp", "127.0.0.1", port, 0.2, 1)
     assert found.requests == 0
     assert found.errors["connect"] > 0
+
+
+def test_requests_that_this_machine_cannot_make_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(address: str, port: int, request_id: str) -> Reply:
+        time.sleep(0.01)
+        raise CheckFailed("clients cannot make SCTP associations")
+
+    monkeypatch.setattr(generator, "CLIENTS", {"sctp": ask})
+    found = generator.generate("sctp", "127.0.0.1", 7, 0.2, 1)
+    assert found.requests == 0
+    assert found.errors["connect"] > 1

@@ -78,3 +78,14 @@ def test_a_mark_is_asked_for_where_the_client_is_of_both_families(tmp_path: Path
 def test_what_cannot_be_asked_for(cluster: FakeCluster, service: str, servers: list[str], says: str) -> None:
     with pytest.raises(NotAsked, match=says):
         target(cluster, service, *servers)
+
+
+def test_sctp_on_a_machine_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = LAB.replace("{kind: http, port: 80}", "{kind: sctp, port: 7}")
+    cluster = FakeCluster(lab_in(tmp_path, text))
+    service = "--sctp-service 127.0.0.1:7"
+    monkeypatch.setattr("lvslab.check.traffic.greeting.sctp_here", lambda: True)
+    assert target(cluster, service, "10.0.0.100:7 -m") == Target("sctp", "127.0.0.1", 7)
+    monkeypatch.setattr("lvslab.check.traffic.greeting.sctp_here", lambda: False)
+    with pytest.raises(NotAsked, match=r"can ask 127\.0\.0\.1:7 \(sctp\): this machine's kernel does not"):
+        target(cluster, service, "10.0.0.100:7 -m")
