@@ -17,8 +17,10 @@ from lvslab.check.ipvs.director import Reading, table_of_steps
 from lvslab.check.ipvs.table import Service
 from lvslab.check.probes import NodeView, route_to
 from lvslab.check.traffic.namespace import NamespaceThread
+from lvslab.errors import BootError
 
 if TYPE_CHECKING:
+    from lvslab.check.forwarding.method import Method
     from lvslab.cluster.running import RunningLab
 
 _PROBES_AT_ONCE = 32
@@ -67,7 +69,7 @@ def facts_of(
             continue  # another director's
         seen, method = see(name), method_for(forwarding[address])
         examinations += [
-            partial(method.examine, seen, name, address, served.port, asked)
+            partial(_examined, method, seen, name, address, served.port, asked)
             for served in node.services
             if served.kind == kind
         ]
@@ -91,6 +93,16 @@ def facts_of(
         has_virtual=there.kind == "local" if there else None,
         diverted=diverted(cluster, asked, see),
     )
+
+
+def _examined(
+    method: Method, seen: NodeView, name: str, address: str, port: int, asked: Asked
+) -> ServerFacts:
+    """Examine a real server by ``method``; a virtual machine may be dead, or hang."""
+    try:
+        return method.examine(seen, name, address, port, asked)
+    except BootError as error:
+        return ServerFacts(name, address, port, method.name, unexamined=error.message)
 
 
 def examined_address(own: Iterable[str], service: Service, known: Collection[str]) -> str | None:
@@ -131,7 +143,10 @@ def diverted(cluster: RunningLab, asked: Asked, see: Callable[[str], NodeView]) 
         method_for(server.forwarding).vip_on_real_servers for server in asked.service.destinations
     ):
         return {}
-    owners = {mac: name for name in lab.real_servers for mac in macs(see(name).output("ip -o link show"))}
+    owners = dict[str, str]()
+    for name in lab.real_servers:
+        with suppress(BootError):  # a virtual machine that does not answer tells no addresses
+            owners |= dict.fromkeys(macs(see(name).output("ip -o link show")), name)
     found = dict[str, str]()
     for name, node in lab.nodes.items():
         if node.role not in ("client", "router") or not cluster.is_enterable(name):
@@ -212,9 +227,11 @@ def ask_briefly(namespace: NamespaceThread, address: str, port: int, protocol: s
 def _ask_briefly(address: str, port: int, protocol: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
-    with socket.socket(family, kind, socket.IPPROTO_SCTP if protocol == "sctp" else 0) as asking:
+    with (
+        suppress(OSError),
+        socket.socket(family, kind, socket.IPPROTO_SCTP if protocol == "sctp" else 0) as asking,
+    ):
         asking.settimeout(_PATIENCE)
-        with suppress(OSError):
-            asking.connect((address, port))
-            asking.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            asking.recv(1)
+        asking.connect((address, port))
+        asking.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        asking.recv(1)

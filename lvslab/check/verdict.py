@@ -164,6 +164,11 @@ def diagnose(facts: ClusterFacts) -> tuple[Finding, ...]:
     others += [
         cause for name, servers in by_method.items() for cause in method_for(name).causes(facts, servers)
     ]
+    unexamined = {server.name: server.unexamined for server in facts.servers if server.unexamined}
+    others += [
+        Finding(f"{name} cannot be examined: {why}", "`./run lab.status` shows the state of each node")
+        for name, why in unexamined.items()
+    ]
     # The table is the likeliest cause where a service of the steps has no server of a weight above 0.
     alive = {
         str(service) for service in facts.observed if any(server.weight for server in service.destinations)

@@ -42,6 +42,7 @@ class ServerFacts:
 
     ``probe`` is its response to a request for ``address`` and ``port`` made on the server itself, None where
     none was made. ``gateway`` is its default gateway, "" where it has none, None when unknown.
+    ``unexamined`` says why nothing is known, "" where the server was examined.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ServerFacts:
     way_back: Route | None = None
     silent_hop: bool = False
     unpacks: bool | None = None
+    unexamined: str = ""
 
     def __str__(self) -> str:
         return f"{self.address}:{self.port}"

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any, cast
 
-from lvslab.check.examine import addresses, drops, examined_address, losses_of, macs
-from lvslab.check.forwarding.facts import Asked
+import pytest
+
+from lvslab.check.examine import (
+    _ask_briefly,
+    _examined,
+    addresses,
+    diverted,
+    drops,
+    examined_address,
+    losses_of,
+    macs,
+)
+from lvslab.check.forwarding import method_for
+from lvslab.check.forwarding.facts import Asked, ClusterFacts
 from lvslab.check.ipvs.rules import parse_rules
+from lvslab.check.verdict import diagnose
+from lvslab.errors import BootError
+from tests.unit.fake_cluster import FakeCluster
 
 (SERVICE,) = parse_rules("-A -t 66.199.240.50:80 -s rr\n-a -t 66.199.240.50:80 -r 10.0.0.100:80 -m\n")
 ASKED = Asked(SERVICE, "66.199.240.50", "66.199.240.10")
@@ -93,3 +109,48 @@ def test_only_filters_that_take_packets_meanwhile_are_named() -> None:
     assert "-A FORWARD -s 10.0.0.0/24 -j REJECT" in rule
     (reverse,) = losses((3, 1, 7), (3, 1, 8))
     assert reverse.startswith("the director's rp_filter drops packets of this service")
+
+
+class Hung:
+    """A virtual machine that does not answer."""
+
+    def output(self, command: str) -> str:
+        raise BootError("rs1 has not answered for 30 s")
+
+    read = output
+
+    def probe(self, address: str, port: int) -> None:
+        self.output("")
+
+
+def test_a_server_that_does_not_answer_does_not_hide_other_causes() -> None:
+    (service,) = parse_rules("-A -t 127.0.0.1:80 -s rr\n-a -t 127.0.0.1:80 -r 10.0.0.100:80 -i\n")
+    asked = Asked(service, "127.0.0.1")
+    found = _examined(method_for("tunneling"), Hung(), "rs1", "10.0.0.100", 80, asked)
+    assert found.unexamined == "rs1 has not answered for 30 s"
+    facts = ClusterFacts(str(service), "", (service,), (service,), (found,), ip_forward=1)
+    (cause,) = diagnose(facts)
+    assert cause.cause == "rs1 cannot be examined: rs1 has not answered for 30 s"
+
+    class Other:
+        def output(self, command: str) -> str:
+            if command.startswith("ip neigh"):
+                return "127.0.0.1 dev eth0 lladdr 02:00:00:00:00:0b REACHABLE\n"
+            return "2: eth0: <UP> mtu 1500 \\    link/ether 02:00:00:00:00:0b brd ff:ff:ff:ff:ff:ff\n"
+
+    def see(name: str) -> Any:
+        return Hung() if name == "rs1" else Other()
+
+    assert diverted(FakeCluster(), asked, see) == {"client": "rs2"}
+
+
+def test_a_request_that_this_machine_cannot_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[int]()
+
+    def refuse(family: int, kind: int, protocol: int) -> None:
+        asked.append(protocol)
+        raise OSError(93, "Protocol not supported")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    _ask_briefly("127.0.0.1", 7, "sctp")
+    assert asked == [socket.IPPROTO_SCTP]
