@@ -168,6 +168,8 @@ def first_rounds(running: Cluster) -> Rounds:
     from lvslab.check.services import every
     from lvslab.check.testbed import Testbed
 
+    if nobody := every.without_client(running):
+        return nobody
     try:
         table = director.table_of_steps(running, next(iter(running.lab.directors)))
     except TableError as unread:

@@ -19,6 +19,7 @@ from lvslab.check.ipvs.features import lacking
 from lvslab.check.ipvs.listing import parse_connection_entries
 from lvslab.check.ipvs.table import Service
 from lvslab.check.probes import GuestView, HostView, NodeView
+from lvslab.check.services.target import Target
 from lvslab.check.traffic import ftp
 from lvslab.check.traffic.ftp import FtpFailed, Method, Session
 from lvslab.errors import CheckFailed
@@ -104,26 +105,33 @@ def take(
 
 
 def turns(
-    lab: Testbed, count: int, *, held: bool = False, client: str = "", service: Service | None = None
+    lab: Testbed,
+    count: int,
+    *,
+    held: bool = False,
+    client: str = "",
+    service: Service | None = None,
+    any_phase: bool = False,
 ) -> Turns:
     """Make ``count`` control connections and forecast their servers by the scheduler's model.
 
     Each is finished before the next begins, or ``held`` until all are made. No file is requested, so each is
     one connection to the scheduler. The forecast assumes that a scheduler which remembers its last choice
-    has made none before. ``service`` is the lab's first FTP service by default. Repeated where an old
-    connection expired on the director meanwhile (`rounds.without_expiry`). Raises CheckFailed.
+    has made none before; with ``any_phase``, it may be in any phase of its turns. ``service`` is the lab's
+    first FTP service by default. Repeated where an old connection expired on the director meanwhile
+    (`rounds.without_expiry`). Raises CheckFailed.
     """
     wanted = service or ftp_service(lab)
     rounds.refuse_unforeseen(lab.cluster, wanted)
 
     def attempt(seconds: float) -> rounds.Taken[Turns]:
-        return _turns(lab, wanted, count, held, client, seconds)
+        return _turns(lab, wanted, count, held, client, any_phase, seconds)
 
     return rounds.without_expiry(attempt, count * _SESSION_SECONDS)
 
 
 def _turns(
-    lab: Testbed, service: Service, count: int, held: bool, client: str, seconds: float
+    lab: Testbed, service: Service, count: int, held: bool, client: str, any_phase: bool, seconds: float
 ) -> rounds.Taken[Turns]:
     name, client = lab.directors[0].name, client or lab.first_client()
     place = lab.enter(client)
@@ -149,8 +157,13 @@ def _turns(
     open_before = {server.name: server.active for server in there}
     opened = {server.name: server.active - open_before[server.name] for server in after}
     observed = tuple(session.server for session in sessions)
+    foreseen = expected.names
+    if any_phase and foreseen != observed:
+        target = Target("ftp", service.address, service.port)
+        way = rounds.Way(lab.cluster, lab.enter, service, target, client, name, any_phase=True)
+        foreseen = rounds.in_another_phase(way, before, observed) or foreseen
     taken = Turns(
-        expected.names, observed, {name: number for name, number in opened.items() if number}, now.listing
+        foreseen, observed, {name: number for name, number in opened.items() if number}, now.listing
     )
     expired = rounds.tracked_connections(after) < rounds.tracked_connections(expected.servers)
     return rounds.Taken(taken, expired, now.at - begun)
@@ -194,10 +207,12 @@ def _helper_ports(text: str) -> tuple[int, ...]:
 
 
 def _names(lab: Testbed) -> dict[str, str]:
-    """Return the real servers by address, including IPv6 addresses that were added since boot."""
+    """Return the real servers by address, including IPv6 addresses that Mininet hosts got since boot."""
     names = dict[str, str]()
     for name, node in lab.cluster.lab.real_servers.items():
         names |= {str(address): name for address in node.addresses}
+        if not lab.cluster.is_enterable(name):
+            continue
         listed = lab.enter(name).call(Path("/proc/thread-self/net/if_inet6").read_text)
         names |= {str(IPv6Address(bytes.fromhex(line.split()[0]))): name for line in listed.splitlines()}
     return names

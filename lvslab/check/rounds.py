@@ -21,7 +21,7 @@ from lvslab.check.schedulers import NOBODY, Forecast
 from lvslab.check.services import persistence, start
 from lvslab.check.services.target import NotAsked, Target, target_of
 from lvslab.check.traffic import access_log
-from lvslab.check.traffic.clients import LOGGED, ask_in_turn
+from lvslab.check.traffic.clients import CLIENTS, LOGGED, ask_in_turn
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.check.traffic.request import Reply, RequestFailed
 from lvslab.errors import CheckFailed
@@ -250,15 +250,25 @@ def _wanted(
                 f"the steps make no service {name} on {director}",
                 f"there is {' and '.join(map(str, there))}",
             )
-        return found, target_of(cluster, found, director, client)
+        return found, _asked_in_turn(found, target_of(cluster, found, director, client))
     refused: NotAsked | None = None
     for service in there:
         try:
-            return service, target_of(cluster, service, director, client)
+            return service, _asked_in_turn(service, target_of(cluster, service, director, client))
         except NotAsked as why:
             refused = refused or why
     assert refused is not None, "there is a service"
     raise refused
+
+
+def _asked_in_turn(service: Service, target: Target) -> Target:
+    """Return ``target`` of ``service``. Raises NotAsked where its kind has no client for rounds."""
+    if target.kind in CLIENTS:
+        return target
+    raise NotAsked(
+        f"rounds make no requests to servers of kind {target.kind}, as those of {service} are",
+        f"kinds that they can ask: {', '.join(CLIENTS)}",
+    )
 
 
 def _take(
@@ -288,7 +298,7 @@ def _take(
         replies, foreseen = first + replies, expected.names
     observed = tuple(reply.server for reply in replies)
     if foreseen != observed and not why_not and not first:
-        foreseen = _in_another_phase(way, before, observed) or foreseen
+        foreseen = in_another_phase(way, before, observed) or foreseen
     after = read_director(cluster, way.director, ("listing", "entries"))
     answered = [reply for reply in replies if reply.server != NOBODY]
     passed = _at_the_director(way, answered, before, after)
@@ -415,7 +425,7 @@ def _gained(before: Reading, now: Reading, service: Service) -> Counter[str]:
     return Counter({server: number for server, number in added.items() if number})
 
 
-def _in_another_phase(way: Way, before: Reading, observed: tuple[str, ...]) -> tuple[str, ...]:
+def in_another_phase(way: Way, before: Reading, observed: tuple[str, ...]) -> tuple[str, ...]:
     """Return ``observed`` where the scheduler gives it in another phase of its turns, else ().
 
     Only where the phase is not known: with ``any_phase``, and at persistent services, whose counters do not

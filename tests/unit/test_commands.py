@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -182,3 +182,14 @@ def test_commands_for_a_lab_that_is_not_up(monkeypatch: pytest.MonkeyPatch) -> N
     ):
         with pytest.raises(StateError, match=f"the lab '{name}' is not up"):
             attempt()
+
+
+def test_no_first_round_without_a_client_whatever_the_steps(
+    boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot.running.retype("ipvsadm -A -t 127.0.0.1:80 --no-such-option")
+    with pytest.raises(CheckFailed, match="the steps cannot be read as a table"):
+        commands.first_rounds(cast(Any, boot.running))
+    monkeypatch.setattr(boot.running, "is_enterable", lambda node: False)
+    (left_out,) = commands.first_rounds(cast(Any, boot.running)).left_out
+    assert "no client of this lab is a Mininet host" in left_out.why

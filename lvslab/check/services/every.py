@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lvslab.check import ftp_rounds, rounds, verdict
 from lvslab.check.ipvs import director as directors
@@ -17,6 +17,9 @@ from lvslab.check.services.target import NotAsked, Target, target_of
 from lvslab.check.testbed import Testbed
 from lvslab.errors import CheckFailed, StateError, UsageError
 from lvslab.lab.files import suggest
+
+if TYPE_CHECKING:
+    from lvslab.cluster.running import RunningLab
 
 LEAST = 12
 """Minimum number of requests of a round: a multiple of the sum of small weights."""
@@ -110,21 +113,29 @@ def of_steps(testbed: Testbed, table: Sequence[Service]) -> Rounds:
     cluster, director = testbed.cluster, testbed.directors[0].name
     if not table:
         return Rounds(cluster.name, director, "", [], [LeftOut("", f"the steps make none on {director}")])
-    if not any(map(cluster.is_enterable, cluster.lab.clients)):
-        why = "no client of this lab is a Mininet host, and requests are made on those"
-        return Rounds(cluster.name, director, "", [], [LeftOut("", why)])
+    if nobody := without_client(cluster):
+        return nobody
     clients, made, left_out = _hosts(testbed), list[Made](), list[LeftOut]()
     for service in table:
         try:
             if why := rounds.unforeseen(cluster, service):
                 raise NotAsked(f"the servers that answer cannot be foreseen: {why}")
             client, target = _asking(testbed, service, director, clients)
+            _check_sessions(testbed, service, target, director)
         except (NotAsked, CheckFailed) as refused:
             left_out.append(LeftOut(str(service), _said(refused)))
             continue
         way = Way(cluster, testbed.enter, service, target, client, director, refusals=True)
         made.append(_made(testbed, way, max(LEAST, len(service.destinations))))
     return Rounds(cluster.name, director, clients[0], made, left_out)
+
+
+def without_client(cluster: RunningLab) -> Rounds | None:
+    """Return the result where no client is a Mininet host, None where one is."""
+    if any(map(cluster.is_enterable, cluster.lab.clients)):
+        return None
+    why = "no client of this lab is a Mininet host, and requests are made on those"
+    return Rounds(cluster.name, next(iter(cluster.lab.directors)), "", [], [LeftOut("", why)])
 
 
 def _hosts(testbed: Testbed) -> list[str]:
@@ -153,6 +164,19 @@ def _asking(testbed: Testbed, service: Service, director: str, clients: Sequence
         if any(own.version == version for own in testbed.cluster.lab.nodes[client].addresses):
             return client, target
     raise NotAsked(f"no client has an IPv{version} address")
+
+
+def _check_sessions(testbed: Testbed, service: Service, target: Target, director: str) -> None:
+    """Raise NotAsked where FTP sessions cannot be made with ``target``.
+
+    They go to the address and port of ``service``, and are examined on the first director.
+    """
+    if target.kind != "ftp":
+        return
+    if (target.address, target.port) != (service.address, service.port):
+        raise NotAsked(f"FTP sessions are made with an address and a port only, and {service} lacks one")
+    if director != (first := testbed.directors[0].name):
+        raise NotAsked(f"FTP sessions are made through the first director, {first}, only")
 
 
 def _has_route(address: str) -> bool:
@@ -191,6 +215,7 @@ def now(
     for each in _named(table, service, director):
         try:
             client, target = _asking(testbed, each, director, clients)
+            _check_sessions(testbed, each, target, director)
             rounds.model_of(cluster, each)
         except CheckFailed as refused:
             left_out.append(LeftOut(str(each), _said(refused)))
@@ -203,12 +228,19 @@ def now(
             made.append(_unanswered(way, number, failed))
         except CheckFailed as failed:
             made.append(_unanswered(way, number, Unanswered(failed, (), ())))
+    if service and not made:
+        raise StateError(
+            f"'{service}' of {director} cannot be asked",
+            "\n  ".join(f"{each.service}: {each.why}" for each in left_out),
+        )
     return Rounds(cluster.name, director, clients[0], made, left_out)
 
 
 def _made(testbed: Testbed, way: Way, count: int) -> Made:
     if way.target.kind == "ftp":
-        turns = ftp_rounds.turns(testbed, count, client=way.client, service=way.service)
+        turns = ftp_rounds.turns(
+            testbed, count, client=way.client, service=way.service, any_phase=way.any_phase
+        )
         return _result(way, count, turns.forecast, turns.observed, table=turns.table)
     taken = rounds.take_by(way, count)
     return _result(

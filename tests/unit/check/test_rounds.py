@@ -15,6 +15,7 @@ from lvslab.check.forwarding.facts import Asked
 from lvslab.check.ipvs import director
 from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.probes import HostView
+from lvslab.check.services.target import NotAsked
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.namespace import NamespaceThread
@@ -388,3 +389,18 @@ def test_a_command_on_a_node(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) 
         node.execute("false")
     with pytest.raises(CheckFailed, match="nope: not found"):
         node.output("nope")
+
+
+FTP_LAB = LAB.replace("{kind: http, port: 80}", "{kind: http, port: 80}, {kind: ftp, port: 21}")
+FTP = "ipvsadm -A -t 127.0.0.1:21 -s rr", "ipvsadm -a -t 127.0.0.1:21 -r 10.0.0.100:21 -m"
+
+
+def test_a_service_that_is_not_asked_in_turn(cluster: LoopbackCluster, tmp_path: Path) -> None:
+    cluster.lab = lab_in(tmp_path, FTP_LAB)
+    cluster.retype(*FTP, *COMMANDS)
+    assert take(cluster, 3).service == f"127.0.0.1:{cluster.port}"
+    cluster.retype(*FTP)
+    with pytest.raises(NotAsked, match="no requests to servers of kind ftp"):
+        take(cluster, 3)
+    with pytest.raises(NotAsked, match=r"kind ftp, as those of 127\.0\.0\.1:21 are"):
+        Testbed(cluster).round(count=3, client="client", service="127.0.0.1:21")

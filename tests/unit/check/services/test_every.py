@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lvslab.check import rounds
+from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.schedulers import NOBODY
 from lvslab.check.services import every
 from lvslab.check.services.every import LeftOut, Made, Rounds
+from lvslab.check.services.target import NotAsked, Target
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.request import Reply, RequestFailed
 from lvslab.errors import CheckFailed, StateError, UsageError
-from tests.unit.fake_cluster import COMMANDS, LoopbackCluster, lab_in, loopback_cluster
+from tests.unit.fake_cluster import COMMANDS, LAB, LoopbackCluster, lab_in, loopback_cluster
 
 
 @pytest.fixture
@@ -178,3 +181,39 @@ def test_all_that_is_wrong_is_one_error() -> None:
     found = Rounds("lab", "d", "c", [made("1.1.1.1:80"), made("1.1.1.1:81", failure="no answer")])
     assert "1.1.1.1:80: the servers" in str(found.wrong)
     assert "1.1.1.1:81: no answer" in str(found.wrong)
+
+
+FTP_LAB = LAB.replace("{kind: http, port: 80}", "{kind: http, port: 80}, {kind: ftp, port: 21}")
+FTP = "ipvsadm -A -t 127.0.0.1:21 -s rr", "ipvsadm -a -t 127.0.0.1:21 -r 10.0.0.100:21 -m"
+
+
+def test_ftp_sessions_of_a_mark_or_another_director_are_left_out(
+    cluster: LoopbackCluster, tmp_path: Path
+) -> None:
+    cluster.lab = lab_in(tmp_path, FTP_LAB)
+    testbed = Testbed(cluster)
+    (service,) = parse_rules("-A -t 127.0.0.1:21 -s rr\n-a -t 127.0.0.1:21 -r 10.0.0.100:21 -m\n")
+    target = Target("ftp", "127.0.0.1", 21)
+    every._check_sessions(testbed, service, target, "director")
+    with pytest.raises(NotAsked, match="through the first director, director, only"):
+        every._check_sessions(testbed, service, target, "director-2")
+    for other in (replace(service, port=0), replace(service, protocol="fwmark", address="", port=0, mark=3)):
+        with pytest.raises(NotAsked, match="with an address and a port only"):
+            every._check_sessions(testbed, other, target, "director")
+        every._check_sessions(testbed, other, replace(target, kind="http"), "director-2")
+    port_0 = "ipvsadm -A -t 127.0.0.1:0 -s rr -p 300", "ipvsadm -a -t 127.0.0.1:0 -r 10.0.0.100:0 -m"
+    cluster.lab = lab_in(tmp_path, LAB.replace("{kind: http, port: 80}", "{kind: ftp, port: 21}"))
+    cluster.retype(*port_0)
+    (left_out,) = of_steps(cluster).left_out
+    assert left_out.why.startswith("FTP sessions are made with an address and a port only, and 127.0.0.1:0")
+
+
+def test_a_named_service_that_cannot_be_asked(cluster: LoopbackCluster, tmp_path: Path) -> None:
+    cluster.lab = lab_in(tmp_path, LAB.replace("{kind: http, port: 80}", "{kind: http, port: 8080}"))
+    cluster.weights = {"10.0.0.100": 1}
+    name = f"127.0.0.1:{cluster.port}"
+    with pytest.raises(StateError, match=f"'{name}' of director cannot be asked") as caught:
+        every.now(Testbed(cluster), service=name)
+    assert (caught.value.hint or "").startswith(f"{name}: the servers of {name} have no service")
+    # Without a name, the reason is part of the result.
+    assert [each.service for each in every.now(Testbed(cluster)).left_out] == [name]
