@@ -256,6 +256,15 @@ def traffic(inner: int, size: int = 500) -> None:
 
 
 def compared(lab: Testbed, inner: int, size: int = 500) -> Compared:
+    """Compare the packets of `traffic`. A busy machine's virtual card may lose one: then once more."""
+    for _ in range(2):
+        with lab.packets() as seen:
+            lab.clients[0].namespace.call(traffic, inner, size)
+        try:
+            return seen.match()
+        except CheckFailed as failed:
+            if "no packet left for it" not in failed.message:
+                raise
     with lab.packets() as seen:
         lab.clients[0].namespace.call(traffic, inner, size)
     return seen.match()
