@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from lvslab.guest import calls
 
 PROGRAM = """#!/bin/sh
 [ "$1" != -R ] || cat
+[ "$1" != -Rn ] || { read -r line; exit 2; }
 echo "$0:$*"
 [ "$1" != -D ] || exit 7
-[ "$1" != -Z ] || exec cat fifo
+[ "$1" != -E ] || exec cat fifo
 echo error >&2
 """
 
@@ -68,7 +70,21 @@ def test_a_call_and_its_status(director: Director) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("-Ln",), ("-l",), ("--list",), ("-S",), ("--save", "-n"), ("--version",)]
+    "words",
+    [
+        (),
+        ("-Ln",),
+        ("-l",),
+        ("--list",),
+        ("-S",),
+        ("--save", "-n"),
+        ("--version",),
+        ("-Z",),
+        ("--zero", "-t", "192.0.2.1:80"),
+        ("--set", "900", "120", "300"),
+        ("--start-daemon", "master"),
+        ("--stop-daemon", "backup"),
+    ],
 )
 def test_what_changes_nothing_is_not_logged(director: Director, words: tuple[str, ...]) -> None:
     done = director.run(*words)
@@ -92,6 +108,44 @@ def test_a_restore_without_input(director: Director) -> None:
     assert director.records[-1][0].endswith("=0")
 
 
+def test_a_restore_whose_caller_finds_no_programs(director: Director) -> None:
+    command = [director.folder / "ipvsadm", "-R"]
+    done = subprocess.run(command, input=b"-C\n", env={"PATH": "/nowhere"}, capture_output=True, check=False)
+    assert done.stdout.startswith(b"-C\n")
+    assert (director.folder / "calls" / director.records[0][0]).read_text() == "-C\n"
+
+
+def copies(director: Director, number: str) -> bool:
+    """True if the process that copies the input of the call is there."""
+    process = (director.folder / "calls" / f".{number}").read_text().strip()
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # which waits for its parent to notice its end
+
+
+def test_a_restore_that_stops_at_a_wrong_line(director: Director) -> None:
+    """Its status is there at once, and not when its input has ended."""
+    command = [director.folder / "ipvsadm", "-Rn"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as running:
+        assert running.stdin is not None
+        running.stdin.write(b"wrong\n")
+        running.stdin.flush()
+        assert running.wait(10) == 2
+        begun, ended = director.records
+        assert ended == [f"{begun[0]}=2"]
+        assert (director.folder / "calls" / begun[0]).read_text() == "wrong\n"
+        await_end(director, begun[0])
+
+
+def await_end(director: Director, number: str) -> None:
+    deadline = time.monotonic() + 10
+    while copies(director, number):
+        assert time.monotonic() < deadline, "the copy of the input goes on"
+        time.sleep(0.01)
+
+
 def test_another_network_namespace_is_not_logged(director: Director) -> None:
     (director.folder / "network").unlink()
     (director.folder / "network").symlink_to("/proc/self/ns/mnt")
@@ -109,13 +163,27 @@ def test_a_log_that_cannot_be_written_is_not_noticed(director: Director) -> None
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_call_that_is_ended_by_a_signal(director: Director, number: signal.Signals) -> None:
     os.mkfifo(director.folder / "fifo")
-    running = subprocess.Popen([director.folder / "ipvsadm", "-Z"], cwd=director.folder)
+    running = subprocess.Popen([director.folder / "ipvsadm", "-E"], cwd=director.folder)
     # It can only be opened when the program has opened it too.
     with (director.folder / "fifo").open("w"):
         running.send_signal(number)
         assert running.wait(10) == 128 + number
     begun, ended = director.records
     assert ended == [f"{begun[0]}={128 + number}"]
+
+
+def test_a_restore_that_is_ended_by_a_signal(director: Director) -> None:
+    command = [director.folder / "ipvsadm", "-Rn"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as running:
+        deadline = time.monotonic() + 10
+        while not list((director.folder / "calls").glob(".*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(10) == 128 + signal.SIGTERM
+        begun, ended = director.records
+        assert ended == [f"{begun[0]}={128 + signal.SIGTERM}"]
+        await_end(director, begun[0])
 
 
 def test_the_reader_and_the_mark(director: Director) -> None:
