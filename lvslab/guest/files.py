@@ -25,6 +25,8 @@ _PLACES = {
     "ipvsadm": "usr/sbin/ipvsadm",
     "page": "var/www/html/cgi-bin/index.cgi",
 }
+_PROGRAMS = ("usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin")
+"""The folders of PATH, without those that are links to them."""
 _FILES = {
     # tcpdump gives up root for a user of its own.
     "etc/passwd": (
@@ -86,7 +88,7 @@ def applets(busybox: bytes, entries: Iterable[Entry]) -> list[Entry]:
         path, descriptor = f"/proc/self/fd/{program.fileno()}", program.fileno()
         listed = run(["busybox", "--list-full"], executable=path, pass_fds=[descriptor]).stdout
     # By name and not by path: /usr/sbin/ip of busybox would come before iproute2's /usr/bin/ip.
-    taken = {Path(entry.path).name for entry in entries if "bin/" in entry.path}
+    taken = {Path(entry.path).name for entry in entries if str(Path(entry.path).parent) in _PROGRAMS}
     links = (libraries.merged(path) for path in listed.decode().split())
     return [Entry(path, LINK, f"/{BUSYBOX}".encode()) for path in links if Path(path).name not in taken]
 
