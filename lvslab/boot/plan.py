@@ -231,7 +231,8 @@ def guest_setup(guest: Guest, *, seconds: int, seed: str) -> str:
         guest_renewal(seconds=seconds, seed=seed),
         f"echo {guest.name} > /etc/hostname",
         f"echo {guest.name} > /proc/sys/kernel/hostname",
-        f"echo 127.0.1.1 {guest.name} >> /etc/hosts",
+        # A lab's own file may not end with a newline.
+        f"printf '\\n127.0.1.1 %s\\n' {guest.name} >> /etc/hosts",
         f"manage eth{len(guest.cards)} {guest.management.there} {guest.management.mac}",
     ]
     renamed = [(f"eth{n}", card.name) for n, card in enumerate(guest.cards) if card.name != f"eth{n}"]

@@ -343,7 +343,7 @@ def test_a_guest_becomes_its_node(lab: loader.Lab, sandbox: Sandbox) -> None:
         "busybox ip route add default via 192.0.2.254 dev eth0",
     ]
     assert sandbox.text("proc/sys/kernel/hostname") == sandbox.text("etc/hostname") == "director\n"
-    assert sandbox.text("etc/hosts") == "127.0.0.1 localhost\n127.0.1.1 director\n"
+    assert sandbox.text("etc/hosts") == "127.0.0.1 localhost\n\n127.0.1.1 director\n"
     # An address for IPv6 is usable at once, and no other card is touched.
     assert sandbox.text("proc/sys/net/ipv6/conf/eth2/accept_dad") == "0\n"
 
