@@ -123,7 +123,10 @@ def _restore(table: dict[str, Service], call: Call, names: Names | None) -> None
         except Refusal:
             continue
         except UnknownName:
-            raise
+            # ipvsadm stops there too, with status 2, unless it knows the name.
+            if call.status in (0, 255):
+                raise
+            return
         except TableError:
             if call.status == 0:
                 raise
@@ -148,6 +151,7 @@ def parse_names(text: str) -> Names:
             (name, protocol): int(port)
             for first, at, *others in reversed(_rows(services))
             for port, _, protocol in [at.partition("/")]
+            if port.isascii() and port.isdecimal()
             for name in (first, *others)
         },
     )

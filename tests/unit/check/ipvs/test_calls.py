@@ -142,6 +142,18 @@ def test_names_that_nobody_knows(name: str) -> None:
             table_of_calls([Call(("-R",), 255, (" ".join(rules),))])
 
 
+@pytest.mark.parametrize("line", ["-A -t nowhere:80", "-A -t 192.0.2.1:nothing"])
+def test_restoring_stops_at_a_name_that_nobody_knows(line: str) -> None:
+    call = Call(("-R",), 2, (SERVICE, line, RULE.format(1)))
+    (service,) = table_of_calls([call], parse_names("\n--\n"))
+    assert service.destinations == ()
+
+
+def test_lines_that_are_no_services() -> None:
+    names = parse_names("\n--\nfoo bar baz\nhttp 80/tcp\nodd \u0668/tcp\n")
+    assert names.services == {("http", "tcp"): 80}
+
+
 def test_a_node_without_service_names() -> None:
     assert calls.NAMES.endswith("cat /etc/services")
     assert parse_names("10.0.0.1 rs1\n\n--\n").hosts == {"rs1": "10.0.0.1"}
