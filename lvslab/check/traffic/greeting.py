@@ -8,6 +8,7 @@ from __future__ import annotations
 import smtplib
 import socket
 import time
+from contextlib import closing
 
 from lvslab.check.ipvs.table import endpoint
 from lvslab.check.traffic.request import TIMEOUT, Here, Reply, RequestFailed, connect, failed, failure_kind
@@ -24,7 +25,9 @@ def ask_smtp(address: str, port: int, request_id: str) -> Reply:
     began, said = time.monotonic(), False
     stream = _connected(address, port, request_id)
     try:
-        with smtplib.SMTP(timeout=TIMEOUT, local_hostname=request_id) as mail:
+        own = stream.getsockname()[:2]
+        # Its own context manager would say QUIT a second time.
+        with closing(smtplib.SMTP(timeout=TIMEOUT, local_hostname=request_id)) as mail:
             mail.sock = stream
             status, greeting = mail.getreply()
             said = True
@@ -32,7 +35,6 @@ def ask_smtp(address: str, port: int, request_id: str) -> Reply:
                 mail.ehlo()
                 mail.docmd("QUIT")
                 _await_end(stream)
-            own = stream.getsockname()[:2]
     except OSError as error:
         # smtplib says of every error, and of the end of the stream, that the server has disconnected.
         cause: Exception = error

@@ -38,6 +38,27 @@ def test_a_greeting_names_the_server() -> None:
     assert (reply.source_address, reply.request_id) == ("127.0.0.1", "id-1")
 
 
+def test_it_says_quit_once() -> None:
+    lines = list[bytes]()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            stream, _ = listener.accept()
+            with stream, stream.makefile("rb") as read:
+                for answer in (b"220 rs1 ESMTP\r\n", b"250 rs1\r\n", b"221 bye\r\n"):
+                    stream.sendall(answer)
+                    if not answer.startswith(b"221"):
+                        lines.append(read.readline())
+                stream.shutdown(socket.SHUT_WR)
+                lines.extend(read)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        greeting.ask_smtp("127.0.0.1", listener.getsockname()[1], "id-1")
+        thread.join()
+    assert lines == [b"ehlo id-1\r\n", b"QUIT\r\n"]
+
+
 def test_a_server_that_does_not_want_to_talk() -> None:
     with saying(b"554 rs1 no\r\n") as port, pytest.raises(RequestFailed) as caught:
         greeting.ask_smtp("127.0.0.1", port, "id-1")
