@@ -46,7 +46,11 @@ def build(lab: Lab, name: str, kernel: find.Kernel, ipvsadm: str, *, python: boo
 def _file(lab: Lab, name: str, path: str) -> Entry:
     """Return the lab's file that the node ``name`` is to have at ``path``."""
     source, place = lab.nodes[name].files[path], ("files", path)
-    file = (lab.folder / source).resolve()
+    try:
+        file = (lab.folder / source).resolve()
+    except (RuntimeError, ValueError) as error:  # a link that leads to itself, or a NUL
+        message, hint = f"the file {source!r} cannot be found: {error}", "name a file of the lab's folder"
+        raise _wrong(lab, name, place, message, hint) from None
     if not file.is_relative_to(lab.folder.resolve()):
         message, hint = f"the file {source} is a link to {file}", "copy it into the lab's folder"
     elif not file.is_file():

@@ -30,6 +30,8 @@ def mistakes(name: str, node: Node) -> Iterator[tuple[tuple[str | int, ...], str
             yield place, f"the path {path} is not in its shortest form", f"write {posixpath.normpath(path)}"
         elif path in _FILES or any(path == own or path.startswith(f"{own}/") for own in _OWN):
             yield place, f"{path} is lvslab's own in a guest", "choose another path"
+        if "\0" in source:
+            yield place, f"{source!r} is not the name of a file", "a name has no NUL character"
         within = posixpath.normpath(source)
         if source.startswith("/") or within == ".." or within.startswith("../"):
             message = f"the file {source} is outside of the lab's folder"

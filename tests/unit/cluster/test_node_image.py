@@ -119,6 +119,13 @@ def test_a_file_that_is_not_there(lab: Lab) -> None:
         build(lab)
 
 
+def test_a_link_that_leads_to_itself(lab: Lab) -> None:
+    (lab.folder / "plain").unlink()
+    (lab.folder / "plain").symlink_to("plain")
+    with pytest.raises(LabFileError, match=r"lab\.yaml:10: nodes\.director\.files\S+: .*plain"):
+        build(lab)
+
+
 def test_a_link_that_leads_out_of_the_folder(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other") / "file"
     other.write_text("text")

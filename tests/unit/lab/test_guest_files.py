@@ -36,6 +36,11 @@ def test_files_outside_of_the_folder(source: str) -> None:
     assert message == f"the file {source} is outside of the lab's folder"
 
 
+def test_a_source_that_cannot_be_a_file() -> None:
+    [(_, message, _)] = mistakes(kernel="debian-cloud", files={"/etc/motd": "a\0b"})
+    assert message == r"'a\x00b' is not the name of a file"
+
+
 def test_hosts_have_neither() -> None:
     found = mistakes(packages=("curl",), files={"/etc/motd": "motd"})
     assert [place for place, _, _ in found] == [("packages",), ("files",)]
