@@ -148,11 +148,13 @@ def test_a_server_that_does_not_run(server: WebServer, tmp_path: Path, content: 
 
 
 def test_a_server_that_does_not_stop(server: WebServer, tmp_path: Path) -> None:
-    script = 'trap "" TERM; echo ready; while :; do read -r line; done'
+    script = 'trap "" TERM; echo ready; while read -r line; do :; done'
     with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stubborn:
-        assert stubborn.stdout is not None
-        assert stubborn.stdout.readline() == b"ready\n"
-        (tmp_path / "pid").write_text(str(stubborn.pid))
-        with pytest.raises(BootError, match=r"the web server on rs1 does not stop within 0\.05 s"):
-            server.stop(0.05)
-        stubborn.kill()
+        try:
+            assert stubborn.stdout is not None
+            assert stubborn.stdout.readline() == b"ready\n"
+            (tmp_path / "pid").write_text(str(stubborn.pid))
+            with pytest.raises(BootError, match=r"the web server on rs1 does not stop within 0\.05 s"):
+                server.stop(0.05)
+        finally:
+            stubborn.kill()
