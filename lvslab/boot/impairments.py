@@ -53,4 +53,4 @@ def _bits(rate: str) -> int:
     """Return a rate in bits per second."""
     found = re.fullmatch(r"([0-9.]+)([a-z]+)", rate)
     assert found is not None, rate  # the loader has checked it
-    return int(float(found[1]) * _UNITS[found[2]])
+    return round(float(found[1]) * _UNITS[found[2]])

@@ -89,7 +89,7 @@ class OneOrMore:
 def address(value: object) -> Address:
     """Parse an IPv4 or IPv6 address. Raises Wrong."""
     try:
-        return ipaddress.ip_address(str(value))  # As text: the number 5 would become 0.0.0.5.
+        return ipaddress.ip_address(_unscoped(value))
     except ValueError:
         hint = "an address looks like 10.0.0.1 or fd00::1, and has no prefix length"
         raise Wrong(f"{value!r} is not an address", hint) from None
@@ -98,10 +98,21 @@ def address(value: object) -> Address:
 def interface_address(value: object) -> Address | InterfaceAddress:
     """Parse an address, with or without a prefix length of its own. Raises Wrong."""
     try:
-        return ipaddress.ip_interface(str(value)) if "/" in str(value) else ipaddress.ip_address(str(value))
+        text = _unscoped(value)
+        return ipaddress.ip_interface(text) if "/" in text else ipaddress.ip_address(text)
     except ValueError:
         hint = "an address looks like 10.0.0.1 or fd00::1; with a prefix length of its own, 10.9.9.9/32"
         raise Wrong(f"{value!r} is not an address", hint) from None
+
+
+def _unscoped(value: object) -> str:
+    """Return ``value`` as text: ipaddress would read the number 5 as 0.0.0.5.
+
+    Raises ValueError for an address with a zone (fe80::1%eth0), which only has a meaning on one machine.
+    """
+    if "%" in str(value):
+        raise ValueError
+    return str(value)
 
 
 def destination(value: object) -> Subnet:
@@ -116,7 +127,7 @@ def subnet(value: object) -> Subnet:
     hint = "a subnet is an address and a prefix length, such as 10.0.0.0/24 or fd00::/64"
     try:
         # Without a prefix length ipaddress would make a network of one address.
-        if "/" in str(value):
+        if "/" in str(value) and "%" not in str(value):
             return ipaddress.ip_network(str(value))
     except ValueError:
         with suppress(ValueError):
@@ -126,6 +137,10 @@ def subnet(value: object) -> Subnet:
 
 DELAY = r"^\d+(\.\d+)?(us|ms|s)$"
 RATE = r"^\d+(\.\d+)?(kbit|mbit|gbit)$"
+# In seconds and bits per second. netem has 32 bits for units of 64 ns; tbf has 32 for bytes that may wait.
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
+_DELAYS = ("1us", "200s")
+_RATES = ("1kbit", "100gbit")
 
 
 def loss(value: object) -> float:
@@ -137,15 +152,28 @@ def loss(value: object) -> float:
 
 def delay(value: object) -> str:
     """Parse a time with its unit. Raises Wrong."""
-    return _measured(value, DELAY, "delay", "a number and a unit, us, ms or s, such as 20ms")
+    return _measured(value, DELAY, "delay", "a number and a unit, us, ms or s, such as 20ms", _DELAYS)
 
 
 def rate(value: object) -> str:
     """Parse a rate with its unit. Raises Wrong."""
-    return _measured(value, RATE, "rate", "a number and a unit, kbit, mbit or gbit, such as 10mbit")
+    return _measured(value, RATE, "rate", "a number and a unit, kbit, mbit or gbit, such as 10mbit", _RATES)
 
 
-def _measured(value: object, pattern: str, what: str, form: str) -> str:
-    if isinstance(value, str) and re.match(pattern, value) and float(re.sub("[a-z]", "", value)):
-        return str(value)
+def _measured(value: object, pattern: str, what: str, form: str, limits: tuple[str, str]) -> str:
+    # Before "$" there may be a newline, but not before the end of a fullmatch.
+    if isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) and (size := _size(value)):
+        least, most = limits
+        if _size(least) <= size <= _size(most):
+            return str(value)
+        raise Wrong(
+            f"{value[:40]!r} is too {'small' if size < _size(least) else 'large'} for a {what}",
+            f"a {what} is from {least} to {most}",
+        )
     raise Wrong(f"{value!r} is not a {what}", f"a {what} is {form}")
+
+
+def _size(text: str) -> float:
+    """Return a number with a unit of _UNITS in seconds or bits per second."""
+    unit = text.lstrip("0123456789.")
+    return float(text.removesuffix(unit)) * _UNITS[unit]

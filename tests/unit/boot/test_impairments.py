@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 
 import pytest
 
 from lvslab.boot.impairments import NONE, Impairment
 from lvslab.boot.net import host_kernel
+from lvslab.lab import rules
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,15 @@ from lvslab.boot.net import host_kernel
 def test_what_tc_is_told(impairment: Impairment, kinds: tuple[str, ...], lines: list[str]) -> None:
     assert impairment.kinds == kinds
     assert impairment.lines("eth1", 1500) == [f"qdisc add dev eth1 {line}" for line in lines]
+
+
+@pytest.mark.parametrize("key", ["rate", "delay"])
+def test_the_largest_and_the_smallest_fit_into_the_kernels_numbers(key: str) -> None:
+    limits = {"rate": ("1kbit", "100gbit"), "delay": ("1us", "200s")}[key]
+    for value in limits:
+        parsed = getattr(rules, key)(value)
+        numbers = re.findall(r" (?:burst|limit) (\d+)", Impairment(**{key: parsed}).lines("eth1", 9000)[0])
+        assert all(0 < int(number) < 2**32 for number in numbers)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace takes root")
