@@ -55,9 +55,11 @@ def load(folder: Path) -> Lab:
     """Read and check the ``lab.yaml`` of a lab's folder. Raises LabFileError for the first mistake."""
     path = folder / LAB_FILE
     data = _parse(path, read_text(path))
+    mistakes = list(_key_mistakes(data))
     try:
-        file = _FILE.validate_python(data)
-        mistakes = list(_contradictions(file))
+        if not mistakes:
+            file = _FILE.validate_python(data)
+            mistakes = list(_contradictions(file))
     except ValidationError as error:
         mistakes = _translated(data, error.errors(include_url=False))
     if not mistakes:
@@ -140,6 +142,26 @@ def _line(data: Any, place: tuple[int | str, ...]) -> int:
             continue  # Such as a union's tag, which pydantic adds to the place.
         data = data[key]
     return line + 1
+
+
+def _key_mistakes(
+    data: Any, place: tuple[Any, ...] = (), above: frozenset[int] = frozenset()
+) -> Iterator[_Mistake]:
+    """Yield a mistake for each key that is not text. ``above`` are the parts of the file around ``data``."""
+    if id(data) in above:
+        return  # An alias of a part that it is in.
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(data, CommentedMap):
+        parts = data.items()
+    elif isinstance(data, CommentedSeq):
+        parts = enumerate(data)
+    for key, part in parts:
+        if isinstance(data, CommentedMap) and not isinstance(key, str):
+            message = f"the key {reprlib.repr(key)} in {_shown(place)} is not text"
+            hint = 'a key that YAML takes for a number or another value belongs in quotes, as in "1":'
+            yield _Mistake((*place, key), message, hint)
+        else:
+            yield from _key_mistakes(part, (*place, key), above | {id(data)})
 
 
 def _in_file(data: Any, place: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -380,8 +402,21 @@ def _gateway_mistakes(
     elif all(address.version != gateway.version for address in interface.addresses):
         message = f"the gateway {gateway} is an IPv{gateway.version} address, and the interface has none"
         yield _Mistake(place, message, f"give the interface an IPv{gateway.version} address too")
+    elif (subnet := network.subnet_of(gateway)) and not _plain(interface, gateway.version):
+        message = f"the gateway {gateway} is in none of the interface's own subnets"
+        hint = f"give the interface an address from {subnet} without a prefix length"
+        yield _Mistake(place, message, hint)
     else:
         yield from _subnet_mistakes(place, "gateway", gateway, interface.network, network)
+
+
+def _plain(interface: Interface, version: int) -> list[Address]:
+    """Return the addresses of an IP ``version`` that are written without a prefix length."""
+    return [
+        each
+        for each in interface.written
+        if not isinstance(each, InterfaceAddress) and each.version == version
+    ]
 
 
 def _subnet_mistakes(
@@ -423,7 +458,9 @@ def _route_mistakes(name: str, node: Node, file: LabFile) -> Iterator[_Mistake]:
                 hint = "keep one; 'routes' of the node lead to other networks"
                 yield _Mistake(("nodes", name, "interfaces", card, "gateway"), message, hint)
         subnets = file.networks[interface.network].subnets
-        near += [each for each in subnets if any(address in each for address in interface.addresses)]
+        near += [
+            each for each in subnets if any(address in each for address in _plain(interface, each.version))
+        ]
         near += [each.network for each in interface.written if isinstance(each, InterfaceAddress)]
     seen = set[Subnet]()
     for number, route in enumerate(node.routes):
