@@ -55,7 +55,7 @@ def load(folder: Path) -> Lab:
     """Read and check the ``lab.yaml`` of a lab's folder. Raises LabFileError for the first mistake."""
     path = folder / LAB_FILE
     data = _parse(path, read_text(path))
-    mistakes = list(_key_mistakes(data))
+    mistakes = list(_key_mistakes(data, set()))
     try:
         if not mistakes:
             file = _FILE.validate_python(data)
@@ -144,24 +144,24 @@ def _line(data: Any, place: tuple[int | str, ...]) -> int:
     return line + 1
 
 
-def _key_mistakes(
-    data: Any, place: tuple[Any, ...] = (), above: frozenset[int] = frozenset()
-) -> Iterator[_Mistake]:
-    """Yield a mistake for each key that is not text. ``above`` are the parts of the file around ``data``."""
-    if id(data) in above:
-        return  # An alias of a part that it is in.
+def _key_mistakes(data: Any, seen: set[int], place: tuple[Any, ...] = ()) -> Iterator[_Mistake]:
+    """Yield a mistake for each key that is not text. Parts ``seen`` already, by aliases, are left out."""
+    if id(data) in seen:
+        return
     parts: Iterable[tuple[Any, Any]] = ()
     if isinstance(data, CommentedMap):
         parts = data.items()
     elif isinstance(data, CommentedSeq):
         parts = enumerate(data)
+    if parts:
+        seen.add(id(data))
     for key, part in parts:
         if isinstance(data, CommentedMap) and not isinstance(key, str):
             message = f"the key {reprlib.repr(key)} in {_shown(place)} is not text"
             hint = 'a key that YAML takes for a number or another value belongs in quotes, as in "1":'
             yield _Mistake((*place, key), message, hint)
         else:
-            yield from _key_mistakes(part, (*place, key), above | {id(data)})
+            yield from _key_mistakes(part, seen, (*place, key))
 
 
 def _in_file(data: Any, place: tuple[int | str, ...]) -> tuple[int | str, ...]:
