@@ -397,7 +397,8 @@ def test_web_nat_passes_all_of_its_checks(result: Result) -> None:
     wanted = re.findall(
         r"^def (test_\w+)", (PROJECT / "labs/web-nat/test_web_nat.py").read_text(), re.MULTILINE
     )
-    outcomes = {case["name"]: case["outcome"] for case in checked["cases"]}
+    outcomes = {case["name"].partition("[")[0]: case["outcome"] for case in checked["cases"]}
+    assert checked["failed"] == checked["error"] == 0, checked
     assert outcomes == dict.fromkeys(wanted, "passed"), checked
 
 
