@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from lvslab.check import verdict
+from lvslab.check import examine, verdict
 from lvslab.check.testbed import NodeUnderTest, Testbed
 from lvslab.check.traffic.request import RequestFailed
 from lvslab.errors import CheckFailed
@@ -25,8 +25,8 @@ def check_round(lab: Testbed, address: str, client: str = "", count: int = 9) ->
 
 
 def mac_of(node: NodeUnderTest) -> str:
-    words = node.output("ip -o link show dev eth0").split()
-    return words[words.index("link/ether") + 1]
+    (mac,) = examine.macs(node.output("ip -o link show dev eth0"))
+    return mac
 
 
 def neighbour(client: NodeUnderTest, address: str) -> str:
@@ -35,8 +35,7 @@ def neighbour(client: NodeUnderTest, address: str) -> str:
     # The request ends when the discovery has succeeded or failed.
     with suppress(RequestFailed):
         client.get(f"http://[{address}]/")
-    words = client.output(f"ip -6 neigh show {address}").split()
-    return words[words.index("lladdr") + 1] if "lladdr" in words else ""
+    return examine.neighbour_mac(client.output(f"ip -6 neigh show {address}"))
 
 
 # --- what the how-to promises -----------------------------------------------------------------------------

@@ -151,8 +151,7 @@ def diverted(cluster: RunningLab, asked: Asked, see: Callable[[str], NodeView]) 
     for name, node in lab.nodes.items():
         if node.role not in ("client", "router") or not cluster.is_enterable(name):
             continue
-        words = see(name).output(f"ip neigh show {asked.target}").split()
-        mac = words[words.index("lladdr") + 1] if "lladdr" in words else ""
+        mac = neighbour_mac(see(name).output(f"ip neigh show {asked.target}"))
         if mac in owners:
             found[name] = owners[mac]
     return found
@@ -163,6 +162,12 @@ def macs(listing: str) -> list[str]:
     return re.findall(r"link/ether ([0-9a-f:]{17})", listing)
 
 
+def neighbour_mac(shown: str) -> str:
+    """Return the hardware address in the output of ``ip neigh show ADDRESS``, "" for none."""
+    words = shown.split()
+    return words[words.index("lladdr") + 1] if "lladdr" in words else ""
+
+
 def losses_of(
     see: Callable[[str], NodeView], director: str, asked: Asked, again: Callable[[], object]
 ) -> tuple[Finding, ...]:
@@ -171,10 +176,10 @@ def losses_of(
     These are rules of iptables and the reverse path filter, of the director.
     """
     own_view = see(director)
-    six = "ip6" if ":" in asked.target else "ip"
-    before, refused_before = drops(own_view.output(_FILTERS.format(six=six))), _refused(own_view)
+    filters = _FILTERS.format(six="ip6" if ":" in asked.target else "ip")
+    before, refused_before = drops(own_view.output(filters)), _refused(own_view)
     again()
-    after, refused = drops(own_view.output(_FILTERS.format(six=six))), _refused(own_view)
+    after, refused = drops(own_view.output(filters)), _refused(own_view)
     found = [
         Finding(
             f"the director drops packets of this service: {rule}",

@@ -63,7 +63,7 @@ class HostView:
     def probe(self, address: str, port: int) -> Probe | None:
         if self.kind != "http":
             return self._ask(address, port)
-        made = http.attempt(self.namespace, address, port, http.new_request_id(), patience=1.0)
+        made = http.attempt(self.namespace, address, port, new_request_id(), patience=1.0)
         if made.failure in (None, "status"):
             return "answers"
         return "refused" if made.failure == "refused" else "no-answer"
@@ -139,9 +139,7 @@ def parse_route(text: str) -> Route | None:
 
 def is_silent(seen: NodeView, neighbour: str) -> bool:
     """Return whether nobody answers a node's requests for the hardware address of ``neighbour``."""
-    return any(
-        state in seen.output(f"ip neigh show {neighbour}").split() for state in ("FAILED", "INCOMPLETE")
-    )
+    return not {"FAILED", "INCOMPLETE"}.isdisjoint(seen.output(f"ip neigh show {neighbour}").split())
 
 
 def default_gateway(seen: NodeView, address: str) -> str:

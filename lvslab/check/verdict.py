@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from ipaddress import ip_interface
 from itertools import zip_longest
 
 from lvslab.check.forwarding import method_for
@@ -217,10 +218,10 @@ def arp_problem(node: str, server: str, target: str) -> Finding:
 
 
 def _not_the_directors(facts: ClusterFacts) -> Finding:
-    whole = f"{facts.target}/{128 if ':' in facts.target else 32}"
     return Finding(
         f"the director does not have the address {facts.target}, so it does not take the requests to it",
-        f"run `ip addr add {whole} dev INTERFACE` on the director, with the interface on the clients' side",
+        f"run `ip addr add {ip_interface(facts.target)} dev INTERFACE` on the director, with the interface "
+        "on the clients' side",
     )
 
 

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lvslab.check.forwarding import way_back
 from lvslab.check.forwarding.facts import Asked, ClusterFacts, Finding, ServerFacts
 from lvslab.check.forwarding.icmp import Refusal
-from lvslab.check.forwarding.method import Method, sent_on
+from lvslab.check.forwarding.method import sent_on
 from lvslab.check.forwarding.packet import (
     ABSENT,
     FREE,
@@ -29,7 +28,8 @@ from lvslab.check.forwarding.packet import (
     Packet,
     Value,
 )
-from lvslab.check.probes import NodeView, default_gateway
+from lvslab.check.forwarding.way_back import DirectReplies
+from lvslab.check.probes import NodeView
 
 if TYPE_CHECKING:
     from lvslab.check.forwarding.flow import Flow
@@ -66,16 +66,8 @@ class Tunnel:
         return cls(words[0] if words else "ipip", port, "--tun-csum" in words, "--tun-remcsum" in words)
 
 
-class Tunneling(Method):
+class Tunneling(DirectReplies):
     """The model of tunneling."""
-
-    @property
-    def unforeseen(self) -> str:
-        return ""
-
-    @property
-    def vip_on_real_servers(self) -> bool:
-        return True
 
     def overhead(self, request: Packet, flow: Flow) -> int:
         """Return the length of the outer headers."""
@@ -108,9 +100,7 @@ class Tunneling(Method):
 
     def examine(self, seen: NodeView, name: str, address: str, port: int, asked: Asked) -> ServerFacts:
         """Look up what direct routing needs as well, and whether an interface unpacks these packets."""
-        gateway = default_gateway(seen, asked.target or address)
-        facts = ServerFacts(name, address, port, self.name, gateway=gateway)
-        found = way_back.examine(seen, facts, asked)
+        found = super().examine(seen, name, address, port, asked)
         kind = next(
             (Tunnel.of(each.tunnel).kind for each in asked.service.destinations if each.address == address),
             "",
@@ -133,11 +123,7 @@ class Tunneling(Method):
             for server in servers
             if server.unpacks is False
         ]
-        return found + [cause for server in servers for cause in way_back.causes(facts, server)]
-
-    def suspicions(self, facts: ClusterFacts) -> list[Finding]:
-        """Find nothing: the director does not see replies."""
-        return []
+        return found + super().causes(facts, servers)
 
 
 METHOD = Tunneling("tunneling")

@@ -1,42 +1,61 @@
-"""Causes at real servers whose replies do not pass the director."""
+"""The way of methods whose replies do not pass the director: gatewaying and tunneling.
+
+The real server has the virtual address, and answers the client directly.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from ipaddress import ip_interface
 
 from lvslab.check.forwarding.facts import Asked, ClusterFacts, Finding, ServerFacts
-from lvslab.check.probes import NodeView, is_silent, route_to
+from lvslab.check.forwarding.method import Method
+from lvslab.check.probes import NodeView, default_gateway, is_silent, route_to
 
 
-def examine(seen: NodeView, facts: ServerFacts, asked: Asked) -> ServerFacts:
-    """Add whether a server has the virtual address, and its way back."""
-    if not asked.target:
-        return facts
-    there = route_to(seen, asked.target)
-    if there is None:
-        return facts
-    own = there.kind == "local"
-    probe = seen.probe(asked.target, facts.port) if own else None
-    found = replace(facts, has_virtual=own, probe=probe)
-    if not asked.client or not own:
-        return found
-    back = route_to(seen, asked.client, asked.target)
-    return replace(
-        found,
-        way_back=back,
-        silent_hop=bool(back and back.via) and is_silent(seen, back.via if back else ""),
-    )
+class DirectReplies(Method):
+    """The common part of their models."""
+
+    @property
+    def unforeseen(self) -> str:
+        return ""
+
+    @property
+    def vip_on_real_servers(self) -> bool:
+        return True
+
+    def examine(self, seen: NodeView, name: str, address: str, port: int, asked: Asked) -> ServerFacts:
+        """Look up whether the server has the virtual address, and its way to the client."""
+        gateway = default_gateway(seen, asked.target or address)
+        facts = ServerFacts(name, address, port, self.name, gateway=gateway)
+        there = route_to(seen, asked.target) if asked.target else None
+        if there is None:
+            return facts
+        own = there.kind == "local"
+        probe = seen.probe(asked.target, port) if own else None
+        found = replace(facts, has_virtual=own, probe=probe)
+        if not asked.client or not own:
+            return found
+        back = route_to(seen, asked.client, asked.target)
+        silent = back is not None and back.via != "" and is_silent(seen, back.via)
+        return replace(found, way_back=back, silent_hop=silent)
+
+    def causes(self, facts: ClusterFacts, servers: Sequence[ServerFacts]) -> list[Finding]:
+        """Find servers without the virtual address or without a program on it, and lost replies."""
+        return [cause for server in servers for cause in _causes(facts, server)]
+
+    def suspicions(self, facts: ClusterFacts) -> list[Finding]:
+        """Find nothing: the director does not see replies."""
+        return []
 
 
-def causes(facts: ClusterFacts, server: ServerFacts, *, interface: str = "lo") -> Iterator[Finding]:
-    """Find a missing virtual address, a missing program on it, and lost replies."""
+def _causes(facts: ClusterFacts, server: ServerFacts) -> Iterator[Finding]:
     target, name = facts.target, server.name
-    whole = f"{target}/{128 if ':' in target else 32}"
     if server.has_virtual is False:
         yield Finding(
             f"{name} does not have the address {target}, so it does not take the requests that reach it",
-            f"run `ip addr add {whole} dev {interface}` on {name}"
+            f"run `ip addr add {ip_interface(target)} dev lo` on {name}"
             + ("" if ":" in target else ", with arp_ignore=1 and arp_announce=2 set before")
             + ("" if server.forwarding == "tunneling" else "; or should the `ipvsadm -a` say -m?"),
         )
