@@ -38,7 +38,7 @@ class Server(Protocol):
 
 
 class HostServer(ABC):
-    """A kind of server on Mininet hosts, with a row in `servers`.
+    """A kind of server on Mininet hosts; see `servers`.
 
     ``service`` is its dataclass in the lab's model, ``bundle`` names its packages and programs, if it needs
     any, and ``log`` is its access log on the host. ``guests_need_python``: virtual machines need Python for

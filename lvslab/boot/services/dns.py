@@ -92,3 +92,6 @@ class DnsServer(DaemonServer[DnsService]):
         if done.returncode != 0:
             message = f"the name server on {self.host.name} has a wrong zone file"
             raise BootError(message, done.stdout.decode().strip())
+
+
+SERVER = DnsServer

@@ -118,3 +118,6 @@ class FtpServer(DaemonServer[FtpService]):
     @property
     def _configuration(self) -> Path:
         return Path(f"/etc/vsftpd-{self._service.port}.conf")
+
+
+SERVER = FtpServer

@@ -210,3 +210,6 @@ class WebServer(Nginx):
     def in_guest(cls, machine: Machine) -> Server:
         """See HostServer."""
         return GuestWebServer(machine)
+
+
+SERVER = WebServer

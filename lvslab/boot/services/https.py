@@ -53,3 +53,6 @@ class HttpsServer(Nginx):
         addresses = (each.ip for card in self.host.cards for each in card.addresses)
         made, key = certificate(self.host.name, addresses)
         return {CERTIFICATE: made, KEY: key, **super()._files()}
+
+
+SERVER = HttpsServer

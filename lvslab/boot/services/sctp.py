@@ -28,3 +28,6 @@ class SctpServer(ScriptServer):
                 f"no Mininet host can serve sctp: this machine's kernel has no SCTP ({error.strerror})",
                 "load its module sctp if it has one, or give the node a kernel of its own",
             ) from None
+
+
+SERVER = SctpServer

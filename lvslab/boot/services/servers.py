@@ -1,36 +1,41 @@
-"""The servers of a lab's nodes. Each kind has a module of its own and a row in SERVERS."""
+"""The servers of a lab's nodes.
+
+The server of a kind of service is ``SERVER`` in the module of that name, imported when a lab has one.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lvslab.boot.net.namespaces import Namespaces
 from lvslab.boot.plan import Host
 from lvslab.boot.services.base import HostServer, Server
-from lvslab.boot.services.dns import DnsServer
-from lvslab.boot.services.ftp import FtpServer
-from lvslab.boot.services.http import WebServer
-from lvslab.boot.services.https import HttpsServer
-from lvslab.boot.services.sctp import SctpServer
-from lvslab.boot.services.smtp import SmtpServer
-from lvslab.boot.services.udp import UdpServer
 from lvslab.errors import UsageError
-from lvslab.lab.model import Service
+from lvslab.lab.model import SERVICES, Service
 
 if TYPE_CHECKING:
     from lvslab.boot.vm.qemu import Machine
 
-SERVERS: Mapping[str, type[HostServer]] = MappingProxyType(
-    {
-        each.service.kind: each
-        for each in (WebServer, HttpsServer, UdpServer, SctpServer, SmtpServer, FtpServer, DnsServer)
-    }
-)
+
+class _Servers(Mapping[str, type[HostServer]]):
+    def __getitem__(self, kind: str) -> type[HostServer]:
+        if kind not in SERVICES:
+            raise KeyError(kind)
+        return cast(type[HostServer], import_module(f"{__package__}.{kind}").SERVER)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SERVICES)
+
+    def __len__(self) -> int:
+        return len(SERVICES)
+
+
+SERVERS = _Servers()
 """The kinds of servers by the ``kind`` of their services."""
 
 # More than the processors: each waits for its files now and then.

@@ -12,3 +12,6 @@ class SmtpServer(ScriptServer):
     service = SmtpService
     what = "the mail server"
     log = access_log(SmtpService.kind)
+
+
+SERVER = SmtpServer

@@ -12,3 +12,6 @@ class UdpServer(ScriptServer):
     service = UdpService
     what = "the UDP server"
     log = access_log(UdpService.kind)
+
+
+SERVER = UdpServer
