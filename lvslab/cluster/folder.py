@@ -17,6 +17,7 @@ from lvslab.lab.files import LAB_FILE
 
 if TYPE_CHECKING:
     from lvslab.apply.howto import Step
+    from lvslab.errors import LabFileError
     from lvslab.lab.model import Lab
 
 T = TypeVar("T")
@@ -54,6 +55,15 @@ def steps(folder: Path, lab: Lab) -> tuple[Step, ...]:
     file, nodes = folder / howto.HOWTO_FILE, lab.nodes.keys()
     context = f"{' '.join(nodes)} {shape_of(howto.Step)}"
     return _read(file.name, file, context, lambda: howto.load(file, nodes))
+
+
+def mistake_of(
+    lab: Lab, node: str, place: tuple[int | str, ...], message: str, hint: str | None
+) -> LabFileError:
+    """Return the error of a key of a node. It is for mistakes found after the lab was read."""
+    from lvslab.lab import loader  # only a mistake has to wait for this import
+
+    return loader.mistake_of(lab, node, place, message, hint)
 
 
 def _read_lab(name: str, folder: Path, shape: str, read: Callable[[], T]) -> T:

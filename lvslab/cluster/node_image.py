@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-from lvslab.errors import LabFileError, MachineError
+from lvslab.cluster import folder as lab_folder
+from lvslab.errors import MachineError
 from lvslab.guest import image
 from lvslab.guest.additions import Additions, PathTaken
 from lvslab.guest.formats import FILE, PROGRAM, Entry
@@ -27,12 +28,12 @@ def build(lab: Lab, name: str, kernel: find.Kernel, ipvsadm: str, *, python: boo
     if node.packages and kernel.userland != "debian":
         message = f"{name} has Linux {kernel.release}, on which the distribution's packages do not run"
         hint = "remove them, or give it a current kernel, such as debian-cloud"
-        raise _wrong(lab, name, ("packages",), message, hint)
+        raise lab_folder.mistake_of(lab, name, ("packages",), message, hint)
     more = Additions(node.packages, {path: _file(lab, name, path) for path in node.files})
     try:
         return image.build(kernel, ipvsadm, more, python=python)
     except PathTaken as taken:
-        raise _wrong(lab, name, ("files", taken.path), taken.message, taken.hint) from None
+        raise lab_folder.mistake_of(lab, name, ("files", taken.path), taken.message, taken.hint) from None
     except MachineError as failed:
         found = _UNKNOWN_PACKAGE.search(str(failed))
         package = found.group(1) if found else ""
@@ -40,7 +41,9 @@ def build(lab: Lab, name: str, kernel: find.Kernel, ipvsadm: str, *, python: boo
             raise
         message = f"the distribution has no package {package}"
         hint = f"'apt-cache search {package}' looks for others"
-        raise _wrong(lab, name, ("packages", node.packages.index(package)), message, hint) from None
+        raise lab_folder.mistake_of(
+            lab, name, ("packages", node.packages.index(package)), message, hint
+        ) from None
 
 
 def _file(lab: Lab, name: str, path: str) -> Entry:
@@ -50,7 +53,7 @@ def _file(lab: Lab, name: str, path: str) -> Entry:
         file = (lab.folder / source).resolve()
     except (RuntimeError, ValueError) as error:  # a link that leads to itself, or a NUL
         message, hint = f"the file {source!r} cannot be found: {error}", "name a file of the lab's folder"
-        raise _wrong(lab, name, place, message, hint) from None
+        raise lab_folder.mistake_of(lab, name, place, message, hint) from None
     if not file.is_relative_to(lab.folder.resolve()):
         message, hint = f"the file {source} is a link to {file}", "copy it into the lab's folder"
     elif not file.is_file():
@@ -58,12 +61,4 @@ def _file(lab: Lab, name: str, path: str) -> Entry:
         message, hint = f"{lab.folder / source} {what}", "name a file of the lab's folder"
     else:
         return Entry(path, PROGRAM if os.access(file, os.X_OK) else FILE, file.read_bytes())
-    raise _wrong(lab, name, place, message, hint)
-
-
-def _wrong(
-    lab: Lab, node: str, place: tuple[int | str, ...], message: str, hint: str | None
-) -> LabFileError:
-    from lvslab.lab import loader  # only a mistake has to wait for this import
-
-    return loader.mistake_of(lab, node, place, message, hint)
+    raise lab_folder.mistake_of(lab, name, place, message, hint)

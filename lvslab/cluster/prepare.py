@@ -24,8 +24,9 @@ from lvslab.boot.plan import Boot
 from lvslab.boot.services import bundles
 from lvslab.boot.services.servers import SERVERS
 from lvslab.cache import pinned
+from lvslab.cluster import folder as lab_folder
 from lvslab.cluster import node_image
-from lvslab.errors import LabFileError, UsageError
+from lvslab.errors import UsageError
 from lvslab.guest import image, keys
 from lvslab.kernel import find
 from lvslab.lab.directors import USUAL, DirectorSpec
@@ -93,7 +94,7 @@ def _need_python(lab: Lab, name: str, kernel: find.Kernel) -> bool:
     if kinds and kernel.userland == "musl-i386":
         message = f"nodes on the kernel {kernel.release} have no server for {kinds[0]}"
         hint = f"they serve http; give {name} a current kernel, or make it a Mininet host"
-        raise _mistake(lab, name, ("services",), message, hint)
+        raise lab_folder.mistake_of(lab, name, ("services",), message, hint)
     return bool(kinds)
 
 
@@ -150,13 +151,7 @@ def _kernel(lab: Lab, node: str, name: str, from_file: bool) -> find.Kernel:
     except UsageError as unknown:
         if not from_file:
             raise
-        raise _mistake(lab, node, ("kernel",), unknown.message, unknown.hint) from None
-
-
-def _mistake(lab: Lab, node: str, place: tuple[str, ...], message: str, hint: str | None) -> LabFileError:
-    from lvslab.lab import loader  # only a mistake has to wait for this import
-
-    return loader.mistake_of(lab, node, place, message, hint)
+        raise lab_folder.mistake_of(lab, node, ("kernel",), unknown.message, unknown.hint) from None
 
 
 def _check_hosts(lab: Lab, spec: DirectorSpec) -> None:
@@ -168,7 +163,7 @@ def _check_hosts(lab: Lab, spec: DirectorSpec) -> None:
     node = next(name for name in routers if kind in _impaired(lab.nodes[name]))
     message = f"this machine's kernel ({os.uname().release}) has no {kind}, by which a host does that"
     hint = f"give {node} a kernel of its own that has it, such as 'kernel: debian-cloud'"
-    raise _mistake(lab, node, _impaired(lab.nodes[node])[kind], message, hint)
+    raise lab_folder.mistake_of(lab, node, _impaired(lab.nodes[node])[kind], message, hint)
 
 
 def _check_guest(lab: Lab, name: str, kernel: find.Kernel) -> None:
@@ -178,7 +173,7 @@ def _check_guest(lab: Lab, name: str, kernel: find.Kernel) -> None:
         place = next(iter(impaired.values()))
         message = f"nodes on the kernel {kernel.release} have no tc, the program that does that"
         hint = f"give {name} a current kernel, such as 'kernel: debian-cloud'"
-        raise _mistake(lab, name, place, message, hint)
+        raise lab_folder.mistake_of(lab, name, place, message, hint)
 
 
 def _impaired(node: Node) -> dict[str, tuple[str, ...]]:
