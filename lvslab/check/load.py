@@ -18,7 +18,7 @@ from lvslab import requirements
 from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.director import Reading
 from lvslab.check.ipvs.table import Service
-from lvslab.check.services import generator
+from lvslab.check.services import chosen, generator
 from lvslab.check.services.target import NotAsked, Target, target_of
 from lvslab.check.traffic import wrk
 from lvslab.check.traffic.clients import CLIENTS
@@ -121,11 +121,7 @@ def load(
 
     check_bounds(seconds, connections)
     with attach(name) as running:
-        director = director or next(iter(running.lab.directors))
-        if director not in running.lab.directors:
-            raise UsageError(
-                f"the lab '{name}' has no director '{director}'", suggest(director, running.lab.directors)
-            )
+        director = chosen.director_of(running, director)
         clients = _clients(running, client)
         wanted, target = _wanted(running, director, clients[0], service)
         request_id = f"load-{new_request_id()}"
@@ -140,7 +136,7 @@ def load(
         with made as started:
             sent = wrk.merge(await_result(process, seconds) for process in started)
         after = directors.read_settled(running, director, what=_READ)
-        names = {str(a): node for node, about in running.lab.nodes.items() for a in about.addresses}
+        names = running.lab.names
         given = connections_of(wanted, before, after)
         answered = _answered(running, wanted, names, request_id) if target.kind == "http" else {}
     return Load(
@@ -167,18 +163,8 @@ def load(
 def _wanted(running: RunningLab, director: str, client: str, name: str) -> tuple[Service, Target]:
     """Return the service of ``director`` called ``name``, or the first that can be loaded."""
     table = directors.read_director(running, director, ("rules",)).rules
-    if not table:
-        raise StateError(
-            f"{director} has no virtual service",
-            "`ipvsadm -A` makes one; ./run lab.apply types the how-to's",
-        )
-    there = [service for service in table if name in ("", str(service), service.address)]
-    if not there:
-        raise UsageError(
-            f"{director} has no virtual service '{name}'", f"there is {' and '.join(map(str, table))}"
-        )
     refused = list[str]()
-    for service in there:
+    for service in chosen.services_of(table, name, director):
         try:
             target = target_of(running, service, director, client)
         except NotAsked as why:

@@ -282,15 +282,12 @@ def _take(
         # A director refuses a client about once a second (icmp_ratelimit), and some show it.
         count = min(count, _REFUSALS)
         expected = replace(expected, names=expected.names[:count])
-    first: tuple[Reply, ...] = ()
-    refused = False
     try:
-        if ahead:
-            first, refused = _asked(way, ahead, expected.names[:ahead])
-        replies, also = _asked(way, count, expected.names[ahead:])
+        first = _asked(way, ahead, expected.names[:ahead])
+        replies = _asked(way, count, expected.names[ahead:])
     except RequestFailed as failure:
         raise _explained(way, before, expected.names[ahead:], failure) from failure
-    refused = refused or also
+    refused = any(reply.server == NOBODY for reply in first + replies)
     foreseen = expected.names[ahead:]
     if tuple(reply.server for reply in first) == expected.names[:ahead]:
         besides(Counter(reply.server for reply in first))
@@ -334,13 +331,13 @@ def _no_server(way: Way, now: Reading) -> str:
     return f"{way.service.scheduler} has no server for them: {listed(reasons)}"
 
 
-def _asked(way: Way, count: int, foreseen: Sequence[str]) -> tuple[tuple[Reply, ...], bool]:
-    """Make ``count`` requests; return the replies, and whether some were refused as ``foreseen``.
+def _asked(way: Way, count: int, foreseen: Sequence[str]) -> tuple[Reply, ...]:
+    """Make ``count`` requests; return the replies. Raises RequestFailed.
 
-    A refusal is a reply of NOBODY. Raises RequestFailed.
+    A refusal that is ``foreseen`` is a reply of NOBODY.
     """
     place, target = way.namespaces(way.client), way.target
-    replies, refused = list[Reply](), False
+    replies = list[Reply]()
     while len(replies) < count:
         left = count - len(replies)
         try:
@@ -355,8 +352,7 @@ def _asked(way: Way, count: int, foreseen: Sequence[str]) -> tuple[tuple[Reply, 
                     failure.kind, failure.request_id, message, failure.hint, tuple(replies)
                 ) from failure.__cause__
             replies.append(Reply(NOBODY, 0, "", failure.request_id, 0.0, "", 0))
-            refused = True
-    return tuple(replies), refused
+    return tuple(replies)
 
 
 def _refuse_diverted(way: Way, missing: int) -> None:
@@ -408,7 +404,7 @@ def _at_the_director(way: Way, replies: Sequence[Reply], before: Reading, after:
     else:
         sources = [endpoint(reply.source_address, reply.source_port) for reply in replies]
         gained = Counter(after.entries[source] for source in sources if source in after.entries)
-    names, found = _names(way.cluster), Counter[str]()
+    names, found = way.cluster.lab.names, Counter[str]()
     for server, number in gained.items():
         found[names.get(address_of(server), server)] += number
     return dict(found)
@@ -596,7 +592,7 @@ def template_server(
     ``address`` is the one that it asks, by default that of the service.
     """
     found = persistence.stays_with(service, now, client, address or service.address)
-    return _names(cluster).get(found.address, found.address) if found else ""
+    return cluster.lab.names.get(found.address, found.address) if found else ""
 
 
 def source_address(cluster: RunningLab, client: str, target: str) -> str:
@@ -606,7 +602,7 @@ def source_address(cluster: RunningLab, client: str, target: str) -> str:
 
 def current_servers(cluster: RunningLab, service: Service, now: Reading) -> tuple[schedulers.Server, ...]:
     """Return the servers of the steps in the kernel's order, with their present connections."""
-    row, names = now.connections_of(service), _names(cluster)
+    row, names = now.connections_of(service), cluster.lab.names
     counts = {str(server): (server.active, server.inactive) for server in row.servers} if row else {}
 
     def current(server: Destination) -> schedulers.Server:
@@ -630,14 +626,9 @@ def tracked_connections(servers: tuple[schedulers.Server, ...]) -> int:
     return sum(server.active + server.inactive for server in servers)
 
 
-def _names(cluster: RunningLab) -> dict[str, str]:
-    """Return the names of all nodes by address; a director can be a server too."""
-    return {str(address): name for name, node in cluster.lab.nodes.items() for address in node.addresses}
-
-
 def connections_since(before: Reading, after: Reading, cluster: RunningLab) -> dict[str, int]:
     """Return the connections that the director's counters gained between two readings, by server name."""
-    names, gained = _names(cluster), Counter[str]()
+    names, gained = cluster.lab.names, Counter[str]()
     for (service, server), counters in after.by_server.items():
         more = counters.since(before.by_server.get((service, server), _NOTHING)).connections
         gained[names.get(address_of(server), address_of(server))] += more

@@ -28,6 +28,8 @@ from lvslab.errors import CheckFailed
 if TYPE_CHECKING:
     from lvslab.check.forwarding.captured import CapturedPackets
 
+NO_HOST_AMONG_CLIENTS = "no client of this lab is a Mininet host, and requests are made on those"
+
 
 class NodeUnderTest:
     """One node of the lab."""
@@ -212,13 +214,14 @@ class Testbed(Closing):
 
     def first_client(self) -> str:
         """Return the name of the first client that is a Mininet host. Raises CheckFailed."""
-        hosts = [*filter(self.cluster.is_enterable, self.cluster.lab.clients)]
-        if not hosts:
-            raise CheckFailed(
-                "no client of this lab is a Mininet host, and requests are made on those",
-                "give one client no kernel of its own",
-            )
+        if not (hosts := self.host_clients):
+            raise CheckFailed(NO_HOST_AMONG_CLIENTS, "give one client no kernel of its own")
         return hosts[0]
+
+    @property
+    def host_clients(self) -> list[str]:
+        """The names of the clients that are Mininet hosts."""
+        return [*filter(self.cluster.is_enterable, self.cluster.lab.clients)]
 
     def inside(self, node: str) -> Namespaces:
         """Return the network and mount namespaces of the Mininet host ``node``.

@@ -375,8 +375,7 @@ def _interface_mistakes(place: tuple[str, ...], interface: Interface, file: LabF
     for written in interface.written:
         if not isinstance(written, InterfaceAddress):
             yield from _subnet_mistakes((*place, "address"), "address", written, interface.network, network)
-        elif not _all_usable(own := written.network) and written.ip in (own[0], own[-1]):
-            what = "network" if written.ip == own[0] else "broadcast"
+        elif what := _reserved(written.ip, own := written.network):
             message = f"{written.ip} is the {what} address of {own}, and no machine's"
             hint = f"choose another one, or write {written.ip}/32 if it is in no subnet"
             yield _Mistake((*place, "address"), message, hint)
@@ -428,13 +427,19 @@ def _subnet_mistakes(
         message = f"the {key} {address} is not in the network {name}"
         family = [each for each in network.subnets if each.version == address.version] or network.subnets
         hint = f"{name} is {_range(family[0])}"
-    elif not _all_usable(subnet) and address in (subnet[0], subnet[-1]):
-        what = "network" if address == subnet[0] else "broadcast"
+    elif what := _reserved(address, subnet):
         message = f"{address} is the {what} address of {name}, and no machine's"
         hint = f"{name} is {_range(subnet)}"
     else:
         return
     yield _Mistake(place, message, hint)
+
+
+def _reserved(address: Address, subnet: Subnet) -> str:
+    """Return "network" or "broadcast" where ``address`` is that of ``subnet``, else ""."""
+    if _all_usable(subnet) or address not in (subnet[0], subnet[-1]):
+        return ""
+    return "network" if address == subnet[0] else "broadcast"
 
 
 def _all_usable(subnet: Subnet) -> bool:

@@ -374,6 +374,11 @@ class Lab(LabFile):
         return self._of("router")
 
     @property
+    def names(self) -> Mapping[str, str]:
+        """The host name of the node with each address."""
+        return {str(address): name for name, node in self.nodes.items() for address in node.addresses}
+
+    @property
     def virtual_machines(self) -> Mapping[str, Node]:
         """The nodes with kernels of their own, by host name; directors are among them."""
         return {name: node for name, node in self.nodes.items() if node.kernel is not None}

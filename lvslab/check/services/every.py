@@ -13,8 +13,9 @@ from lvslab.check import ftp_rounds, rounds, verdict
 from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.table import Service
 from lvslab.check.rounds import Unanswered, Way
+from lvslab.check.services import chosen
 from lvslab.check.services.target import NotAsked, Target, target_of
-from lvslab.check.testbed import Testbed
+from lvslab.check.testbed import NO_HOST_AMONG_CLIENTS, Testbed
 from lvslab.errors import CheckFailed, StateError, UsageError
 from lvslab.lab.files import suggest
 
@@ -115,17 +116,15 @@ def of_steps(testbed: Testbed, table: Sequence[Service]) -> Rounds:
         return Rounds(cluster.name, director, "", [], [LeftOut("", f"the steps make none on {director}")])
     if nobody := without_client(cluster):
         return nobody
-    clients, made, left_out = _hosts(testbed), list[Made](), list[LeftOut]()
+    clients, made, left_out = testbed.host_clients, list[Made](), list[LeftOut]()
     for service in table:
         try:
             if why := rounds.unforeseen(cluster, service):
                 raise NotAsked(f"the servers that answer cannot be foreseen: {why}")
-            client, target = _asking(testbed, service, director, clients)
-            _check_sessions(testbed, service, target, director)
-        except (NotAsked, CheckFailed) as refused:
+            way = _way(testbed, service, director, clients)
+        except CheckFailed as refused:
             left_out.append(LeftOut(str(service), _said(refused)))
             continue
-        way = Way(cluster, testbed.enter, service, target, client, director, refusals=True)
         made.append(_made(testbed, way, max(LEAST, len(service.destinations))))
     return Rounds(cluster.name, director, clients[0], made, left_out)
 
@@ -134,12 +133,20 @@ def without_client(cluster: RunningLab) -> Rounds | None:
     """Return the result where no client is a Mininet host, None where one is."""
     if any(map(cluster.is_enterable, cluster.lab.clients)):
         return None
-    why = "no client of this lab is a Mininet host, and requests are made on those"
-    return Rounds(cluster.name, next(iter(cluster.lab.directors)), "", [], [LeftOut("", why)])
+    return Rounds(
+        cluster.name, next(iter(cluster.lab.directors)), "", [], [LeftOut("", NO_HOST_AMONG_CLIENTS)]
+    )
 
 
-def _hosts(testbed: Testbed) -> list[str]:
-    return [*filter(testbed.cluster.is_enterable, testbed.cluster.lab.clients)]
+def _way(
+    testbed: Testbed, service: Service, director: str, clients: Sequence[str], *, any_phase: bool = False
+) -> Way:
+    """Return the way of a round to ``service``. Raises NotAsked where no client can ask."""
+    client, target = _asking(testbed, service, director, clients)
+    _check_sessions(testbed, service, target, director)
+    return Way(
+        testbed.cluster, testbed.enter, service, target, client, director, any_phase=any_phase, refusals=True
+    )
 
 
 def _asking(testbed: Testbed, service: Service, director: str, clients: Sequence[str]) -> tuple[str, Target]:
@@ -202,25 +209,18 @@ def now(
     cluster = testbed.cluster
     if count and not 1 <= count <= MOST:
         raise UsageError(f"--count is {count}", f"it takes a whole number from 1 to {MOST}")
-    director, clients = _director(testbed, director), _clients(testbed, client)
+    director, clients = chosen.director_of(cluster, director), _clients(testbed, client)
     table = directors.table_in_order(
         directors.read_director(cluster, director, ("rules", "thresholds", "order"))
     )
-    if not table:
-        raise StateError(
-            f"{director} has no virtual service",
-            "`ipvsadm -A` makes one; ./run lab.apply types the how-to's",
-        )
     made, left_out = list[Made](), list[LeftOut]()
-    for each in _named(table, service, director):
+    for each in chosen.services_of(table, service, director):
         try:
-            client, target = _asking(testbed, each, director, clients)
-            _check_sessions(testbed, each, target, director)
+            way = _way(testbed, each, director, clients, any_phase=True)
             rounds.model_of(cluster, each)
         except CheckFailed as refused:
             left_out.append(LeftOut(str(each), _said(refused)))
             continue
-        way = Way(cluster, testbed.enter, each, target, client, director, any_phase=True, refusals=True)
         number = count or max(LEAST, len(each.destinations))
         try:
             made.append(_made(testbed, way, number))
@@ -281,21 +281,12 @@ def _said(refused: CheckFailed) -> str:
     return f"{refused.message}; {refused.hint}" if refused.hint else refused.message
 
 
-def _director(testbed: Testbed, director: str) -> str:
-    there = testbed.cluster.lab.directors
-    if director and director not in there:
-        raise UsageError(
-            f"the lab '{testbed.cluster.name}' has no director '{director}'", suggest(director, there)
-        )
-    return director or next(iter(there))
-
-
 def _clients(testbed: Testbed, client: str) -> list[str]:
     """Return the Mininet hosts that may ask: ``client``, or all clients."""
     cluster = testbed.cluster
     if not client:
         testbed.first_client()  # raises an error where there is none
-        return _hosts(testbed)
+        return testbed.host_clients
     if client not in cluster.lab.clients:
         raise UsageError(
             f"the lab '{cluster.name}' has no client '{client}'", suggest(client, cluster.lab.clients)
@@ -303,13 +294,3 @@ def _clients(testbed: Testbed, client: str) -> list[str]:
     if not cluster.is_enterable(client):
         raise UsageError(f"{client} is a virtual machine, and requests are made on Mininet hosts")
     return [client]
-
-
-def _named(table: Sequence[Service], name: str, director: str) -> list[Service]:
-    """Return the services of ``table`` with that name or address; all where none is given."""
-    found = [service for service in table if name in ("", str(service), service.address)]
-    if not found:
-        raise UsageError(
-            f"{director} has no virtual service '{name}'", f"there is {' and '.join(map(str, table))}"
-        )
-    return found

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING
 from lvslab.check.ipvs.table import FORWARDING, Destination, Service, endpoint, listed
 from lvslab.check.services import marks
 from lvslab.errors import CheckFailed
+from lvslab.lab.model import SERVICES
 
 if TYPE_CHECKING:
     from lvslab.cluster.running import RunningLab
 
 KINDS: Mapping[str, str] = {
-    "http": "tcp",
-    "https": "tcp",
-    "smtp": "tcp",
-    "ftp": "tcp",
-    "udp": "udp",
-    "dns": "udp",
-    "sctp": "sctp",
+    kind: protocol
+    for protocol in ("tcp", "udp", "sctp")
+    for kind, service in SERVICES.items()
+    if service.protocols[0] == protocol
 }
 """The protocol of each kind of ``lab.yaml``; where servers have several kinds, the first one is asked."""
 
