@@ -21,10 +21,11 @@ from lvslab.boot.status import Notes, Summary
 from lvslab.check import pytest_run
 from lvslab.cluster import cluster, registry
 from lvslab.cluster.cluster import Cluster
-from lvslab.errors import CheckFailed, StateError, StepFailed
+from lvslab.errors import CheckFailed, FeatureLacking, StateError, StepFailed
 from lvslab.guest import keys
 from lvslab.lab import files as lab_files
 from lvslab.lab.directors import USUAL, DirectorSpec
+from lvslab.outcome import Outcome
 from lvslab.report import formats
 from lvslab.report.formats import Places
 
@@ -74,17 +75,17 @@ class Up:
 
 @dataclass(frozen=True)
 class Verified:
-    """Result of ``verify``."""
+    """Result of ``verify``; ``up`` is None if the lab was skipped, as its directors lack a feature."""
 
-    up: Up
+    up: Up | None
     checked: pytest_run.Checked
 
     @property
     def exit_code(self) -> int:
-        return self.checked.exit_code or (1 if self.up.wrong else 0)
+        return self.checked.exit_code or (1 if self.up and self.up.wrong else 0)
 
     def as_json(self) -> dict[str, Any]:
-        return {"up": self.up.as_json(), "checks": self.checked.as_json()}
+        return {"up": self.up.as_json() if self.up else None, "checks": self.checked.as_json()}
 
 
 def up(
@@ -279,15 +280,30 @@ def verify(
 ) -> Verified:
     """Boot a lab, check it and end it, under a unique name.
 
-    ``only`` restricts the checks to those whose names contain one of these texts.
+    ``only`` restricts the checks to those whose names contain one of these texts. A lab whose directors
+    lack a feature that its lab.yaml names is skipped: its one case is ``lab.yaml``.
     """
     formats.check_places(reports)
     folder = lab_files.find(lab, paths.labs())
     name = registry.name_of_its_own(folder.resolve().name)
     select = " or ".join(sorted(only))
-    with _up(folder, name, spec, listeners) as result:
-        found = _check(folder, name, reports, Path(result.evidence), quiet=True, select=select)
+    try:
+        with _up(folder, name, spec, listeners) as result:
+            found = _check(folder, name, reports, Path(result.evidence), quiet=True, select=select)
+    except FeatureLacking as lacking:
+        return Verified(None, _skipped(folder, reports, str(lacking)))
     return Verified(result, found)
+
+
+def _skipped(folder: Path, reports: Places, reason: str) -> pytest_run.Checked:
+    """Return the result of a lab that was not booted, and write it to ``reports``."""
+    from lvslab.report import checks
+
+    case = pytest_run.Case(lab_files.LAB_FILE, Outcome.SKIPPED, 0.0, reason)
+    junit = str(reports["junit"].resolve()) if "junit" in reports else ""
+    found = pytest_run.Checked(folder.resolve().name, junit, (case,), 0)
+    formats.write(reports, checks.report(found))
+    return found
 
 
 def _result(running: Cluster, phases: dict[str, float], taken: Rounds | None) -> Up:

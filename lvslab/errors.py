@@ -5,7 +5,8 @@
     LvsLabError                 1
     ├── CheckFailed             1   the cluster does not do what the how-to says
     ├── UsageError              2   the command line is wrong
-    │   └── LabFileError        2   lab.yaml or howto.md is wrong: file, line, what would be right
+    │   ├── LabFileError        2   lab.yaml or howto.md is wrong: file, line, what would be right
+    │   └── FeatureLacking      2   the directors' kernel or ipvsadm is too old for the lab
     ├── MachineError            3   this machine lacks something that the lab needs
     ├── BootError               4   a guest or a service did not come up
     │   └── GuestKilled         4   a signal ended the QEMU of a guest
@@ -58,6 +59,10 @@ class LabFileError(UsageError):
         super().__init__(f"{place}: {message}", hint)
         self.file = file
         self.line = line
+
+
+class FeatureLacking(UsageError):
+    """The directors' kernel or ipvsadm lacks a feature that ``lab.yaml`` says the lab needs."""
 
 
 class MachineError(LvsLabError):

@@ -8,8 +8,6 @@ from lvslab.check import verdict
 from lvslab.check.testbed import NodeUnderTest, Testbed
 from lvslab.errors import CheckFailed
 
-pytestmark = pytest.mark.needs("ipv6", "guest_ipv6")
-
 IPV4, IPV6 = "66.199.240.50:80", "[2001:db8:1::50]:80"
 ASKED = [("client", IPV4), ("client", IPV6), ("client-2", IPV6), ("client-3", IPV4)]
 

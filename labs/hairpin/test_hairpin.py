@@ -9,8 +9,6 @@ from lvslab.check.testbed import NodeUnderTest, Testbed
 from lvslab.check.traffic.request import RequestFailed
 from lvslab.errors import CheckFailed
 
-pytestmark = pytest.mark.needs("conntrack")
-
 VIP, INSIDE = "66.199.240.50", "10.0.0.1"
 URL = f"http://{VIP}/"
 RULE = f"POSTROUTING -s 10.0.0.0/24 -o eth1 -m ipvs --vaddr {VIP} --vport 80 -j MASQUERADE"

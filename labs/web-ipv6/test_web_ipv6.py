@@ -11,8 +11,6 @@ from lvslab.check.testbed import NodeUnderTest, Testbed
 from lvslab.check.traffic.request import RequestFailed
 from lvslab.errors import CheckFailed
 
-pytestmark = pytest.mark.needs("ipv6", "guest_ipv6")
-
 MASQUERADED, ROUTED = "2001:db8:1::50", "2001:db8:1::60"
 SERVICES = {address: f"[{address}]:80" for address in (MASQUERADED, ROUTED)}
 

@@ -15,7 +15,6 @@ from lvslab.check.examine import facts_of
 from lvslab.check.forwarding.facts import Asked, Probe
 from lvslab.check.ftp_verdict import FtpFacts, Visit, explained
 from lvslab.check.ipvs import director
-from lvslab.check.ipvs.features import lacking
 from lvslab.check.ipvs.listing import parse_connection_entries
 from lvslab.check.ipvs.table import Service
 from lvslab.check.probes import GuestView, HostView, NodeView
@@ -23,6 +22,7 @@ from lvslab.check.services.target import Target
 from lvslab.check.traffic import ftp
 from lvslab.check.traffic.ftp import FtpFailed, Method, Session
 from lvslab.errors import CheckFailed
+from lvslab.kernel import catalogue
 
 if TYPE_CHECKING:
     from lvslab.check.testbed import Testbed
@@ -185,7 +185,9 @@ def facts(lab: Testbed, address: str = "") -> FtpFacts:
         entries=parse_connection_entries(entries),
         names=_names(lab),
         kernel=lab.cluster.versions.get("kernel", ""),
-        lacking=lacking(lab.cluster.versions, ["ftp_ipv6" if ":" in target else "ftp_extended"]),
+        lacking=catalogue.first_lacking(
+            lab.cluster.versions, ["ftp_ipv6" if ":" in target else "ftp_extended"]
+        ),
     )
 
 

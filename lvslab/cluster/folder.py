@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_FORMAT = 5
+_FORMAT = 6
 """Version of the readers' rules: raise it when they give other results for the same files."""
 
 
@@ -60,7 +60,7 @@ def steps(folder: Path, lab: Lab) -> tuple[Step, ...]:
 def mistake_of(
     lab: Lab, node: str, place: tuple[int | str, ...], message: str, hint: str | None
 ) -> LabFileError:
-    """Return the error of a key of a node. It is for mistakes found after the lab was read."""
+    """Return the error of a key of a node ("": of the lab), found after the lab was read."""
     from lvslab.lab import loader  # only a mistake has to wait for this import
 
     return loader.mistake_of(lab, node, place, message, hint)

@@ -26,9 +26,9 @@ from lvslab.boot.services.servers import SERVERS
 from lvslab.cache import pinned
 from lvslab.cluster import folder as lab_folder
 from lvslab.cluster import node_image
-from lvslab.errors import UsageError
+from lvslab.errors import FeatureLacking, UsageError
 from lvslab.guest import image, keys
-from lvslab.kernel import find
+from lvslab.kernel import catalogue, find
 from lvslab.lab.directors import USUAL, DirectorSpec
 from lvslab.lab.model import Lab, Node
 
@@ -65,7 +65,7 @@ def prepared(lab: Lab, spec: DirectorSpec) -> Prepared:
     """Return the files that ``lab`` boots from.
 
     They are the pinned ones, or else those of the cache, where missing ones are fetched or made. Raises
-    UsageError, MachineError, BuildError.
+    UsageError (FeatureLacking among them), MachineError, BuildError.
     """
     _check_hosts(lab, spec)
     if (ready := pinned.read(lab.folder, spec)) is not None:
@@ -76,12 +76,15 @@ def prepared(lab: Lab, spec: DirectorSpec) -> Prepared:
         node = lab.nodes[name]
         chosen = spec if node.role == "director" else USUAL
         kernel = _kernel(lab, name, chosen.kernel or node.kernel or "", not chosen.kernel)
+        if node.role == "director":
+            _check_needs(lab, {"kernel": kernel.release})
         _check_guest(lab, name, kernel)
         python = _need_python(lab, name, kernel)
         built = node_image.build(lab, name, kernel, chosen.ipvsadm, python=python)
         boots[name] = boot_of(kernel, built)
         if node.role == "director":
             versions = {**built.versions}
+            _check_needs(lab, {"kernel": kernel.release, **versions})
     services = (service for host in plan.hosts_of(lab, spec.kind) for service in host.services)
     return Prepared(boots, versions, bundles.bundles(service.kind for service in services))
 
@@ -113,7 +116,10 @@ def plan_of(
     ``evidence`` is an existing folder, None for a new one among those of runs.
     """
     found = prepared(lab, spec)
-    versions = found.versions if spec.kind == "qemu" else host_kernel.versions()
+    if spec.kind == "qemu":
+        versions = found.versions
+    else:
+        _check_needs(lab, versions := host_kernel.versions())
     planned = plan.Plan(
         name=name,
         lab=lab.name,
@@ -152,6 +158,22 @@ def _kernel(lab: Lab, node: str, name: str, from_file: bool) -> find.Kernel:
         if not from_file:
             raise
         raise lab_folder.mistake_of(lab, node, ("kernel",), unknown.message, unknown.hint) from None
+
+
+def _check_needs(lab: Lab, versions: Mapping[str, str]) -> None:
+    """Check that a director with these ``versions`` has what the lab needs. Other programs are left out.
+
+    Raises FeatureLacking, and LabFileError for an unknown feature.
+    """
+    for number, name in enumerate(lab.needs):
+        try:
+            reason = catalogue.first_lacking(versions, [name])
+        except UsageError as unknown:
+            place = ("needs", number)
+            raise lab_folder.mistake_of(lab, "", place, unknown.message, unknown.hint) from None
+        if reason is not None and catalogue.program_of(name) in versions:
+            hint = f"its lab.yaml has 'needs: [{', '.join(lab.needs)}]'"
+            raise FeatureLacking(f"the lab {lab.name} cannot run here: {reason}", hint)
 
 
 def _check_hosts(lab: Lab, spec: DirectorSpec) -> None:

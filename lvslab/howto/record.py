@@ -99,7 +99,7 @@ def _record_checks(name: str, kernel: str, wanted: set[str], listeners: Listener
     }
     results = review.read_results(review.folder() / review.RESULTS)
     runs = results["checks"].setdefault(name, {})
-    runs[kernel] = {"kernel": done.up.kernel, "sha256": checksum, "tests": tests}
+    runs[kernel] = {"kernel": done.up.kernel if done.up else kernel, "sha256": checksum, "tests": tests}
     _write(results)
 
 

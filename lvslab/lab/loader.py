@@ -77,12 +77,16 @@ def load(folder: Path) -> Lab:
 def mistake_of(
     lab: Lab, node: str, place: tuple[int | str, ...], message: str, hint: str | None
 ) -> LabFileError:
-    """Return the error of a key of a node. It is for mistakes found after the lab was read."""
+    """Return the error of a key of a node, or of the lab where ``node`` is "".
+
+    It is for mistakes found after the lab was read.
+    """
     path = lab.folder / LAB_FILE
     data = _parse(path, read_text(path))
     written = node if node in data["nodes"] else node.rpartition("-")[0]  # one of a count
-    line = _line(data, ("nodes", written, *place))
-    return LabFileError(path, line, f"{_shown(('nodes', node, *place))}: {message}", hint)
+    of_node, of_written = (("nodes", name) if name else () for name in (node, written))
+    line = _line(data, (*of_written, *place))
+    return LabFileError(path, line, f"{_shown((*of_node, *place))}: {message}", hint)
 
 
 def json_schema() -> dict[str, Any]:
@@ -223,6 +227,8 @@ def _explained(error: ErrorDetails) -> _Mistake:
     siblings = _fields(tuple(parent), kind)
     field, keys = siblings.get(str(key)), ", ".join(_fields(place, kind))
     hint = f"{key}: {field.metadata['description']}" if field else f"its keys: {keys}"
+    if place[:1] == ("needs",):
+        hint = f"needs: {_fields(())['needs'].metadata['description']}"
     if place[2:3] in (("packages",), ("files",)):
         hint = f"{place[2]}: {_fields(place[:2])[str(place[2])].metadata['description']}"
     message = f"{_shown(place)}: {error['msg'].replace('Input', reprlib.repr(value))}"
@@ -250,6 +256,8 @@ def _explained(error: ErrorDetails) -> _Mistake:
         case "string_pattern_mismatch" if place[2:3] == ("packages",):
             message = f"{_shown(place)}: {value!r} is not the name of a package"
             hint = "a package has a name such as keepalived, in lower case and without a version"
+        case "string_pattern_mismatch" if place[:1] == ("needs",):
+            message = f"{_shown(place)}: {value!r} is not the name of a feature"
         case "string_pattern_mismatch" if key == "zone":
             message = f"{_shown(place)}: {value!r} is not the name of a zone"
             hint = "a zone is a domain name in lower case without a dot at its end, such as example.test"

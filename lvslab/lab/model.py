@@ -32,6 +32,7 @@ MAX_NODES = 999
 NetworkName = Annotated[str, Matching(r"^[a-z][a-z0-9-]{0,8}$")]
 NodeName = Annotated[str, Matching(r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 PackageName = Annotated[str, Matching(r"^[a-z0-9][a-z0-9+.-]+$")]
+FeatureName = Annotated[str, Matching(r"^[a-z][a-z0-9_]*$")]
 GuestPath = Annotated[str, Matching(r"^(/[A-Za-z0-9_@+:,=.-]+)+$")]
 InterfaceName = Annotated[str, Matching(r"^[A-Za-z][A-Za-z0-9._-]{0,14}$")]
 _ZONE = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -340,6 +341,10 @@ class LabFile(Section):
     """A lab of lvslab: the networks and nodes of a Linux Virtual Server cluster."""
 
     title: str = field(metadata=_about("What the lab shows, in one line", min_length=1))
+    needs: tuple[FeatureName, ...] = field(
+        default=(),
+        metadata=_about("Features of IPVS that the how-to needs, a list of names such as ipv6"),
+    )
     networks: Mapping[NetworkName, Network] = field(
         metadata=_about("The lab's networks by name", min_length=1)
     )

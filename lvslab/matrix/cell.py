@@ -15,6 +15,7 @@ from lvslab.check import pytest_run
 from lvslab.cluster import cluster, registry
 from lvslab.cluster import folder as lab_folder
 from lvslab.lab import files as lab_files
+from lvslab.lab.files import LAB_FILE
 from lvslab.lab.model import Lab
 from lvslab.matrix.results import Case, Cell, Result
 from lvslab.outcome import Outcome, worst
@@ -46,12 +47,16 @@ def run(
 
     The evidence is written to ``folder``, whose old contents are deleted. ``seed`` is that of the run, from
     which the seed of the cell is derived. ``report`` gets the events of the boot, as in ``cluster.booted``.
-    With ``select``, only checks are run that match it as pytest's ``-k``. The fields ``checksums``,
+    With ``select``, only checks are run that match it as pytest's ``-k``. If the kernel or ipvsadm lacks a
+    feature that the lab needs, nothing is booted, and ``folder`` is not made. The fields ``checksums``,
     ``worker`` and ``evidence`` of the result are left empty. Raises UsageError and its subclasses, but no
     other LvsLabError, before anything runs.
     """
     place = lab_files.find(cell.lab, paths.labs())
-    prepare(cell)
+    try:
+        prepare(cell)
+    except errors.FeatureLacking as lacking:
+        return skipped(cell, seed, str(lacking))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     own_seed, first = seed_of(seed, cell), ""
@@ -66,6 +71,13 @@ def run(
     about = {"attempts": attempt, "repeat": repeat(cell, seed), "seconds": round(seconds, 3)}
     flaky = bool(first) and not found.verdict.bad
     return found.model_copy(update={**about, "error": found.error or first, "flaky": flaky})
+
+
+def skipped(cell: Cell, seed: int, reason: str) -> Result:
+    """Result of a cell whose kernel or ipvsadm lacks what its lab needs: nothing is booted for it."""
+    case = Case(name=LAB_FILE, verdict=Outcome.SKIPPED, seconds=0, message=reason)
+    own, again = seed_of(seed, cell), repeat(cell, seed)
+    return Result(cell=cell, verdict=Outcome.SKIPPED, cases=(case,), seed=own, repeat=again)
 
 
 def prepare(cell: Cell) -> None:

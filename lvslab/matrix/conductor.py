@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lvslab.errors import LvsLabError, MachineError, UsageError
+from lvslab.errors import FeatureLacking, LvsLabError, MachineError, UsageError
 from lvslab.matrix import cell as cells
 from lvslab.matrix import folder as run_folder
 from lvslab.matrix import job
@@ -102,6 +102,8 @@ class Conductor:
     def _begin(self, cell: Cell) -> None:
         try:
             self._submit(_Open(*self.make(cell, self.kept.run.seed)))
+        except FeatureLacking as lacking:
+            self._take(cells.skipped(cell, self.kept.run.seed, str(lacking)), b"")
         except LvsLabError as error:
             if isinstance(error, UsageError):
                 raise

@@ -8,7 +8,7 @@ from lvslab.report.model import Report, ReportCase, Suite
 
 
 def report(checked: Checked) -> Report:
-    """Return the report of one lab's checks, for all formats but JUnit, which pytest writes."""
+    """Return the report of one lab's checks. Where pytest ran, it writes JUnit itself."""
     cases = tuple(
         ReportCase(case.name, case.outcome, case.seconds, case.message, word=PYTEST.word(case.outcome))
         for case in checked.cases

@@ -22,7 +22,7 @@ from lvslab.check import pytest_run
 from lvslab.check.pytest_plugin import pool
 from lvslab.cluster import cluster
 from lvslab.cluster import registry as running
-from lvslab.errors import MachineError, StateError
+from lvslab.errors import FeatureLacking, MachineError, StateError
 from lvslab.kernel import catalogue
 from lvslab.kernel.catalogue import Bug
 from lvslab.lab import loader
@@ -266,6 +266,20 @@ def test_a_machine_that_cannot_boot_labs_skips_and_says_why(
     result = run(pytester, "def test_a(lab): pass\n", "-rs")
     result.assert_outcomes(skipped=1)
     assert "labs need root" in result.stdout.str()
+
+
+@pytest.mark.parametrize("fixture", ["lab", "fresh_lab"])
+def test_a_kernel_without_what_the_lab_needs_skips_and_says_why(
+    pytester: pytest.Pytester, log: list[str], monkeypatch: pytest.MonkeyPatch, fixture: str
+) -> None:
+    def booted(folder: Path, **_: Any) -> Any:
+        raise FeatureLacking("kernel 2.4.37 has no IPv6", "its lab.yaml has 'needs: [ipv6]'")
+
+    monkeypatch.setattr(cluster, "booted", booted)
+    monkeypatch.setattr(pool, "booted", booted)
+    result = run(pytester, f"def test_a({fixture}): pass\n", "-rs")
+    result.assert_outcomes(skipped=1)
+    assert "kernel 2.4.37 has no IPv6" in result.stdout.str()
 
 
 def test_a_test_is_skipped_where_the_kernel_cannot(pytester: pytest.Pytester, log: list[str]) -> None:

@@ -15,11 +15,22 @@ from lvslab.apply import transcript
 from lvslab.apply.shell import ShellResult
 from lvslab.boot.events import Event, PhaseBegun, PhaseEnded
 from lvslab.boot.status import Summary
+from lvslab.check import pytest_run
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.http import Here
 from lvslab.cluster import cluster, folder
-from lvslab.errors import BootError, CheckFailed, MachineError, StateError, StepFailed, UsageError
+from lvslab.errors import (
+    BootError,
+    CheckFailed,
+    FeatureLacking,
+    LvsLabError,
+    MachineError,
+    StateError,
+    StepFailed,
+    UsageError,
+)
 from lvslab.lab.directors import DirectorSpec
+from lvslab.outcome import Outcome
 from tests.unit.fake_cluster import COMMANDS, FakeCluster, LoopbackCluster, lab_in, loopback_cluster
 
 
@@ -42,7 +53,7 @@ class Boot:
 
     running: LoopbackCluster
     asked: dict[str, Any] = field(default_factory=dict)
-    failure: BootError | None = None
+    failure: LvsLabError | None = None
 
     @contextmanager
     def __call__(
@@ -144,6 +155,22 @@ def test_a_lab_that_does_not_boot_does_not_stay(boot: Boot, tmp_path: Path) -> N
     with pytest.raises(BootError, match="did not come up"):
         commands.up(str(tmp_path / "balanced"))
     assert boot.running.log == []
+
+
+def test_a_lab_whose_kernel_lacks_what_it_needs_is_skipped(boot: Boot, tmp_path: Path) -> None:
+    boot.failure = FeatureLacking("kernel 2.4.37.11 has no IPv6", "its lab.yaml has 'needs: [ipv6]'")
+    with pytest.raises(FeatureLacking):
+        commands.up(str(tmp_path / "balanced"))
+    reports = {"junit": tmp_path / "junit.xml"}
+    found = commands.verify(
+        str(tmp_path / "balanced"), spec=DirectorSpec(), reports=reports, listeners=commands.Listeners()
+    )
+    assert (found.up, found.exit_code, found.as_json()["checks"]["skipped"]) == (None, 0, 1)
+    checked = pytest_run.from_junit("balanced", reports["junit"], 0)
+    (case,) = checked.cases
+    assert (case.name, case.outcome) == ("lab.yaml", Outcome.SKIPPED)
+    assert case.message == "kernel 2.4.37.11 has no IPv6"
+    assert found.checked.cases[0].message == f"{case.message}\n  its lab.yaml has 'needs: [ipv6]'"
 
 
 def test_an_unknown_lab(labs: Path) -> None:

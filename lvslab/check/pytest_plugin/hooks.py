@@ -161,10 +161,10 @@ def _features(request: pytest.FixtureRequest) -> None:
     if not wanted and not bugs:
         return
     from lvslab.check.ipvs import known_bugs
-    from lvslab.check.ipvs.features import lacking
+    from lvslab.kernel import catalogue
 
     versions = _versions(request)
-    if (reason := lacking(versions, wanted)) is not None:
+    if (reason := catalogue.first_lacking(versions, wanted)) is not None:
         pytest.skip(reason)
     request.node.stash[_KNOWN_BUG] = known_bugs.expect(request.node, versions, bugs)
 
@@ -187,7 +187,7 @@ def lab(
     """The lab of the module's folder, up and with its how-to applied. For tests that leave it as it was."""
     from lvslab.check.testbed import Testbed
     from lvslab.cluster.cluster import attach, booted
-    from lvslab.errors import MachineError
+    from lvslab.errors import FeatureLacking, MachineError
     from lvslab.lab.directors import DirectorSpec
 
     folder = request.path.parent
@@ -197,7 +197,7 @@ def lab(
     with ExitStack() as opened:
         try:
             booting = None if given else opened.enter_context(booted(folder, name=name, spec=spec))
-        except MachineError as lacking:
+        except (FeatureLacking, MachineError) as lacking:
             pytest.skip(str(lacking))
         running = booting or opened.enter_context(attach(given))
         testbed = opened.enter_context(Testbed(running))
@@ -275,7 +275,7 @@ def clients(lab: Testbed) -> tuple[NodeUnderTest, ...]:
 def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
     """Provide a lab for one test, and start those of the next tests."""
     from lvslab.check.pytest_plugin.pool import Spares, Wanted
-    from lvslab.errors import MachineError
+    from lvslab.errors import FeatureLacking, MachineError
     from lvslab.lab.directors import DirectorSpec
 
     config = request.config
@@ -299,7 +299,7 @@ def _own(request: pytest.FixtureRequest, *, applied: bool) -> Iterator[Testbed]:
     try:
         try:
             testbed = own.testbed()
-        except MachineError as lacking:
+        except (FeatureLacking, MachineError) as lacking:
             pytest.skip(str(lacking))
         spares.prepare(coming)
         with _recorded(request, testbed):

@@ -160,6 +160,8 @@ def captured(found: Captured) -> str:
 def verified(result: Verified) -> str:
     """Text of ``lab.verify``."""
     lab, cases = result.up, result.checked.cases
+    if lab is None:
+        return f"{result.checked.name} was skipped\n{indented(cases[0].message)}"
     rows = [("check", "outcome", "seconds")]
     rows += [(case.name, case.outcome, f"{case.seconds:.2f}") for case in cases]
     about = f"{lab.lab}: kernel {lab.kernel}, {_runs(lab.accelerator)}"

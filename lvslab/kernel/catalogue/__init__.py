@@ -9,7 +9,7 @@ of a family have in common, ``sources.toml`` a row for each tarball of compilers
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -242,8 +242,22 @@ def lacking(version: str, feature: str) -> str | None:
     row = features()[feature]
     if numbers(version) >= numbers(row.since):
         return None
-    program = "ipvsadm" if row.kind == "ipvsadm" else "kernel"
-    return f"{program} {version} has no {row.what}: it came with {row.since}"
+    return f"{program_of(feature)} {version} has no {row.what}: it came with {row.since}"
+
+
+def first_lacking(versions: Mapping[str, str], names: Iterable[str]) -> str | None:
+    """Return why these ``versions`` (of kernel and ipvsadm) lack one of the features ``names``, or None.
+
+    Raises UsageError for an unknown feature.
+    """
+    reasons = (lacking(versions.get(program_of(name), ""), name) for name in names)
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def program_of(feature: str) -> str:
+    """Return the program that ``feature`` is one of, "kernel" for an unknown feature."""
+    row = features().get(feature)
+    return "ipvsadm" if row is not None and row.kind == "ipvsadm" else "kernel"
 
 
 def series(version: str) -> str:

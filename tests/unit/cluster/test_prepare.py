@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from lvslab import paths
 from lvslab.boot.net import host_kernel
+from lvslab.boot.services import bundles
 from lvslab.cluster import prepare
-from lvslab.errors import LabFileError
+from lvslab.errors import FeatureLacking, LabFileError
 from lvslab.guest import image
-from lvslab.kernel import find
+from lvslab.kernel import catalogue, find
 from lvslab.kernel.find import Kernel
+from lvslab.lab import files as lab_files
 from lvslab.lab import loader
-from lvslab.lab.directors import USUAL
+from lvslab.lab.directors import USUAL, DirectorSpec
 from lvslab.lab.model import Lab
 
 LAB = """title: for a test
@@ -119,3 +122,61 @@ def test_an_old_guest_without_a_server_says_so_before_the_boot(
     assert caught.value.line == 8
     assert f"nodes on the kernel 2.6.32 have no server for {kind}" in caught.value.message
     assert "they serve http" in str(caught.value.hint)
+
+
+def needing(names: str) -> str:
+    return LAB.replace("\n", f"\nneeds: [{names}]\n", 1)
+
+
+def kernel_of(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_kernel, "lacking", lambda kinds: None)
+    monkeypatch.setattr(find, "find", lambda name: Kernel(name, release, Path("k"), "", None))
+
+
+def test_a_kernel_without_what_the_lab_needs_ends_before_images_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel_of("2.6.18", monkeypatch)
+    monkeypatch.setattr(image, "build", no_images)
+    with pytest.raises(FeatureLacking) as caught:
+        prepare.prepared(read(tmp_path, needing("thresholds, ipv6")), USUAL)
+    reason = "kernel 2.6.18 has no IPv6 in IPVS: it came with 2.6.28"
+    assert caught.value.message == f"the lab {tmp_path.name} cannot run here: {reason}"
+    assert caught.value.hint == "its lab.yaml has 'needs: [thresholds, ipv6]'"
+    assert caught.value.exit_code == 2
+
+
+def test_an_ipvsadm_without_what_the_lab_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel_of("6.1.0-50", monkeypatch)
+    built = image.Image(Path("i"), "", {"ipvsadm": "1.26"})
+    monkeypatch.setattr(image, "build", lambda *_, **__: built)
+    lab = read(tmp_path, needing("ipv6, ipvsadm_sctp"))
+    with pytest.raises(FeatureLacking, match=r"ipvsadm 1\.26 has no --sctp-service: it came with 1\.28"):
+        prepare.prepared(lab, USUAL)
+    assert prepare.prepared(read(tmp_path, needing("ipv6, ipvsadm_netlink")), USUAL).boots.keys() == {
+        "director"
+    }
+
+
+def test_the_machines_own_kernel_without_what_the_lab_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_kernel, "lacking", lambda kinds: None)
+    monkeypatch.setattr(host_kernel, "versions", lambda: {"kernel": "5.10.0", "ipvsadm": "1.31"})
+    monkeypatch.setattr(bundles, "bundles", lambda kinds: {})
+    lab = read(tmp_path, needing("twos"))
+    with pytest.raises(FeatureLacking, match=r"kernel 5\.10\.0 has no twos scheduler: it came with 5\.12"):
+        prepare.plan_of(lab, "a", DirectorSpec(kind="mininet"), cold=False)
+
+
+def test_an_unknown_feature_is_told_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel_of("6.1.0", monkeypatch)
+    with pytest.raises(LabFileError, match=r"needs\[1\]: no feature 'ipv7'") as caught:
+        prepare.prepared(read(tmp_path, needing("ipv6, ipv7")), USUAL)
+    assert caught.value.line == 2
+    assert "ipv6" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", lab_files.list_labs(paths.labs()))
+def test_labs_need_known_features(name: str) -> None:
+    assert {*loader.load(paths.labs() / name).needs} <= catalogue.features().keys()

@@ -160,6 +160,37 @@ def test_an_unknown_feature() -> None:
     assert caught.value.hint is not None and "ipv6" in caught.value.hint
 
 
+OLD = {"kernel": "2.4.37.11", "ipvsadm": "1.31"}
+NEW = {"kernel": "6.1.0-56-cloud-amd64", "ipvsadm": "1.31-1+b1"}
+
+
+def test_a_kernel_that_is_too_old() -> None:
+    reason = catalogue.first_lacking(OLD, ["ipv6"])
+    assert reason is not None
+    assert "2.4.37.11" in reason
+    assert "2.6.28" in reason
+    assert catalogue.first_lacking(NEW, ["ipv6"]) is None
+
+
+def test_the_first_thing_that_is_lacking_is_told() -> None:
+    assert catalogue.first_lacking(OLD, []) is None
+    assert catalogue.first_lacking(OLD, ["sctp", "ipv6"]) == catalogue.first_lacking(OLD, ["sctp"])
+
+
+def test_ipvsadm_has_versions_of_its_own() -> None:
+    names = [name for name, row in catalogue.features().items() if row.kind == "ipvsadm"]
+    assert names
+    for name in names:
+        since = catalogue.features()[name].since
+        assert catalogue.first_lacking({"kernel": "2.4.1", "ipvsadm": since}, [name]) is None
+        assert catalogue.first_lacking({"kernel": "9.0", "ipvsadm": "1.0"}, [name]) is not None
+
+
+def test_a_feature_that_nobody_knows() -> None:
+    with pytest.raises(UsageError, match="ipv7"):
+        catalogue.first_lacking(NEW, ["ipv7"])
+
+
 @pytest.mark.parametrize(
     ("version", "series"),
     [("2.4.37.11", "2.4"), ("2.6.18.8", "2.6.18"), ("2.6.18", "2.6.18"), ("6.1.9", "6.1")],

@@ -14,7 +14,7 @@ import pytest
 from distributed import KilledWorker
 
 from lvslab.cluster.prepare import Prepared
-from lvslab.errors import BuildError, LvsLabError, MachineError, UsageError
+from lvslab.errors import BuildError, FeatureLacking, LvsLabError, MachineError, UsageError
 from lvslab.matrix import evidence, folder, reading, worker
 from lvslab.matrix.conductor import WORKER_DEATHS, Conductor, Listener, worker_count
 from lvslab.matrix.folder import RunFolder
@@ -280,6 +280,16 @@ def test_a_cell_that_cannot_be_made_is_an_error_and_a_mistake_ends_the_run(
     assert kept.run.of(CELLS[1]).error == "no such package\n  apt-get update"
     with pytest.raises(UsageError, match="no kernel"):
         conduct(Workers(), kept, files, CELLS[2:], {"ftp": UsageError("no kernel 'x'")})
+
+
+def test_a_cell_whose_kernel_lacks_what_the_lab_needs_is_skipped(
+    kept: RunFolder, files: dict[str, Path]
+) -> None:
+    workers = Workers()
+    conduct(workers, kept, files, CELLS[:2], {"many": FeatureLacking("no IPv6", "it needs it")})
+    assert verdicts(kept) == {"web-nat": "passed", "many": "skipped"}
+    (case,) = kept.run.of(CELLS[1]).cases
+    assert (case.name, case.verdict, case.message) == ("lab.yaml", "skipped", "no IPv6\n  it needs it")
 
 
 def test_the_first_result_of_a_cell_counts(kept: RunFolder, files: dict[str, Path]) -> None:

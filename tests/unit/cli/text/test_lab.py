@@ -165,6 +165,13 @@ def test_labs() -> None:
     assert lab.listed([]) == "  lab  nodes  what it shows  up as"
 
 
+def test_verified_and_skipped() -> None:
+    case = Case("lab.yaml", Outcome.SKIPPED, 0.0, "no IPv6\n  needs: [ipv6]")
+    assert lab.verified(Verified(None, Checked("web-ipv6", "", (case,), 0))) == (
+        "web-ipv6 was skipped\n  no IPv6\n    needs: [ipv6]"
+    )
+
+
 def test_verified() -> None:
     cases = (
         Case("test_table", Outcome.PASSED, 0.123, ""),
