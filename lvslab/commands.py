@@ -75,7 +75,7 @@ class Up:
 
 @dataclass(frozen=True)
 class Verified:
-    """Result of ``verify``; ``up`` is None if the lab was skipped, as its directors lack a feature."""
+    """Result of ``verify``; ``up`` is None if the lab was skipped."""
 
     up: Up | None
     checked: pytest_run.Checked

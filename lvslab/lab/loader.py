@@ -77,7 +77,7 @@ def load(folder: Path) -> Lab:
 def mistake_of(
     lab: Lab, node: str, place: tuple[int | str, ...], message: str, hint: str | None
 ) -> LabFileError:
-    """Return the error of a key of a node, or of the lab where ``node`` is "".
+    """Return the error of a key of a node, or of the lab ("").
 
     It is for mistakes found after the lab was read.
     """

@@ -246,9 +246,9 @@ def lacking(version: str, feature: str) -> str | None:
 
 
 def first_lacking(versions: Mapping[str, str], names: Iterable[str]) -> str | None:
-    """Return why these ``versions`` (of kernel and ipvsadm) lack one of the features ``names``, or None.
+    """Return why ``versions`` of kernel and ipvsadm lack one of the features ``names``.
 
-    Raises UsageError for an unknown feature.
+    It is None if they have all. Raises UsageError for an unknown feature.
     """
     reasons = (lacking(versions.get(program_of(name), ""), name) for name in names)
     return next((reason for reason in reasons if reason is not None), None)
