@@ -62,7 +62,7 @@ def test_every_packet_is_put_into_another_exactly(lab: Testbed, clients: tuple[N
 
 def test_a_server_without_a_tunnel_is_noticed(fresh_lab: Testbed) -> None:
     fresh_lab.node("real-server-1").execute("ip link set tunl0 down")
-    with pytest.raises(CheckFailed, match=r"real-server-1 has no tunnel interface that is up"):
+    with pytest.raises(CheckFailed, match=r"real-server-1 has no tunnel interface of type ipip that is up"):
         check_round(fresh_lab)
 
 

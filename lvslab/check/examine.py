@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -62,6 +63,9 @@ def facts_of(
     forwarding = {
         server.address: server.forwarding for found in (*expected, service) for server in found.destinations
     }
+    # Tunnels as the director makes them, which need not be those of the steps.
+    made = next((each for each in now.rules if str(each) == str(service)), service)
+    now_asked = replace(asked, service=made)
     gateways, examinations = set[str](), list[Callable[[], ServerFacts]]()
     for name, node in cluster.lab.real_servers.items():
         address = examined_address(map(str, node.addresses), service, forwarding)
@@ -69,7 +73,7 @@ def facts_of(
             continue  # another director's
         seen, method = see(name), method_for(forwarding[address])
         examinations += [
-            partial(_examined, method, seen, name, address, served.port, asked)
+            partial(_examined, method, seen, name, address, served.port, now_asked)
             for served in node.services
             if served.kind == kind
         ]

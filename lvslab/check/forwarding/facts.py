@@ -41,7 +41,8 @@ class ServerFacts:
     """Facts about a real server, which is reached by ``forwarding``.
 
     ``probe`` is its response to a request for ``address`` and ``port`` made on the server itself, None where
-    none was made. ``gateway`` is its default gateway, "" where it has none, None when unknown.
+    none was made. ``gateway`` is its default gateway, "" where it has none, None when unknown. ``lacking``
+    are the things without which it cannot unpack the packets of a tunnel, as findings.
     ``unexamined`` says why nothing is known, "" where the server was examined.
     """
 
@@ -54,7 +55,7 @@ class ServerFacts:
     has_virtual: bool | None = None
     way_back: Route | None = None
     silent_hop: bool = False
-    unpacks: bool | None = None
+    lacking: tuple[Finding, ...] = ()
     unexamined: str = ""
 
     def __str__(self) -> str:

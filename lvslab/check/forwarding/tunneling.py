@@ -9,7 +9,7 @@ the request is (since 3.18). ``ip_vs_tunnel_xmit``, ``ip_vs_prepare_tunneled_skb
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -99,48 +99,74 @@ class Tunneling(DirectReplies):
         return replace(inside, headers=(ethernet, outside, *between, *inside.headers[1:]))
 
     def examine(self, seen: NodeView, name: str, address: str, port: int, asked: Asked) -> ServerFacts:
-        """Look up what direct routing needs as well, and whether an interface unpacks these packets."""
+        """Look up what direct routing needs as well, and whether the server unpacks these packets."""
         found = super().examine(seen, name, address, port, asked)
-        kind = next(
-            (Tunnel.of(each.tunnel).kind for each in asked.service.destinations if each.address == address),
-            "",
-        )
-        if kind not in _UNPACKING:
-            return found
-        types = _UNPACKING[kind][":" in address]
-        if kind == "ipip" and ":" in asked.target and ":" not in address:
-            types = ("sit",)
-        return replace(found, unpacks=_is_there(seen, types))
+        tunnels = [Tunnel.of(each.tunnel) for each in asked.service.destinations if each.address == address]
+        return replace(found, lacking=tuple(_lacking(seen, found, tunnels[0], asked)) if tunnels else ())
 
     def causes(self, facts: ClusterFacts, servers: Sequence[ServerFacts]) -> list[Finding]:
         """Find servers that do not unpack packets, besides the causes of direct routing."""
-        found = [
-            Finding(
-                f"{server.name} has no tunnel interface that is up and of the director's kind, so "
-                "it does not unpack the requests",
-                f"make one on {server.name} with `ip link add`, and set it up with `ip link set`",
-            )
-            for server in servers
-            if server.unpacks is False
-        ]
-        return found + super().causes(facts, servers)
+        return [each for server in servers for each in server.lacking] + super().causes(facts, servers)
 
 
 METHOD = Tunneling("tunneling")
 
-_UNPACKING = {"ipip": (("ipip",), ("ip6tnl",)), "gre": (("gre",), ("ip6gre",))}
-"""Kinds of interfaces that unpack what the director sends, to an IPv4 and to an IPv6 address."""
+_LINK = re.compile(r"\d+: ([^@:\s]+)")
+_GUE_PORT = re.compile(r"port (\d+) gue\b(.*)")
+_TYPES = ("ipip", "gre", "sit", "ip6tnl", "ip6gre")
 
-_LINK = re.compile(r"\d+: ")
+
+def _receiver(kind: str, inner: str, outer: str) -> tuple[str, str, str]:
+    """Return type, module and first device of interfaces that unpack ``kind`` between such addresses."""
+    if kind == "gre":
+        return ("ip6gre", "ip6_gre", "ip6gre0") if ":" in outer else ("gre", "ip_gre", "gre0")
+    if ":" in outer:
+        return "ip6tnl", "ip6_tunnel", "ip6tnl0"
+    return ("sit", "sit", "sit0") if ":" in inner else ("ipip", "ipip", "tunl0")
 
 
-def _is_there(seen: NodeView, types: Sequence[str]) -> bool | None:
-    """Return whether a node has an interface of ``types`` that is up, None when unknown."""
-    said = [seen.output(f"ip -o link show up type {each}").strip() for each in types]
-    lines = [line for text in said for line in text.splitlines()]
-    if any(_LINK.match(line) for line in lines):
-        return True
-    return None if lines else False
+def _lacking(seen: NodeView, server: ServerFacts, tunnel: Tunnel, asked: Asked) -> Iterator[Finding]:
+    """Yield what a server does not have that the director's packets need."""
+    name = server.name
+    if tunnel.kind == "gue":
+        ports = _gue_ports(seen, server.address)
+        if ports is not None and tunnel.port not in ports:
+            others = f" (only at {', '.join(map(str, sorted(ports)))})" if ports else ""
+            six = " -6" if ":" in server.address else ""
+            yield Finding(
+                f"{name} does not take GUE at UDP port {tunnel.port}{others}, where the director sends it",
+                f"run `modprobe {'fou6' if six else 'fou'}` and `ip fou add port {tunnel.port} gue{six}` on "
+                f"{name}, or give the `ipvsadm -a` another --tun-port",
+            )
+    kind, module, device = _receiver(tunnel.kind, asked.target, server.address)
+    if _interfaces(seen, kind) == []:
+        there = [f"{each} of type {other}" for other in _TYPES for each in _interfaces(seen, other) or ()]
+        others = f" (those that are up: {', '.join(there)})" if there else ""
+        yield Finding(
+            f"{name} has no tunnel interface of type {kind} that is up{others}, so it does not unpack what "
+            f"the director sends by {tunnel.kind}",
+            f"run `modprobe {module}` and `ip link set {device} up` on {name}, or give the `ipvsadm -a` "
+            "another --tun-type",
+        )
+
+
+def _interfaces(seen: NodeView, kind: str) -> list[str] | None:
+    """Return the interfaces of type ``kind`` that are up on a node, None when unknown."""
+    lines = seen.output(f"ip -o link show up type {kind}").splitlines()
+    found = [link[1] for line in lines if (link := _LINK.match(line))]
+    return found if found or not any(line.strip() for line in lines) else None
+
+
+def _gue_ports(seen: NodeView, address: str) -> set[int] | None:
+    """Return the UDP ports at which a node takes GUE, None when unknown.
+
+    They are those for the family of ``address``.
+    """
+    lines = [line for line in seen.output("ip fou show").splitlines() if line.strip()]
+    if not all(line.startswith("port ") for line in lines):
+        return None
+    found = (match for line in lines if (match := _GUE_PORT.match(line)))
+    return {int(match[1]) for match in found if ("-6" in match[2].split()) == (":" in address)}
 
 
 def _size(header: Header) -> int:

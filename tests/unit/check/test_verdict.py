@@ -215,11 +215,10 @@ def test_every_weight_is_0() -> None:
 def test_servers_are_diagnosed_by_their_own_method() -> None:
     first, second = TABLE[0].destinations
     mixed = (replace(TABLE[0], destinations=(first, replace(second, forwarding="tunneling"))),)
-    away = replace(TWO, forwarding="tunneling", gateway="10.0.0.254", unpacks=False)
-    said = [
-        "real-server-2 has no tunnel interface that is up and of the director's kind, so it does not "
-        "unpack the requests"
-    ]
+    away = replace(
+        TWO, forwarding="tunneling", gateway="10.0.0.254", lacking=(Finding("it has no tunnel", "make one"),)
+    )
+    said = ["it has no tunnel"]
     assert causes(replace(FINE, expected=mixed, observed=mixed, servers=(ONE, away))) == said
     alone = (replace(TABLE[0], destinations=(replace(second, forwarding="tunneling"),)),)
     facts = replace(FINE, expected=alone, observed=alone, servers=(away,), ip_forward=0)

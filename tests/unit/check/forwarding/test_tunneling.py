@@ -166,13 +166,13 @@ def test_its_properties() -> None:
 class Server:
     """A real server with interfaces that are up, by type; its ip prints ``says`` for all other types."""
 
-    def __init__(self, links: dict[str, str], says: str = "") -> None:
-        self.links, self.says = links, says
+    def __init__(self, links: dict[str, str], says: str = "", fou: str = "") -> None:
+        self.links, self.says, self.fou = links, says, fou
 
     def output(self, command: str) -> str:
         if command.startswith("ip -o link show up type "):
             return self.links.get(command.rpartition(" ")[2], self.says)
-        return ""
+        return self.fou if command == "ip fou show" else ""
 
     def read(self, file: str) -> str:
         return "Iface\n"
@@ -182,27 +182,57 @@ class Server:
 
 
 TUNNEL = "4: tunl0@NONE: <NOARP,UP,LOWER_UP> mtu 1480 qdisc noqueue\\    link/ipip 0.0.0.0 brd 0.0.0.0\n"
+UNKNOWN = 'Object "fou" is unknown, try "ip help".\n'
+NO_IPIP = (
+    "rs1 has no tunnel interface of type ipip that is up, so it does not unpack what the director sends by"
+)
 
 
 @pytest.mark.parametrize(
-    ("inner", "outer", "tunnel", "server", "unpacks"),
+    ("inner", "outer", "tunnel", "server", "says"),
     [
-        (4, 4, "", Server({"ipip": TUNNEL}), True),
-        (4, 4, "", Server({"gre": TUNNEL}), False),
-        (4, 6, "", Server({"ip6tnl": TUNNEL}), True),
-        (6, 4, "", Server({"sit": TUNNEL}), True),
-        (6, 4, "", Server({"ipip": TUNNEL}), False),
-        (6, 4, "--tun-type gre", Server({"gre": TUNNEL}), True),
-        (6, 4, GUE, Server({}), None),
-        (4, 4, "", Server({}, "ip: invalid argument 'type' to 'ip link'\n"), None),
-        (4, 4, "", Server({}, "sh: ip: not found\n"), None),
+        (4, 4, "", Server({"ipip": TUNNEL}), []),
+        (4, 4, "", Server({}), [f"{NO_IPIP} ipip"]),
+        (
+            4,
+            4,
+            "",
+            Server({"gre": TUNNEL.replace("tunl0@NONE", "gre1")}),
+            [NO_IPIP.replace("up,", "up (those that are up: gre1 of type gre),") + " ipip"],
+        ),
+        (4, 6, "", Server({"ip6tnl": TUNNEL}), []),
+        (4, 6, "", Server({}), [NO_IPIP.replace("ipip", "ip6tnl") + " ipip"]),
+        (6, 4, "", Server({"sit": TUNNEL}), []),
+        (6, 4, "", Server({}), [NO_IPIP.replace("ipip", "sit") + " ipip"]),
+        (6, 4, "--tun-type gre", Server({"gre": TUNNEL}), []),
+        (6, 6, "--tun-type gre", Server({}), [NO_IPIP.replace("ipip", "ip6gre") + " gre"]),
+        (4, 4, GUE, Server({"ipip": TUNNEL}, fou="port 6080 gue\n"), []),
+        (4, 4, GUE, Server({"ipip": TUNNEL}, fou=UNKNOWN), []),
+        (4, 4, GUE, Server({}, fou="port 6080 gue\n"), [f"{NO_IPIP} gue"]),
+        (
+            4,
+            4,
+            GUE,
+            Server({"ipip": TUNNEL}),
+            ["rs1 does not take GUE at UDP port 6080, where the director sends it"],
+        ),
+        (
+            4,
+            4,
+            GUE,
+            Server({"ipip": TUNNEL}, fou="port 5555 ipproto 4\nport 6081 gue\nport 6080 gue -6\n"),
+            ["rs1 does not take GUE at UDP port 6080 (only at 6081), where the director sends it"],
+        ),
+        (4, 6, GUE, Server({"ip6tnl": TUNNEL}, fou="port 6080 gue -6\n"), []),
+        (4, 4, "", Server({}, "ip: invalid argument 'type' to 'ip link'\n"), []),
+        (4, 4, "", Server({}, "sh: ip: not found\n"), []),
     ],
 )
 def test_whether_a_server_unpacks(
-    inner: int, outer: int, tunnel: str, server: Server, unpacks: bool | None
+    inner: int, outer: int, tunnel: str, server: Server, says: list[str]
 ) -> None:
     vip, address = CLIENTS[inner][1], OUTER[outer][1]
     one, other = (f"[{end}]" if ":" in end else end for end in (vip, address))
     (service,) = parse_rules(f"-A -t {one}:80\n-a -t {one}:80 -r {other}:80 -i {tunnel}\n")
     found = METHOD.examine(server, "rs1", address, 80, Asked(service, vip))
-    assert found.unpacks is unpacks
+    assert [each.cause for each in found.lacking] == says
