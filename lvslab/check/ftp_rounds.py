@@ -18,7 +18,6 @@ from lvslab.check.ipvs import director
 from lvslab.check.ipvs.listing import parse_connection_entries
 from lvslab.check.ipvs.table import Service
 from lvslab.check.probes import GuestView, HostView, NodeView
-from lvslab.check.services.target import Target
 from lvslab.check.traffic import ftp
 from lvslab.check.traffic.ftp import FtpFailed, Method, Session
 from lvslab.errors import CheckFailed
@@ -110,28 +109,25 @@ def turns(
     *,
     held: bool = False,
     client: str = "",
-    service: Service | None = None,
-    any_phase: bool = False,
 ) -> Turns:
     """Make ``count`` control connections and forecast their servers by the scheduler's model.
 
     Each is finished before the next begins, or ``held`` until all are made. No file is requested, so each is
     one connection to the scheduler. The forecast assumes that a scheduler which remembers its last choice
-    has made none before; with ``any_phase``, it may be in any phase of its turns. ``service`` is the lab's
-    first FTP service by default. Repeated where an old connection expired on the director meanwhile
-    (`rounds.without_expiry`). Raises CheckFailed.
+    has made none before. The service is the lab's first FTP service. Repeated where an old connection
+    expired on the director meanwhile (`rounds.without_expiry`). Raises CheckFailed.
     """
-    wanted = service or ftp_service(lab)
+    wanted = ftp_service(lab)
     rounds.refuse_unforeseen(lab.cluster, wanted)
 
     def attempt(seconds: float) -> rounds.Taken[Turns]:
-        return _turns(lab, wanted, count, held, client, any_phase, seconds)
+        return _turns(lab, wanted, count, held, client, seconds)
 
     return rounds.without_expiry(attempt, count * _SESSION_SECONDS)
 
 
 def _turns(
-    lab: Testbed, service: Service, count: int, held: bool, client: str, any_phase: bool, seconds: float
+    lab: Testbed, service: Service, count: int, held: bool, client: str, seconds: float
 ) -> rounds.Taken[Turns]:
     name, client = lab.directors[0].name, client or lab.first_client()
     place = lab.enter(client)
@@ -157,14 +153,8 @@ def _turns(
     open_before = {server.name: server.active for server in there}
     opened = {server.name: server.active - open_before[server.name] for server in after}
     observed = tuple(session.server for session in sessions)
-    foreseen = expected.names
-    if any_phase and foreseen != observed:
-        target = Target("ftp", service.address, service.port)
-        way = rounds.Way(lab.cluster, lab.enter, service, target, client, name, any_phase=True)
-        foreseen = rounds.in_another_phase(way, before, observed) or foreseen
-    taken = Turns(
-        foreseen, observed, {name: number for name, number in opened.items() if number}, now.listing
-    )
+    gained = {name: number for name, number in opened.items() if number}
+    taken = Turns(expected.names, observed, gained, now.listing)
     expired = rounds.tracked_connections(after) < rounds.tracked_connections(expected.servers)
     return rounds.Taken(taken, expired, now.at - begun)
 

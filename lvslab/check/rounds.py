@@ -21,7 +21,7 @@ from lvslab.check.schedulers import NOBODY, Forecast
 from lvslab.check.services import persistence, start
 from lvslab.check.services.target import NotAsked, Target, target_of
 from lvslab.check.traffic import access_log
-from lvslab.check.traffic.clients import CLIENTS, LOGGED, ask_in_turn
+from lvslab.check.traffic.clients import LOGGED, ask_in_turn
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.check.traffic.request import Reply, RequestFailed
 from lvslab.errors import CheckFailed
@@ -250,25 +250,15 @@ def _wanted(
                 f"the steps make no service {name} on {director}",
                 f"there is {' and '.join(map(str, there))}",
             )
-        return found, _asked_in_turn(found, target_of(cluster, found, director, client))
+        return found, target_of(cluster, found, director, client)
     refused: NotAsked | None = None
     for service in there:
         try:
-            return service, _asked_in_turn(service, target_of(cluster, service, director, client))
+            return service, target_of(cluster, service, director, client)
         except NotAsked as why:
             refused = refused or why
     assert refused is not None, "there is a service"
     raise refused
-
-
-def _asked_in_turn(service: Service, target: Target) -> Target:
-    """Return ``target`` of ``service``. Raises NotAsked where its kind has no client for rounds."""
-    if target.kind in CLIENTS:
-        return target
-    raise NotAsked(
-        f"rounds make no requests to servers of kind {target.kind}, as those of {service} are",
-        f"kinds that they can ask: {', '.join(CLIENTS)}",
-    )
 
 
 def _take(

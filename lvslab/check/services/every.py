@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from lvslab.check import ftp_rounds, rounds, verdict
+from lvslab.check import rounds, verdict
 from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.table import Service
 from lvslab.check.rounds import Unanswered, Way
@@ -143,7 +143,6 @@ def _way(
 ) -> Way:
     """Return the way of a round to ``service``. Raises NotAsked where no client can ask."""
     client, target = _asking(testbed, service, director, clients)
-    _check_sessions(testbed, service, target, director)
     return Way(
         testbed.cluster, testbed.enter, service, target, client, director, any_phase=any_phase, refusals=True
     )
@@ -171,19 +170,6 @@ def _asking(testbed: Testbed, service: Service, director: str, clients: Sequence
         if any(own.version == version for own in testbed.cluster.lab.nodes[client].addresses):
             return client, target
     raise NotAsked(f"no client has an IPv{version} address")
-
-
-def _check_sessions(testbed: Testbed, service: Service, target: Target, director: str) -> None:
-    """Raise NotAsked where FTP sessions cannot be made with ``target``.
-
-    They go to the address and port of ``service``, and are examined on the first director.
-    """
-    if target.kind != "ftp":
-        return
-    if (target.address, target.port) != (service.address, service.port):
-        raise NotAsked(f"FTP sessions are made with an address and a port only, and {service} lacks one")
-    if director != (first := testbed.directors[0].name):
-        raise NotAsked(f"FTP sessions are made through the first director, {first}, only")
 
 
 def _has_route(address: str) -> bool:
@@ -237,11 +223,6 @@ def now(
 
 
 def _made(testbed: Testbed, way: Way, count: int) -> Made:
-    if way.target.kind == "ftp":
-        turns = ftp_rounds.turns(
-            testbed, count, client=way.client, service=way.service, any_phase=way.any_phase
-        )
-        return _result(way, count, turns.forecast, turns.observed, table=turns.table)
     taken = rounds.take_by(way, count)
     return _result(
         way,

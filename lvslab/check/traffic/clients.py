@@ -1,8 +1,8 @@
 """Clients by the kind of a service: how each kind is asked, and who serves.
 
 Every client makes one request in the calling thread's network namespace, and returns the reply or raises
-RequestFailed. FTP, whose data connections make it another thing, has sessions of its own in
-`lvslab.check.traffic.ftp`.
+RequestFailed. A request to an FTP server is a login; `lvslab.check.traffic.ftp` has sessions with data
+connections.
 """
 
 from __future__ import annotations
@@ -45,8 +45,22 @@ def _dns(address: str, port: int, request_id: str) -> Reply:
     return dns.ask_identity(address, port, request_id)
 
 
+def _ftp(address: str, port: int, request_id: str) -> Reply:
+    from lvslab.check.traffic import ftp  # only where it is asked: it imports ftplib
+
+    return ftp.ask(address, port, request_id)
+
+
 CLIENTS: Mapping[str, Client] = MappingProxyType(
-    {"http": _http, "https": _https, "udp": udp.ask, "smtp": _smtp, "sctp": _sctp, "dns": _dns}
+    {
+        "http": _http,
+        "https": _https,
+        "udp": udp.ask,
+        "smtp": _smtp,
+        "sctp": _sctp,
+        "dns": _dns,
+        "ftp": _ftp,
+    }
 )
 """The clients by the ``kind`` of the services that they ask."""
 

@@ -24,11 +24,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Literal
+from typing import Literal, get_args
 
-from lvslab.check.ipvs.table import endpoint
+from lvslab.check.ipvs.table import address_of, endpoint
 from lvslab.check.traffic import http, ports
 from lvslab.check.traffic.http import Place
+from lvslab.check.traffic.request import Here, Reply, RequestFailed
 from lvslab.closing import Closing
 from lvslab.errors import CheckFailed
 
@@ -198,6 +199,24 @@ class Session(Closing):
             kind, message, hint = _explained(what, error, data, self._client.sock is not None)
             self._client.close()
             raise FtpFailed(kind, message, hint, **about, data=data) from error
+
+
+def ask(address: str, port: int, request_id: str) -> Reply:
+    """Log in and QUIT from the calling thread's network. Raises RequestFailed.
+
+    ``status`` and ``body`` of the reply are the greeting's. The server does not log ``request_id``.
+    """
+    began = time.monotonic()
+    try:
+        with Session(Here(), address, port, timeout=TIMEOUT) as session:
+            session.quit()
+    except FtpFailed as failure:
+        kind: http.Failure = "other"
+        for known in get_args(http.Failure):
+            kind = known if known == failure.kind else kind
+        raise RequestFailed(kind, request_id, failure.message, failure.hint) from failure
+    own = address_of(session.control), int(session.control.rpartition(":")[2])
+    return Reply(session.server, 220, session.server, request_id, time.monotonic() - began, *own)
 
 
 class _Client(ftplib.FTP):

@@ -391,16 +391,12 @@ def test_a_command_on_a_node(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) 
         node.output("nope")
 
 
-FTP_LAB = LAB.replace("{kind: http, port: 80}", "{kind: http, port: 80}, {kind: ftp, port: 21}")
-FTP = "ipvsadm -A -t 127.0.0.1:21 -s rr", "ipvsadm -a -t 127.0.0.1:21 -r 10.0.0.100:21 -m"
-
-
-def test_a_service_that_is_not_asked_in_turn(cluster: LoopbackCluster, tmp_path: Path) -> None:
-    cluster.lab = lab_in(tmp_path, FTP_LAB)
-    cluster.retype(*FTP, *COMMANDS)
+def test_a_service_that_cannot_be_asked_is_passed_over(cluster: LoopbackCluster) -> None:
+    mail = "ipvsadm -A -t 127.0.0.1:25 -s rr", "ipvsadm -a -t 127.0.0.1:25 -r 10.0.0.100:25 -m"
+    cluster.retype(*mail, *COMMANDS)
     assert take(cluster, 3).service == f"127.0.0.1:{cluster.port}"
-    cluster.retype(*FTP)
-    with pytest.raises(NotAsked, match="no requests to servers of kind ftp"):
+    cluster.retype(*mail)
+    with pytest.raises(NotAsked, match=r"the servers of 127\.0\.0\.1:25 have no service in lab.yaml"):
         take(cluster, 3)
-    with pytest.raises(NotAsked, match=r"kind ftp, as those of 127\.0\.0\.1:21 are"):
-        Testbed(cluster).round(count=3, client="client", service="127.0.0.1:21")
+    with pytest.raises(NotAsked, match=r"127\.0\.0\.1:25"):
+        Testbed(cluster).round(count=3, client="client", service="127.0.0.1:25")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from lvslab.check import rounds
-from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.schedulers import NOBODY
 from lvslab.check.services import every
 from lvslab.check.services.every import LeftOut, Made, Rounds
-from lvslab.check.services.target import NotAsked, Target
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.request import Reply, RequestFailed
@@ -183,29 +181,28 @@ def test_all_that_is_wrong_is_one_error() -> None:
     assert "1.1.1.1:81: no answer" in str(found.wrong)
 
 
-FTP_LAB = LAB.replace("{kind: http, port: 80}", "{kind: http, port: 80}, {kind: ftp, port: 21}")
-FTP = "ipvsadm -A -t 127.0.0.1:21 -s rr", "ipvsadm -a -t 127.0.0.1:21 -r 10.0.0.100:21 -m"
-
-
-def test_ftp_sessions_of_a_mark_or_another_director_are_left_out(
-    cluster: LoopbackCluster, tmp_path: Path
+@pytest.mark.parametrize("service", ["127.0.0.1:PORT", "127.0.0.1:0 -p 300"])
+def test_an_ftp_service_is_asked_by_logins(
+    cluster: LoopbackCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
-    cluster.lab = lab_in(tmp_path, FTP_LAB)
-    testbed = Testbed(cluster)
-    (service,) = parse_rules("-A -t 127.0.0.1:21 -s rr\n-a -t 127.0.0.1:21 -r 10.0.0.100:21 -m\n")
-    target = Target("ftp", "127.0.0.1", 21)
-    every._check_sessions(testbed, service, target, "director")
-    with pytest.raises(NotAsked, match="through the first director, director, only"):
-        every._check_sessions(testbed, service, target, "director-2")
-    for other in (replace(service, port=0), replace(service, protocol="fwmark", address="", port=0, mark=3)):
-        with pytest.raises(NotAsked, match="with an address and a port only"):
-            every._check_sessions(testbed, other, target, "director")
-        every._check_sessions(testbed, other, replace(target, kind="http"), "director-2")
-    port_0 = "ipvsadm -A -t 127.0.0.1:0 -s rr -p 300", "ipvsadm -a -t 127.0.0.1:0 -r 10.0.0.100:0 -m"
+    """At any address, port 0 too, and with what the director has."""
     cluster.lab = lab_in(tmp_path, LAB.replace("{kind: http, port: 80}", "{kind: ftp, port: 21}"))
-    cluster.retype(*port_0)
-    (left_out,) = of_steps(cluster).left_out
-    assert left_out.why.startswith("FTP sessions are made with an address and a port only, and 127.0.0.1:0")
+    asked, ports = set[tuple[str, int]](), count(6000)
+
+    def login(address: str, port: int, request_id: str) -> Reply:
+        asked.add((address, port))
+        own = next(ports)
+        cluster.entries.append((f"127.0.0.9:{own}", "10.0.0.101:21"))
+        return Reply("rs2", 220, "rs2", request_id, 0.1, "127.0.0.9", own)
+
+    monkeypatch.setattr("lvslab.check.traffic.ftp.ask", login)
+    place, _, _ = service.partition(" ")
+    port = place.rpartition(":")[2]
+    server = f"ipvsadm -a -t {place} -r 10.0.0.101:{0 if port == '0' else 21} -m"
+    cluster.retype(f"ipvsadm -A -t {service} -s rr", server)
+    (made,) = of_steps(cluster).rounds
+    assert made.observed == made.expected == ["rs2"] * 12
+    assert asked == {("127.0.0.1", 21 if port == "0" else cluster.port)}
 
 
 def test_a_named_service_that_cannot_be_asked(cluster: LoopbackCluster, tmp_path: Path) -> None:

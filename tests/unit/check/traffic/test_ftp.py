@@ -14,6 +14,7 @@ import pytest
 from lvslab.check.traffic import ftp
 from lvslab.check.traffic.ftp import FtpFailed, Method, Session
 from lvslab.check.traffic.http import Here
+from lvslab.check.traffic.request import RequestFailed
 
 LARGE = bytes(range(256)) * 1024
 METHODS: tuple[Method, ...] = ("PASV", "EPSV", "PORT", "EPRT")
@@ -240,3 +241,26 @@ def test_a_server_that_lets_nobody_in(server: Server) -> None:
     server.replies["USER"] = "530 This FTP server is for others."
     with pytest.raises(FtpFailed, match="530 This FTP server is for others"):
         session(server)
+
+
+def test_a_request_is_a_login(server: Server) -> None:
+    reply = ftp.ask(*server.address, "an-id")
+    assert (reply.server, reply.status, reply.request_id) == ("rs1", 220, "an-id")
+    assert (reply.source_address, reply.source_port > 0) == ("127.0.0.1", True)
+    assert server.asked[-1] == "QUIT"
+
+
+@pytest.mark.parametrize(("said", "kind"), [("530 no", "other"), ("421 full", "other")])
+def test_a_login_that_fails(server: Server, said: str, kind: str) -> None:
+    server.replies["PASS"] = said
+    with pytest.raises(RequestFailed, match=r"the control connection to .* replied") as caught:
+        ftp.ask(*server.address, "an-id")
+    assert caught.value.kind == kind
+
+
+def test_a_refused_login() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        place = closed.getsockname()
+    with pytest.raises(RequestFailed) as caught:
+        ftp.ask(place[0], place[1], "an-id")
+    assert (caught.value.kind, caught.value.request_id) == ("refused", "an-id")
