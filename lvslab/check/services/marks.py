@@ -1,105 +1,65 @@
-"""Reader of a director's mangle rules: what a client must ask for so that its packets get a firewall mark.
+"""Packets of clients that get a firewall mark, by the director's rules.
 
-It reads ``iptables-save -t mangle`` as the director has it. Rules that look at anything but interface,
-addresses, protocol and ports are not understood: where one of them could matter for a packet, its mark
-cannot be told.
+The rules are those of iptables' table mangle, nft and legacy ones, and those of nft, as the director has
+them. Where a rule that is not understood could matter for a packet, its mark cannot be told.
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
+from lvslab.check.services import nft
+from lvslab.check.services.rulesets import HOOKS, Base, Packet, Rule, parse_iptables
 from lvslab.errors import LvsLabError
 
-COMMAND = (
-    "{{ {save} -t mangle || {tables} -t mangle -S; }} 2> /dev/null; "
-    "nft list ruleset 2> /dev/null | sed 's/^/nft: /'; :"
-)
-"""Shell command that prints the rules, by ``save`` or, where that is missing, by ``tables``.
-
-Rules of nft come after those, each line with a mark in front.
-"""
-
-Ports = tuple[tuple[int, int], ...]
-
-_CHAIN = "PREROUTING"
-_PROTOCOLS: Mapping[str, str] = {"6": "tcp", "17": "udp", "132": "sctp"}
-_LEAVE_MARKS_ALONE = frozenset({"LOG", "TOS", "DSCP", "TTL", "HL", "TCPMSS", "CLASSIFY", "NFLOG", "ULOG"})
 _DEPTH = 8
+_NFT = "-- nft"
+_TABLES = "-- another variant of iptables"
 
 
 class MarkUnknown(LvsLabError):
     """The packets that get a mark cannot be told from the director's rules."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A packet that a client sends: its protocol, and where it goes."""
+def command(version: int) -> str:
+    """Return the shell command that prints a director's rules for IPv4 or IPv6.
 
-    protocol: str
-    address: str
-    port: int
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """A rule: ``unclear`` are words that are not understood; ``jump`` is the target, "" for none."""
-
-    text: str
-    protocol: str = ""
-    source: str = ""
-    destination: str = ""
-    ports: Ports = ()
-    jump: str = ""
-    mark: tuple[int, int] = (0, 0)
-    unclear: tuple[str, ...] = ()
-
-    def matches(self, packet: Asked, client: str) -> bool | None:
-        """Return whether the rule takes ``packet`` from ``client``, None where that cannot be told."""
-        if (
-            (self.protocol and self.protocol != packet.protocol)
-            or not _within(packet.address, self.destination)
-            or not _within(client, self.source)
-            or (self.ports and not any(low <= packet.port <= high for low, high in self.ports))
-        ):
-            return False
-        return None if self.unclear else True
+    Legacy tables are listed only where there are some: listing them would load their module. An iptables
+    without a variant of nft, as that of old guests, is the only one.
+    """
+    six = "ip6" if version == 6 else "ip"
+    return (
+        f"{{ if command -v {six}tables-nft-save > /dev/null; then {six}tables-nft-save -t mangle; "
+        f"if grep -q mangle /proc/net/{six}_tables_names; then "
+        f"echo '{_TABLES}'; {six}tables-legacy-save -t mangle; fi; "
+        f"else {six}tables-save -t mangle || {six}tables -t mangle -S; fi; "
+        f"echo '{_NFT}'; nft -j list ruleset || nft list ruleset; }} 2> /dev/null; :"
+    )
 
 
 def asked_for(
     mark: int, rules: str, *, client: str, addresses: Sequence[str], ports: Mapping[str, Sequence[int]]
-) -> tuple[Asked, ...]:
+) -> tuple[Packet, ...]:
     """Return what ``client`` can ask for so that its packets get ``mark``.
 
-    ``rules`` are the director's, ``addresses`` its own that clients may ask for, the likeliest first, and
-    ``ports`` are those that real servers listen on, by protocol. Raises MarkUnknown.
+    ``rules`` are the director's, as `command` prints them; ``addresses`` its own that clients may ask for,
+    the likeliest first; ``ports`` are those that real servers listen on, by protocol. Ports and addresses
+    that rules name are tried as well: masquerading may map a port. Raises MarkUnknown.
     """
-    chains = _chains(rules)
-    there = [rule for chain in chains.values() for rule in chain]
-    setting = [rule for rule in there if rule.jump == "MARK" and _marked(0, rule.mark) == mark]
-    if not setting and _by_nft(rules):
-        raise MarkUnknown(
-            f"nft has rules that set marks, and none of iptables sets mark {mark}",
-            "lvslab reads rules of iptables only",
-        )
+    bases = _bases(rules, ip_address(client).version)
+    # The chains of a table that is at both hooks are the same ones.
+    tables = {id(base.chains): base.chains for base in bases}.values()
+    there = [rule for chains in tables for chain in chains.values() for rule in chain]
+    setting = _setting(mark, there)
     if not setting:
         raise MarkUnknown(
             f"no rule of the director's mangle table sets mark {mark}",
             "`iptables -t mangle -A PREROUTING ... -j MARK --set-mark` makes one",
         )
-    packets = dict.fromkeys(
-        Asked(protocol, address, port)
-        for rule in setting
-        for protocol, listening in ports.items()
-        for address in _candidates(rule.destination, addresses)
-        for port in listening
-    )
-    found, unclear = list[Asked](), dict[str, None]()
-    for packet in packets:
-        got, why = _mark_of(packet, client, chains)
+    found, unclear = list[Packet](), dict[str, None]()
+    for packet in _candidates(there, addresses, ports, client):
+        got, why = _mark_of(packet, client, bases)
         if why:
             unclear[why] = None
         elif got == mark:
@@ -109,152 +69,109 @@ def asked_for(
     if unclear:
         raise MarkUnknown(f"it cannot be told which packets get mark {mark}: {'; '.join(unclear)}")
     raise MarkUnknown(
-        f"no packet to a port that the real servers listen on gets mark {mark}: {setting[0].text}",
-        "do the rule's addresses and ports fit those of the servers in lab.yaml?",
+        f"no packet to an address of the director gets mark {mark}: {setting[0].text}",
+        "do the rule's addresses fit those in lab.yaml, and does another rule come before or after it?",
     )
 
 
-def _by_nft(text: str) -> bool:
-    """Return whether a table of nft's own, and not of iptables, sets marks."""
-    table = ""
-    for line in text.splitlines():
-        if line.startswith("nft: table "):
-            table = line.removeprefix("nft: table ").rstrip(" {")
-        elif line.startswith("nft: ") and "mark set" in line and not table.endswith(" mangle"):
-            return True
-    return False
+def _bases(text: str, version: int) -> list[Base]:
+    """Return the chains that packets come to, in their order. Raises MarkUnknown."""
+    tables, _, own = text.partition(f"{_NFT}\n")
+    variants = tables.split(f"{_TABLES}\n")
+    found = [base for variant in variants for base in parse_iptables(variant)]
+    if own.strip():
+        try:
+            found += nft.parse_nft(own, version, without_mangle="*mangle" in variants[0])
+        except ValueError:
+            # An nft without JSON: only the absence of marks can be told.
+            if "mark set" in own:
+                raise MarkUnknown(
+                    "the director's nft cannot print its rules as JSON, and some of them set marks",
+                    "lvslab reads rules of iptables, and those that `nft -j list ruleset` prints",
+                ) from None
+    return sorted(found, key=lambda base: (HOOKS.index(base.hook), base.priority))
 
 
-def _mark_of(packet: Asked, client: str, chains: Mapping[str, Sequence[_Rule]]) -> tuple[int, str]:
-    """Return the mark of ``packet`` behind PREROUTING, and why it cannot be told, or ""."""
-    mark = 0
+def _setting(mark: int, rules: Sequence[Rule]) -> list[Rule]:
+    """Return the rules that set ``mark``, or else some of its bits alone."""
+    marking = [(rule, rule.mark) for rule in rules if rule.mark is not None]
+    whole = [rule for rule, given in marking if _marked(0, given) == mark]
+    return whole or [
+        rule for rule, (value, mask) in marking if value and not value & ~mark and mask != 0xFFFFFFFF
+    ]
 
-    def walk(chain: str, depth: int) -> bool:
-        """Follow ``chain``; return False where a rule ends the table for the packet."""
-        nonlocal mark
-        for rule in chains.get(chain, ()):
-            matches = rule.matches(packet, client)
-            if matches is False or rule.jump in _LEAVE_MARKS_ALONE or not rule.jump:
+
+def _candidates(
+    rules: Sequence[Rule], addresses: Sequence[str], ports: Mapping[str, Sequence[int]], client: str
+) -> Iterator[Packet]:
+    """Yield packets that may get a mark: those to ``addresses`` and ``ports``, and to those in ``rules``.
+
+    Of a range of ports that rules name, the first one, unless servers listen on others of it.
+    """
+    networks = [ip_network(there, strict=False) for rule in rules for there in rule.destinations]
+    version = ip_address(client).version
+    named = [
+        str(one.network_address) for one in networks if one.num_addresses == 1 and one.version == version
+    ]
+    ranges = dict.fromkeys(there for rule in rules for there in rule.ports)
+    for protocol, listening in ports.items():
+        firsts = [
+            low for low, high in ranges if low <= high and not any(low <= port <= high for port in listening)
+        ]
+        for address in dict.fromkeys([*addresses, *named]):
+            for port in dict.fromkeys([*listening, *firsts]):
+                yield Packet(protocol, address, port)
+
+
+def _mark_of(packet: Packet, client: str, bases: Sequence[Base]) -> tuple[int, str]:
+    """Return the mark of ``packet`` before IPVS, and why it cannot be told, or "".
+
+    The mark of a packet that is dropped is 0.
+    """
+    walk = _Walk(packet, client)
+    try:
+        for base in bases:
+            walk.through(base.name, base.chains, 0)
+    except MarkUnknown as unknown:
+        return 0, unknown.message
+    return (0 if walk.dropped else walk.mark), ""
+
+
+class _Walk:
+    """The way of a packet through chains."""
+
+    def __init__(self, packet: Packet, client: str) -> None:
+        self.packet, self.client = packet, client
+        self.mark, self.dropped = 0, False
+
+    def through(self, name: str, chains: Mapping[str, Sequence[Rule]], depth: int) -> bool:
+        """Follow a chain; return False where a rule ends the table for the packet. Raises MarkUnknown."""
+        for rule in chains[name]:
+            if self.dropped:
+                return False
+            matches = rule.matches(self.packet, self.client)
+            if matches is False or (rule.mark is None and not rule.jump):
                 continue
             if matches is None:
                 raise MarkUnknown(f"`{rule.text}` looks at {' '.join(rule.unclear)}")
-            if rule.jump == "MARK":
-                mark = _marked(mark, rule.mark)
-            elif rule.jump == "RETURN":
+            if rule.mark is not None:
+                self.mark = _marked(self.mark, rule.mark)
+            if rule.jump == "RETURN":
                 return True
-            elif rule.jump == "ACCEPT":
+            if rule.jump in ("ACCEPT", "DROP"):
+                self.dropped = rule.jump == "DROP"
                 return False
-            elif rule.jump in chains and depth < _DEPTH:
-                if not walk(rule.jump, depth + 1):
+            if rule.jump in chains and depth < _DEPTH:
+                if not self.through(rule.jump, chains, depth + 1):
                     return False
-            else:
+                if rule.goto:
+                    return True
+            elif rule.jump:
                 raise MarkUnknown(f"`{rule.text}` does more than set a mark")
         return True
-
-    try:
-        walk(_CHAIN, 0)
-    except MarkUnknown as unknown:
-        return 0, unknown.message
-    return mark, ""
 
 
 def _marked(mark: int, setting: tuple[int, int]) -> int:
     """Return ``mark`` after ``--set-xmark``: zero the bits of the mask, then toggle those of the value."""
     value, mask = setting
     return (mark & ~mask & 0xFFFFFFFF) ^ value
-
-
-def _candidates(destination: str, addresses: Sequence[str]) -> Iterator[str]:
-    """Yield the addresses that a rule for ``destination`` takes: one address, or some of ``addresses``."""
-    if destination:
-        network = ip_network(destination, strict=False)
-        if network.num_addresses == 1:
-            yield str(network.network_address)
-            return
-    yield from (address for address in addresses if _within(address, destination))
-
-
-def _within(address: str, network: str) -> bool:
-    if not network:
-        return True
-    parsed, inside = ip_address(address), ip_network(network, strict=False)
-    return parsed.version == inside.version and parsed in inside
-
-
-def _chains(text: str) -> dict[str, list[_Rule]]:
-    found: dict[str, list[_Rule]] = {}
-    for line in map(str.strip, text.splitlines()):
-        if line.startswith(":"):
-            found.setdefault(line[1:].split()[0], [])
-        elif line.startswith(("-N ", "-P ")):
-            found.setdefault(line.split()[1], [])
-        elif line.startswith("-A "):
-            chain, rule = _rule(line)
-            found.setdefault(chain, []).append(rule)
-    return found
-
-
-@dataclass
-class _Reading:
-    """A rule as far as it has been read."""
-
-    fields: dict[str, str] = field(default_factory=dict)
-    ports: Ports = ()
-    mark: tuple[int, int] = (0, 0)
-    unclear: list[str] = field(default_factory=list)
-
-
-def _rule(line: str) -> tuple[str, _Rule]:
-    words = shlex.split(line)
-    chain, rest, read = words[1], words[2:], _Reading()
-    while rest:
-        option, *rest = rest
-        if option == "!":
-            read.unclear += ["!", *rest[:2]]
-            rest = rest[2:]
-            continue
-        value = rest[0] if rest and not rest[0].startswith("-") and rest[0] != "!" else ""
-        rest = rest[1:] if value else rest
-        _option(read, option, value)
-    about = read.fields
-    protocol = _PROTOCOLS.get(about.get("-p", ""), about.get("-p", ""))
-    return chain, _Rule(
-        text=line,
-        protocol="" if protocol == "all" else protocol,
-        source=about.get("-s", ""),
-        destination=about.get("-d", ""),
-        ports=read.ports,
-        jump=about.get("-j", about.get("-g", "")),
-        mark=read.mark,
-        unclear=tuple(read.unclear),
-    )
-
-
-def _option(read: _Reading, option: str, value: str) -> None:
-    """Add an option of a rule to what has been ``read``."""
-    match option:
-        case "-p" | "-s" | "-d" | "-j" | "-g":
-            read.fields[option] = value
-        case "-i" | "--in-interface":
-            pass  # taken to be the one that clients' packets come in by
-        case "-m" if value in ("tcp", "udp", "sctp", "multiport", "comment", "mark"):
-            pass
-        case "--comment":
-            pass
-        case "--dport" | "--destination-port" | "--dports" | "--destination-ports":
-            read.ports = tuple(_range(part) for part in value.split(","))
-        case "--set-mark" | "--set-xmark":
-            number, _, mask = value.partition("/")
-            given, bits = int(number, 0), int(mask or "0xffffffff", 0)
-            # --set-mark zeroes the value's bits too; old ones print no mask.
-            read.mark = (given, bits | given if option == "--set-mark" else bits)
-        case "--or-mark":
-            read.mark = (int(value, 0), int(value, 0))
-        case _:
-            read.unclear += [option, *([value] if value else [])]
-
-
-def _range(text: str) -> tuple[int, int]:
-    low, colon, high = text.partition(":")
-    first = int(low) if low else 0
-    return first, (int(high) if high else 65535) if colon else first

@@ -24,6 +24,10 @@ KINDS: Mapping[str, str] = {
 """The protocol of each kind of ``lab.yaml``; where servers have several kinds, the first one is asked."""
 
 
+_MOST = 4
+"""Maximum number of addresses and ports that a message names."""
+
+
 class NotAsked(CheckFailed):
     """A virtual service that clients of lvslab cannot ask."""
 
@@ -71,8 +75,7 @@ def _marked(cluster: RunningLab, service: Service, director: str, client: str) -
     own = [str(found) for found in cluster.lab.nodes[client].addresses if found.version == version]
     if not own:
         raise NotAsked(f"{client} has no IPv{version} address, and {service} is for those")
-    tables = "ip6tables" if service.ipv6 else "iptables"
-    rules = cluster.observe(director, marks.COMMAND.format(save=f"{tables}-save", tables=tables))
+    rules = cluster.observe(director, marks.command(version))
     ports: dict[str, list[int]] = {}
     for server in service.destinations:
         for kind, port in _listening(cluster, server):
@@ -112,9 +115,11 @@ def _common(cluster: RunningLab, service: Service, wanted: Sequence[tuple[str, s
         raise NotAsked(
             f"lab.yaml has no server with the address {listed(unknown)}, a destination of {service}"
         )
+    asked = dict.fromkeys(f"{endpoint(address, port)} ({by})" for by, address, port in wanted)
+    reaches = f"; requests that reach {service}: {listed([*asked][:_MOST])}" if wanted else ""
     raise NotAsked(
         f"the servers of {service} have no service in lab.yaml in common that it reaches",
-        f"kinds that lvslab asks for: {', '.join(KINDS)}",
+        f"kinds that lvslab asks for: {', '.join(KINDS)}{reaches}",
     )
 
 
@@ -133,6 +138,9 @@ def _check_machine(kind: str, service: Service) -> None:
 
 def _reached(service: Service, server: Destination, port: int) -> int:
     """Return the server's port that a request for ``port`` comes to."""
+    if service.persistent is not None and not service.port:
+        # Then only a service's own port is mapped: ip_vs_sched_persist (ip_vs_core.c, 2.4.37.11 to 6.1).
+        return port
     return server.port if server.port and FORWARDING[server.forwarding].maps_ports else port
 
 

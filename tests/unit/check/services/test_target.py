@@ -11,7 +11,7 @@ from lvslab.check.services import marks
 from lvslab.check.services.target import NotAsked, Target, _near_first, target_of
 from tests.unit.fake_cluster import LAB, FakeCluster, lab_in
 
-RULES = marks.COMMAND.format(save="iptables-save", tables="iptables")
+RULES = marks.command(4)
 BOTH = "[{kind: http, port: 80}, {kind: http, port: 8080}]"
 
 
@@ -49,6 +49,20 @@ def test_a_mark_by_the_directors_rules(cluster: FakeCluster) -> None:
     cluster.answers[RULES] = "sh: iptables-save: not found\n"
     with pytest.raises(NotAsked, match="no rule of the director's mangle table sets mark 3"):
         target(cluster, "-f 3", "10.0.0.100:0 -m")
+
+
+def test_a_mark_whose_servers_have_another_port(cluster: FakeCluster) -> None:
+    """Masquerading maps it, direct routing does not, and neither does a persistent service."""
+    rule = "-A PREROUTING -d 127.0.0.1/32 -p tcp -m tcp --dport 88 -j MARK --set-xmark 0x3/0xffffffff"
+    cluster.answers[RULES] = f"*mangle\n:PREROUTING ACCEPT [0:0]\n{rule}\nCOMMIT\n"
+    assert target(cluster, "-f 3", "10.0.0.100:8080 -m", "10.0.0.101:80 -m") == Target(
+        "http", "127.0.0.1", 88
+    )
+    for service, server in (("-f 3", "10.0.0.100:8080 -g"), ("-f 3 -p 300", "10.0.0.100:8080 -m")):
+        with pytest.raises(
+            NotAsked, match=r"in common .*\n.* reach firewall mark 3: 127\.0\.0\.1:88 \(tcp\)"
+        ):
+            target(cluster, service, server)
 
 
 def test_a_mark_is_asked_for_where_the_client_is_of_both_families(tmp_path: Path) -> None:

@@ -1,0 +1,194 @@
+"""Reader of nft's rules: the document of ``nft -j list ruleset`` (libnftables-json(5), nftables 1.0.6)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lvslab.check.services.rulesets import HOOKS, Base, Rule
+
+_ALL = 0xFFFFFFFF
+_BEFORE_IPVS = 98
+"""Priority of IPVS at the hook input: NF_IP_PRI_NAT_SRC - 2 (``ip_vs_ops4``, ip_vs_core.c of Linux 6.1)."""
+_QUIET = frozenset({"counter", "log", "limit", "comment", "continue"})
+_MARK = {"meta": {"key": "mark"}}
+
+
+class _Unclear(Exception):
+    """A part of a rule that is not understood; its argument is the part."""
+
+
+def parse_nft(text: str, version: int, *, without_mangle: bool) -> list[Base]:
+    """Parse the chains at HOOKS that IPv4 or IPv6 packets pass, as ``version`` says.
+
+    With ``without_mangle``, tables called mangle are left out: iptables keeps its own there. Raises
+    ValueError for a text that is not such a document.
+    """
+    found = json.loads(text)["nftables"]
+    families = ("inet", "ip6" if version == 6 else "ip")
+    chains: dict[tuple[str, str], dict[str, list[Rule]]] = {}
+    bases: list[Base] = []
+    sets = {
+        (each["family"], each["table"], each["name"]): each.get("elem", [])
+        for each in _all(found, "set", families)
+    }
+    for each in _all(found, "chain", families):
+        own = chains.setdefault((each["family"], each["table"]), {})
+        own[each["name"]] = []
+        hook, priority = each.get("hook"), int(each.get("prio", 0))
+        if (hook == HOOKS[0] or (hook == HOOKS[1] and priority < _BEFORE_IPVS)) and not (
+            without_mangle and each["table"] == "mangle"
+        ):
+            bases.append(Base(hook, priority, each["name"], own))
+    for each in _all(found, "rule", families):
+        place = each["family"], each["table"]
+        chains[place][each["chain"]].append(_rule(each, place, sets))
+    return bases
+
+
+def _all(
+    found: Sequence[Mapping[str, Any]], kind: str, families: Sequence[str]
+) -> Iterator[Mapping[str, Any]]:
+    """Yield the objects of a ``kind`` in tables of ``families``."""
+    yield from (each[kind] for each in found if kind in each and each[kind]["family"] in families)
+
+
+@dataclass
+class _Reading:
+    """A rule as far as it has been read: ``fields`` are the arguments of a Rule."""
+
+    sets: Mapping[str, Sequence[Any]]
+    fields: dict[str, Any] = field(default_factory=dict)
+    unclear: list[str] = field(default_factory=list)
+
+
+def _rule(
+    each: Mapping[str, Any], place: tuple[str, str], sets: Mapping[tuple[str, str, str], Sequence[Any]]
+) -> Rule:
+    read = _Reading(
+        {f"@{name}": elements for (*table, name), elements in sets.items() if (*table,) == place}
+    )
+    for statement in each["expr"]:
+        ((kind, content),) = statement.items()
+        try:
+            _statement(read, kind, content)
+        except _Unclear as part:
+            read.unclear.append(str(part))
+    text = f"nft: {place[0]} {place[1]} {each['chain']}, handle {each['handle']}"
+    return Rule(text, **read.fields, unclear=tuple(read.unclear))
+
+
+def _statement(read: _Reading, kind: str, content: Any) -> None:
+    """Add a statement of a rule to what has been ``read``. Raises _Unclear."""
+    about = read.fields
+    match kind:
+        case "match" if "mark" in about or "jump" in about:
+            raise _Unclear("a match behind another statement")
+        case "match":
+            _match(read, content)
+        case "mangle" if content["key"] == _MARK:
+            about["mark"] = 0, 0  # also where it is not understood
+            about["mark"] = _mark(content["value"])
+        case "mangle":
+            pass
+        case "jump" | "goto":
+            about |= {"jump": content["target"], "goto": kind == "goto"}
+        case "accept" | "return" | "drop":
+            about["jump"] = kind.upper()
+        case "reject":
+            about["jump"] = "DROP"
+        case _ if kind not in _QUIET:
+            raise _Unclear(kind)
+
+
+def _match(read: _Reading, content: Mapping[str, Any]) -> None:
+    left, right = content["left"], content["right"]
+    what = _name(left)
+    if what in ("meta iifname", "meta iif"):
+        return
+    if content["op"] != "==":
+        raise _Unclear(f"{what} {content['op']} ...")
+    if isinstance(right, str) and right.startswith("@"):
+        right = {"set": read.sets.get(right, [])}
+    about = read.fields
+    if what.endswith(" dport"):
+        about["ports"] = tuple(_ports(right)) or ((0, -1),)  # an empty set takes nothing
+        if (protocol := what.split()[0]) != "th":
+            about["protocols"] = (protocol,)
+    elif what in ("ip daddr", "ip6 daddr"):
+        about["destinations"] = tuple(_networks(right)) or ("0.0.0.0/32",)
+    elif what in ("ip saddr", "ip6 saddr"):
+        about["sources"] = tuple(_networks(right)) or ("0.0.0.0/32",)
+    elif what == "meta nfproto" and right in ("ipv4", "ipv6"):
+        about.setdefault("sources", ("::/0" if right == "ipv6" else "0.0.0.0/0",))
+    elif what in ("meta l4proto", "ip protocol", "ip6 nexthdr"):
+        about["protocols"] = tuple(str(value) for value in _values(right))
+    else:
+        raise _Unclear(what)
+
+
+def _name(left: Any) -> str:
+    """Return what a match looks at, such as ``tcp dport``, ``meta iifname`` and ``ct state``."""
+    if isinstance(left, dict):
+        for kind, content in left.items():
+            if kind == "payload" and "field" in content:
+                return f"{content['protocol']} {content['field']}"
+            if isinstance(content, dict) and "key" in content:
+                return f"{kind} {content['key']}"
+            return str(kind)
+    return str(left)
+
+
+def _values(right: Any) -> Iterator[Any]:
+    """Yield the elements of a set, or a single value."""
+    elements = right["set"] if isinstance(right, dict) and "set" in right else [right]
+    for each in elements:
+        yield each["elem"]["val"] if isinstance(each, dict) and "elem" in each else each
+
+
+def _ports(right: Any) -> Iterator[tuple[int, int]]:
+    for each in _values(right):
+        if isinstance(each, dict) and "range" in each:
+            yield (int(each["range"][0]), int(each["range"][1]))
+        elif isinstance(each, int):
+            yield (each, each)
+        else:
+            raise _Unclear("dport ...")
+
+
+def _networks(right: Any) -> Iterator[str]:
+    for each in _values(right):
+        if isinstance(each, dict) and "prefix" in each:
+            yield f"{each['prefix']['addr']}/{each['prefix']['len']}"
+        elif isinstance(each, str):
+            yield each
+        else:
+            raise _Unclear("addresses ...")
+
+
+def _mark(value: Any) -> tuple[int, int]:
+    """Return value and mask of what is assigned to the mark, as of ``--set-xmark``. Raises _Unclear."""
+    if isinstance(value, int):
+        return value, _ALL
+    for sign in ("|", "^", "&"):
+        if isinstance(value, dict) and sign in value:
+            left, right = value[sign]
+            if not isinstance(right, int):
+                break
+            mask = 0 if left == _MARK else _mask(left)
+            if sign == "&" and left == _MARK:
+                return 0, ~right & _ALL
+            if sign != "&":
+                return right, mask | right if sign == "|" else mask
+    raise _Unclear("meta mark set ...")
+
+
+def _mask(value: Any) -> int:
+    """Return the bits that ``mark & number`` zeroes. Raises _Unclear for anything else."""
+    if isinstance(value, dict) and "&" in value:
+        left, right = value["&"]
+        if left == _MARK and isinstance(right, int):
+            return ~right & _ALL
+    raise _Unclear("meta mark set ...")

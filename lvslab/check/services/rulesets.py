@@ -1,0 +1,180 @@
+"""Rules of a director's firewall as data, and the reader of iptables' rules.
+
+Interfaces (``-i``) are not compared: they are taken to be those that clients' packets come in by. Rules that
+look at anything else but addresses, protocol and ports are not understood, and say so in ``unclear``.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+
+Ports = tuple[tuple[int, int], ...]
+
+HOOKS = ("prerouting", "input")
+"""The hooks that a client's packet passes before IPVS takes it, in their order."""
+MANGLE = -150
+"""Priority of iptables' table mangle at each hook (NF_IP_PRI_MANGLE, netfilter_ipv4.h of Linux 6.1)."""
+
+_PROTOCOLS: Mapping[str, str] = {"6": "tcp", "17": "udp", "132": "sctp", "all": ""}
+_LEAVE_MARKS_ALONE = frozenset({"LOG", "TOS", "DSCP", "TTL", "HL", "TCPMSS", "CLASSIFY", "NFLOG", "ULOG"})
+_DROPS = frozenset({"DROP", "REJECT"})
+_ALL = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A packet that a client sends: its protocol, and where it goes."""
+
+    protocol: str
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule. An empty tuple matches everything.
+
+    ``mark`` are value and mask as of ``--set-xmark``, None where it sets no mark. ``jump`` is the name of a
+    chain, ``ACCEPT``, ``RETURN`` or ``DROP``, "" for none, and anything else is not understood. With
+    ``goto`` the chain's end is that of this one. ``unclear`` are words that are not understood.
+    """
+
+    text: str
+    protocols: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    destinations: tuple[str, ...] = ()
+    ports: Ports = ()
+    mark: tuple[int, int] | None = None
+    jump: str = ""
+    goto: bool = False
+    unclear: tuple[str, ...] = ()
+
+    def matches(self, packet: Packet, client: str) -> bool | None:
+        """Return whether the rule takes ``packet`` from ``client``, None where that cannot be told."""
+        if (
+            (self.protocols and packet.protocol not in self.protocols)
+            or not within(packet.address, self.destinations)
+            or not within(client, self.sources)
+            or (self.ports and not any(low <= packet.port <= high for low, high in self.ports))
+        ):
+            return False
+        return None if self.unclear else True
+
+
+@dataclass(frozen=True)
+class Base:
+    """A chain that packets come to by themselves: at a hook, those of lower ``priority`` first.
+
+    ``chains`` are all chains of its table, by name, and ``name`` is the one.
+    """
+
+    hook: str
+    priority: int
+    name: str
+    chains: Mapping[str, Sequence[Rule]]
+
+
+def within(address: str, networks: Sequence[str]) -> bool:
+    """Return whether ``address`` is in one of ``networks``, True for no networks."""
+    parsed = ip_address(address)
+    return not networks or any(
+        parsed.version == inside.version and parsed in inside
+        for inside in (ip_network(network, strict=False) for network in networks)
+    )
+
+
+def parse_iptables(text: str) -> list[Base]:
+    """Parse the output of ``iptables-save -t mangle``, or of ``-S``; lines of neither are skipped."""
+    chains: dict[str, list[Rule]] = {}
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith(":"):
+            chains.setdefault(line[1:].split()[0], [])
+        elif line.startswith(("-N ", "-P ")):
+            chains.setdefault(line.split()[1], [])
+        elif line.startswith("-A "):
+            chain, rule = _rule(line)
+            chains.setdefault(chain, []).append(rule)
+    return [Base(hook, MANGLE, hook.upper(), chains) for hook in HOOKS if hook.upper() in chains]
+
+
+@dataclass
+class _Reading:
+    """A rule as far as it has been read."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    ports: Ports = ()
+    mark: tuple[int, int] | None = None
+    unclear: list[str] = field(default_factory=list)
+
+
+def _rule(line: str) -> tuple[str, Rule]:
+    words = shlex.split(line)
+    chain, rest, read = words[1], words[2:], _Reading()
+    while rest:
+        option, *rest = rest
+        if option == "!":
+            read.unclear += ["!", *rest[:2]]
+            rest = rest[2:]
+            continue
+        value = rest[0] if rest and not rest[0].startswith("-") and rest[0] != "!" else ""
+        rest = rest[1:] if value else rest
+        _option(read, option, value)
+    about = read.fields
+
+    def one(option: str) -> tuple[str, ...]:
+        return (about[option],) if about.get(option) else ()
+
+    protocol = _PROTOCOLS.get(about.get("-p", ""), about.get("-p", ""))
+    jump = about.get("-j", about.get("-g", ""))
+    if jump in _DROPS:
+        jump = "DROP"
+    elif jump == "MARK" or jump in _LEAVE_MARKS_ALONE:
+        jump = ""
+    return chain, Rule(
+        text=line,
+        protocols=(protocol,) if protocol else (),
+        sources=one("-s"),
+        destinations=one("-d"),
+        ports=read.ports,
+        mark=read.mark if about.get("-j") == "MARK" else None,
+        jump=jump,
+        goto="-g" in about,
+        unclear=tuple(read.unclear),
+    )
+
+
+def _option(read: _Reading, option: str, value: str) -> None:
+    """Add an option of a rule to what has been ``read``."""
+    match option:
+        case "-p" | "-s" | "-d" | "-j" | "-g":
+            read.fields[option] = value
+        case "-i" | "--in-interface":
+            pass
+        case "-m" if value in ("tcp", "udp", "sctp", "multiport", "comment", "mark"):
+            pass
+        case "--comment":
+            pass
+        case "--dport" | "--destination-port" | "--dports" | "--destination-ports":
+            read.ports = tuple(_range(part) for part in value.split(","))
+        case "--set-mark" | "--set-xmark":
+            number, _, mask = value.partition("/")
+            given, bits = int(number, 0), int(mask or "0xffffffff", 0)
+            # --set-mark zeroes the value's bits too; old ones print no mask.
+            read.mark = (given, bits | given if option == "--set-mark" else bits)
+        case "--or-mark":
+            read.mark = (int(value, 0), int(value, 0))
+        case "--and-mark":
+            read.mark = (0, ~int(value, 0) & _ALL)
+        case "--xor-mark":
+            read.mark = (int(value, 0), 0)
+        case _:
+            read.unclear += [option, *([value] if value else [])]
+
+
+def _range(text: str) -> tuple[int, int]:
+    low, colon, high = text.partition(":")
+    first = int(low) if low else 0
+    return first, (int(high) if high else 65535) if colon else first

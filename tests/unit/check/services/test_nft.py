@@ -1,0 +1,133 @@
+"""Rules of nft that set marks, as nftables 1.0.6 prints them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lvslab.check.services import marks, nft
+from lvslab.check.services.marks import MarkUnknown
+from lvslab.check.services.rulesets import Packet
+
+VIP, CLIENT = "66.199.240.50", "66.199.240.10"
+MARK = {"meta": {"key": "mark"}}
+
+
+def payload(protocol: str, field: str, right: Any, op: str = "==") -> dict[str, Any]:
+    left = {"payload": {"protocol": protocol, "field": field}}
+    return {"match": {"op": op, "left": left, "right": right}}
+
+
+def meta(key: str, right: Any) -> dict[str, Any]:
+    return {"match": {"op": "==", "left": {"meta": {"key": key}}, "right": right}}
+
+
+def marked(value: Any = 80) -> dict[str, Any]:
+    return {"mangle": {"key": MARK, "value": value}}
+
+
+TO, WEB = payload("ip", "daddr", VIP), payload("tcp", "dport", 80)
+
+
+def document(
+    *rules: list[Any], more: list[Any] | None = None, hook: str = "prerouting", prio: int = -150
+) -> str:
+    table = {"family": "inet", "table": "web"}
+    chains = [{"chain": {**table, "name": "pre", "type": "filter", "hook": hook, "prio": prio}}]
+    chains += [{"chain": {**table, "name": "own"}}]
+    made = [
+        {
+            "rule": {
+                **table,
+                "chain": "own" if rule[0] == "own" else "pre",
+                "handle": number,
+                "expr": rule[rule[0] == "own" :],
+            }
+        }
+        for number, rule in enumerate(rules)
+    ]
+    return json.dumps({"nftables": [{"metainfo": {"version": "1.0.6"}}, *chains, *(more or []), *made]})
+
+
+def asked(*rules: list[Any], mark: int = 80, **how: Any) -> list[Packet]:
+    text = f"-- nft\n{document(*rules, **how)}\n"
+    return [
+        *marks.asked_for(mark, text, client=CLIENT, addresses=[VIP], ports={"tcp": [80, 443], "udp": [53]})
+    ]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        [TO, WEB, marked()],
+        [meta("iifname", "eth0"), TO, WEB, {"counter": {"packets": 1}}, marked(), {"accept": None}],
+        [payload("ip", "daddr", {"prefix": {"addr": "66.199.240.0", "len": 24}}), WEB, marked()],
+        [meta("l4proto", {"set": ["tcp"]}), payload("th", "dport", {"range": [1, 100]}), marked()],
+        [meta("nfproto", "ipv4"), WEB, marked()],
+        [payload("ip", "saddr", CLIENT), payload("ip", "protocol", "tcp"), WEB, marked({"|": [MARK, 80]})],
+        [WEB, marked({"^": [{"&": [MARK, 0]}, 80]})],
+        [WEB, marked({"|": [{"&": [MARK, 0xFFFFFF00]}, 80]})],
+    ],
+)  # fmt: skip
+def test_forms_of_a_rule(rule: list[Any]) -> None:
+    assert asked(rule) == [Packet("tcp", VIP, 80)]
+
+
+def test_sets_of_ports() -> None:
+    both = [Packet("tcp", VIP, 80), Packet("tcp", VIP, 443)]
+    assert asked([TO, payload("tcp", "dport", {"set": [80, {"range": [440, 450]}]}), marked()])[:2] == both
+    named = {
+        "set": {"family": "inet", "table": "web", "name": "tills", "elem": [443, {"elem": {"val": 80}}]}
+    }
+    assert asked([TO, payload("tcp", "dport", "@tills"), marked()], more=[named]) == both
+    with pytest.raises(MarkUnknown, match="no packet"):  # a set without elements
+        asked([payload("tcp", "dport", "@none"), marked()])
+    with pytest.raises(MarkUnknown, match="no packet"):
+        asked([meta("nfproto", "ipv6"), marked()])
+
+
+def test_chains_and_verdicts() -> None:
+    jump, own = [TO, {"jump": {"target": "own"}}], ["own", WEB, marked()]
+    assert asked(jump, own) == [Packet("tcp", VIP, 80)]
+    assert asked(jump, own, [WEB, {"drop": None}], [payload("tcp", "dport", 443), marked()]) == [
+        Packet("tcp", VIP, 443)
+    ]
+    assert asked([TO, {"goto": {"target": "own"}}], own, [marked(1)]) == [Packet("tcp", VIP, 80)]
+    assert asked([WEB, {"return": None}], [meta("l4proto", "tcp"), marked()]) == [Packet("tcp", VIP, 443)]
+    assert asked([WEB, marked(), {"accept": None}], [marked(1)]) == [Packet("tcp", VIP, 80)]
+
+
+def test_only_chains_that_packets_pass_before_ipvs() -> None:
+    assert asked([WEB, marked()], hook="input", prio=0) == [Packet("tcp", VIP, 80)]
+    for hook, prio in (("input", 100), ("output", -150), ("forward", 0)):
+        with pytest.raises(MarkUnknown, match="no rule"):
+            asked([WEB, marked()], hook=hook, prio=prio)
+
+
+@pytest.mark.parametrize(
+    ("rule", "what"),
+    [
+        (
+            [{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "new"}}, marked()],
+            "ct state in",
+        ),
+        ([payload("ip", "daddr", "10.9.9.9", "!="), marked()], "ip daddr != "),
+        ([payload("ip", "dscp", 8), marked()], "ip dscp"),
+        ([payload("tcp", "dport", "http"), marked()], "dport"),
+        ([TO, marked({"numgen": {"mode": "inc", "mod": 2}})], "meta mark set"),
+        ([TO, {"vmap": {}}, marked()], "vmap"),
+        ([marked(), TO], "a match behind another statement"),
+    ],
+)
+def test_what_cannot_be_told(rule: list[Any], what: str) -> None:
+    with pytest.raises(MarkUnknown, match=rf"cannot be told .*looks at .*{what}"):
+        asked([WEB, marked()], rule, [marked(80)])
+
+
+def test_tables_of_iptables_are_not_read_twice() -> None:
+    text = document([WEB, marked()]).replace('"web"', '"mangle"')
+    assert nft.parse_nft(text, 4, without_mangle=True) == []
+    assert len(nft.parse_nft(text, 4, without_mangle=False)) == 1
+    assert nft.parse_nft(text.replace('"inet"', '"ip6"'), 4, without_mangle=False) == []
