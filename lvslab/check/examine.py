@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from lvslab.check.forwarding import method_for
 from lvslab.check.forwarding.facts import Asked, ClusterFacts, Finding, ServerFacts
-from lvslab.check.ipvs.director import Reading, table_of_steps
-from lvslab.check.ipvs.table import Service
+from lvslab.check.ipvs.director import Reading, read_director, table_of_steps
+from lvslab.check.ipvs.table import Service, address_of, endpoint
 from lvslab.check.probes import NodeView, route_to
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.errors import BootError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lvslab.check.forwarding.method import Method
     from lvslab.cluster.running import RunningLab
 
+_EXPIRE_NODEST = "/proc/sys/net/ipv4/vs/expire_nodest_conn"
 _PROBES_AT_ONCE = 32
 _PATIENCE = 1.0
 
@@ -129,6 +130,31 @@ def addresses(listing: str) -> list[str]:
     """Return the addresses in a listing of ``ip -o addr show``, in its order."""
     found = re.findall(r"\binet6? ([0-9a-f.:]+)", listing)
     return [str(ip_address(address)) for address in found]
+
+
+def void_entry(cluster: RunningLab, director: str, own: str) -> Finding | None:
+    """Find the director's entry for the client's end ``own`` whose real server was removed.
+
+    None where there is no such entry, or its server is in the table.
+    """
+    now = read_director(cluster, director, ("rules", "entries"))
+    known = next((entry for entry in now.tracked if entry.client == own), None)
+    if known is None or any(
+        known.server in (str(server), endpoint(server.address, 0))
+        or (server.port == 0 and server.address == address_of(known.server))
+        for service in now.rules
+        if service.protocol in (known.protocol, "fwmark")
+        for server in service.destinations
+    ):
+        return None
+    value = cluster.observe(director, f"cat {_EXPIRE_NODEST} 2> /dev/null; :").strip() or "not known"
+    drops = f", so it drops the packets until the entry expires in {known.expires} s" if value == "0" else ""
+    return Finding(
+        f"the director's entry for {own} still points to {known.server}, a real server that was removed; "
+        f"net.ipv4.vs.expire_nodest_conn is {value}{drops}",
+        "set it to 1, and the director forgets such an entry when a packet comes for it; a new connection, "
+        "or a datagram from another port, is scheduled at once",
+    )
 
 
 def _ipv6_forwarding(seen: NodeView) -> int | None:

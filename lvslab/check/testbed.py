@@ -5,15 +5,16 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from lvslab.apply.ssh import Executed
 from lvslab.boot.net.namespaces import Namespaces
 from lvslab.boot.status import Summary
 from lvslab.check import rounds
+from lvslab.check.examine import void_entry
 from lvslab.check.ipvs import director
 from lvslab.check.ipvs.table import Service
 from lvslab.check.probes import connect_from
@@ -21,6 +22,7 @@ from lvslab.check.rounds import Round
 from lvslab.check.traffic import http
 from lvslab.check.traffic.http import Reply
 from lvslab.check.traffic.namespace import NamespaceThread
+from lvslab.check.traffic.request import RequestFailed
 from lvslab.closing import Closing
 from lvslab.cluster.running import RunningLab
 from lvslab.errors import CheckFailed
@@ -198,6 +200,22 @@ class Testbed(Closing):
             level=True,
             besides=besides,
         )
+
+    @contextmanager
+    def explained(self, own: str) -> Iterator[None]:
+        """Explain a RequestFailed of the block by the director's entry for ``own``.
+
+        ``own`` is the client's ``address:port``, and the director the first one. This is for sockets that
+        ask more than once: the requests of a round have ports of their own.
+        """
+        try:
+            yield
+        except RequestFailed as failed:
+            found = void_entry(self.cluster, self.directors[0].name, own)
+            if found is None:
+                raise
+            said = failed.message, f"{found.cause}; {found.remedy}"
+            raise RequestFailed(failed.kind, failed.request_id, *said, failed.before) from failed
 
     def packets(
         self, service: str = "", *, director: str = "", marked: Mapping[int, Sequence[tuple[str, int]]] = {}

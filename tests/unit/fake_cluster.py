@@ -300,6 +300,8 @@ class LoopbackCluster(FakeCluster):
         assert node == "director"
         if command.startswith("cat /proc/uptime"):
             return "9.50 1.20\n"
+        if "expire_nodest_conn" in command:
+            return "0\n"
         if command.startswith("iptables-save -c"):
             return ""
         vip = f"127.0.0.1:{self.port}"

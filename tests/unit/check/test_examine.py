@@ -16,9 +16,11 @@ from lvslab.check.examine import (
     examined_address,
     losses_of,
     macs,
+    void_entry,
 )
 from lvslab.check.forwarding import method_for
 from lvslab.check.forwarding.facts import Asked, ClusterFacts
+from lvslab.check.ipvs import director
 from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.verdict import diagnose
 from lvslab.errors import BootError
@@ -154,3 +156,36 @@ def test_a_request_that_this_machine_cannot_make(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(socket, "socket", refuse)
     _ask_briefly("127.0.0.1", 7, "sctp")
     assert asked == [socket.IPPROTO_SCTP]
+
+
+OWN = "66.199.240.10:6001"
+NODEST = "cat /proc/sys/net/ipv4/vs/expire_nodest_conn 2> /dev/null; :"
+
+
+@pytest.mark.parametrize(
+    ("server", "value", "says"),
+    [
+        ("10.0.0.101:80", "0\n", "is 0, so it drops the packets until the entry expires in 118 s"),
+        ("10.0.0.101:80", "1\n", "expire_nodest_conn is 1"),
+        ("10.0.0.101:80", "", "expire_nodest_conn is not known"),
+        ("10.0.0.100:80", "0\n", None),
+        ("10.0.0.100:8080", "0\n", "10.0.0.100:8080, a real server that was removed"),
+    ],
+)
+def test_an_entry_of_a_removed_server(server: str, value: str, says: str | None) -> None:
+    rules = "-A -t 66.199.240.50:80 -s rr\n-a -t 66.199.240.50:80 -r 10.0.0.100:80 -m\n"
+    entries = f"TCP 01:58 ESTABLISHED {OWN} 66.199.240.50:80 {server}\n"
+    answers = {"ipvsadm -Sn": rules, director.ENTRIES: entries, NODEST: value}
+    cluster = FakeCluster(answers=answers)
+    found = void_entry(cluster, "director", OWN)
+    assert (found is None) is (says is None)
+    if found is not None and says is not None:
+        assert f"entry for {OWN} still points to {server}" in found.cause and says in found.cause
+    assert void_entry(cluster, "director", "66.199.240.10:6002") is None
+
+
+def test_a_server_of_every_port_is_in_the_table() -> None:
+    rules = "-A -t 66.199.240.50:0 -s rr -p 300\n-a -t 66.199.240.50:0 -r 10.0.0.100:0 -m\n"
+    entries = f"TCP 01:58 ESTABLISHED {OWN} 66.199.240.50:80 10.0.0.100:80\n"
+    cluster = FakeCluster(answers={"ipvsadm -Sn": rules, director.ENTRIES: entries, NODEST: "0\n"})
+    assert void_entry(cluster, "director", OWN) is None

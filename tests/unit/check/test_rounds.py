@@ -19,6 +19,7 @@ from lvslab.check.services.target import NotAsked
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.namespace import NamespaceThread
+from lvslab.check.traffic.request import RequestFailed
 from lvslab.errors import CheckFailed
 from tests.unit.fake_cluster import COMMANDS, LAB, LoopbackCluster, lab_in, loopback_cluster
 
@@ -400,3 +401,15 @@ def test_a_service_that_cannot_be_asked_is_passed_over(cluster: LoopbackCluster)
         take(cluster, 3)
     with pytest.raises(NotAsked, match=r"127\.0\.0\.1:25"):
         Testbed(cluster).round(count=3, client="client", service="127.0.0.1:25")
+
+
+def test_a_failure_is_explained_by_the_directors_entry(cluster: LoopbackCluster) -> None:
+    testbed = Testbed(cluster)
+    cluster.elsewhere = "TCP 01:58 ESTABLISHED 127.0.0.9:6001 127.0.0.1:80 10.0.0.77:80\n"
+    failure = RequestFailed("no-reply", "id", "no answer", "is it stuck?")
+    says = r"no answer\n.*entry for 127\.0\.0\.9:6001 still points to 10\.0\.0\.77:80"
+    with pytest.raises(RequestFailed, match=says), testbed.explained("127.0.0.9:6001"):
+        raise failure
+    with pytest.raises(RequestFailed, match="is it stuck") as same, testbed.explained("127.0.0.9:6002"):
+        raise failure
+    assert same.value is failure
