@@ -90,6 +90,16 @@ def test_a_server_that_does_not_start(guest: Guest, program: Callable[[str, str]
     assert failed.value.hint == "bind: Address already in use"
 
 
+def test_a_server_that_has_ended_does_not_run_as_a_zombie(guest: Guest) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        (guest.root / "run/httpd.pid").write_text(f"{process.pid}\n")
+        web = server(guest, 80)
+        assert web.running
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not web.running
+
+
 def test_a_guest_that_hangs_is_not_asked(guest: Guest) -> None:
     guest.trouble = hanging(10)
     assert not server(guest, 80).running
