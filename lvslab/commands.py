@@ -133,6 +133,7 @@ def _up(
 
     with cluster.booted(folder, name=name, spec=spec, cold=cold, report=report) as running:
         taken: Rounds | None = None
+        running.stays = keep
         try:
             if apply:
                 with phase("steps", report):

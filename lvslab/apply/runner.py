@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from lvslab.apply.shell import CommandTimeout, ConnectionLost, ShellResult
@@ -44,16 +45,16 @@ def apply_steps(
     transcript: Transcript,
     versions: Mapping[str, str] | Callable[[], Mapping[str, str]],
     report: Callable[[StepRecord], None],
-    option: str = "",
+    option: str | None = None,
 ) -> Summary:
     """Take ``steps`` in order; write and ``report`` each when it has ended.
 
     ``open_shell`` opens the shell of a node for its first step; it stays open until the last step.
     ``versions`` (name to version, as known failures name them) may be a function: it is called once, at
-    the first step that is a known failure. ``option`` is appended to the commands in hints. Raises
-    UnexpectedEnd (a StepFailed) at the first step that does not end as the how-to says, and what
-    ``open_shell`` raises. A connection that breaks during a step is recorded as a failure of that step
-    and raised as ConnectionLost (a BootError).
+    the first step that is a known failure. ``option`` is appended to the commands in hints; None if the lab
+    ends with the caller, so that they cannot be used. Raises UnexpectedEnd (a StepFailed) at the first step
+    that does not end as the how-to says, and what ``open_shell`` raises. A connection that breaks during a
+    step is recorded as a failure of that step and raised as ConnectionLost (a BootError).
     """
     known: Mapping[str, str] | None = None
     shells: dict[str, NodeShell] = {}
@@ -71,7 +72,7 @@ def apply_steps(
                 expected_failures += 1
             elif record.outcome.bad:
                 summary = Summary(len(steps), record.number, 1, expected_failures)
-                _stop(step, record, error, summary, option)
+                _stop(record, error, summary, _where_to_look(step.node, transcript.path, option))
     return Summary(len(steps), len(steps), 0, expected_failures)
 
 
@@ -119,16 +120,17 @@ def take(
     ), None
 
 
+def _where_to_look(node: str, transcript: Path, option: str | None) -> str:
+    if option is None:
+        return f"all that was done: {transcript}"
+    look, history = f"./run lab.ssh {node}{option}", f"./run lab.transcript{option}"
+    return f"the lab stays up for a look: {look}; all that was done: {history}"
+
+
 def _stop(
-    step: Step,
-    record: StepRecord,
-    error: LvsLabError | KeyboardInterrupt | None,
-    summary: Summary,
-    option: str,
+    record: StepRecord, error: LvsLabError | KeyboardInterrupt | None, summary: Summary, hint: str
 ) -> NoReturn:
     message = describe(record)
-    look, history = f"./run lab.ssh {step.node}{option}", f"./run lab.transcript{option}"
-    hint = f"the lab stays up for a look: {look}; all that was done: {history}"
     if record.outcome is Outcome.UNEXPECTEDLY_PASSED:
         hint += "\n  if these versions have mended it, howto.md must not call it a known failure on them"
     if isinstance(error, ConnectionLost):

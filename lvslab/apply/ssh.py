@@ -111,7 +111,7 @@ class Connection(Closing):
             if transport.get_remote_server_key().asbytes() != expected:
                 raise BootError(
                     f"{node} shows another host key than the one that it was given",
-                    "something else answers in its place; ./run lab.down and ./run lab.up make a new lab",
+                    "something else answers in its place: end this lab, and start it again",
                 )
             transport.auth_publickey(user, identity)
             log.debug("%s: logged in after %.3f s", node, time.monotonic() - began)

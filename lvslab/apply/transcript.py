@@ -54,6 +54,7 @@ class Transcript(Closing):
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
         # Without a buffer: a record is with the operating system when append returns.
         self._file = path.open("a+b", buffering=0)
         try:

@@ -45,18 +45,48 @@ def reserve(name: str) -> socket.socket:
 
 def running() -> list[str]:
     """Return the names of the labs that are up on this machine, sorted."""
+    return sorted(_holders())
+
+
+def _holders() -> dict[str, str]:
+    """Return the inode of the socket that holds the name of each lab."""
     mark = f"@{_PREFIX}"
     fields = (line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:])
     # State 01 (SS_UNCONNECTED) tells the socket that holds the name from the connections to it, which have
     # the name too.
-    holders = (row[7] for row in fields if len(row) == 8 and row[5] == "01")
-    return sorted(name.removeprefix(mark) for name in holders if name.startswith(mark))
+    holders = ((row[7], row[6]) for row in fields if len(row) == 8 and row[5] == "01")
+    return {name.removeprefix(mark): inode for name, inode in holders if name.startswith(mark)}
+
+
+def starter(name: str) -> int | None:
+    """Return the process that holds the name of a lab whose supervisor does not have it yet.
+
+    None if it has gone meanwhile. Processes of other users cannot be examined without root.
+    """
+    socket_of = f"socket:[{_holders().get(name)}]"
+    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda process: int(process.name)):
+        with contextlib.suppress(OSError):
+            for descriptor in (process / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if os.readlink(descriptor) == socket_of:
+                        return int(process.name)
+    return None
+
+
+class Starting(StateError):
+    """The lab ``name`` has a name and no supervisor that answers; the ``process`` is starting it."""
+
+    def __init__(self, name: str, process: int | None) -> None:
+        self.process = process
+        which = "its lab.up" if process is None else f"process {process}, which starts it,"
+        super().__init__(f"the lab '{name}' is just starting", f"wait for {which} to end")
 
 
 class Control(Closing):
     """A connection to the supervisor of the lab ``name``, for one request at a time.
 
-    The supervisor has ``patience`` seconds to answer. Raises StateError where the lab is not up.
+    The supervisor has ``patience`` seconds to answer. ``starter`` is the process that started the lab, which
+    may have ended. Raises Starting where the supervisor has no plan yet, StateError where the lab is not up.
     """
 
     def __init__(self, name: str, patience: float = 60.0) -> None:
@@ -69,6 +99,8 @@ class Control(Closing):
         except OSError as refused:
             self._socket.close()
             raise _not_up(name, refused) from None
+        # That of listen(2): the process that has started the lab.
+        self.starter = _peer(self._socket)[0]
         if _peer_user(self._socket) != 0:
             self._socket.close()
             raise UsageError(f"the name '{name}' is taken by a process that is not root's: it is not a lab")
@@ -206,10 +238,15 @@ def other_version(name: str) -> StateError:
 
 
 def _peer_user(connection: socket.socket) -> int:
-    """Return the user id of the other side (struct ucred: pid, uid, gid)."""
+    """Return the user id of the other side."""
+    return _peer(connection)[1]
+
+
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """Return the process and the user of the other side (struct ucred: pid, uid, gid)."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, user, _ = struct.unpack("3i", credentials)
-    return int(user)
+    process, user, _ = struct.unpack("3i", credentials)
+    return int(process), int(user)
 
 
 def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
@@ -230,6 +267,6 @@ def _not_up(name: str, refused: OSError) -> LvsLabError:
         return UsageError(f"cannot talk to the lab '{name}': {refused.strerror}")
     up = running()
     if name in up:
-        return StateError(f"the lab '{name}' is just starting", "wait for its lab.up to end")
+        return Starting(name, starter(name))
     hint = f"running: {', '.join(up)} (choose with --name)" if up else "start it with ./run lab.up"
     return StateError(f"the lab '{name}' is not up", hint)

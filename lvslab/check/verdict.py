@@ -167,7 +167,9 @@ def diagnose(facts: ClusterFacts) -> tuple[Finding, ...]:
     ]
     unexamined = {server.name: server.unexamined for server in facts.servers if server.unexamined}
     others += [
-        Finding(f"{name} cannot be examined: {why}", "`./run lab.status` shows the state of each node")
+        Finding(
+            f"{name} cannot be examined: {why}", "`./run lab.status` shows the nodes of a lab that is up"
+        )
         for name, why in unexamined.items()
     ]
     # The table is the likeliest cause where a service of the steps has no server of a weight above 0.

@@ -53,11 +53,12 @@ class Cluster(Closing):
 
     ``lab``, ``steps``, ``evidence``, ``versions`` and ``spec`` are those of the ``record`` of its boot.
     ``applied`` are the copies that its directors began with, None where they were booted; ``copyable`` are
-    the guests that ``copy`` can copy.
+    the guests that ``copy`` can copy. ``stays`` tells if the lab is to outlive this process.
     """
 
     applied: Applied | None = None
     copyable: tuple[Guest, ...] = ()
+    stays = False
 
     def __init__(self, name: str, record: Record, launch: Launch | None = None) -> None:
         self.name = name
@@ -72,6 +73,7 @@ class Cluster(Closing):
         self._connecting = threading.Lock()
         self._connections: dict[str, Future[Connection]] = {}
         self._launch = launch
+        self.stays = launch is None
 
     def is_enterable(self, node: str) -> bool:
         """Return whether this process can enter the node's namespaces, as those of a Mininet host."""
@@ -187,6 +189,7 @@ class Cluster(Closing):
         Raises StepFailed at the first step that does not end as the how-to says.
         """
         steps = [step for step in self.steps if not any(text in step.command for text in without)]
+        option = "" if self.name == self.lab.name else f" --name {self.name}"
         with Transcript(self.evidence / TRANSCRIPT) as transcript:
             try:
                 summary = runner.apply_steps(
@@ -195,7 +198,7 @@ class Cluster(Closing):
                     transcript,
                     self.versions,
                     report,
-                    "" if self.name == self.lab.name else f" --name {self.name}",
+                    option if self.stays else None,
                 )
             except runner.UnexpectedEnd as stopped:
                 self.note(Notes(steps=stopped.summary))

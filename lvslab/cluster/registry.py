@@ -81,7 +81,11 @@ def status_of(conversation: control.Control) -> LabStatus:
 
 
 def listed() -> list[dict[str, Any]]:
-    """Return a row for each lab: its name, title, number of nodes, folder, and the names it is up as."""
+    """Return a row for each lab: its name, title, number of nodes, folder, and the names it is up as.
+
+    ``starting`` has the names and processes of those that are on their way. Before such a lab has a plan,
+    only its name is known.
+    """
     from lvslab.cluster import folder as lab_folder
     from lvslab.lab import files as lab_files
 
@@ -89,14 +93,26 @@ def listed() -> list[dict[str, Any]]:
     up: dict[str, dict[str, Any]] = {}
     for name in control.running() if os.geteuid() == 0 else ():
         # The others are shown even if one does not answer.
-        with suppress(LvsLabError), control.Control(name, patience=5.0) as conversation:
+        try:
+            conversation = control.Control(name, patience=5.0)
+        except control.Starting as coming:
+            if coming.process is not None:
+                row = up.setdefault(f"starting as {name}", _row(name, "just starting", 0, ""))
+                row["starting"].append({"name": name, "process": coming.process})
+            continue
+        except LvsLabError:
+            continue
+        with conversation, suppress(LvsLabError):
             found, _ = conversation.ask("status")
             # Not as a LabStatus: another version of lvslab may have booted it, without some of its fields.
             folder = found.get("folder", "")
             title = f"in {folder}" if folder else "booted by another version of lvslab"
             row = _row(found.get("lab", name), title, len(found.get("nodes", ())), folder)
             row = up.setdefault(folder or name, row)
-            row["up"].append(name)
+            if found.get("ready", True):
+                row["up"].append(name)
+            else:
+                row["starting"].append({"name": name, "process": conversation.starter})
             row["title"] = _title(conversation)
     rows = []
     for folder in (str((paths.labs() / name).resolve()) for name in lab_files.list_labs(paths.labs())):
@@ -115,7 +131,7 @@ def _title(conversation: control.Control) -> str:
 
 
 def _row(lab: str, title: str, nodes: int, folder: str) -> dict[str, Any]:
-    return {"lab": lab, "title": title, "nodes": nodes, "up": list[str](), "folder": folder}
+    return {"lab": lab, "title": title, "nodes": nodes, "up": list[str](), "starting": [], "folder": folder}
 
 
 def down(names: list[str]) -> list[str]:

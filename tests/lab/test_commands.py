@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from contextlib import ExitStack
+from subprocess import DEVNULL
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lvslab.boot import control
+from lvslab.paths import PROJECT
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
@@ -129,6 +132,27 @@ def test_transcript(run: Runner, name: str) -> None:
     assert taken[1]["output"] == "net.ipv4.ip_forward = 1\n"
     assert taken[2]["status"] not in (0, None)
     assert "ipvsadm -A -t 66.199.240.50:80 -s wlc" in run("lab.transcript", "--name", name).stdout
+
+
+def test_list_shows_a_lab_that_is_starting(run: Runner, names: Names) -> None:
+    """First while its kernel and image are made ready, then while its nodes come up; not after its end."""
+    name = names()
+
+    def seen() -> tuple[str, list[dict[str, Any]]] | None:
+        rows = json.loads(run("lab.list", "--json").stdout)
+        for row in rows:
+            if coming := [each for each in row["starting"] if each["name"] == name]:
+                return row["lab"], coming
+        assert all(name not in row["up"] for row in rows)
+        return None
+
+    command = [str(PROJECT / "run"), "lab.up", "--cold", "--name", name]
+    with subprocess.Popen(command, env=run.environment, stdout=DEVNULL, stderr=DEVNULL) as starter:
+        found = run.wait_until(lambda: (at := seen()) and at[0] == "web-nat" and at, 60, "lab.list shows it")
+        assert found == ("web-nat", [{"name": name, "process": starter.pid}])
+        assert f"{name} (starting, process {starter.pid})" in run("lab.list").stdout
+        starter.kill()
+    run.wait_until(lambda: seen() is None, 20, "the lab is gone")
 
 
 def test_list_names_it(run: Runner, name: str) -> None:

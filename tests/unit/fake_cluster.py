@@ -133,6 +133,7 @@ class FakeCluster:
     notes: Notes = field(default_factory=Notes)
     asked: list[tuple[str, str]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    stays: bool = False
     applied: Any = None
     copyable: tuple[Any, ...] = ()
 

@@ -137,10 +137,21 @@ def test_a_lab_comes_up_without_its_how_to(boot: Boot, tmp_path: Path) -> None:
 
 def test_a_lab_whose_step_fails_stays_up(boot: Boot, tmp_path: Path) -> None:
     boot.running.results[boot.running.steps[1].command] = ShellResult("no such service\n", 2, 0.1)
-    with pytest.raises(StepFailed, match="step 2 failed: ended with status 2"):
+    with pytest.raises(StepFailed, match="step 2 failed: ended with status 2") as caught:
         commands.up(str(tmp_path / "balanced"))
+    assert (caught.value.hint or "").startswith("the lab stays up for a look: ./run lab.ssh director")
     assert boot.running.log[-2:] == ["keep", "leave"] and boot.running.notes.distribution is None
     assert boot.running.notes.steps == Summary(3, 2, 1, 0)
+
+
+def test_a_lab_that_is_only_verified_does_not_stay(boot: Boot, tmp_path: Path) -> None:
+    boot.running.results[boot.running.steps[1].command] = ShellResult("no such service\n", 2, 0.1)
+    with pytest.raises(StepFailed, match="step 2 failed: ended with status 2") as caught:
+        commands.verify(
+            str(tmp_path / "balanced"), spec=DirectorSpec(), reports={}, listeners=commands.Listeners()
+        )
+    assert caught.value.hint == f"all that was done: {tmp_path / cluster.TRANSCRIPT}"
+    assert boot.running.log[-1] == "leave" and "keep" not in boot.running.log
 
 
 def test_a_lab_whose_first_round_fails_stays_up(boot: Boot, tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def listed(found: Sequence[Mapping[str, Any]]) -> str:
     """Text of ``lab.list``."""
     rows = [("lab", "nodes", "what it shows", "up as")]
-    rows += [(lab["lab"], str(lab["nodes"]), lab["title"], ", ".join(lab["up"]) or "-") for lab in found]
+    for lab in found:
+        coming = (f"{each['name']} (starting, process {each['process']})" for each in lab["starting"])
+        named = ", ".join([*lab["up"], *coming])
+        rows.append((lab["lab"], str(lab["nodes"] or "-"), lab["title"], named or "-"))
     return columns(rows)
 
 
@@ -113,7 +116,8 @@ def status(found: Mapping[str, Any]) -> str:
     """Text of ``lab.status``."""
     kernel = found.get("versions", {}).get("kernel", "(booting)")
     runs = _runs(found.get("accelerator", ""))
-    about = f"{found['lab']} is up as '{found['name']}', kernel {kernel}, {runs}"
+    state = "up" if found.get("ready", True) else "starting"
+    about = f"{found['lab']} is {state} as '{found['name']}', kernel {kernel}, {runs}"
     steps = found.get("steps")
     parts = [about, nodes(found["nodes"])]
     parts.append(_steps(steps) if steps else "the how-to has not been applied yet: ./run lab.apply")

@@ -80,9 +80,10 @@ class Run:
         cluster: Cluster,
         *steps: Step,
         versions: Mapping[str, str] | Callable[[], Mapping[str, str]] = {"iptables": "1.8"},  # noqa: B006
+        option: str | None = None,
     ) -> Summary:
         with Transcript(self.path) as transcript:
-            return apply_steps(steps, cluster.open_shell, transcript, versions, self.report)
+            return apply_steps(steps, cluster.open_shell, transcript, versions, self.report, option)
 
     def report(self, entry: StepRecord) -> None:
         # Whoever hears of a step can already read of it in the transcript.
@@ -140,8 +141,7 @@ def test_an_unexpected_failure_stops_the_run_and_shows_the_step(run: Run) -> Non
         "    partly\n"
         "    \\x1b[1mNo such service"
     )
-    assert "./run lab.ssh director" in (caught.value.hint or "")
-    assert "./run lab.transcript" in (caught.value.hint or "")
+    assert caught.value.hint == f"all that was done: {run.path}"
     assert caught.value.exit_code == 5
     assert caught.value.summary == Summary(total=3, taken=2, failed=1, expected_failures=0)
     assert caught.value.record == records(run.path)[-1] == run.reported[-1]
@@ -224,6 +224,20 @@ def test_a_lost_connection_is_written_down_and_stays_a_boot_error(run: Run) -> N
         run(cluster, Step(1, "reboot"))
     assert "howto.md:31: on director: reboot\n  step 1 failed: the connection broke" in caught.value.message
     assert (run.reported[0].outcome, run.reported[0].output) == ("failed", "bye\n")
+
+
+@pytest.mark.parametrize("failure", [REFUSED, ConnectionLost("gone", "")])
+def test_where_to_look_after_a_failure(run: Run, failure: ShellResult | Exception) -> None:
+    """A lab that ends with its test has no shell any more; one that stays has."""
+    with pytest.raises(LvsLabError) as caught:
+        run(Cluster({"a": failure}), Step(1, "a"))
+    assert caught.value.hint == f"all that was done: {run.path}"
+    with pytest.raises(LvsLabError) as caught:
+        run(Cluster({"a": failure}), Step(1, "a"), option=" --name b")
+    assert caught.value.hint == (
+        "the lab stays up for a look: ./run lab.ssh director --name b; "
+        "all that was done: ./run lab.transcript --name b"
+    )
 
 
 def test_a_shell_that_ended_with_the_step_is_said(run: Run) -> None:

@@ -56,7 +56,7 @@ def serve(name: str, tmp_path: Path) -> Iterator[Callable[[Record, bytes], None]
     ours, theirs = socket.socketpair()
     with control.reserve(name) as listener, ours, theirs, ExitStack() as ended:
 
-        def begin(booted: Record, packed: bytes) -> None:
+        def begin(booted: Record, packed: bytes, *, ready: bool = True) -> None:
             lab = booted.lab
             hosts = (plan.Host("director", (), ()),)
             planned = plan.Plan(name, lab.name, lab.folder, (), hosts, (), {}, b"", "", tmp_path, cold=False)
@@ -64,6 +64,7 @@ def serve(name: str, tmp_path: Path) -> Iterator[Callable[[Record, bytes], None]
             lifeline = Lifeline(theirs)
             ended.callback(lifeline._lines.close)
             supervisor = Supervisor(planned, lifeline)
+            supervisor._ready = ready
             ended.callback(supervisor._keeps_time.close)
             listener.listen()
             accepting = threading.Thread(target=accept, args=(supervisor,))
@@ -96,9 +97,15 @@ def test_it_is_listed_as_it_was_booted(
 ) -> None:
     serve(booted, booted.packed())
     folder = str(booted.lab.folder)
-    assert registry.listed() == [
-        {"lab": "web-nat", "title": "for a test", "nodes": 1, "up": [name], "folder": folder}
-    ]
+    row = {"lab": "web-nat", "title": "for a test", "nodes": 1, "folder": folder}
+    assert registry.listed() == [{**row, "up": [name], "starting": []}]
+
+
+def test_a_lab_whose_nodes_are_not_up_yet(name: str, booted: Record, serve: Callable[..., None]) -> None:
+    serve(booted, booted.packed(), ready=False)
+    (row,) = registry.listed()
+    assert (row["lab"], row["up"]) == ("web-nat", [])
+    assert row["starting"] == [{"name": name, "process": os.getpid()}]
 
 
 def test_a_record_with_other_fields(
@@ -152,6 +159,7 @@ def test_a_status_with_other_fields_is_listed(
             "title": "booted by another version of lvslab",
             "nodes": 0,
             "up": [name],
+            "starting": [],
             "folder": "",
         }
     ]

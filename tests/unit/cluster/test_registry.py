@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,9 @@ import pytest
 from lvslab.boot import control
 from lvslab.cluster import registry
 from lvslab.errors import MachineError, StateError, UsageError
+from lvslab.paths import PROJECT
+
+RUNNING = control.running
 
 
 @pytest.mark.parametrize("name", ["a", "0", "web-nat", "web-nat-2", "a" * 32, "a--b"])
@@ -44,7 +49,32 @@ def test_the_one_lab_that_is_up_need_not_be_named(monkeypatch: pytest.MonkeyPatc
 def test_the_labs_there_are(labs: Path) -> None:
     (row,) = registry.listed()
     assert Path(row.pop("folder")).name == "web-nat"
-    assert row == {"lab": "web-nat", "title": "for a test", "nodes": 1, "up": []}
+    assert row == {"lab": "web-nat", "title": "for a test", "nodes": 1, "up": [], "starting": []}
+
+
+def test_a_lab_whose_start_is_being_prepared(labs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is listed with the process that starts it, and gone with that process."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(control, "running", RUNNING)
+    name = f"unit-{secrets.token_hex(6)}"
+    hold = f"from lvslab.boot import control; held = control.reserve({name!r}); print(flush=True); input()"
+    program = [sys.executable, "-c", hold]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PROJECT) as starter:
+        assert starter.stdout is not None and starter.stdout.readline() == b"\n"
+        (row,) = (row for row in registry.listed() if row["lab"] == name)
+        assert row == {
+            "lab": name,
+            "title": "just starting",
+            "nodes": 0,
+            "up": [],
+            "starting": [{"name": name, "process": starter.pid}],
+            "folder": "",
+        }
+        with pytest.raises(StateError, match="is just starting") as caught:
+            registry.status(name)
+        assert caught.value.hint == f"wait for process {starter.pid}, which starts it, to end"
+        starter.kill()
+    assert all(row["lab"] != name for row in registry.listed())
 
 
 def test_nothing_is_done_to_labs_without_root(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,18 +149,27 @@ def test_status() -> None:
 def test_status_of_a_lab_that_is_not_ready() -> None:
     text = lab.status({key: STATUS[key] for key in ("lab", "name", "nodes", "evidence")})
     assert "kernel (booting)" in text
+    assert lab.status({**STATUS, "ready": False}).startswith("web-nat is starting as 'a', kernel")
     assert "the how-to has not been applied yet: ./run lab.apply" in text
 
 
 def test_labs() -> None:
     found = [
-        {"lab": "web-nat", "title": "A web cluster", "nodes": 5, "up": ["a", "b"]},
-        {"lab": "dns", "title": "Names", "nodes": 12, "up": []},
+        {"lab": "web-nat", "title": "A web cluster", "nodes": 5, "up": ["a", "b"], "starting": []},
+        {"lab": "dns", "title": "Names", "nodes": 12, "up": [], "starting": []},
+        {
+            "lab": "c",
+            "title": "just starting",
+            "nodes": 0,
+            "up": [],
+            "starting": [{"name": "c", "process": 7}],
+        },
     ]
     assert lab.listed(found) == (
         "  lab      nodes  what it shows  up as\n"
         "  web-nat  5      A web cluster  a, b\n"
-        "  dns      12     Names          -"
+        "  dns      12     Names          -\n"
+        "  c        -      just starting  c (starting, process 7)"
     )
     assert lab.listed([]) == "  lab  nodes  what it shows  up as"
 
