@@ -59,7 +59,7 @@ def _holders() -> dict[str, str]:
 
 
 def starter(name: str) -> int | None:
-    """Return the process that holds the name of a lab whose supervisor does not have it yet.
+    """Return the process that prepares the start of the lab ``name``, and holds the name.
 
     None if it has gone meanwhile. Processes of other users cannot be examined without root.
     """
@@ -74,7 +74,7 @@ def starter(name: str) -> int | None:
 
 
 class Starting(StateError):
-    """The lab ``name`` has a name and no supervisor that answers; the ``process`` is starting it."""
+    """The start of the lab ``name`` is being prepared, by ``process`` if that is known."""
 
     def __init__(self, name: str, process: int | None) -> None:
         self.process = process

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lvslab.check.ipvs.rules import Names, Refusal, UnknownName, apply_call
+from lvslab.check.ipvs.rules import Draft, Names, Refusal, UnknownName, apply_call
 from lvslab.check.ipvs.table import Service, TableError
 from lvslab.guest import calls as log
 
@@ -96,7 +96,7 @@ def table_of_calls(calls: Iterable[Call], names: Names | None = None) -> tuple[S
     Raises UnknownName where ``names`` do not have one that is in a call; TableError on options that ipvsadm
     is not known to have.
     """
-    table: dict[str, Service] = {}
+    table = Draft()
     waiting, postponed = list(calls), set[int]()
     while waiting:
         call = waiting.pop(0)
@@ -112,10 +112,10 @@ def table_of_calls(calls: Iterable[Call], names: Names | None = None) -> tuple[S
                     waiting.insert(later[-1], call)
                 else:
                     apply_call(table, call.arguments, str(call), names, accepted=True)
-    return tuple(table.values())
+    return table.services()
 
 
-def _restore(table: dict[str, Service], call: Call, names: Names | None) -> None:
+def _restore(table: Draft, call: Call, names: Names | None) -> None:
     for line in call.input:
         words = _words(line)
         try:

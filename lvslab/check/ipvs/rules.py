@@ -6,7 +6,7 @@ import re
 import shlex
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from lvslab.check.ipvs import table as tables
@@ -94,14 +94,29 @@ def table_of(commands: Iterable[tuple[Sequence[str], str]]) -> tuple[Service, ..
     Each is its arguments, and the line that error messages quote. Services and destinations come in the
     order in which they were added. Raises as `apply_call` does.
     """
-    table: dict[str, Service] = {}
+    table = Draft()
     for arguments, line in commands:
         apply_call(table, arguments, line)
-    return tuple(table.values())
+    return table.services()
+
+
+@dataclass
+class Draft:
+    """A table that calls change: its services by their names, and the destinations of each by theirs."""
+
+    heads: dict[str, Service] = field(default_factory=dict)
+    destinations: dict[str, dict[str, Destination]] = field(default_factory=dict)
+
+    def services(self) -> tuple[Service, ...]:
+        """Return the services as they are now."""
+        return tuple(
+            replace(service, destinations=tuple(self.destinations[name].values()))
+            for name, service in self.heads.items()
+        )
 
 
 def apply_call(
-    table: dict[str, Service],
+    table: Draft,
     words: Sequence[str],
     line: str,
     names: Names | None = None,
@@ -110,7 +125,7 @@ def apply_call(
 ) -> None:
     """Change ``table`` as a call of ipvsadm with the arguments ``words`` does.
 
-    ``table`` has services by their names. Messages quote ``line``. With ``accepted`` the kernel took the
+    Messages quote ``line``. With ``accepted`` the kernel took the
     call, whatever the table has. Raises Refusal where it would have; UnknownName where a name is not in
     ``names``; TableError on an option that ipvsadm does not have, and on commands that it refuses.
     """
@@ -125,27 +140,27 @@ def apply_call(
         if option not in _ALLOWED[command]:
             raise TableError(f"ipvsadm -{command} has no option {_dashed(option)}, in {line!r}")
     if command == "C":
-        table.clear()
+        table.heads.clear()
         return
     service = _service(options, line, names)
     key = str(service)
-    if command == "A" and key in table and not accepted:
+    if command == "A" and key in table.heads and not accepted:
         raise Refusal(f"the service {key} exists already, at {line!r}")
-    if command != "A" and key not in table:
+    if command != "A" and key not in table.heads:
         if accepted:
             return
         raise Refusal(f"the service {key} does not exist, at {line!r}", "it is made with ipvsadm -A, before")
     match command:
         case "A":
-            table.pop(key, None)
-            table[key] = service
+            table.heads.pop(key, None)
+            table.heads[key], table.destinations[key] = service, {}
         case "E":
-            table[key] = replace(service, destinations=table[key].destinations)
+            table.heads[key] = service
         case "D":
-            del table[key]
+            del table.heads[key]
         case _:
-            server = _destination(table[key], options, line, names)
-            table[key] = _with_destination(table[key], command, server, line, accepted)
+            server = _destination(table.heads[key], options, line, names)
+            _change(table.destinations[key], command, server, key, line, accepted)
 
 
 def _options(words: Sequence[str], line: str) -> dict[str, str]:
@@ -195,19 +210,19 @@ def _dashed(option: str) -> str:
     return f"-{option}" if len(option) == 1 else f"--{option}"
 
 
-def _with_destination(
-    service: Service, command: str, new: Destination, line: str, accepted: bool
-) -> Service:
-    there = {str(old): old for old in service.destinations}
-    if command == "a" and str(new) in there and not accepted:
-        raise Refusal(f"{service} forwards to {new} already, at {line!r}")
-    if command != "a" and str(new) not in there and not accepted:
-        raise Refusal(f"{service} does not forward to {new}, at {line!r}", "add it with ipvsadm -a, before")
+def _change(
+    there: dict[str, Destination], command: str, new: Destination, service: str, line: str, accepted: bool
+) -> None:
+    """Change the destinations of ``service``, which are ``there``."""
+    name = str(new)
+    if command == "a" and name in there and not accepted:
+        raise Refusal(f"{service} forwards to {name} already, at {line!r}")
+    if command != "a" and name not in there and not accepted:
+        raise Refusal(f"{service} does not forward to {name}, at {line!r}", "add it with ipvsadm -a, before")
     if command in "ad":
-        there.pop(str(new), None)
+        there.pop(name, None)
     if command != "d":
-        there[str(new)] = new
-    return replace(service, destinations=tuple(there.values()))
+        there[name] = new
 
 
 def _service(options: Mapping[str, str], line: str, names: Names | None) -> Service:

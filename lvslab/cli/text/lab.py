@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ def up(result: Up) -> str:
     elif result.distribution:
         parts.append(_distribution(result.distribution))
         parts += [
-            f"some requests were refused, as foreseen:\n{indented(made.causes)}"
+            f"requests were refused, as foreseen:\n{indented(made.causes)}"
             for made in result.rounds
             if made.causes
         ]
@@ -73,7 +74,7 @@ def _round(made: Made) -> str:
     if made.distribution:
         rows.append(_distribution(made.distribution, foreseen=not made.unforeseen))
     if made.causes and not made.failure:
-        rows.append(f"some requests were refused, as foreseen:\n{indented(made.causes)}")
+        rows.append(f"requests were refused, as foreseen:\n{indented(made.causes)}")
     if made.unforeseen:
         rows.append(f"who should have answered cannot be foreseen: {made.unforeseen}")
     return "\n".join(rows)
@@ -137,16 +138,26 @@ def load(found: Load) -> str:
         rows.append((row.server, *counts, f"{row.share:.1%}", f"{row.by_weight:.1%}"))
     open_at_once = found.connections * len(found.clients)
     unanswered = f"{found.unanswered} of {found.given} connections"
-    if 0 < found.unanswered <= open_at_once:
+    if silent := [row for row in found.servers if row.connections and row.answered == 0]:
+        unanswered += "; " + ", ".join(
+            f"{row.server} answered none of its {row.connections}" for row in silent
+        )
+    elif 0 < found.unanswered <= open_at_once:
         unanswered += f"; up to {open_at_once} are open at any time, so also at the end"
+    latency = f"{1000 * found.median:.1f} ms (median), {1000 * found.slowest:.1f} ms at most"
+    remark = ""
+    if not found.requests:
+        latency = "-"
+        command = f"./run lab.round --name {found.name} --service {shlex.quote(found.service)}"
+        remark = f"\n\n{command} shows who should have answered, and why there is no answer"
     return (
         f"{found.service} ({found.scheduler}) through {found.director}, for {found.seconds:.1f} s, from "
         f"{', '.join(found.clients)}: {found.connections} connections at a time{each}\n\n"
         f"  answers      {found.requests}, {found.requests_per_second:.1f} a second\n"
         f"  bytes        {found.bytes_per_second:.0f} a second\n"
-        f"  an answer    {1000 * found.median:.1f} ms (median), {1000 * found.slowest:.1f} ms at most\n"
+        f"  an answer    {latency}\n"
         f"  errors       {errors or 'none'}\n"
-        f"  unanswered   {unanswered}\n\n{columns(rows)}"
+        f"  unanswered   {unanswered}\n\n{columns(rows)}{remark}"
     )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -108,6 +109,16 @@ def test_what_is_shown() -> None:
     open_at_the_end = lab.load(Load(**{**vars(found), "unanswered": 16}))
     assert "16 of 12 connections; up to 16 are open at any time, so also at the end\n" in open_at_the_end
     assert "17 of 12 connections\n" in lab.load(Load(**{**vars(found), "unanswered": 17}))
+    one, two = (
+        replace(share, connections=16, answered=answered)
+        for share, answered in zip(found.servers, (9, 0), strict=True)
+    )
+    silent = lab.load(replace(found, unanswered=16, servers=[one, two]))
+    assert f"unanswered   16 of 12 connections; {two.server} answered none of its 16\n" in silent
+    nothing = lab.load(replace(found, requests=0, service="firewall mark 80"))
+    assert "  an answer    -\n" in nothing
+    said = f"./run lab.round --name {found.name} --service 'firewall mark 80' shows who should have answered"
+    assert nothing.splitlines()[-1].startswith(said)
     with_errors = lab.load(Load(**{**vars(found), "errors": {**errors, "read": 2, "timeout": 1}}))
     assert "errors       read 2, timeout 1" in with_errors
     document = found.as_json()
