@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from lvslab.check import examine, verdict
+from lvslab.check import examine, probes, verdict
 from lvslab.check.testbed import NodeUnderTest, Testbed
 from lvslab.check.traffic.request import RequestFailed
 from lvslab.errors import CheckFailed
@@ -33,7 +33,7 @@ def neighbour(client: NodeUnderTest, address: str) -> str:
     # The request ends when the discovery has succeeded or failed.
     with suppress(RequestFailed):
         client.get(f"http://[{address}]/")
-    return examine.neighbour_mac(client.output(f"ip -6 neigh show {address}"))
+    return probes.neighbour_mac(client.output(f"ip -6 neigh show {address}"))
 
 
 # --- what the how-to promises -----------------------------------------------------------------------------

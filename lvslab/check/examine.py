@@ -1,10 +1,9 @@
-"""Examination of a cluster that does not answer: addresses, routes, and packets that are dropped."""
+"""Examination of a cluster that does not answer: its real servers, and what lies around the service."""
 
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -12,12 +11,13 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from lvslab.check.diagnosis import around
+from lvslab.check.diagnosis.cards import refused_addresses
 from lvslab.check.forwarding import method_for
 from lvslab.check.forwarding.facts import Asked, ClusterFacts, Finding, ServerFacts
 from lvslab.check.ipvs.director import Reading, read_director, table_of_steps
 from lvslab.check.ipvs.table import Service, address_of, endpoint
-from lvslab.check.probes import NodeView, route_to
-from lvslab.check.traffic.namespace import NamespaceThread
+from lvslab.check.probes import NodeView, addresses, neighbour_mac, route_to
 from lvslab.errors import BootError
 
 if TYPE_CHECKING:
@@ -26,17 +26,6 @@ if TYPE_CHECKING:
 
 _EXPIRE_NODEST = "/proc/sys/net/ipv4/vs/expire_nodest_conn"
 _PROBES_AT_ONCE = 32
-_PATIENCE = 1.0
-
-# With both variants of iptables where a node has them; legacy tables only where there are some, since
-# listing them would load their module.
-_FILTERS = (
-    "{six}tables-save -c; if [ -s /proc/net/{six}_tables_names ] && command -v {six}tables-legacy-save;"
-    " then {six}tables-legacy-save -c; fi"
-)
-_CHAIN = re.compile(r":(\S+) (DROP|REJECT) \[(\d+):\d+\]")
-_RULE = re.compile(r"\[(\d+):\d+\] (-A .* -j (?:DROP|REJECT)\b.*)")
-_TABLE = re.compile(r"\*(\w+)")
 
 
 def facts_of(
@@ -69,9 +58,9 @@ def facts_of(
     now_asked = replace(asked, service=made)
     gateways, examinations = set[str](), list[Callable[[], ServerFacts]]()
     for name, node in cluster.lab.real_servers.items():
-        address = examined_address(map(str, node.addresses), service, forwarding)
+        address = examined_address(map(str, node.addresses), service)
         if address is None:
-            continue  # another director's
+            continue  # of another service
         seen, method = see(name), method_for(forwarding[address])
         examinations += [
             partial(_examined, method, seen, name, address, served.port, now_asked)
@@ -85,6 +74,9 @@ def facts_of(
         servers = tuple(workers.map(lambda examine: examine(), examinations))
     own_view = see(director)
     there = route_to(own_view, asked.target) if asked.target else None
+    listing = own_view.output("ip -o addr show")
+    present = next((found for found in now.rules if str(found) == str(service)), service)
+    surroundings = around.examine(cluster.lab, see, director, asked, present)
     return ClusterFacts(
         virtual_service=str(service),
         director_address=min(gateways, default=""),
@@ -94,9 +86,12 @@ def facts_of(
         ip_forward=now.ip_forward if family == 4 else _ipv6_forwarding(own_view),
         target=asked.target,
         client=asked.client,
-        director_addresses=frozenset(addresses(own_view.output("ip -o addr show"))),
+        director_addresses=frozenset(addresses(listing)),
         has_virtual=there.kind == "local" if there else None,
+        has_duplicate=asked.target in refused_addresses(listing),
         diverted=diverted(cluster, asked, see),
+        around=surroundings.findings,
+        nodes=surroundings.nodes,
     )
 
 
@@ -110,26 +105,10 @@ def _examined(
         return ServerFacts(name, address, port, method.name, unexamined=error.message)
 
 
-def examined_address(own: Iterable[str], service: Service, known: Collection[str]) -> str | None:
-    """Return the address to examine a real server at, None for none.
-
-    That is the one of its ``own`` that the service has as a server, or else one that is ``known`` from the
-    tables, of the family of the service's servers.
-    """
-    there = [address for address in own if address in known]
+def examined_address(own: Iterable[str], service: Service) -> str | None:
+    """Return the address of a real server's ``own`` that ``service`` sends to, or None."""
     servers = {server.address for server in service.destinations}
-    families = {ip_address(server).version for server in servers}
-    if found := [address for address in there if address in servers]:
-        return found[0]
-    return next(
-        (address for address in there if not families or ip_address(address).version in families), None
-    )
-
-
-def addresses(listing: str) -> list[str]:
-    """Return the addresses in a listing of ``ip -o addr show``, in its order."""
-    found = re.findall(r"\binet6? ([0-9a-f.:]+)", listing)
-    return [str(ip_address(address)) for address in found]
+    return next((address for address in own if address in servers), None)
 
 
 def void_entry(cluster: RunningLab, director: str, own: str) -> Finding | None:
@@ -190,83 +169,3 @@ def diverted(cluster: RunningLab, asked: Asked, see: Callable[[str], NodeView]) 
 def macs(listing: str) -> list[str]:
     """Return the hardware addresses of Ethernet cards in a listing of ``ip -o link show``."""
     return re.findall(r"link/ether ([0-9a-f:]{17})", listing)
-
-
-def neighbour_mac(shown: str) -> str:
-    """Return the hardware address in the output of ``ip neigh show ADDRESS``, "" for none."""
-    words = shown.split()
-    return words[words.index("lladdr") + 1] if "lladdr" in words else ""
-
-
-def losses_of(
-    see: Callable[[str], NodeView], director: str, asked: Asked, again: Callable[[], object]
-) -> tuple[Finding, ...]:
-    """Make a request ``again``, and find the filters that drop packets meanwhile.
-
-    These are rules of iptables and the reverse path filter, of the director.
-    """
-    own_view = see(director)
-    filters = _FILTERS.format(six="ip6" if ":" in asked.target else "ip")
-    before, refused_before = drops(own_view.output(filters)), _refused(own_view)
-    again()
-    after, refused = drops(own_view.output(filters)), _refused(own_view)
-    found = [
-        Finding(
-            f"the director drops packets of this service: {rule}",
-            "look at its counters in `iptables -vL`, and let these packets pass",
-        )
-        for rule, count in after.items()
-        if count > before.get(rule, 0)
-    ]
-    if refused > refused_before:
-        found.append(
-            Finding(
-                "the director's rp_filter drops packets of this service: they arrive on another interface "
-                "than the one by which their source is reached",
-                "set rp_filter to 0 in net.ipv4.conf.all and for the interface, or mend the routes",
-            )
-        )
-    return tuple(found)
-
-
-def drops(saved: str) -> Mapping[str, int]:
-    """Return the packets that each dropping policy and rule has taken, from ``iptables-save -c``."""
-    found, table = dict[str, int](), ""
-    for line in saved.splitlines():
-        if begun := _TABLE.fullmatch(line.strip()):
-            table = begun[1]
-        elif policy := _CHAIN.match(line):
-            found[f"the policy of {policy[1]} in the table {table} is {policy[2]}"] = int(policy[3])
-        elif rule := _RULE.match(line):
-            found[f"`iptables -t {table} {rule[2]}`"] = int(rule[1])
-    return found
-
-
-def _refused(seen: NodeView) -> int:
-    """Return the number of packets that a node's reverse path filter has dropped (IPReversePathFilter)."""
-    try:
-        rows = [line.split() for line in seen.read("/proc/net/netstat").splitlines()]
-    except OSError:
-        return 0
-    for names, values in zip(rows[::2], rows[1::2], strict=False):
-        if "IPReversePathFilter" in names:
-            return int(values[names.index("IPReversePathFilter")])
-    return 0
-
-
-def ask_briefly(namespace: NamespaceThread, address: str, port: int, protocol: str) -> None:
-    """Ask a service once more, and wait for its answer for at most 1 s."""
-    namespace.call(_ask_briefly, address, port, protocol)
-
-
-def _ask_briefly(address: str, port: int, protocol: str) -> None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
-    with (
-        suppress(OSError),
-        socket.socket(family, kind, socket.IPPROTO_SCTP if protocol == "sctp" else 0) as asking,
-    ):
-        asking.settimeout(_PATIENCE)
-        asking.connect((address, port))
-        asking.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        asking.recv(1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import sys
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -140,6 +141,18 @@ def parse_route(text: str) -> Route | None:
 def is_silent(seen: NodeView, neighbour: str) -> bool:
     """Return whether nobody answers a node's requests for the hardware address of ``neighbour``."""
     return not {"FAILED", "INCOMPLETE"}.isdisjoint(seen.output(f"ip neigh show {neighbour}").split())
+
+
+def addresses(listing: str) -> list[str]:
+    """Return the addresses in a listing of ``ip -o addr show``, in its order."""
+    found = re.findall(r"\binet6? ([0-9a-f.:]+)", listing)
+    return [str(ip_address(address)) for address in found]
+
+
+def neighbour_mac(shown: str) -> str:
+    """Return the hardware address in the output of ``ip neigh show ADDRESS``, "" for none."""
+    words = shown.split()
+    return words[words.index("lladdr") + 1] if "lladdr" in words else ""
 
 
 def default_gateway(seen: NodeView, address: str) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lvslab.check import schedulers, verdict
-from lvslab.check.examine import ask_briefly, diverted, facts_of, losses_of
+from lvslab.check.diagnosis.losses import ask_briefly, losses_of
+from lvslab.check.diagnosis.ways import follow
+from lvslab.check.examine import diverted, facts_of
 from lvslab.check.forwarding.facts import Asked
-from lvslab.check.ipvs.director import Reading, read_director, read_settled, table_of_steps
+from lvslab.check.ipvs.director import Reading, kernel, read_director, read_settled, table_of_steps
 from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.table import Destination, Service, address_of, endpoint, listed, scan_order
 from lvslab.check.probes import GuestView, HostView, NodeView
@@ -39,6 +42,7 @@ _REFUSALS = 3
 """Number of requests of a round of which all are to be refused."""
 _LOG_SECONDS = 2.0
 _NOTHING = Counters(0, 0, 0, 0, 0)
+_OF_A_DISTRIBUTION = re.compile(r"\d+\.\d+\.0-")
 
 
 @dataclass(frozen=True)
@@ -118,9 +122,16 @@ def services_of(cluster: RunningLab, table: Sequence[Service], kind: str) -> tup
 
 def model_of(cluster: RunningLab, service: Service) -> Model:
     """Return the model of the scheduler of ``service`` in the director's kernel. Raises CheckFailed."""
-    return schedulers.model_for(
-        service.scheduler, cluster.versions.get("kernel", ""), service.scheduler_flags
-    )
+    return schedulers.model_for(service.scheduler, _kernel(cluster), service.scheduler_flags)
+
+
+@lru_cache(maxsize=8)
+def _kernel(cluster: RunningLab) -> str:
+    """Return the version of the directors' kernel: of 6.1.0-56-cloud-amd64 it is that of the update."""
+    release = cluster.versions.get("kernel", "")
+    if not _OF_A_DISTRIBUTION.match(release):
+        return release
+    return kernel(cluster, next(iter(cluster.lab.directors))) or release
 
 
 def unforeseen(cluster: RunningLab, service: Service) -> str:
@@ -148,12 +159,14 @@ def take(
     director: str,
     count: int,
     service: str = "",
+    port: int = 0,
     level: bool = False,
     besides: Callable[[Mapping[str, int]], object] = lambda servers: None,
 ) -> Round:
     """Send ``count`` requests from ``client``, one after the other, to a service of ``director``.
 
     The service is the first one that clients can ask, or the one named ``service`` (``66.199.240.50:80``).
+    Of a service with several ports, ``port`` is asked, for 0 the first one that is served.
     ``namespaces`` returns the thread in a Mininet host's network namespace.
 
     The forecast begins with the connections that are there. With ``level``, requests are made first until
@@ -162,7 +175,9 @@ def take(
     sequence. ``besides`` is called with the servers of requests that are not part of the result. Raises
     CheckFailed, with the likely causes, where a request is not answered.
     """
-    wanted, target = _wanted(cluster, table_of_steps(cluster, director), service, director, client)
+    wanted, target = _wanted(
+        cluster, table_of_steps(cluster, director), service, director, client, port=port
+    )
     refuse_unforeseen(cluster, wanted)
     way = Way(cluster, namespaces, wanted, target, client, director)
     return take_by(way, count, level=level, besides=besides)
@@ -236,9 +251,9 @@ def without_expiry(
 
 
 def _wanted(
-    cluster: RunningLab, there: Sequence[Service], name: str, director: str, client: str
+    cluster: RunningLab, there: Sequence[Service], name: str, director: str, client: str, *, port: int = 0
 ) -> tuple[Service, Target]:
-    """Return the service of ``there`` called ``name``, or the first that clients can ask."""
+    """Return the service of ``there`` called ``name``, or the first that can be asked."""
     if not there:
         raise CheckFailed(
             f"the steps make no virtual service on {director}", "is there an `ipvsadm -A` with servers?"
@@ -250,11 +265,11 @@ def _wanted(
                 f"the steps make no service {name} on {director}",
                 f"there is {' and '.join(map(str, there))}",
             )
-        return found, target_of(cluster, found, director, client)
+        return found, target_of(cluster, found, director, client, port)
     refused: NotAsked | None = None
     for service in there:
         try:
-            return service, target_of(cluster, service, director, client)
+            return service, target_of(cluster, service, director, client, port)
         except NotAsked as why:
             refused = refused or why
     assert refused is not None, "there is a service"
@@ -277,6 +292,7 @@ def _take(
         replies = _asked(way, count, expected.names[ahead:])
     except RequestFailed as failure:
         raise _explained(way, before, expected.names[ahead:], failure) from failure
+    _refuse_errors(first + replies)
     refused = any(reply.server == NOBODY for reply in first + replies)
     foreseen = expected.names[ahead:]
     if tuple(reply.server for reply in first) == expected.names[:ahead]:
@@ -309,6 +325,17 @@ def _take(
         current_servers(cluster, service, after)
     ) < tracked_connections(expected.servers)
     return Taken(taken, expired, after.at - begun)
+
+
+def _refuse_errors(replies: Sequence[Reply]) -> None:
+    """Raise CheckFailed where a web server answered with an error, or with a redirection."""
+    for number, reply in enumerate(replies, 1):
+        if reply.status >= 300:
+            raise CheckFailed(
+                f"{reply.server or 'a server'} answered request {number} of {len(replies)} with status "
+                f"{reply.status}, and not with its page",
+                "is the page there, and can the web server read it?",
+            )
 
 
 def _no_server(way: Way, now: Reading) -> str:
@@ -348,9 +375,12 @@ def _asked(way: Way, count: int, foreseen: Sequence[str]) -> tuple[Reply, ...]:
 def _refuse_diverted(way: Way, missing: int) -> None:
     """Raise CheckFailed where requests went to a real server and not to the director."""
     asked = Asked(way.service, way.target.address, _source(way))
-    if not (found := diverted(way.cluster, asked, partial(_seen, way))):
-        return
+    see = partial(_seen, way)
+    found = diverted(way.cluster, asked, see)
     told = [verdict.arp_problem(node, server, asked.target) for node, server in found.items()]
+    there = follow(way.cluster.lab, see, way.client, asked.target)
+    if not (told := told + [finding for _, finding in there.findings]):
+        return
     raise CheckFailed(
         f"{missing} answers came from servers that the director did not choose",
         "\n  ".join(f"{finding.cause}; {finding.remedy}" for finding in told),
@@ -375,7 +405,7 @@ def _explained(way: Way, before: Reading, foreseen: tuple[str, ...], failure: Re
     facts = facts_of(cluster, asked, way.director, way.target.kind, see, now)
     place, target = way.namespaces(way.client), way.target
     again = partial(ask_briefly, place, target.address, target.port, target.protocol)
-    facts = replace(facts, losses=losses_of(see, way.director, asked, again))
+    facts = replace(facts, losses=losses_of(see, way.director, asked, again, facts.nodes))
     if way.any_phase:  # the reader has made this table, so what differs from the steps is not a fault
         facts = replace(facts, expected=facts.observed)
     totals = now.totals.get(str(service), _NOTHING).since(before.totals.get(str(service), _NOTHING))

@@ -177,11 +177,14 @@ class Testbed(Closing):
                 gained.subtract(servers)
         return {name: number for name, number in gained.items() if number}
 
-    def round(self, *, count: int = 12, client: str = "", director: str = "", service: str = "") -> Round:
+    def round(
+        self, *, count: int = 12, client: str = "", director: str = "", service: str = "", port: int = 0
+    ) -> Round:
         """Take a round of requests.
 
         It goes from the first client that is a Mininet host, through the first director, to its first web
-        service, unless others are named. It begins as on an idle cluster, after any earlier traffic: see
+        service, unless others are named. Of a service with several ports, ``port`` is asked, or else the
+        first one that is served. It begins as on an idle cluster, after any earlier traffic: see
         `rounds.take`.
         """
         chosen = director or self.directors[0].name
@@ -197,6 +200,7 @@ class Testbed(Closing):
             director=chosen,
             count=count,
             service=service,
+            port=port,
             level=True,
             besides=besides,
         )

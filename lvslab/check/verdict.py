@@ -160,6 +160,7 @@ def diagnose(facts: ClusterFacts) -> tuple[Finding, ...]:
     table = _table(facts)
     others = [arp_problem(node, server, facts.target) for node, server in facts.diverted.items()]
     others += facts.losses
+    others += facts.around
     if facts.has_virtual is False and not (facts.counters and facts.counters.connections):
         others.append(_not_the_directors(facts))
     others += [
@@ -220,6 +221,12 @@ def arp_problem(node: str, server: str, target: str) -> Finding:
 
 
 def _not_the_directors(facts: ClusterFacts) -> Finding:
+    if facts.has_duplicate:
+        return Finding(
+            f"another machine on its network has the address {facts.target} too, so the director does not "
+            "use it (dadfailed: duplicate address detection)",
+            "take the address from the other machine's card, and add it to the director's again",
+        )
     return Finding(
         f"the director does not have the address {facts.target}, so it does not take the requests to it",
         f"run `ip addr add {ip_interface(facts.target)} dev INTERFACE` on the director, with the interface "

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class RunningLab(Protocol):
     """A running lab: a `Cluster`, whose methods say what these do, or what stands for one in a test."""
 
+    def __hash__(self) -> int: ...
     @property
     def name(self) -> str: ...
     @property

@@ -112,7 +112,7 @@ class FakeShell:
         yield self
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeCluster:
     """A running lab whose nodes answer from tables, and which logs what is done with it.
 
@@ -245,7 +245,7 @@ COMMANDS = (
 _ENTRIES_HEAD = "IPVS connection entries\npro expire state source virtual destination\n"
 
 
-@dataclass
+@dataclass(eq=False)
 class LoopbackCluster(FakeCluster):
     """A cluster that is one listening socket, which does what a director and two servers do together.
 
@@ -303,8 +303,10 @@ class LoopbackCluster(FakeCluster):
             return "9.50 1.20\n"
         if "expire_nodest_conn" in command:
             return "0\n"
-        if command.startswith("iptables-save -c"):
+        if command.startswith(("iptables-save -c", "ip neigh show", "ip -o link show")):
             return ""
+        if command.startswith("ip route get ") and "127.0.0.1 " not in command:
+            return f"{command.split()[3]} dev eth1 src 10.0.0.1\n"
         vip = f"127.0.0.1:{self.port}"
         rules, listing, stats = f"-A -t {vip} -s wlc\n", f"TCP  {vip} wlc\n", f"TCP  {vip} 0 0 0 0 0\n"
         for server, weight in self.weights.items():

@@ -71,8 +71,10 @@ class ClusterFacts:
     kernel's. ``counters`` are what the virtual service's counters gained during the requests, None when
     unknown. ``target`` is the address that the ``client`` asks, and ``director_addresses`` are all that the
     director has; with ``has_virtual``, it takes packets to ``target`` as its own (None when unknown).
-    ``diverted`` maps nodes to the real server whose hardware address they use for ``target``. ``losses`` are
-    packets dropped by filters, as findings: a further request was made to see them.
+    With ``has_duplicate``, its duplicate address detection has found another machine with the ``target``.
+    ``diverted`` maps nodes to the real server whose hardware address they use for ``target``. ``around`` are
+    causes on the way there and back, and ``nodes`` those that packets pass besides the director. ``losses``
+    are packets dropped by filters, as findings: further requests were made to see them.
     """
 
     virtual_service: str
@@ -86,7 +88,10 @@ class ClusterFacts:
     client: str = ""
     director_addresses: frozenset[str] = frozenset()
     has_virtual: bool | None = None
+    has_duplicate: bool = False
     diverted: Mapping[str, str] = field(default_factory=dict)
+    around: tuple[Finding, ...] = ()
+    nodes: tuple[str, ...] = ()
     losses: tuple[Finding, ...] = ()
 
     @property

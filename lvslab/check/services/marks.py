@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
+from lvslab.check.ipvs.table import listed
 from lvslab.check.services import nft
 from lvslab.check.services.rulesets import HOOKS, Base, Packet, Rule, parse_iptables
 from lvslab.errors import LvsLabError
@@ -39,13 +40,21 @@ def command(version: int) -> str:
 
 
 def asked_for(
-    mark: int, rules: str, *, client: str, addresses: Sequence[str], ports: Mapping[str, Sequence[int]]
+    mark: int,
+    rules: str,
+    *,
+    client: str,
+    addresses: Sequence[str],
+    ports: Mapping[str, Sequence[int]],
+    interface: str = "",
+    port: int = 0,
 ) -> tuple[Packet, ...]:
     """Return what ``client`` can ask for so that its packets get ``mark``.
 
     ``rules`` are the director's, as `command` prints them; ``addresses`` its own that clients may ask for,
     the likeliest first; ``ports`` are those that real servers listen on, by protocol. Ports and addresses
-    that rules name are tried as well: masquerading may map a port. Raises MarkUnknown.
+    that rules name are tried as well: masquerading may map a port. The client's packets come in by
+    ``interface``, "" if unknown. Only ``port`` is asked for, unless it is 0. Raises MarkUnknown.
     """
     bases = _bases(rules, ip_address(client).version)
     # The chains of a table that is at both hooks are the same ones.
@@ -59,19 +68,43 @@ def asked_for(
         )
     found, unclear = list[Packet](), dict[str, None]()
     for packet in _candidates(there, addresses, ports, client):
-        got, why = _mark_of(packet, client, bases)
+        got, why = _mark_of(packet, client, interface, bases)
         if why:
             unclear[why] = None
         elif got == mark:
             found.append(packet)
-    if found:
-        return tuple(found)
+    if wanted := tuple(packet for packet in found if port in (0, packet.port)):
+        return wanted
     if unclear:
         raise MarkUnknown(f"it cannot be told which packets get mark {mark}: {'; '.join(unclear)}")
+    if found:
+        others = listed([str(each) for each in sorted({packet.port for packet in found})])
+        raise MarkUnknown(
+            f"no rule of the director gives packets to port {port} the mark {mark}; those to port {others} "
+            "get it",
+            "`iptables -t mangle -S PREROUTING` on the director shows the rules",
+        )
+    reached = {id(rule) for base in bases for rule in _reached(base)}
+    if not any(id(rule) in reached for rule in setting):
+        raise MarkUnknown(
+            f"requests do not pass the chain in which mark {mark} is set: {setting[0].text}",
+            "put the rule into PREROUTING",
+        )
     raise MarkUnknown(
         f"no packet to an address of the director gets mark {mark}: {setting[0].text}",
-        "do the rule's addresses fit those in lab.yaml, and does another rule come before or after it?",
+        "do the rule's interface, protocol, ports and addresses fit the client's packets and lab.yaml, and "
+        "does another rule come before or after it?",
     )
+
+
+def _reached(base: Base) -> Iterator[Rule]:
+    """Yield the rules of the chains that packets may come to from ``base``."""
+    met, ahead = set[str](), [base.name]
+    while ahead:
+        if (name := ahead.pop()) not in met:
+            met.add(name)
+            yield from (rules := base.chains[name])
+            ahead += [rule.jump for rule in rules if rule.jump in base.chains]
 
 
 def _bases(text: str, version: int) -> list[Base]:
@@ -123,12 +156,12 @@ def _candidates(
                 yield Packet(protocol, address, port)
 
 
-def _mark_of(packet: Packet, client: str, bases: Sequence[Base]) -> tuple[int, str]:
+def _mark_of(packet: Packet, client: str, interface: str, bases: Sequence[Base]) -> tuple[int, str]:
     """Return the mark of ``packet`` before IPVS, and why it cannot be told, or "".
 
     The mark of a packet that is dropped is 0.
     """
-    walk = _Walk(packet, client)
+    walk = _Walk(packet, client, interface)
     try:
         for base in bases:
             walk.through(base.name, base.chains, 0)
@@ -140,8 +173,8 @@ def _mark_of(packet: Packet, client: str, bases: Sequence[Base]) -> tuple[int, s
 class _Walk:
     """The way of a packet through chains."""
 
-    def __init__(self, packet: Packet, client: str) -> None:
-        self.packet, self.client = packet, client
+    def __init__(self, packet: Packet, client: str, interface: str) -> None:
+        self.packet, self.client, self.interface = packet, client, interface
         self.mark, self.dropped = 0, False
 
     def through(self, name: str, chains: Mapping[str, Sequence[Rule]], depth: int) -> bool:
@@ -149,7 +182,7 @@ class _Walk:
         for rule in chains[name]:
             if self.dropped:
                 return False
-            matches = rule.matches(self.packet, self.client)
+            matches = rule.matches(self.packet, self.client, self.interface)
             if matches is False or (rule.mark is None and not rule.jump):
                 continue
             if matches is None:

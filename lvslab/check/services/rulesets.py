@@ -1,7 +1,8 @@
 """Rules of a director's firewall as data, and the reader of iptables' rules.
 
-Interfaces (``-i``) are not compared: they are taken to be those that clients' packets come in by. Rules that
-look at anything else but addresses, protocol and ports are not understood, and say so in ``unclear``.
+Interfaces of nft's own rules are not compared: they are taken to be those that clients' packets come in by.
+Rules that look at anything else but addresses, interface, protocol and ports are not understood, and say so
+in ``unclear``.
 """
 
 from __future__ import annotations
@@ -46,16 +47,21 @@ class Rule:
     protocols: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     destinations: tuple[str, ...] = ()
+    interface: str = ""
     ports: Ports = ()
     mark: tuple[int, int] | None = None
     jump: str = ""
     goto: bool = False
     unclear: tuple[str, ...] = ()
 
-    def matches(self, packet: Packet, client: str) -> bool | None:
-        """Return whether the rule takes ``packet`` from ``client``, None where that cannot be told."""
+    def matches(self, packet: Packet, client: str, interface: str = "") -> bool | None:
+        """Return whether the rule takes ``packet`` from ``client``, None where that cannot be told.
+
+        The packet comes in by ``interface``, "" if unknown.
+        """
         if (
-            (self.protocols and packet.protocol not in self.protocols)
+            (interface and not is_interface(interface, self.interface))
+            or (self.protocols and packet.protocol not in self.protocols)
             or not within(packet.address, self.destinations)
             or not within(client, self.sources)
             or (self.ports and not any(low <= packet.port <= high for low, high in self.ports))
@@ -75,6 +81,11 @@ class Base:
     priority: int
     name: str
     chains: Mapping[str, Sequence[Rule]]
+
+
+def is_interface(interface: str, pattern: str) -> bool:
+    """Return whether a rule's ``-i`` is for ``interface``: "" is for all, ``eth+`` for eth0."""
+    return pattern in ("", interface) or (pattern[-1:] == "+" and interface.startswith(pattern[:-1]))
 
 
 def within(address: str, networks: Sequence[str]) -> bool:
@@ -138,6 +149,7 @@ def _rule(line: str) -> tuple[str, Rule]:
         protocols=(protocol,) if protocol else (),
         sources=one("-s"),
         destinations=one("-d"),
+        interface=about.get("-i", about.get("--in-interface", "")),
         ports=read.ports,
         mark=read.mark if about.get("-j") == "MARK" else None,
         jump=jump,
@@ -149,10 +161,8 @@ def _rule(line: str) -> tuple[str, Rule]:
 def _option(read: _Reading, option: str, value: str) -> None:
     """Add an option of a rule to what has been ``read``."""
     match option:
-        case "-p" | "-s" | "-d" | "-j" | "-g":
+        case "-p" | "-s" | "-d" | "-j" | "-g" | "-i" | "--in-interface":
             read.fields[option] = value
-        case "-i" | "--in-interface":
-            pass
         case "-m" if value in ("tcp", "udp", "sctp", "multiport", "comment", "mark"):
             pass
         case "--comment":

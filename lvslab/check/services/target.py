@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lvslab.check.ipvs.table import FORWARDING, Destination, Service, endpoint, listed
@@ -51,25 +52,28 @@ class Target:
         return f"{self.kind}://{endpoint(self.address, self.port)}/"
 
 
-def target_of(cluster: RunningLab, service: Service, director: str, client: str) -> Target:
+def target_of(cluster: RunningLab, service: Service, director: str, client: str, port: int = 0) -> Target:
     """Return what ``client`` asks for to reach ``service`` of ``director``.
 
-    The servers' kinds are those of ``lab.yaml``. Raises NotAsked, with the reason, where there is nothing to
-    ask for.
+    The servers' kinds are those of ``lab.yaml``. Of several ports, ``port`` is asked (0 for any). Raises
+    NotAsked, with the reason, where there is nothing to ask for.
     """
     if not service.destinations:
         raise NotAsked(f"{service} has no servers", "`ipvsadm -a` adds one")
     if service.protocol == "fwmark":
-        return _marked(cluster, service, director, client)
+        return _marked(cluster, service, director, client, port)
     ports = (
         [service.port]
         if service.port
         else sorted({port for server in service.destinations for _, port in _listening(cluster, server)})
     )
-    return _common(cluster, service, [(service.protocol, service.address, port) for port in ports])
+    wanted = [(service.protocol, service.address, each) for each in ports if port in (0, each)]
+    if not wanted:
+        raise NotAsked(f"{service} has no port {port}", f"it has {listed([*map(str, ports)])}")
+    return _common(cluster, service, wanted)
 
 
-def _marked(cluster: RunningLab, service: Service, director: str, client: str) -> Target:
+def _marked(cluster: RunningLab, service: Service, director: str, client: str, port: int) -> Target:
     """Return the target of a service for packets with a mark, by the director's rules."""
     version = 6 if service.ipv6 else 4
     own = [str(found) for found in cluster.lab.nodes[client].addresses if found.version == version]
@@ -78,11 +82,20 @@ def _marked(cluster: RunningLab, service: Service, director: str, client: str) -
     rules = cluster.observe(director, marks.command(version))
     ports: dict[str, list[int]] = {}
     for server in service.destinations:
-        for kind, port in _listening(cluster, server):
-            ports.setdefault(KINDS[kind], []).append(port)
+        for kind, listening in _listening(cluster, server):
+            ports.setdefault(KINDS[kind], []).append(listening)
     addresses = [*_near_first(cluster, director, client, version)]
+    way_back = dict(pairwise(cluster.observe(director, f"ip route get {own[0]} 2>&1; :").split()))
     try:
-        found = marks.asked_for(service.mark, rules, client=own[0], addresses=addresses, ports=ports)
+        found = marks.asked_for(
+            service.mark,
+            rules,
+            client=own[0],
+            addresses=addresses,
+            ports=ports,
+            interface=way_back.get("dev", ""),
+            port=port,
+        )
     except marks.MarkUnknown as unknown:
         raise NotAsked(unknown.message, unknown.hint) from None
     return _common(cluster, service, [(packet.protocol, packet.address, packet.port) for packet in found])

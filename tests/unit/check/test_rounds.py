@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from lvslab.check.forwarding.facts import Asked
 from lvslab.check.ipvs import director
 from lvslab.check.ipvs.rules import parse_rules
 from lvslab.check.probes import HostView
+from lvslab.check.schedulers.model import Moment, Server
 from lvslab.check.services.target import NotAsked
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.http import Here
@@ -413,3 +415,58 @@ def test_a_failure_is_explained_by_the_directors_entry(cluster: LoopbackCluster)
     with pytest.raises(RequestFailed, match="is it stuck") as same, testbed.explained("127.0.0.9:6002"):
         raise failure
     assert same.value is failure
+
+
+def test_a_scheduler_is_that_of_the_kernels_update(cluster: LoopbackCluster) -> None:
+    """The release of Debian's 6.1 does not say which update it is, and wlc differs since 6.1.183."""
+    cluster.versions = {"kernel": "6.1.0-56-cloud-amd64"}
+    said = "Linux version 6.1.0-56-cloud-amd64 (gcc-12 (Debian 12.2.0-14)) #1 SMP Debian 6.1.192-2\n"
+    prints = cluster.prints
+    cluster.prints = lambda node, command: (  # type: ignore[method-assign]
+        said if command == "cat /proc/version" else prints(node, command)
+    )
+    (service,) = director.table_of_steps(cluster, "director")
+    one, other = Server("one", 2, 1, 4), Server("other", 1, 0, 130)
+    chosen = rounds.model_of(cluster, service).choose(Moment((one, other)))
+    assert chosen.server == 1, "an active connection costs 257"
+    assert [command for _, command in cluster.asked].count("cat /proc/version") == 1
+    rounds.model_of(cluster, service)
+    assert [command for _, command in cluster.asked].count("cat /proc/version") == 1
+
+
+def test_answers_that_came_around_the_director(
+    cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unknown(list[tuple[str, str]]):
+        def append(self, entry: tuple[str, str]) -> None:
+            """Know nothing of the connection."""
+
+    cluster.entries = Unknown()
+    monkeypatch.setattr(HostView, "output", lambda self, command: "127.0.0.1 dev eth0\n")
+    assert take(cluster).director == {}, "no cause was seen"
+    monkeypatch.setattr(HostView, "output", lambda self, command: "127.0.0.1 via 10.0.0.100 dev eth0\n")
+    with pytest.raises(
+        CheckFailed, match=r"client's route to 127\.0\.0\.1 goes to 10\.0\.0\.100, rs1, and not"
+    ):
+        take(cluster)
+
+
+def test_a_page_that_is_not_there(cluster: LoopbackCluster) -> None:
+    """An answer of another status names its server, and is a failure all the same."""
+    serve = cluster.serve
+
+    class Refusing:
+        def __init__(self, connection: socket.socket) -> None:
+            self.connection = connection
+
+        def recv(self, most: int) -> bytes:
+            return self.connection.recv(most)
+
+        def sendall(self, data: bytes) -> None:
+            self.connection.sendall(data.replace(b"200 OK", b"404 Not Found"))
+
+    cluster.serve = lambda connection, peer: serve(  # type: ignore[method-assign]
+        cast(socket.socket, Refusing(connection)), peer
+    )
+    with pytest.raises(CheckFailed, match="rs2 answered request 1 of 9 with status 404, and not with"):
+        take(cluster)

@@ -270,7 +270,14 @@ BY_ROUTE = replace(ONE, forwarding="gatewaying", probe="answers", has_virtual=Tr
             "router sends packets for 66.199.240.50 to the hardware address of real-server-1, and not to "
             "the director: real-server-1 answers ARP requests for that address (the ARP problem)",
         ),
+        (
+            BY_ROUTE,
+            {"has_virtual": False, "has_duplicate": True},
+            "another machine on its network has the address 66.199.240.50 too, so the director does not "
+            "use it (dadfailed: duplicate address detection)",
+        ),
         (BY_ROUTE, {"losses": (Finding("dropped", "let them pass"),)}, "dropped"),
+        (BY_ROUTE, {"around": (Finding("eth0 of client is down", "set it up"),)}, "eth0 of client is down"),
     ],
 )
 def test_causes_by_direct_routing(server: ServerFacts, facts: dict[str, Any], says: str) -> None:

@@ -13,10 +13,20 @@ HEAD = "*mangle\n:PREROUTING ACCEPT [0:0]\n:web - [0:0]\n"
 TO = f"-A PREROUTING -d {VIP}/32 -p tcp -m tcp"
 
 
-def asked(*rules: str, mark: int = 80, **ports: list[int]) -> list[Packet]:
+def asked(
+    *rules: str, mark: int = 80, interface: str = "eth0", port: int = 0, **ports: list[int]
+) -> list[Packet]:
     text = HEAD + "".join(f"{rule}\n" for rule in rules) + "COMMIT\n"
     listening = ports or {"tcp": [80, 443]}
-    found = marks.asked_for(mark, text, client=CLIENT, addresses=[VIP, "10.0.0.1"], ports=listening)
+    found = marks.asked_for(
+        mark,
+        text,
+        client=CLIENT,
+        addresses=[VIP, "10.0.0.1"],
+        ports=listening,
+        interface=interface,
+        port=port,
+    )
     return list(found)
 
 
@@ -152,3 +162,31 @@ def test_an_nft_that_prints_no_json() -> None:
 def test_where_the_rules_are_read_from() -> None:
     assert "iptables-nft-save" in marks.command(4) and "ip_tables_names" in marks.command(4)
     assert "ip6tables-nft-save" in marks.command(6) and "ip6_tables_names" in marks.command(6)
+
+
+def test_a_rule_for_another_interface_takes_no_packet_of_the_client() -> None:
+    rule = f"-A PREROUTING -i {{}} -d {VIP}/32 -p tcp --dport 80 -j MARK --set-xmark 0x50/0xffffffff"
+    for name in ("eth0", "eth+", "+"):
+        assert asked(rule.format(name), tcp=[80]) == [Packet("tcp", VIP, 80)]
+    with pytest.raises(MarkUnknown, match=r"no packet to an address .* -i eth1 .* 0x50"):
+        asked(rule.format("eth1"), tcp=[80])
+    # Where the interface is not known, it is taken to be the rule's.
+    assert asked(rule.format("eth1"), interface="", tcp=[80]) == [Packet("tcp", VIP, 80)]
+
+
+@pytest.mark.parametrize("chain", ["FORWARD", "OUTPUT", "POSTROUTING", "web"])
+def test_a_rule_in_a_chain_that_no_request_passes(chain: str) -> None:
+    rule = f"-A {chain} -d {VIP}/32 -p tcp --dport 80 -j MARK --set-xmark 0x50/0xffffffff"
+    with pytest.raises(
+        MarkUnknown, match=f"requests do not pass the chain in which mark 80 is set: -A {chain}"
+    ):
+        asked(rule, tcp=[80])
+    if chain == "web":
+        assert asked("-A INPUT -p tcp -j web", rule, tcp=[80]) == [Packet("tcp", VIP, 80)]
+
+
+def test_a_port_without_the_mark_is_named() -> None:
+    rule = f"{TO} --dport 80 -j MARK --set-xmark 0x50/0xffffffff"
+    assert asked(rule, port=80) == [Packet("tcp", VIP, 80)]
+    with pytest.raises(MarkUnknown, match="gives packets to port 443 the mark 80; those to port 80 get it"):
+        asked(rule, port=443)

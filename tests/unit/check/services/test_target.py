@@ -17,14 +17,15 @@ BOTH = "[{kind: http, port: 80}, {kind: http, port: 8080}]"
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> FakeCluster:
-    return FakeCluster(lab_in(tmp_path, LAB.replace("[{kind: http, port: 80}]", BOTH)))
+    answers = {"ip route get 127.0.0.9 2>&1; :": "127.0.0.9 dev eth0 src 127.0.0.1 uid 0\n"}
+    return FakeCluster(lab_in(tmp_path, LAB.replace("[{kind: http, port: 80}]", BOTH)), answers=answers)
 
 
-def target(cluster: FakeCluster, service: str, *servers: str) -> Target:
+def target(cluster: FakeCluster, service: str, *servers: str, port: int = 0) -> Target:
     option = service.partition(" -s")[0].partition(" -p")[0]
     rules = [f"-A {service}", *(f"-a {option} -r {server}" for server in servers)]
     (found,) = parse_rules("\n".join(rules))
-    return target_of(cluster, found, "director", "client")
+    return target_of(cluster, found, "director", "client", port)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +43,24 @@ def test_what_is_asked_for(cluster: FakeCluster, service: str, servers: list[str
     assert found.url == f"http://127.0.0.1:{found.port}/"
 
 
+def test_one_of_several_ports(cluster: FakeCluster) -> None:
+    servers = ["10.0.0.100:0 -m", "10.0.0.101:0 -m"]
+    found = target(cluster, "-t 127.0.0.1:0 -p 300", *servers, port=8080)
+    assert found == Target("http", "127.0.0.1", 8080)
+    with pytest.raises(NotAsked, match=r"127\.0\.0\.1:0 has no port 25\n.*it has 80 and 8080"):
+        target(cluster, "-t 127.0.0.1:0 -p 300", *servers, port=25)
+
+
 def test_a_mark_by_the_directors_rules(cluster: FakeCluster) -> None:
     rule = "-A PREROUTING -d 127.0.0.1/32 -p tcp -m tcp --dport 8080 -j MARK --set-xmark 0x3/0xffffffff"
     cluster.answers[RULES] = f"*mangle\n:PREROUTING ACCEPT [0:0]\n{rule}\nCOMMIT\n"
     assert target(cluster, "-f 3", "10.0.0.100:0 -m") == Target("http", "127.0.0.1", 8080)
+    with pytest.raises(NotAsked, match="gives packets to port 80 the mark 3; those to port 8080 get it"):
+        target(cluster, "-f 3", "10.0.0.100:0 -m", port=80)
+    inside = rule.replace("-p tcp", "-i eth1 -p tcp")
+    cluster.answers[RULES] = f"*mangle\n:PREROUTING ACCEPT [0:0]\n{inside}\nCOMMIT\n"
+    with pytest.raises(NotAsked, match=r"no packet to an address .* gets mark 3: .* -i eth1"):
+        target(cluster, "-f 3", "10.0.0.100:0 -m")
     cluster.answers[RULES] = "sh: iptables-save: not found\n"
     with pytest.raises(NotAsked, match="no rule of the director's mangle table sets mark 3"):
         target(cluster, "-f 3", "10.0.0.100:0 -m")
