@@ -132,7 +132,7 @@ def test_a_restore_that_stops_at_a_wrong_line(director: Director) -> None:
         assert running.stdin is not None
         running.stdin.write(b"wrong\n")
         running.stdin.flush()
-        assert running.wait(10) == 2
+        assert running.wait(60) == 2
         begun, ended = director.records
         assert ended == [f"{begun[0]}=2"]
         assert (director.folder / "calls" / begun[0]).read_text() == "wrong\n"
@@ -140,7 +140,7 @@ def test_a_restore_that_stops_at_a_wrong_line(director: Director) -> None:
 
 
 def await_end(director: Director, number: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while copies(director, number):
         assert time.monotonic() < deadline, "the copy of the input goes on"
         time.sleep(0.01)
@@ -167,7 +167,7 @@ def test_a_call_that_is_ended_by_a_signal(director: Director, number: signal.Sig
     # It can only be opened when the program has opened it too.
     with (director.folder / "fifo").open("w"):
         running.send_signal(number)
-        assert running.wait(10) == 128 + number
+        assert running.wait(60) == 128 + number
     begun, ended = director.records
     assert ended == [f"{begun[0]}={128 + number}"]
 
@@ -175,12 +175,12 @@ def test_a_call_that_is_ended_by_a_signal(director: Director, number: signal.Sig
 def test_a_restore_that_is_ended_by_a_signal(director: Director) -> None:
     command = [director.folder / "ipvsadm", "-Rn"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as running:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not list((director.folder / "calls").glob(".*")):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         running.send_signal(signal.SIGTERM)
-        assert running.wait(10) == 128 + signal.SIGTERM
+        assert running.wait(60) == 128 + signal.SIGTERM
         begun, ended = director.records
         assert ended == [f"{begun[0]}={128 + signal.SIGTERM}"]
         await_end(director, begun[0])
