@@ -131,7 +131,7 @@ def _up(
                 imports.start()
         listeners.event(event)
 
-    with cluster.booted(folder, name=name, spec=spec, cold=cold, report=report) as running:
+    with cluster.booted(folder, name=name, spec=spec, cold=cold, report=report, connect=apply) as running:
         taken: Rounds | None = None
         running.stays = keep
         try:

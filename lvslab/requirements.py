@@ -10,7 +10,9 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 Needed = Literal["packages.txt", "packages-build.txt"]
@@ -40,16 +42,29 @@ class Distribution:
     packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def os_release() -> dict[str, str]:
-    """Return the fields of this machine's /etc/os-release."""
-    lines = Path(os.environ.get("LVSLAB_OS_RELEASE", "/etc/os-release")).read_text().splitlines()
-    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
-    return {name: "".join(shlex.split(value)) for name, _, value in pairs}
+def os_release() -> Mapping[str, str]:
+    """Return the fields of this machine's /etc/os-release, which is read once."""
+    return _os_release(_os_release_file())
 
 
 def distribution() -> Distribution:
     """Return this machine's distribution; Debian for one that lvslab does not know."""
-    fields = os_release()
+    return _distribution(_os_release_file())
+
+
+def _os_release_file() -> Path:
+    return Path(os.environ.get("LVSLAB_OS_RELEASE", "/etc/os-release"))
+
+
+@cache
+def _os_release(file: Path) -> Mapping[str, str]:
+    pairs = (line.partition("=") for line in file.read_text().splitlines() if not line.startswith("#"))
+    return MappingProxyType({name: "".join(shlex.split(value)) for name, equals, value in pairs if equals})
+
+
+@cache
+def _distribution(file: Path) -> Distribution:
+    fields = _os_release(file)
     ids = [*f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".split(), "debian"]
     files = (_HERE / "host" / f"{name}.txt" for name in ids)
     values: dict[str, str] = {}

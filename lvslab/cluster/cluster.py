@@ -243,6 +243,7 @@ def booted(
     lab: Lab | None = None,
     steps: tuple[Step, ...] | None = None,
     evidence: Path | None = None,
+    connect: bool = True,
 ) -> Iterator[Cluster]:
     """Boot the lab of ``folder`` as ``name`` for the block, unless it is kept.
 
@@ -250,8 +251,8 @@ def booted(
     without memory snapshots. With ``copyable`` they can be copied, if the how-to is typed on nothing else.
     Such copies are given as ``begin_with``, and the lab begins with the how-to applied; copies of another
     kernel or how-to are not used. ``lab`` and ``steps`` take the place of the folder's lab.yaml and
-    howto.md. ``evidence`` is a folder for its evidence, None for a new one. ``report`` is called for each
-    event.
+    howto.md. ``evidence`` is a folder for its evidence, None for a new one. ``connect`` begins the logins
+    for the how-to as soon as its nodes are up. ``report`` is called for each event.
 
     Raises LabFileError, UsageError, StateError, MachineError, BuildError, BootError.
     """
@@ -286,7 +287,7 @@ def booted(
         with made as cluster:
             for event in events:
                 report(event)
-                if isinstance(event, GuestUp) and event.node in typed_on:
+                if connect and isinstance(event, GuestUp) and event.node in typed_on:
                     cluster.connect_later(event.node)  # while the rest of the lab is on its way
             if planned.copyable:
                 cluster.copyable = planned.guests

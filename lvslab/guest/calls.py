@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from pathlib import Path
 
 PROGRAM = "/etc/lvslab/bin/ipvsadm"
 """The program itself. lvslab's own commands call it by the first folder of their PATH."""
@@ -33,5 +33,5 @@ END_STEPS = f"printf '\\036{STEPS_ENDED}\\n' >>{LOG}"
 
 def script(shell: str = "/usr/bin/busybox sh") -> str:
     """Return the script that stands before ipvsadm, for ``shell``."""
-    text = (resources.files("lvslab.guest") / "root/ipvsadm").read_text()
+    text = Path(__file__).with_name("root").joinpath("ipvsadm").read_text()
     return f"#!{shell}\n{text.partition(chr(10))[2]}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 
 from lvslab.debian import libraries, packages
@@ -48,7 +47,7 @@ _FILES = {
 
 def scripts() -> Mapping[str, str]:
     """Return the scripts of a guest and its inittab, by file name."""
-    folder = resources.files("lvslab.guest") / "root"
+    folder = Path(__file__).with_name("root")
     return {file.name: file.read_text() for file in sorted(folder.iterdir(), key=lambda file: file.name)}
 
 

@@ -91,7 +91,7 @@ def test_a_lab_comes_up(boot: Boot, tmp_path: Path) -> None:
     running, typed = boot.running, [step.command for step in boot.running.steps]
     found = commands.up(str(tmp_path / "balanced"), cold=True, listeners=listeners)
 
-    assert boot.asked == {"name": "balanced", "spec": DirectorSpec(), "cold": True}
+    assert boot.asked == {"name": "balanced", "spec": DirectorSpec(), "cold": True, "connect": True}
     assert running.log == ["enter", *(f"director: {command}" for command in typed), "keep", "leave"]
     assert told == [
         *(
@@ -129,7 +129,7 @@ def test_other_answers_than_foreseen_are_an_error(boot: Boot, tmp_path: Path) ->
 
 def test_a_lab_comes_up_without_its_how_to(boot: Boot, tmp_path: Path) -> None:
     found = commands.up(str(tmp_path / "balanced"), name="other", apply=False)
-    assert boot.asked["name"] == "other"
+    assert boot.asked["name"] == "other" and not boot.asked["connect"]
     assert boot.running.log == ["enter", "keep", "leave"]
     assert found.steps == {"total": 3, "taken": 0, "failed": 0, "expected_failures": 0}
     assert (found.distribution, found.table) == ({}, "")
