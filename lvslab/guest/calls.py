@@ -24,8 +24,23 @@ MARK = "\036"
 STEPS_ENDED = "steps ended"
 """The record behind the calls of the how-to's steps."""
 
-READ = f"""for file in {FOLDER}/*; do printf '\\036:%s\\n' "$file"; cat "$file"; done"""
-"""Shell command that prints all files of the folder, each behind its name. Not every machine has awk."""
+SHORT = 4096
+"""Bytes of each file that READ_SHORT prints."""
+
+
+def _read(show: str) -> str:
+    # Not every machine has awk.
+    return f"""for file in {FOLDER}/*; do printf '\\036:%s\\n' "$file"; {show} "$file"; done"""
+
+
+READ = _read("cat")
+"""Shell command that prints all files of the folder, each behind its name."""
+
+READ_SHORT = _read(f"head -c {SHORT}")
+"""READ for files that are short; the rest of others is left out."""
+
+READ_PACKED = f"{{ {READ}; }} | gzip -c | base64"
+"""READ for long files, which are faster to pack than to send. It prints nothing useful without gzip."""
 
 END_STEPS = f"printf '\\036{STEPS_ENDED}\\n' >>{LOG}"
 """Shell command that marks the end of the steps in the log."""

@@ -17,7 +17,7 @@ from lvslab.kernel.find import Kernel
 # themselves.
 PACKAGES = (
     *("bash", "busybox-static", "dash", "dropbear-bin", "iproute2", "iptables", "ipvsadm"),
-    *("conntrack", "curl", "ipset", "less", "ncurses-base", "netbase", "socat", "tcpdump"),
+    *("conntrack", "curl", "ipset", "less", "ncurses-base", "netbase", "socat", "tcpdump", "wget"),
 )
 PYTHON = ("python3-minimal",)
 """What brings Python to a guest that needs it for its services."""
@@ -42,6 +42,8 @@ PROGRAMS = (
     *(_IPVSADM, f"{_IPVSADM}-save", f"{_IPVSADM}-restore"),
     *("usr/sbin/conntrack", "usr/sbin/ipset"),
     *("usr/bin/curl", "usr/bin/less", "usr/bin/socat", "usr/bin/tcpdump"),
+    # busybox's own cannot take -T: Debian's static one ends with a segmentation fault there (1.35).
+    "usr/bin/wget",
 )
 # Loaded by iptables and tc when a rule asks for them, or read by programs on a terminal.
 _WHOLE = ("usr/lib/x86_64-linux-gnu/xtables/", "usr/lib/tc/", "usr/lib/terminfo/")

@@ -81,6 +81,7 @@ PROGRAMS = {
     "iptables-legacy -t mangle -A OUTPUT -m ipvs --ipvs && iptables-legacy -t mangle -S OUTPUT": "-m ipvs",
     "conntrack -L 2>&1": "conntrack v",
     "curl -s http://10.0.0.2/": "made by server",
+    "wget -qO- -T 5 http://10.0.0.2/": "made by server",
     "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | socat - TCP:10.0.0.2:80": "made by server",
     "{ sleep 1; ping -c 1 10.0.0.2 >&2; } & tcpdump -lni eth0 -c 1 icmp 2>&1": "ICMP echo request",
     "ipvsadm -L": "10.0.0.9:http",

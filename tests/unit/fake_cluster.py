@@ -156,7 +156,7 @@ class FakeCluster:
         self.asked.append((node, command))
         if command == calls.END_STEPS:
             return ""
-        if command == calls.READ:
+        if command == calls.READ_SHORT:
             return call_log(self.steps, node)
         parts = command.split(" && ")
         marks = {part.removeprefix("echo '").removesuffix("'") for part in parts[1::2]}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lvslab.check.ipvs.calls import unpack
 from lvslab.guest import calls
 
 PROGRAM = """#!/bin/sh
@@ -189,12 +190,19 @@ def test_a_restore_that_is_ended_by_a_signal(director: Director) -> None:
 def test_the_reader_and_the_mark(director: Director) -> None:
     here = {calls.FOLDER: f"{director.folder}/calls", calls.LOG: f"{director.folder}/calls/log"}
     director.run("-R", text="-A -t 192.0.2.1:80\n")
-    for command in (calls.END_STEPS, calls.READ):
+
+    def run(command: str) -> str:
         text = command.replace(calls.FOLDER, here[calls.FOLDER])
-        done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True)
+        return subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True).stdout
+
+    run(calls.END_STEPS)
+    printed = run(calls.READ)
     (begun, *_), (ended,), _ = director.records
-    assert done.stdout == (
+    assert printed == (
         f"{calls.MARK}:{director.folder}/calls/{begun}\n-A -t 192.0.2.1:80\n"
         f"{calls.MARK}:{director.folder}/calls/log\n{calls.MARK}{begun}\t-R\n{calls.MARK}{ended}\n"
         f"{calls.MARK}{calls.STEPS_ENDED}\n"
     )
+    assert run(calls.READ_SHORT) == unpack(run(calls.READ_PACKED)) == printed
+    (director.folder / "calls/log").write_text("x" * (calls.SHORT + 1))
+    assert run(calls.READ_SHORT) == unpack(run(calls.READ_PACKED))[:-1] != ""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import gzip
 import re
 import subprocess
 from collections.abc import Callable
@@ -100,7 +102,7 @@ class Shell(FakeCluster):
         super().__init__(answers=answers)
 
     def observe(self, node: str, command: str) -> str:
-        if command in (log.READ, calls.NAMES):
+        if command in (log.READ, log.READ_SHORT, log.READ_PACKED, calls.NAMES):
             self.asked.append((node, command))
             return self.answers[command]
         # Each command only runs if the one before it did.
@@ -248,7 +250,7 @@ CALLS = logged(
 
 def test_the_table_of_the_steps_is_that_of_their_calls() -> None:
     shell = Shell()
-    shell.answers[log.READ] = CALLS
+    shell.answers[log.READ_SHORT] = CALLS
     shell.answers[calls.NAMES] = "10.0.0.100 rs1\n\n--\nhttp 80/tcp www\n"
     (service,) = director.table_of_steps(shell, "director")
     assert (str(service), service.scheduler) == ("192.0.2.1:80", "wlc")
@@ -257,11 +259,32 @@ def test_the_table_of_the_steps_is_that_of_their_calls() -> None:
     assert not director.table_of_calls(shell, "director")[0].destinations
 
 
+@pytest.mark.parametrize("packs", [True, False])
+def test_a_long_log_is_packed(packs: bool) -> None:
+    """Where the director has no gzip, the log comes as it is."""
+    shell = Shell()
+    servers = [f"10.0.0.{number}:80" for number in range(1, 201)]
+    records = [("-a", "-t", "192.0.2.1:80", "-r", server) for server in servers]
+    whole = logged(
+        *("7\t-A\t-t\t192.0.2.1:80", "7=0"),
+        *(line for record in records for line in ("\t".join(("8", *record)), "8=0")),
+    )
+    shell.answers[log.READ_SHORT] = whole[: log.SHORT]
+    shell.answers[log.READ_PACKED] = (
+        base64.encodebytes(gzip.compress(whole.encode())).decode() if packs else ""
+    )
+    shell.answers[log.READ] = whole
+    (service,) = director.table_of_steps(shell, "director")
+    assert [str(server) for server in service.destinations] == servers
+    asked = [log.READ_SHORT, log.READ_PACKED] + [log.READ] * (not packs)
+    assert shell.asked == [("director", command) for command in asked]
+
+
 def test_names_are_only_read_where_there_are_any() -> None:
     shell = Shell()
-    shell.answers[log.READ] = logged("7\t-A\t-t\t192.0.2.1:80", "7=0")
+    shell.answers[log.READ_SHORT] = logged("7\t-A\t-t\t192.0.2.1:80", "7=0")
     assert len(director.table_of_steps(shell, "director")) == 1
-    assert shell.asked == [("director", log.READ)]
+    assert shell.asked == [("director", log.READ_SHORT)]
 
 
 def test_what_is_watched_all_the_time() -> None:
