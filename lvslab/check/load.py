@@ -20,6 +20,7 @@ from lvslab.check.ipvs.director import Reading
 from lvslab.check.ipvs.table import Service
 from lvslab.check.services import chosen, generator
 from lvslab.check.services.target import NotAsked, Target, target_of
+from lvslab.check.testbed import without_host
 from lvslab.check.traffic import wrk
 from lvslab.check.traffic.request import new_request_id
 from lvslab.check.traffic.wrk import WrkResult
@@ -188,7 +189,7 @@ def _clients(running: RunningLab, client: str) -> list[str]:
     if not client:
         if hosts:
             return hosts
-        raise UsageError("no client of this lab is a Mininet host, and load is made on those")
+        raise UsageError(*without_host(running.lab.clients))
     if client not in running.lab.clients:
         raise UsageError(
             f"the lab '{running.name}' has no client '{client}'", suggest(client, running.lab.clients)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -30,7 +30,13 @@ from lvslab.errors import CheckFailed
 if TYPE_CHECKING:
     from lvslab.check.forwarding.captured import CapturedPackets
 
-NO_HOST_AMONG_CLIENTS = "no client of this lab is a Mininet host, and requests are made on those"
+
+def without_host(clients: Collection[str]) -> tuple[str, str]:
+    """Return why none of a lab's ``clients`` can make requests, and what would be right."""
+    if not clients:
+        return "the lab has no client to make requests", "add a node with the role client to lab.yaml"
+    why = "no client of this lab is a Mininet host, and requests are made on those"
+    return why, "give one client no kernel of its own"
 
 
 class NodeUnderTest:
@@ -237,7 +243,7 @@ class Testbed(Closing):
     def first_client(self) -> str:
         """Return the name of the first client that is a Mininet host. Raises CheckFailed."""
         if not (hosts := self.host_clients):
-            raise CheckFailed(NO_HOST_AMONG_CLIENTS, "give one client no kernel of its own")
+            raise CheckFailed(*without_host(self.cluster.lab.clients))
         return hosts[0]
 
     @property

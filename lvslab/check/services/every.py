@@ -15,7 +15,7 @@ from lvslab.check.ipvs.table import Service
 from lvslab.check.rounds import Unanswered, Way
 from lvslab.check.services import chosen
 from lvslab.check.services.target import NotAsked, Target, target_of
-from lvslab.check.testbed import NO_HOST_AMONG_CLIENTS, Testbed
+from lvslab.check.testbed import Testbed, without_host
 from lvslab.errors import CheckFailed, StateError, UsageError
 from lvslab.lab.files import suggest
 
@@ -133,9 +133,8 @@ def without_client(cluster: RunningLab) -> Rounds | None:
     """Return the result where no client is a Mininet host, None where one is."""
     if any(map(cluster.is_enterable, cluster.lab.clients)):
         return None
-    return Rounds(
-        cluster.name, next(iter(cluster.lab.directors)), "", [], [LeftOut("", NO_HOST_AMONG_CLIENTS)]
-    )
+    why, _ = without_host(cluster.lab.clients)
+    return Rounds(cluster.name, next(iter(cluster.lab.directors)), "", [], [LeftOut("", why)])
 
 
 def _way(

@@ -16,6 +16,7 @@ from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.request import Reply, RequestFailed
 from lvslab.errors import CheckFailed, StateError, UsageError
+from lvslab.lab.model import Lab
 from tests.unit.fake_cluster import COMMANDS, LAB, LoopbackCluster, lab_in, loopback_cluster
 
 
@@ -60,6 +61,12 @@ def test_no_service_and_no_client(cluster: LoopbackCluster, monkeypatch: pytest.
     monkeypatch.setattr(cluster, "is_enterable", lambda node: False)
     (left_out,) = of_steps(cluster).left_out
     assert "no client of this lab is a Mininet host" in left_out.why
+    monkeypatch.setattr(Lab, "clients", {})
+    (left_out,) = of_steps(cluster).left_out
+    assert left_out.why == "the lab has no client to make requests"
+    with pytest.raises(CheckFailed, match="no client to make requests") as caught:
+        every.now(Testbed(cluster))
+    assert caught.value.hint == "add a node with the role client to lab.yaml"
 
 
 def test_a_service_of_a_family_that_no_client_has(
