@@ -6,6 +6,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from ipaddress import ip_address
@@ -21,12 +22,12 @@ from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.table import Destination, Service, address_of, endpoint, listed, scan_order
 from lvslab.check.probes import GuestView, HostView, NodeView
 from lvslab.check.schedulers import NOBODY, Forecast
-from lvslab.check.services import persistence, start
+from lvslab.check.services import guest_client, persistence, start
 from lvslab.check.services.target import NotAsked, Target, target_of
 from lvslab.check.traffic import access_log
 from lvslab.check.traffic.clients import LOGGED, ask_in_turn
 from lvslab.check.traffic.namespace import NamespaceThread
-from lvslab.check.traffic.request import Reply, RequestFailed
+from lvslab.check.traffic.request import Reply, RequestFailed, new_request_id
 from lvslab.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -353,12 +354,11 @@ def _asked(way: Way, count: int, foreseen: Sequence[str]) -> tuple[Reply, ...]:
 
     A refusal that is ``foreseen`` is a reply of NOBODY.
     """
-    place, target = way.namespaces(way.client), way.target
     replies = list[Reply]()
     while len(replies) < count:
         left = count - len(replies)
         try:
-            replies += ask_in_turn(target.kind, place, target.address, target.port, left)
+            replies += _ask(way, left)
         except RequestFailed as failure:
             replies += failure.before
             at = len(replies)
@@ -370,6 +370,28 @@ def _asked(way: Way, count: int, foreseen: Sequence[str]) -> tuple[Reply, ...]:
                 ) from failure.__cause__
             replies.append(Reply(NOBODY, 0, "", failure.request_id, 0.0, "", 0))
     return tuple(replies)
+
+
+def _ask(way: Way, count: int) -> tuple[Reply, ...]:
+    """Make ``count`` requests where the client is. Raises RequestFailed."""
+    target, client = way.target, way.client
+    if way.cluster.is_enterable(client):
+        place = way.namespaces(client)
+        return ask_in_turn(target.kind, place, target.address, target.port, count)
+    return guest_client.ask_in_turn(way.cluster, client, target.kind, target.address, target.port, count)
+
+
+def _again(way: Way) -> bool:
+    """Make one more request; return whether an answer comes within 1 s."""
+    target, client = way.target, way.client
+    if way.cluster.is_enterable(client):
+        return ask_briefly(way.namespaces(client), target.address, target.port, target.protocol)
+    with suppress(RequestFailed):
+        guest_client.ask(
+            way.cluster, client, target.kind, target.address, target.port, new_request_id(), seconds=1
+        )
+        return True
+    return False
 
 
 def _refuse_diverted(way: Way, missing: int) -> None:
@@ -403,8 +425,7 @@ def _explained(way: Way, before: Reading, foreseen: tuple[str, ...], failure: Re
     see = partial(_seen, way)
     asked = Asked(service, way.target.address, _source(way))
     facts = facts_of(cluster, asked, way.director, way.target.kind, see, now)
-    place, target = way.namespaces(way.client), way.target
-    again = partial(ask_briefly, place, target.address, target.port, target.protocol)
+    again = partial(_again, way)
     facts = replace(facts, losses=losses_of(see, way.director, asked, again, facts.nodes))
     if way.any_phase:  # the reader has made this table, so what differs from the steps is not a fault
         facts = replace(facts, expected=facts.observed)

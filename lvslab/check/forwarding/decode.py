@@ -193,7 +193,6 @@ class _Decoder:
         data = self.data
         right = int(crc32c(data[begin : begin + 8] + bytes(4) + data[begin + 12 : self.end]))  # type: ignore[no-untyped-call]
         value = int.from_bytes(data[begin + 8 : begin + 12])
-        right = int.from_bytes(right.to_bytes(4, "little"))
         # A kernel that leaves the sum to the card leaves 0, or what was there.
         left = self.unfinished and value != right
         self.add(

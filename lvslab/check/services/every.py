@@ -13,7 +13,7 @@ from lvslab.check import rounds, verdict
 from lvslab.check.ipvs import director as directors
 from lvslab.check.ipvs.table import Service
 from lvslab.check.rounds import Unanswered, Way
-from lvslab.check.services import chosen
+from lvslab.check.services import chosen, guest_client
 from lvslab.check.services.target import NotAsked, Target, target_of
 from lvslab.check.testbed import Testbed, without_host
 from lvslab.errors import CheckFailed, StateError, UsageError
@@ -116,7 +116,7 @@ def of_steps(testbed: Testbed, table: Sequence[Service]) -> Rounds:
         return Rounds(cluster.name, director, "", [], [LeftOut("", f"the steps make none on {director}")])
     if nobody := without_client(cluster):
         return nobody
-    clients, made, left_out = testbed.host_clients, list[Made](), list[LeftOut]()
+    clients, made, left_out = askers(cluster), list[Made](), list[LeftOut]()
     for service in table:
         try:
             if why := rounds.unforeseen(cluster, service):
@@ -130,11 +130,21 @@ def of_steps(testbed: Testbed, table: Sequence[Service]) -> Rounds:
 
 
 def without_client(cluster: RunningLab) -> Rounds | None:
-    """Return the result where no client is a Mininet host, None where one is."""
-    if any(map(cluster.is_enterable, cluster.lab.clients)):
+    """Return the result where no client can ask anything, None where one can."""
+    if askers(cluster):
         return None
     why, _ = without_host(cluster.lab.clients)
     return Rounds(cluster.name, next(iter(cluster.lab.directors)), "", [], [LeftOut("", why)])
+
+
+def askers(cluster: RunningLab) -> list[str]:
+    """Return the clients that can make requests: Mininet hosts, and in labs with SCTP all others."""
+    clients = cluster.lab.clients
+    hosts = [*filter(cluster.is_enterable, clients)]
+    kinds = {service.kind for node in cluster.lab.nodes.values() for service in node.services}
+    if kinds.isdisjoint(guest_client.KINDS):
+        return hosts
+    return [*hosts, *(client for client in clients if client not in hosts)]
 
 
 def _way(
@@ -159,7 +169,7 @@ def _asking(testbed: Testbed, service: Service, director: str, clients: Sequence
         except NotAsked as why:
             refused.append(why)
             continue
-        if testbed.enter(client).call(_has_route, target.address):
+        if _routed(testbed, client, target.address):
             return client, target
         found.append((client, target))
     if not found:
@@ -169,6 +179,12 @@ def _asking(testbed: Testbed, service: Service, director: str, clients: Sequence
         if any(own.version == version for own in testbed.cluster.lab.nodes[client].addresses):
             return client, target
     raise NotAsked(f"no client has an IPv{version} address")
+
+
+def _routed(testbed: Testbed, client: str, address: str) -> bool:
+    if testbed.cluster.is_enterable(client):
+        return testbed.enter(client).call(_has_route, address)
+    return guest_client.has_route(testbed.cluster, client, address)
 
 
 def _has_route(address: str) -> bool:
@@ -262,15 +278,15 @@ def _said(refused: CheckFailed) -> str:
 
 
 def _clients(testbed: Testbed, client: str) -> list[str]:
-    """Return the Mininet hosts that may ask: ``client``, or all clients."""
+    """Return those that may ask: ``client``, or all clients that can. Raises UsageError, CheckFailed."""
     cluster = testbed.cluster
+    there = askers(cluster)
     if not client:
-        testbed.first_client()  # raises an error where there is none
-        return testbed.host_clients
+        return there or [testbed.first_client()]  # which raises an error
     if client not in cluster.lab.clients:
         raise UsageError(
             f"the lab '{cluster.name}' has no client '{client}'", suggest(client, cluster.lab.clients)
         )
-    if not cluster.is_enterable(client):
+    if client not in there:
         raise UsageError(f"{client} is a virtual machine, and requests are made on Mininet hosts")
     return [client]

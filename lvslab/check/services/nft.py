@@ -106,14 +106,14 @@ def _statement(read: _Reading, kind: str, content: Any) -> None:
 def _match(read: _Reading, content: Mapping[str, Any]) -> None:
     left, right = content["left"], content["right"]
     what = _name(left)
-    if what in ("meta iifname", "meta iif"):
-        return
     if content["op"] != "==":
         raise _Unclear(f"{what} {content['op']} ...")
     if isinstance(right, str) and right.startswith("@"):
         right = {"set": read.sets.get(right, [])}
     about = read.fields
-    if what.endswith(" dport"):
+    if what in ("meta iifname", "meta iif") and isinstance(right, str):
+        about["interface"] = right.replace("*", "+")  # as iptables writes all with that beginning
+    elif what.endswith(" dport"):
         about["ports"] = tuple(_ports(right)) or ((0, -1),)  # an empty set takes nothing
         if (protocol := what.split()[0]) != "th":
             about["protocols"] = (protocol,)

@@ -1,6 +1,5 @@
 """Rules of a director's firewall as data, and the reader of iptables' rules.
 
-Interfaces of nft's own rules are not compared: they are taken to be those that clients' packets come in by.
 Rules that look at anything else but addresses, interface, protocol and ports are not understood, and say so
 in ``unclear``.
 """

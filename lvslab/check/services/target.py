@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lvslab.check.ipvs.table import FORWARDING, Destination, Service, endpoint, listed
-from lvslab.check.services import marks
+from lvslab.check.services import guest_client, marks
 from lvslab.errors import CheckFailed
 from lvslab.lab.model import SERVICES
 
@@ -70,7 +70,7 @@ def target_of(cluster: RunningLab, service: Service, director: str, client: str,
     wanted = [(service.protocol, service.address, each) for each in ports if port in (0, each)]
     if not wanted:
         raise NotAsked(f"{service} has no port {port}", f"it has {listed([*map(str, ports)])}")
-    return _common(cluster, service, wanted)
+    return _common(cluster, service, client, wanted)
 
 
 def _marked(cluster: RunningLab, service: Service, director: str, client: str, port: int) -> Target:
@@ -98,7 +98,8 @@ def _marked(cluster: RunningLab, service: Service, director: str, client: str, p
         )
     except marks.MarkUnknown as unknown:
         raise NotAsked(unknown.message, unknown.hint) from None
-    return _common(cluster, service, [(packet.protocol, packet.address, packet.port) for packet in found])
+    wanted = [(packet.protocol, packet.address, packet.port) for packet in found]
+    return _common(cluster, service, client, wanted)
 
 
 def _near_first(cluster: RunningLab, director: str, client: str, version: int) -> Iterator[str]:
@@ -110,7 +111,9 @@ def _near_first(cluster: RunningLab, director: str, client: str, version: int) -
     yield from map(str, sorted(own, key=lambda address: not any(address in network for network in near)))
 
 
-def _common(cluster: RunningLab, service: Service, wanted: Sequence[tuple[str, str, int]]) -> Target:
+def _common(
+    cluster: RunningLab, service: Service, client: str, wanted: Sequence[tuple[str, str, int]]
+) -> Target:
     """Return the first of ``wanted`` (protocol, address, port) that all servers of ``service`` answer.
 
     Kinds come in the order of KINDS.
@@ -121,7 +124,7 @@ def _common(cluster: RunningLab, service: Service, wanted: Sequence[tuple[str, s
                 (kind, _reached(service, server, port)) in _listening(cluster, server)
                 for server in service.destinations
             ):
-                _check_machine(kind, service)
+                _check_machine(cluster, kind, service, client)
                 return Target(kind, address, port)
     unknown = [server.address for server in service.destinations if not _listening(cluster, server)]
     if unknown:
@@ -136,16 +139,25 @@ def _common(cluster: RunningLab, service: Service, wanted: Sequence[tuple[str, s
     )
 
 
-def _check_machine(kind: str, service: Service) -> None:
-    """Raise NotAsked where this machine's kernel, which clients have, cannot ask for ``kind``."""
+def _check_machine(cluster: RunningLab, kind: str, service: Service, client: str) -> None:
+    """Raise NotAsked where the kernel or the programs of ``client`` cannot ask for ``kind``."""
+    if not cluster.is_enterable(client):
+        if kind not in guest_client.KINDS:
+            raise NotAsked(
+                f"{client} is a virtual machine, and requests of kind {kind} are made on Mininet hosts",
+                f"kinds that virtual machines ask for: {', '.join(guest_client.KINDS)}",
+            )
+        if not guest_client.can_ask(cluster, client):
+            raise NotAsked(f"{client} has no socat to ask {service} with", "give it a current kernel")
+        return
     if kind != "sctp":
         return
     from lvslab.check.traffic import greeting  # only where it is asked: it imports smtplib
 
     if not greeting.sctp_here():
         raise NotAsked(
-            f"no client can ask {service}: this machine's kernel does not have SCTP",
-            "load the module sctp, or use a machine that has it",
+            f"{client} cannot ask {service}: this machine's kernel does not have SCTP",
+            "load the module sctp, use a machine that has it, or give a client a kernel of its own",
         )
 
 

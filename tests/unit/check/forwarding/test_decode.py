@@ -52,6 +52,31 @@ def test_every_field_of_tcp_over_ipv4() -> None:
     assert found.payload == b"GET /"
 
 
+def crc32c(data: bytes) -> int:
+    """CRC32c (RFC 9260, appendix A), bit by bit."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def test_the_sum_of_sctp() -> None:
+    """Its bytes are sent with the lowest one first."""
+    assert crc32c(b"123456789") == 0xE3069283
+    head, chunk = struct.pack("!HHI", 40000, 7, 0x01020304), bytes.fromhex("0a000004")  # COOKIE ECHO
+    right = struct.pack("<I", crc32c(head + bytes(4) + chunk))
+    for total, shown in (
+        (right, f"0x{right.hex()} (right)"),
+        (bytes(4), f"(wrong: 0x{right.hex()} is right)"),
+    ):
+        content = ipv4(*ENDS, head + total + chunk, protocol=132)
+        found = dict(packet(frame(CLIENT_MAC, OUTSIDE_MAC, content)).labelled())
+        assert shown in str(found["sctp.checksum"])
+        assert found["sctp.srcport"] == 40000 and found["sctp.dstport"] == 7
+
+
 def test_padding_of_ethernet_is_no_payload() -> None:
     data = frame(CLIENT_MAC, OUTSIDE_MAC, ipv4(*ENDS, tcp(*ENDS, (40000, 80), b"x")))
     assert packet(data + bytes(20)) == packet(data)

@@ -221,3 +221,15 @@ def test_a_named_service_that_cannot_be_asked(cluster: LoopbackCluster, tmp_path
     assert (caught.value.hint or "").startswith(f"{name}: the servers of {name} have no service")
     # Without a name, the reason is part of the result.
     assert [each.service for each in every.now(Testbed(cluster)).left_out] == [name]
+
+
+def test_virtual_machines_ask_where_there_is_sctp(
+    cluster: LoopbackCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert every.askers(cluster) == ["client"]
+    monkeypatch.setattr(cluster, "is_enterable", lambda node: False)
+    assert every.askers(cluster) == [] and every.without_client(cluster) is not None
+    with pytest.raises(UsageError, match="client is a virtual machine"):
+        every.now(Testbed(cluster), client="client")
+    cluster.lab = lab_in(tmp_path, LAB.replace("{kind: http, port: 80}", "{kind: sctp, port: 7}"))
+    assert every.askers(cluster) == ["client"] and every.without_client(cluster) is None

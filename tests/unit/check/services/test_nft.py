@@ -99,6 +99,15 @@ def test_chains_and_verdicts() -> None:
     assert asked([WEB, marked(), {"accept": None}], [marked(1)]) == [Packet("tcp", VIP, 80)]
 
 
+def test_the_interface_counts_where_it_is_known() -> None:
+    text = f"-- nft\n{document([meta('iifname', 'eth0*'), WEB, marked()])}\n"
+    how: dict[str, Any] = {"client": CLIENT, "addresses": [VIP], "ports": {"tcp": [80]}}
+    for interface in ("", "eth0", "eth0.5"):
+        assert marks.asked_for(80, text, **how, interface=interface) == (Packet("tcp", VIP, 80),)
+    with pytest.raises(MarkUnknown, match="no packet"):
+        marks.asked_for(80, text, **how, interface="eth1")
+
+
 def test_only_chains_that_packets_pass_before_ipvs() -> None:
     assert asked([WEB, marked()], hook="input", prio=0) == [Packet("tcp", VIP, 80)]
     for hook, prio in (("input", 100), ("output", -150), ("forward", 0)):

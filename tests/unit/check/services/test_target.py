@@ -116,5 +116,5 @@ def test_sctp_on_a_machine_without_it(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("lvslab.check.traffic.greeting.sctp_here", lambda: True)
     assert target(cluster, service, "10.0.0.100:7 -m") == Target("sctp", "127.0.0.1", 7)
     monkeypatch.setattr("lvslab.check.traffic.greeting.sctp_here", lambda: False)
-    with pytest.raises(NotAsked, match=r"can ask 127\.0\.0\.1:7 \(sctp\): this machine's kernel does not"):
+    with pytest.raises(NotAsked, match=r"client cannot ask 127\.0\.0\.1:7 \(sctp\): this machine's kernel"):
         target(cluster, service, "10.0.0.100:7 -m")
