@@ -143,7 +143,9 @@ def load(found: Load) -> str:
             f"{row.server} answered none of its {row.connections}" for row in silent
         )
     elif 0 < found.unanswered <= open_at_once:
-        unanswered += f"; up to {open_at_once} are open at any time, so also at the end"
+        unanswered += (
+            f"; up to {open_at_once} are open at any time, so they may have been under way at the end"
+        )
     latency = f"{1000 * found.median:.1f} ms (median), {1000 * found.slowest:.1f} ms at most"
     remark = ""
     if not found.requests:
