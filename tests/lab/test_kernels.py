@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lvslab import paths
+from lvslab.check import verdict
+from lvslab.check.testbed import Testbed
+from lvslab.cluster.cluster import attach
+from lvslab.errors import CheckFailed
 from lvslab.kernel import store
 from lvslab.kernel.toolchain import compilers
 from lvslab.paths import PROJECT
@@ -206,3 +210,74 @@ def test_every_way_into_an_old_director(run: Runner, names: Names) -> None:
         if node["role"] == "director"
     )
     assert director["state"] == "up"
+
+
+EVERY_ROLE = """
+title: Every machine but the client has an old kernel
+networks:
+  far: {subnet: 198.51.100.0/24}
+  internet: {subnet: 66.199.240.0/24}
+  lan: {subnet: 10.0.0.0/24}
+nodes:
+  client:
+    role: client
+    interfaces: {eth0: {network: far, address: 198.51.100.10, gateway: 198.51.100.1}}
+  router:
+    role: router
+    kernel: OLD
+    interfaces:
+      eth0: {network: far, address: 198.51.100.1}
+      eth1: {network: internet, address: 66.199.240.1}
+  director:
+    role: director
+    kernel: OLD
+    interfaces:
+      eth0: {network: internet, address: 66.199.240.50, gateway: 66.199.240.1}
+      eth1: {network: lan, address: 10.0.0.1}
+  server:
+    role: real-server
+    kernel: OLD
+    interfaces: {eth0: {network: lan, address: 10.0.0.24, gateway: 10.0.0.1}}
+    services: [{kind: http}, {kind: http, port: 8080}]
+  visitor:
+    role: client
+    kernel: OLD
+    interfaces: {eth0: {network: internet, address: 66.199.240.24}}
+"""
+EVERY_ROLE_STEPS = """
+```sh node=director
+echo 1 > /proc/sys/net/ipv4/ip_forward
+ipvsadm -R <<E
+-A -t 66.199.240.50:80 -s rr
+-a -t 66.199.240.50:80 -r 10.0.0.24:80 -m
+-A -t 66.199.240.50:8080 -s rr
+-a -t 66.199.240.50:8080 -r 10.0.0.24:8080 -m
+E
+```
+
+```sh node=visitor
+wget -q -O - http://66.199.240.50:8080/ | grep "made by server"
+```
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(store.find(OLD) is None, reason=f"the store has no {OLD}")
+def test_every_role_on_an_old_kernel(run: Runner, names: Names, tmp_path: Path) -> None:
+    """On 2.4 a web server that was stopped stays as a zombie, and does not count as one that runs."""
+    (tmp_path / "lab.yaml").write_text(EVERY_ROLE.replace("OLD", OLD))
+    (tmp_path / "howto.md").write_text(EVERY_ROLE_STEPS)
+    name, places = names(), ("66.199.240.50:80", "66.199.240.50:8080")
+    run("lab.up", str(tmp_path), "--name", name)
+    with attach(name) as running, Testbed(running) as lab:
+        verdict.table_matches(lab.table_of_steps(), lab.reading().rules)
+        running.stop_service("server")
+        for place in places:
+            with pytest.raises(CheckFailed, match="refused"):
+                lab.round(count=2, service=place)
+        running.start_service("server")
+        for place in places:
+            taken = lab.round(count=2, service=place)
+            verdict.counts_agree(taken.observed_counts, taken.logged, taken.director)
+            assert taken.observed_counts == {"server": 2}
+    run("lab.down", "--name", name)
