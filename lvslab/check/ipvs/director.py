@@ -27,10 +27,17 @@ threads that come late.
 """
 
 ENTRIES = (
-    'if known=$(ipvsadm -Lnc); then echo "$known"; [ ${#known} -lt 3000 ] || ipvsadm -Lnc; else false; fi'
+    "if known=$(ipvsadm -Lnc); then"
+    ' if [ ${#known} -lt 3000 ]; then echo "$known";'
+    ' elif [ "$(command -v gzip)" -a "$(command -v base64)" ];'
+    f' then echo {listings.PACKED}; {{ echo "$known"; ipvsadm -Lnc; }} | gzip -c | base64;'
+    ' else echo "$known"; ipvsadm -Lnc; fi;'
+    " else false; fi"
 )
 """Shell command that lists a director's connections; twice, where they are more than a page.
 
+Then they are packed, if there are the programs: an emulated serial port takes up to half a minute for a few
+thousand.
 The kernel hands them out by the page, and counts from the first one for each (``ip_vs_conn_array``, from 2.4
 to today): where one expires meanwhile, another one is left out.
 """

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import gzip
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -458,14 +459,26 @@ def test_a_connection_that_stays_open_is_not_waited_for() -> None:
     assert pauses == [0, 4]
 
 
-@pytest.mark.parametrize(("known", "listed"), [(1, 1), (30, 30), (60, 120)])
-def test_many_connections_are_listed_twice(known: int, listed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize(("known", "listed"), [(1, 1), (30, 30), (60, 120), (4000, 8000)])
+def test_many_connections_are_listed_twice(known: int, listed: int, packs: bool, tmp_path: Path) -> None:
+    """And packed, where the director has the programs for it."""
     line = "TCP 01:57  TIME_WAIT   192.0.2.9:40001    192.0.2.1:80       10.0.0.100:80"
     (tmp_path / "ipvsadm").write_text(f"#!/bin/sh\nyes '{line}' | head -n {known}\n")
     (tmp_path / "ipvsadm").chmod(0o755)
-    shell = ["env", f"PATH={tmp_path}:/usr/bin:/bin", "sh", "-c", director.ENTRIES]
-    said = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
-    assert len(listing.parse_connection_entries(said)) == listed
+    for program in ("yes", "head"):
+        (tmp_path / program).symlink_to(shutil.which(program) or "")
+    folders = f"{tmp_path}:/usr/bin:/bin" if packs else f"{tmp_path}"
+    shell = ["/bin/sh", "-c", director.ENTRIES]
+    done = subprocess.run(shell, capture_output=True, text=True, check=True, env={"PATH": folders})
+    entries = listing.parse_connection_entries(done.stdout)
+    assert len(entries) == listed
+    assert (len(done.stdout) < len(line) * listed / 10) == (packs and known > 30)
+
+
+def test_a_packed_list_that_is_cut_off() -> None:
+    with pytest.raises(CheckFailed, match="the list of the director's connections is not complete"):
+        listing.parse_connection_entries(f"{listing.PACKED}\nH4sIAAAA\n")
 
 
 def test_an_ipvsadm_that_fails_is_told(tmp_path: Path) -> None:
