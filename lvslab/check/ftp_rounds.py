@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from lvslab.check import rounds
 from lvslab.check.examine import facts_of
-from lvslab.check.forwarding.facts import Asked, Probe
+from lvslab.check.forwarding.facts import Asked
 from lvslab.check.ftp_verdict import FtpFacts, Visit, explained
 from lvslab.check.ipvs import director
 from lvslab.check.ipvs.listing import parse_connection_entries
 from lvslab.check.ipvs.table import Service
-from lvslab.check.probes import GuestView, HostView, NodeView
+from lvslab.check.probes import GuestView, HostView, NodeView, Probe
 from lvslab.check.traffic import ftp
 from lvslab.check.traffic.ftp import FtpFailed, Method, Session
 from lvslab.errors import CheckFailed

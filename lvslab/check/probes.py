@@ -11,9 +11,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from lvslab.check.forwarding.facts import Probe, Route
 from lvslab.check.traffic import http
 from lvslab.check.traffic.clients import CLIENTS
 from lvslab.check.traffic.namespace import NamespaceThread
@@ -30,6 +29,22 @@ _ETHERNET = struct.Struct("!6s6sH")
 _ARP_MESSAGE = struct.Struct("!HHBBH6s4s6s4s")
 _ARP_REQUEST, _ARP_REPLY = 1, 2
 _ARP_SECONDS = 5.0
+
+
+Probe = Literal["answers", "refused", "no-answer"]
+"""What came back where a request was made on a node itself."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """A node's route to an address.
+
+    ``kind`` is "local" where the node has the address, "none" where it has no route. ``via`` is the next
+    router, "" where the address is on the node's own network.
+    """
+
+    kind: Literal["local", "unicast", "none"]
+    via: str = ""
 
 
 class NodeView(Protocol):

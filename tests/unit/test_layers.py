@@ -74,8 +74,20 @@ def imports(room: str, text: str) -> Iterator[str]:
             yield from (name if name in ROOMS else str(node.module) for name in below)
 
 
+def with_folders(room: str, used: str) -> Iterator[str]:
+    """``used`` and the folders round it that are not round ``room``, which Python imports first."""
+    while used and not f"{room}.".startswith(f"{used}."):
+        yield used
+        used = used.rpartition(".")[0]
+
+
 USED = {
-    room: {used for used in imports(room, file.read_text()) if used in ROOMS and used != room}
+    room: {
+        each
+        for used in imports(room, file.read_text())
+        if used in ROOMS and used != room
+        for each in (used, *with_folders(room, used))
+    }
     for room, file in ROOMS.items()
 }
 

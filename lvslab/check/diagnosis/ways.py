@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from lvslab.check.forwarding.facts import Finding, Route
-from lvslab.check.probes import NodeView, is_silent, route_to
+from lvslab.check.forwarding.facts import Finding
+from lvslab.check.probes import NodeView, Route, is_silent, route_to
 from lvslab.lab.model import Lab
 
 _MOST_HOPS = 8

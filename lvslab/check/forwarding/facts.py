@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.table import Forwarding, Service
-
-Probe = Literal["answers", "refused", "no-answer"]
+from lvslab.check.probes import Probe, Route
 
 
 @dataclass(frozen=True)
@@ -22,18 +20,6 @@ class Asked:
     service: Service
     target: str = ""
     client: str = ""
-
-
-@dataclass(frozen=True)
-class Route:
-    """A node's route to an address.
-
-    ``kind`` is "local" where the node has the address, "none" where it has no route. ``via`` is the next
-    router, "" where the address is on the node's own network.
-    """
-
-    kind: Literal["local", "unicast", "none"]
-    via: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import pytest
 
-from lvslab.check.forwarding.facts import Route
 from lvslab.check.probes import (
     GuestView,
     HostView,
+    Route,
     _arp_answers,
     _arp_request,
     connect_from,

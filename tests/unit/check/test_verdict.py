@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from lvslab.check.forwarding.facts import ClusterFacts, Finding, Route, ServerFacts
+from lvslab.check.forwarding.facts import ClusterFacts, Finding, ServerFacts
 from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.rules import parse_rules
+from lvslab.check.probes import Route
 from lvslab.check.verdict import (
     arp_problem,
     counts_agree,

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from lvslab.check.diagnosis.ways import Way, follow
-from lvslab.check.forwarding.facts import Route
+from lvslab.check.probes import Route
 from tests.unit.fake_cluster import lab_in
 
 LAB = """
