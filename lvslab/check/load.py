@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,7 @@ def load(
         director = chosen.director_of(running, director)
         clients = _clients(running, client)
         wanted, target = _wanted(running, director, clients[0], service)
+        clients = of_family(running, clients, target.address)
         request_id = f"load-{new_request_id()}"
         before = directors.read_settled(running, director, what=_READ)
         if target.kind == "http":
@@ -199,6 +201,13 @@ def _clients(running: RunningLab, client: str) -> list[str]:
             f"{client} is a virtual machine, and load is made on Mininet hosts", suggest("", hosts)
         )
     return [client]
+
+
+def of_family(running: RunningLab, clients: Sequence[str], address: str) -> list[str]:
+    """Return the ``clients`` with an address of the family of ``address``, or all of them."""
+    version, nodes = ip_address(address).version, running.lab.nodes
+    able = [name for name in clients if any(own.version == version for own in nodes[name].addresses)]
+    return able or [*clients]
 
 
 @contextmanager

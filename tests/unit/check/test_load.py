@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from lvslab.check.load import Load, Share
 from lvslab.check.traffic import wrk
 from lvslab.cli.text import lab
 from lvslab.errors import CheckFailed, StateError, UsageError
-from tests.unit.fake_cluster import FakeCluster
+from tests.unit.fake_cluster import LAB, FakeCluster, lab_in
 
 SERVICE = Service(
     "tcp",
@@ -56,6 +57,16 @@ def test_bounds_are_within_themselves() -> None:
     load.check_bounds(load.SECONDS, load.CONNECTIONS)
     load.check_bounds(1, 1)
     load.check_bounds(load.MOST_SECONDS, load.MOST_CONNECTIONS)
+
+
+def test_load_comes_from_clients_of_the_services_family(tmp_path: Path) -> None:
+    text = LAB.replace("127.0.0.0/24", '[127.0.0.0/24, "fd00::/64"]')
+    six = '  client-2:\n    role: client\n    interfaces: {eth0: {network: outer, address: "fd00::9"}}\n'
+    cluster = FakeCluster(lab=lab_in(tmp_path, text + six))
+    both = ["client", "client-2"]
+    assert load.of_family(cluster, both, "127.0.0.1") == ["client"]
+    assert load.of_family(cluster, both, "fd00::1") == ["client-2"]
+    assert load.of_family(cluster, ["client"], "fd00::1") == ["client"]
 
 
 def test_connections_are_what_the_counters_have_gained() -> None:
