@@ -29,9 +29,14 @@ _ETHERNET = struct.Struct("!6s6sH")
 _ARP_MESSAGE = struct.Struct("!HHBBH6s4s6s4s")
 _ARP_REQUEST, _ARP_REPLY = 1, 2
 _ARP_SECONDS = 5.0
+# Errors of routes of the types blackhole, prohibit and unreachable (fib_props, fib_semantics.c, 6.1).
+_NO_WAY = tuple(
+    f"RTNETLINK answers: {error}" for error in ("Invalid argument", "Permission denied", "No route to host")
+)
 
 
-Probe = Literal["answers", "refused", "no-answer"]
+Probe = Literal["answers", "refused", "rejected", "no-answer"]
+"""Responses to a request: refused without a program that listens, or rejected although one does."""
 """What came back where a request was made on a node itself."""
 
 
@@ -126,6 +131,33 @@ class GuestView:
         return self.cluster.observe(self.node, f"{command} 2>&1; :")
 
 
+def probed(seen: NodeView, address: str, port: int, protocol: str) -> Probe | None:
+    """Probe a server on its node; tell a closed port from a filter that rejects."""
+    found = seen.probe(address, port)
+    return "rejected" if found == "refused" and listens(seen, address, port, protocol) else found
+
+
+def listens(seen: NodeView, address: str, port: int, protocol: str) -> bool:
+    """Return whether a node's program has a socket for ``address`` or all, and ``port``."""
+    sockets = "udp" if protocol == "udp" else "tcp"
+    try:
+        text = seen.read(f"/proc/net/{sockets}{'6' if ':' in address else ''}")
+    except OSError:
+        return False
+    wanted = {f"{_as_listed(each)}:{port:04X}" for each in (address, "::" if ":" in address else "0.0.0.0")}
+    # TCP_LISTEN, and TCP_CLOSE of a UDP socket without a peer (include/net/tcp_states.h).
+    state = "07" if sockets == "udp" else "0A"
+    rows = (line.split() for line in text.splitlines())
+    return any(len(row) > 3 and row[1] in wanted and row[3] == state for row in rows)
+
+
+def _as_listed(address: str) -> str:
+    """Return ``address`` as /proc/net/tcp has it: words of 32 bits in this machine's byte order."""
+    packed = ip_address(address).packed
+    words = (packed[place : place + 4] for place in range(0, len(packed), 4))
+    return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
+
+
 def connect_from(cluster: RunningLab, node: str, address: str, port: int) -> None:
     """Have the virtual machine ``node`` make and close a TCP connection. Raises CheckFailed after 5 s."""
     said = cluster.observe(node, f"busybox nc -w 5 {address} {port} < /dev/null 2>&1; echo status $?")
@@ -135,7 +167,10 @@ def connect_from(cluster: RunningLab, node: str, address: str, port: int) -> Non
 
 def route_to(seen: NodeView, address: str, source: str = "") -> Route | None:
     """Look up a node's route to ``address`` for packets from ``source``; None when unknown."""
-    return parse_route(seen.output(f"ip route get {address}{f' from {source}' if source else ''}"))
+    text = seen.output(f"ip route get {address}{f' from {source}' if source else ''}")
+    if not source and any(error in text for error in _NO_WAY):
+        return Route("none")
+    return parse_route(text)
 
 
 def parse_route(text: str) -> Route | None:

@@ -123,14 +123,14 @@ def _addresses(this: _Examination, name: str, destination: Destination) -> Itera
     elif is_silent(own_view, address):
         if own := [each for each in this.director_addresses(address) if _has(seen, each)]:
             yield Finding(
-                f"{name} takes {own[0]}, an address of the director, for its own, and does not answer the "
-                f"director's {what} for {address}",
+                f"{name} takes {own[0]}, an address of the director, for its own, and no answer of it came "
+                f"to the director's {what} for {address}",
                 f"look at `ip addr` on {name}: is it a further address, or is a prefix on lo too short?",
             )
             return
         yield Finding(
-            f"{name} does not answer the director's {what} for {address}",
-            f"is its card up and on the director's network, and does {name} filter them?",
+            f"no answer of {name} came to the director's {what} for {address}",
+            "is its card up and on the director's network, and does a filter drop them?",
         )
 
 

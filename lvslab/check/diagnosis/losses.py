@@ -39,7 +39,7 @@ def losses_of(
     The filters are rules of iptables and the reverse path filter, of the director and of ``others``.
     """
     command = _FILTERS.format(six="ip6" if ":" in asked.target else "ip")
-    nodes = [director, *others]
+    program, nodes = "ip6tables" if ":" in asked.target else "iptables", [director, *others]
     before = {node: _filters(see, node, command) for node in nodes}
     for _ in range(min(_MOST_REQUESTS, 2 * max(1, len(asked.service.destinations)))):
         if not again():
@@ -53,7 +53,7 @@ def losses_of(
         found += [
             Finding(
                 f"{who} drops packets of this service: {rule}",
-                f"look at its counters in `iptables -vL` on {node}, and let these packets pass",
+                f"look at its counters in `{program} -vL` on {node}, and let these packets pass",
             )
             for rule, count in later[0].items()
             if count > earlier[0].get(rule, 0)

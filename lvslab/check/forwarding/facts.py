@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lvslab.check.ipvs.listing import Counters
-from lvslab.check.ipvs.table import Forwarding, Service
+from lvslab.check.ipvs.table import Forwarding, Service, endpoint
 from lvslab.check.probes import Probe, Route
 
 
@@ -45,7 +45,7 @@ class ServerFacts:
     unexamined: str = ""
 
     def __str__(self) -> str:
-        return f"{self.address}:{self.port}"
+        return endpoint(self.address, self.port)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lvslab.check.forwarding.facts import Asked, ClusterFacts, Finding, ServerFacts
 from lvslab.check.forwarding.method import Method, sent_on
-from lvslab.check.probes import NodeView, default_gateway, route_to
+from lvslab.check.probes import NodeView, default_gateway, probed, route_to
 
 if TYPE_CHECKING:
     from lvslab.check.forwarding.flow import Flow
@@ -50,7 +50,8 @@ class Masquerading(Method):
 
     def examine(self, seen: NodeView, name: str, address: str, port: int, asked: Asked) -> ServerFacts:
         """Ask the server on its own address, and look up its way to the client."""
-        probe, gateway = seen.probe(address, port), default_gateway(seen, address)
+        probe = probed(seen, address, port, asked.service.protocol)
+        gateway = default_gateway(seen, address)
         back = route_to(seen, asked.client, address) if asked.client else None
         return ServerFacts(name, address, port, self.name, probe, gateway, way_back=back)
 
@@ -103,6 +104,11 @@ def _causes(server: ServerFacts, facts: ClusterFacts) -> Iterator[Finding]:
             f"nothing listens on {server} (connection refused)",
             f"start the server on {server.name}, or take it out with `ipvsadm -d`",
         )
+    elif server.probe == "rejected":
+        yield Finding(
+            f"{server.name} refuses connections to {server}, although a program listens there",
+            f"look for a rule of iptables or nft on {server.name} that rejects them",
+        )
     elif server.probe == "no-answer":
         yield Finding(
             f"{server.name} does not answer on {server}, not even from its own network",
@@ -115,7 +121,14 @@ def _causes(server: ServerFacts, facts: ClusterFacts) -> Iterator[Finding]:
         through = back.kind == "unicast" and back.via in {director, *facts.director_addresses}
     if through:
         return
-    if back is not None and back.kind == "unicast" and not back.via:
+    if back is not None and back.kind == "local":
+        yield Finding(
+            f"{server.name} is the client {facts.client} itself: a request that the director sends back to "
+            "it comes from its own address, and Linux drops it",
+            "let the director lend such requests its own address: net.ipv4.vs.conntrack=1, and a rule "
+            "`iptables -t nat -A POSTROUTING ... -m ipvs --vaddr ... -j MASQUERADE`",
+        )
+    elif back is not None and back.kind == "unicast" and not back.via:
         yield Finding(
             f"{server.name} is on the network of the client {facts.client}, so its replies go there "
             "directly and bypass the director",

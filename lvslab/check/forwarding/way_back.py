@@ -11,7 +11,7 @@ from ipaddress import ip_interface
 
 from lvslab.check.forwarding.facts import Asked, ClusterFacts, Finding, ServerFacts
 from lvslab.check.forwarding.method import Method
-from lvslab.check.probes import NodeView, default_gateway, is_silent, route_to
+from lvslab.check.probes import NodeView, default_gateway, is_silent, probed, route_to
 
 
 class DirectReplies(Method):
@@ -33,7 +33,7 @@ class DirectReplies(Method):
         if there is None:
             return facts
         own = there.kind == "local"
-        probe = seen.probe(asked.target, port) if own else None
+        probe = probed(seen, asked.target, port, asked.service.protocol) if own else None
         found = replace(facts, has_virtual=own, probe=probe)
         if not asked.client or not own:
             return found
@@ -63,6 +63,11 @@ def _causes(facts: ClusterFacts, server: ServerFacts) -> Iterator[Finding]:
         yield Finding(
             f"nothing listens on {target}, port {server.port}, of {name} (connection refused)",
             f"start the server on {name}, on all of its addresses, or take it out with `ipvsadm -d`",
+        )
+    elif server.probe == "rejected":
+        yield Finding(
+            f"{name} refuses connections to {target}, port {server.port}, although a program listens there",
+            f"look for a rule of iptables or nft on {name} that rejects them",
         )
     elif server.probe == "no-answer":
         yield Finding(

@@ -19,8 +19,11 @@ from lvslab.check.probes import (
     _arp_request,
     connect_from,
     is_silent,
+    listens,
     parse_default_gateway,
     parse_route,
+    probed,
+    route_to,
 )
 from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.namespace import NamespaceThread
@@ -60,6 +63,53 @@ def server() -> Iterator[int]:
         thread.start()
         yield listener.getsockname()[1]
         thread.join(5)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_a_program_that_listens(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    asked = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+    with socket.create_server((address, 0), family=family) as listener:
+        port = listener.getsockname()[1]
+        assert listens(HERE, asked, port, "tcp")
+        assert not listens(HERE, asked, port, "udp")
+    assert not listens(HERE, asked, port, "tcp")
+    with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind((address, 0))
+        assert listens(HERE, asked, datagrams.getsockname()[1], "udp")
+
+
+@pytest.mark.parametrize("error", ["Invalid argument", "Permission denied", "No route to host"])
+def test_routes_that_lead_nowhere(error: str) -> None:
+    class Seen:
+        def output(self, command: str) -> str:
+            return f"RTNETLINK answers: {error}\n"
+
+    assert route_to(cast(Any, Seen()), "10.0.0.101") == Route("none")
+    # With a source, it may be that which is wrong.
+    assert route_to(cast(Any, Seen()), "10.0.0.101", "66.199.240.50") is None
+
+
+def test_a_program_on_another_address() -> None:
+    with socket.create_server(("127.0.0.2", 0)) as listener:
+        assert not listens(HERE, "127.0.0.1", listener.getsockname()[1], "tcp")
+
+
+def test_a_filter_that_rejects_is_no_closed_port() -> None:
+    class Rejecting:
+        def __init__(self, state: str) -> None:
+            self.state = state
+
+        def probe(self, address: str, port: int) -> str:
+            return "refused"
+
+        def read(self, file: str) -> str:
+            assert file == "/proc/net/tcp"
+            return f"  sl  local_address rem_address st\n   0: 00000000:0050 00000000:0000 {self.state} 0\n"
+
+    assert probed(cast(Any, Rejecting("0A")), "10.0.0.100", 80, "tcp") == "rejected"
+    assert probed(cast(Any, Rejecting("06")), "10.0.0.100", 80, "tcp") == "refused"
+    assert probed(cast(Any, Rejecting("0A")), "10.0.0.100", 81, "tcp") == "refused"
 
 
 def free_port() -> int:

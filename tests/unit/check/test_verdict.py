@@ -213,6 +213,13 @@ def test_every_weight_is_0() -> None:
     ]
 
 
+def test_a_server_that_asks_its_own_service() -> None:
+    (cause,) = causes(replace(FINE, servers=(replace(ONE, way_back=Route("local")),), client="10.0.0.100"))
+    assert cause.startswith(
+        "real-server-1 is the client 10.0.0.100 itself: a request that the director sends"
+    )
+
+
 def test_servers_are_diagnosed_by_their_own_method() -> None:
     first, second = TABLE[0].destinations
     mixed = (replace(TABLE[0], destinations=(first, replace(second, forwarding="tunneling"))),)
@@ -237,6 +244,11 @@ BY_ROUTE = replace(ONE, forwarding="gatewaying", probe="answers", has_virtual=Tr
             replace(BY_ROUTE, probe="refused"),
             {},
             "nothing listens on 66.199.240.50, port 80, of real-server-1 (connection refused)",
+        ),
+        (
+            replace(BY_ROUTE, probe="rejected"),
+            {},
+            "real-server-1 refuses connections to 66.199.240.50, port 80, although a program listens there",
         ),
         (
             replace(BY_ROUTE, probe="no-answer"),

@@ -74,8 +74,8 @@ def test_a_server_with_an_address_of_the_director() -> None:
     assert causes(rs2=own) == []
     director = Node("director", {"ip neigh show 10.0.0.101": "10.0.0.101 dev eth1 FAILED\n"})
     assert causes(rs2=own, director=director) == [
-        "rs2 takes 10.0.0.1, an address of the director, for its own, and does not answer the director's "
-        "ARP requests for 10.0.0.101"
+        "rs2 takes 10.0.0.1, an address of the director, for its own, and no answer of it came to the "
+        "director's ARP requests for 10.0.0.101"
     ]
 
 
@@ -87,7 +87,9 @@ def test_a_neighbour_that_is_not_the_server() -> None:
         "the director sends packets for 10.0.0.100 to 02:de:ad:00:00:01, which is not a card of rs1"
     ]
     director.but = {"ip neigh show 10.0.0.101": "10.0.0.101 dev eth1 FAILED\n"}
-    assert causes(director=director) == ["rs2 does not answer the director's ARP requests for 10.0.0.101"]
+    assert causes(director=director) == [
+        "no answer of rs2 came to the director's ARP requests for 10.0.0.101"
+    ]
 
 
 def test_a_director_without_a_route() -> None:
