@@ -53,9 +53,9 @@ def facts_of(
     forwarding = {
         server.address: server.forwarding for found in (*expected, service) for server in found.destinations
     }
-    # Tunnels as the director makes them, which need not be those of the steps.
-    made = next((each for each in now.rules if str(each) == str(service)), service)
-    now_asked = replace(asked, service=made)
+    # As the director has it, whose tunnels need not be those of the steps.
+    present = next((found for found in now.rules if str(found) == str(service)), service)
+    of_present = replace(asked, service=present)
     gateways, examinations = set[str](), list[Callable[[], ServerFacts]]()
     for name, node in cluster.lab.real_servers.items():
         address = examined_address(map(str, node.addresses), service)
@@ -63,7 +63,7 @@ def facts_of(
             continue  # of another service
         seen, method = see(name), method_for(forwarding[address])
         examinations += [
-            partial(_examined, method, seen, name, address, served.port, now_asked)
+            partial(_examined, method, seen, name, address, served.port, of_present)
             for served in node.services
             if served.kind == kind
         ]
@@ -75,7 +75,6 @@ def facts_of(
     own_view = see(director)
     there = route_to(own_view, asked.target) if asked.target else None
     listing = own_view.output("ip -o addr show")
-    present = next((found for found in now.rules if str(found) == str(service)), service)
     surroundings = around.examine(cluster.lab, see, director, asked, present)
     return ClusterFacts(
         virtual_service=str(service),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from lvslab.check import schedulers, verdict
 from lvslab.check.diagnosis.losses import ask_briefly, losses_of
+from lvslab.check.diagnosis.lost_icmp import LostMessages
 from lvslab.check.diagnosis.ways import follow
 from lvslab.check.examine import diverted, facts_of
 from lvslab.check.forwarding.facts import Asked
@@ -28,7 +29,7 @@ from lvslab.check.traffic import access_log
 from lvslab.check.traffic.clients import LOGGED, ask_in_turn
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.check.traffic.request import Reply, RequestFailed, new_request_id
-from lvslab.errors import CheckFailed
+from lvslab.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
     from lvslab.check.schedulers import Model
@@ -163,6 +164,7 @@ def take(
     port: int = 0,
     level: bool = False,
     besides: Callable[[Mapping[str, int]], object] = lambda servers: None,
+    padding: int = 0,
 ) -> Round:
     """Send ``count`` requests from ``client``, one after the other, to a service of ``director``.
 
@@ -173,14 +175,15 @@ def take(
     The forecast begins with the connections that are there. With ``level``, requests are made first until
     the next ones are shared as on an idle cluster; where that takes too many, connections are waited for to
     expire. A round during which one expired on the director is repeated, since no model can foresee its
-    sequence. ``besides`` is called with the servers of requests that are not part of the result. Raises
-    CheckFailed, with the likely causes, where a request is not answered.
+    sequence. ``besides`` is called with the servers of requests that are not part of the result. ``padding``
+    are bytes by which each request of http is longer than it need be, up to 30000. Raises CheckFailed, with
+    the likely causes, where a request is not answered.
     """
     wanted, target = _wanted(
         cluster, table_of_steps(cluster, director), service, director, client, port=port
     )
     refuse_unforeseen(cluster, wanted)
-    way = Way(cluster, namespaces, wanted, target, client, director)
+    way = Way(cluster, namespaces, wanted, target, client, director, padding=padding)
     return take_by(way, count, level=level, besides=besides)
 
 
@@ -190,7 +193,7 @@ class Way:
 
     With ``any_phase``, a scheduler with a memory may be in any phase of its turns, as after changes that
     nobody has counted. With ``refusals``, requests that are refused where the scheduler has no server for
-    them are answers like others; without, they are failures.
+    them are answers like others; without, they are failures. ``padding`` is as for `take`.
     """
 
     cluster: RunningLab
@@ -201,6 +204,7 @@ class Way:
     director: str
     any_phase: bool = False
     refusals: bool = False
+    padding: int = 0
 
 
 def take_by(
@@ -377,7 +381,12 @@ def _ask(way: Way, count: int) -> tuple[Reply, ...]:
     target, client = way.target, way.client
     if way.cluster.is_enterable(client):
         place = way.namespaces(client)
-        return ask_in_turn(target.kind, place, target.address, target.port, count)
+        return ask_in_turn(target.kind, place, target.address, target.port, count, padding=way.padding)
+    if way.padding:
+        raise UsageError(
+            f"requests of {client}, a virtual machine, have no padding",
+            "name a client that is a Mininet host",
+        )
     return guest_client.ask_in_turn(way.cluster, client, target.kind, target.address, target.port, count)
 
 
@@ -385,7 +394,8 @@ def _again(way: Way) -> bool:
     """Make one more request; return whether an answer comes within 1 s."""
     target, client = way.target, way.client
     if way.cluster.is_enterable(client):
-        return ask_briefly(way.namespaces(client), target.address, target.port, target.protocol)
+        place = way.namespaces(client)
+        return ask_briefly(place, target.address, target.port, target.protocol, way.padding)
     with suppress(RequestFailed):
         guest_client.ask(
             way.cluster, client, target.kind, target.address, target.port, new_request_id(), seconds=1
@@ -426,7 +436,9 @@ def _explained(way: Way, before: Reading, foreseen: tuple[str, ...], failure: Re
     asked = Asked(service, way.target.address, _source(way))
     facts = facts_of(cluster, asked, way.director, way.target.kind, see, now)
     again = partial(_again, way)
-    facts = replace(facts, losses=losses_of(see, way.director, asked, again, facts.nodes))
+    with LostMessages(cluster, (way.director, *facts.nodes)) as messages:
+        losses = losses_of(see, way.director, asked, again, facts.nodes)
+    facts = replace(facts, losses=losses + messages.findings())
     if way.any_phase:  # the reader has made this table, so what differs from the steps is not a fault
         facts = replace(facts, expected=facts.observed)
     totals = now.totals.get(str(service), _NOTHING).since(before.totals.get(str(service), _NOTHING))

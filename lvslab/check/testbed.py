@@ -184,14 +184,21 @@ class Testbed(Closing):
         return {name: number for name, number in gained.items() if number}
 
     def round(
-        self, *, count: int = 12, client: str = "", director: str = "", service: str = "", port: int = 0
+        self,
+        *,
+        count: int = 12,
+        client: str = "",
+        director: str = "",
+        service: str = "",
+        port: int = 0,
+        padding: int = 0,
     ) -> Round:
         """Take a round of requests.
 
         It goes from the first client that is a Mininet host, through the first director, to its first web
         service, unless others are named. Of a service with several ports, ``port`` is asked, or else the
-        first one that is served. It begins as on an idle cluster, after any earlier traffic: see
-        `rounds.take`.
+        first one that is served. Requests are larger by ``padding`` bytes, 30000 at most. It begins as on an
+        idle cluster, after any earlier traffic: see `rounds.take`.
         """
         chosen = director or self.directors[0].name
 
@@ -208,6 +215,7 @@ class Testbed(Closing):
             service=service,
             port=port,
             level=True,
+            padding=padding,
             besides=besides,
         )
 

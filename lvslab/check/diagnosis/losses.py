@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from lvslab.check.forwarding.facts import Asked, Finding
 from lvslab.check.probes import NodeView
+from lvslab.check.traffic.http import padded
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.errors import BootError
 
@@ -105,12 +106,14 @@ def refused(seen: NodeView) -> int:
     return 0
 
 
-def ask_briefly(namespace: NamespaceThread, address: str, port: int, protocol: str) -> bool:
-    """Ask a service once more; return whether an answer comes within 1 s."""
-    return namespace.call(_ask_briefly, address, port, protocol)
+def ask_briefly(
+    namespace: NamespaceThread, address: str, port: int, protocol: str, padding: int = 0
+) -> bool:
+    """Ask a service once more; return whether an answer comes within 1 s. ``padding`` is as for rounds."""
+    return namespace.call(_ask_briefly, address, port, protocol, padding)
 
 
-def _ask_briefly(address: str, port: int, protocol: str) -> bool:
+def _ask_briefly(address: str, port: int, protocol: str, padding: int = 0) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     with (
@@ -119,7 +122,7 @@ def _ask_briefly(address: str, port: int, protocol: str) -> bool:
     ):
         asking.settimeout(_PATIENCE)
         asking.connect((address, port))
-        asking.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        asking.sendall(b"GET / HTTP/1.0\r\n" + padded(padding) + b"\r\n")
         answered = asking.recv(65536) != b""
         # Closed before its end, a connection is reset, and forecasts have to wait until that is forgotten.
         while answered and kind == socket.SOCK_STREAM and asking.recv(65536):

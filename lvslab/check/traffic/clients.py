@@ -8,6 +8,7 @@ connections.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 from lvslab.check.ipvs.table import endpoint
@@ -19,8 +20,8 @@ Client = Callable[[str, int, str], Reply]
 """A function that asks an address and port, with a request id."""
 
 
-def _http(address: str, port: int, request_id: str) -> Reply:
-    return http.get(f"http://{endpoint(address, port)}/", request_id=request_id)
+def _http(address: str, port: int, request_id: str, padding: int = 0) -> Reply:
+    return http.get(f"http://{endpoint(address, port)}/", request_id=request_id, padding=padding)
 
 
 def _https(address: str, port: int, request_id: str) -> Reply:
@@ -68,12 +69,19 @@ LOGGED = frozenset({"http", "https", "udp", "smtp", "sctp"})
 """Kinds whose servers write each request's id to their logs (see `lvslab.check.traffic.access_log`)."""
 
 
-def ask_in_turn(kind: str, namespace: Place, address: str, port: int, count: int) -> tuple[Reply, ...]:
+def ask_in_turn(
+    kind: str, namespace: Place, address: str, port: int, count: int, *, padding: int = 0
+) -> tuple[Reply, ...]:
     """Ask a service of a ``kind`` ``count`` times, each request finished before the next begins.
 
-    Each request has a client port of its own, and goes from ``namespace``. Returns the replies in order.
-    Raises RequestFailed at the first request without a whole reply, UsageError for a kind without a client.
+    Each request has a client port of its own, and goes from ``namespace``. Requests of http can have a
+    ``padding`` in bytes. Returns the replies in order. Raises RequestFailed at the first request without a
+    whole reply, UsageError for a kind without a client.
     """
     if (client := CLIENTS.get(kind)) is None:
         raise UsageError(f"services of kind {kind} have no client", f"kinds that have: {', '.join(CLIENTS)}")
+    if padding:
+        if kind != "http":
+            raise UsageError(f"requests of kind {kind} have no padding", "those of kind http can have one")
+        client = partial(_http, padding=padding)
     return in_turn(namespace, lambda request_id: client(address, port, request_id), count)

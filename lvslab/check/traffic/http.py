@@ -45,6 +45,7 @@ PATIENCE = 4.0
 """Seconds that `attempt` waits for a connection, and for each piece of a reply."""
 
 _LINE_EVERY = 0.1
+_PADDING_LINE = 1000
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _KEPT_IN_PATHS = "!#$%&'()*+,/:;=?@[]~"
 
@@ -86,6 +87,13 @@ class _Received(io.RawIOBase):
 
     def makefile(self, mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
+
+
+def padded(size: int) -> bytes:
+    """Return header lines without a meaning, of ``size`` bytes at least."""
+    # Servers limit the length of a line, and of the whole head (32 KiB: nginx, busybox httpd).
+    line = b"X-Padding: " + b"0" * _PADDING_LINE + b"\r\n"
+    return line * -(-size // len(line))
 
 
 def unverified() -> ssl.SSLContext:
@@ -147,15 +155,17 @@ class Connection(Closing):
         last: bool = True,
         seconds: float = 0.0,
         enough: Callable[[], bool] = lambda: False,
+        padding: int = 0,
     ) -> None:
         """Ask for ``path`` and read the whole reply; any status will do.
 
+        ``padding`` are bytes by which the head is longer than it need be, up to 30000.
         With ``last`` the server is told to close the connection after it. A request of some ``seconds`` is a
         slow client's: a line of its head is sent now and then until they are over or ``enough`` says so.
         """
         self._whole = self._surplus = self._begun = False
         try:
-            self._send(path, last, seconds, enough)
+            self._send(path, last, seconds, enough, padding)
             self._receive()
         except (OSError, HTTPException) as error:
             raise self._failure(error, self._read_timeout) from error
@@ -176,11 +186,11 @@ class Connection(Closing):
         """Close the client's side and wait for nothing. A second time does nothing."""
         self._stream.close()
 
-    def _send(self, path: str, last: bool, seconds: float, enough: Callable[[], bool]) -> None:
+    def _send(self, path: str, last: bool, seconds: float, enough: Callable[[], bool], padding: int) -> None:
         lines = [f"GET {quote(path, safe=_KEPT_IN_PATHS)} HTTP/1.1", f"Host: {self._target}"]
         lines += [f"{ID_HEADER}: {self._request_id}"] if self._request_id else []
         lines += ["Connection: close"] if last else []
-        head = "".join(f"{line}\r\n" for line in lines).encode()
+        head = "".join(f"{line}\r\n" for line in lines).encode() + padded(padding)
         if seconds:
             self._stream.sendall(head)
             head, end = b"", time.monotonic() + seconds
@@ -220,11 +230,13 @@ def get(
     connect_timeout: float = TIMEOUT,
     read_timeout: float = TIMEOUT,
     tls: ssl.SSLContext | None = None,
+    padding: int = 0,
 ) -> Reply:
     """Request ``url`` (http or https) once, in the caller's network namespace.
 
     The request has a connection of its own. Any status is a reply. Timeouts are in seconds. ``tls`` are the
-    settings for https, `unverified` by default. Raises RequestFailed where no whole reply comes.
+    settings for https, `unverified` by default; ``padding`` is as for `Connection.request`. Raises
+    RequestFailed where no whole reply comes.
     """
     request_id = request_id or new_request_id()
     started = time.monotonic()
@@ -239,7 +251,8 @@ def get(
     with Connection(
         Here(), parts.hostname, port, request_id=request_id, timeouts=timeouts, tls=tls
     ) as connection:
-        connection.request((parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request(path, padding=padding)
         connection.await_end()
     return Reply(
         server=connection.server,

@@ -147,7 +147,7 @@ def test_a_refusal_that_the_scheduler_foresees_is_no_failure(
     cluster.weights = {"10.0.0.100": 0, "10.0.0.101": 0}
     refused = RequestFailed("refused", "id", "request 1 of 1: connection refused by 127.0.0.1:80")
 
-    def refuse(*_: object) -> tuple[Reply, ...]:
+    def refuse(*_: object, **options: object) -> tuple[Reply, ...]:
         raise refused
 
     monkeypatch.setattr(rounds, "ask_in_turn", refuse)

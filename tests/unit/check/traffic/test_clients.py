@@ -21,6 +21,11 @@ def test_a_kind_without_a_client() -> None:
         ask_in_turn("gopher", Here(), "127.0.0.1", 70, 1)
 
 
+def test_a_kind_without_padding() -> None:
+    with pytest.raises(UsageError, match="requests of kind udp have no padding"):
+        ask_in_turn("udp", Here(), "127.0.0.1", 53, 1, padding=5)
+
+
 def test_requests_in_turn_have_ports_and_ids_of_their_own() -> None:
     with answering(echo) as port:
         replies = ask_in_turn("udp", Here(), "127.0.0.1", port, 3)

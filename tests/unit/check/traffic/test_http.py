@@ -74,6 +74,16 @@ def test_a_reply_names_the_server() -> None:
     assert header(seen[0], "Connection") == "close"
 
 
+@pytest.mark.parametrize("size", [1, 5000, 30000])
+def test_a_large_request_has_lines_that_servers_take(size: int) -> None:
+    with serving(page("real-server-1")) as (url, seen):
+        assert get(url, padding=size).server == "real-server-1"
+        get(url)
+    large, usual = seen
+    assert size <= len(large) - len(usual) <= size + 1100 and len(large) < 32768
+    assert max(map(len, large.split(b"\r\n"))) < 8192
+
+
 def test_a_proxy_of_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9/")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9/")
