@@ -129,21 +129,34 @@ def test_a_thread_has_a_working_folder_of_its_own() -> None:
 
 
 def test_an_interrupted_call_is_not_waited_for(host: Namespaces) -> None:
-    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+    begun, may_end, ended, interrupted = (threading.Event() for _ in range(4))
     main = threading.get_ident()
 
     def call() -> None:
         begun.set()
-        may_end.wait(10)
+        may_end.wait(60)
         ended.set()
+
+    def once(number: int, frame: object) -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
 
     def interrupt() -> None:
         assert begun.wait(30)
-        signal.pthread_kill(main, signal.SIGINT)
+        # A signal that comes just before the main thread waits does not wake it.
+        while not interrupted.wait(0.1):
+            signal.pthread_kill(main, signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        host.call(call)
-    assert not ended.is_set()
-    may_end.set()
-    assert ended.wait(10)
+    before = signal.signal(signal.SIGINT, once)
+    interrupter = threading.Thread(target=interrupt)
+    try:
+        interrupter.start()
+        with pytest.raises(KeyboardInterrupt):
+            host.call(call)
+        assert not ended.is_set()
+        may_end.set()
+        assert ended.wait(10)
+        interrupter.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
