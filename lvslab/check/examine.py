@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -12,7 +11,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from lvslab.check.diagnosis import around
-from lvslab.check.diagnosis.cards import refused_addresses
+from lvslab.check.diagnosis.cards import parse_links, refused_addresses
 from lvslab.check.forwarding import method_for
 from lvslab.check.forwarding.facts import Asked, ClusterFacts, Finding, ServerFacts
 from lvslab.check.ipvs.director import Reading, read_director, table_of_steps
@@ -167,4 +166,4 @@ def diverted(cluster: RunningLab, asked: Asked, see: Callable[[str], NodeView]) 
 
 def macs(listing: str) -> list[str]:
     """Return the hardware addresses of Ethernet cards in a listing of ``ip -o link show``."""
-    return re.findall(r"link/ether ([0-9a-f:]{17})", listing)
+    return [card.mac for card in parse_links(listing) if card.mac]

@@ -34,10 +34,8 @@ _NO_WAY = tuple(
     f"RTNETLINK answers: {error}" for error in ("Invalid argument", "Permission denied", "No route to host")
 )
 
-
 Probe = Literal["answers", "refused", "rejected", "no-answer"]
 """Responses to a request: refused without a program that listens, or rejected although one does."""
-"""What came back where a request was made on a node itself."""
 
 
 @dataclass(frozen=True)

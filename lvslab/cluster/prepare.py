@@ -166,12 +166,13 @@ def _check_needs(lab: Lab, versions: Mapping[str, str]) -> None:
     Raises FeatureLacking, and LabFileError for an unknown feature.
     """
     for number, name in enumerate(lab.needs):
+        program = catalogue.program_of(name)
         try:
-            reason = catalogue.first_lacking(versions, [name])
+            reason = catalogue.lacking(versions.get(program, ""), name)
         except UsageError as unknown:
             place = ("needs", number)
             raise lab_folder.mistake_of(lab, "", place, unknown.message, unknown.hint) from None
-        if reason is not None and catalogue.program_of(name) in versions:
+        if reason is not None and program in versions:
             hint = f"its lab.yaml has 'needs: [{', '.join(lab.needs)}]'"
             raise FeatureLacking(f"the lab {lab.name} cannot run here: {reason}", hint)
 

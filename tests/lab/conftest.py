@@ -25,6 +25,7 @@ import pytest
 from lvslab import paths
 from lvslab.boot import control
 from lvslab.boot.services import bundles
+from lvslab.check.pytest_plugin.pool import Spares
 from lvslab.errors import LvsLabError
 from lvslab.guest import image
 from lvslab.kernel import find
@@ -457,6 +458,14 @@ def machine() -> None:
         pytest.skip(f"what labs are made of is not available: {lacking}")
     if subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], check=False).returncode:
         pytest.skip("labs need namespaces, which this machine does not allow")
+
+
+@pytest.fixture(scope="module")
+def spares(machine: None) -> Iterator[Spares]:
+    """Labs, of which the next ones come up while one is checked."""
+    spares = Spares()
+    yield spares
+    spares.close()
 
 
 @pytest.fixture(scope="session")

@@ -78,14 +78,6 @@ FAULTS = read(Path(__file__).with_name("faults.toml").read_text(encoding="utf-8"
 
 
 @pytest.fixture(scope="module")
-def spares(machine: None) -> Iterator[Spares]:
-    """Labs, of which the next ones come up while one is checked."""
-    spares = Spares()
-    yield spares
-    spares.close()
-
-
-@pytest.fixture(scope="module")
 def seen(pytestconfig: pytest.Config) -> Iterator[Seen]:
     """Prints at the end which check saw what."""
     seen = Seen()

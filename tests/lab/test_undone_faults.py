@@ -127,13 +127,6 @@ def in_turn(name: str, place: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def spares(machine: None) -> Iterator[Spares]:
-    spares = Spares()
-    yield spares
-    spares.close()
-
-
-@pytest.fixture(scope="module")
 def shared(
     request: pytest.FixtureRequest, spares: Spares, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Shared]:

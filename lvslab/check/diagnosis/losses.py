@@ -39,15 +39,14 @@ def losses_of(
     ``again`` makes one and returns whether it was answered; there are two for each real server, at most 8.
     The filters are rules of iptables and the reverse path filter, of the director and of ``others``.
     """
-    command = _FILTERS.format(six="ip6" if ":" in asked.target else "ip")
     program, nodes = "ip6tables" if ":" in asked.target else "iptables", [director, *others]
-    before = {node: _filters(see, node, command) for node in nodes}
+    before = {node: _filters(see, node, program) for node in nodes}
     for _ in range(min(_MOST_REQUESTS, 2 * max(1, len(asked.service.destinations)))):
         if not again():
             break
     found = list[Finding]()
     for node in nodes:
-        earlier, later = before[node], _filters(see, node, command)
+        earlier, later = before[node], _filters(see, node, program)
         if earlier is None or later is None:
             continue
         who, its = ("the director", "the director's") if node == director else (node, f"{node}'s")
@@ -71,12 +70,13 @@ def losses_of(
 
 
 def _filters(
-    see: Callable[[str], NodeView], node: str, command: str
+    see: Callable[[str], NodeView], node: str, program: str
 ) -> tuple[Mapping[str, int], int] | None:
     """Return what a node's filters have dropped, None where it does not tell."""
     try:
         seen = see(node)
-        return drops(seen.output(command), "ip6tables" if "ip6" in command else "iptables"), refused(seen)
+        saved = seen.output(_FILTERS.format(six=program.removesuffix("tables")))
+        return drops(saved, program), refused(seen)
     except BootError:
         return None
 

@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import shlex
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -46,14 +43,6 @@ class _Open:
     began: int
     arguments: tuple[str, ...]
     input: tuple[str, ...] = field(default=())
-
-
-def unpack(text: str) -> str:
-    """Return what `guest.calls.READ_PACKED` has packed, "" where it could not."""
-    try:
-        return gzip.decompress(base64.b64decode(text, validate=False)).decode(errors="replace")
-    except (OSError, EOFError, ValueError, zlib.error):
-        return ""
 
 
 def parse_calls(text: str) -> tuple[Call, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from lvslab.check.ipvs import calls
+from lvslab.check.ipvs import calls, packed
 from lvslab.check.ipvs import listing as listings
 from lvslab.check.ipvs import stats as ipvs_stats
 from lvslab.check.ipvs.calls import Call
@@ -30,16 +30,15 @@ ENTRIES = (
     "if known=$(ipvsadm -Lnc); then"
     ' if [ ${#known} -lt 3000 ]; then echo "$known";'
     ' elif [ "$(command -v gzip)" -a "$(command -v base64)" ];'
-    f' then echo {listings.PACKED}; {{ echo "$known"; ipvsadm -Lnc; }} | gzip -c | base64;'
+    f' then echo {packed.MARK}; {{ echo "$known"; ipvsadm -Lnc; }} | gzip -c | base64;'
     ' else echo "$known"; ipvsadm -Lnc; fi;'
     " else false; fi"
 )
 """Shell command that lists a director's connections; twice, where they are more than a page.
 
-Then they are packed, if there are the programs: an emulated serial port takes up to half a minute for a few
-thousand.
 The kernel hands them out by the page, and counts from the first one for each (``ip_vs_conn_array``, from 2.4
-to today): where one expires meanwhile, another one is left out.
+to today): where one expires meanwhile, another one is left out. Two lists are packed, if there are the
+programs: an emulated serial port takes up to half a minute for a few thousand connections.
 """
 
 _COMMANDS = {
@@ -306,8 +305,8 @@ def calls_of(cluster: Observer, director: str) -> tuple[Call, ...]:
     # An emulated serial port takes seconds for the log of a thousand calls. Carriage returns get lost on the
     # way, so a file that was cut off may be shorter here.
     if max(map(len, said.split(log.MARK + ":"))) > log.SHORT // 3:
-        packed = cluster.observe(director, log.READ_PACKED)
-        said = calls.unpack(packed) or cluster.observe(director, log.READ)
+        short = cluster.observe(director, log.READ_PACKED)
+        said = packed.unpack(short) or cluster.observe(director, log.READ)
     return calls.parse_calls(said)
 
 

@@ -13,13 +13,10 @@ from dataclasses import astuple, dataclass, replace
 from ipaddress import ip_address
 from operator import sub
 
-from lvslab.check.ipvs.calls import unpack
+from lvslab.check.ipvs import packed
 from lvslab.check.ipvs.rules import address_and_port, number
 from lvslab.check.ipvs.table import FORWARDING, Forwarding, Protocol, TableError, endpoint, service_name
 from lvslab.errors import CheckFailed
-
-PACKED = "packed"
-"""The first line of a list of connections that was packed on the director."""
 
 _SERVICE_LINE = re.compile(r"(TCP|UDP|SCTP|FWM)\s+(\S+)\s*(.*)$")
 _SERVER_LINE = re.compile(r"\s+->\s+(\S+)\s+(\S.*)$")
@@ -169,10 +166,10 @@ def parse_thresholds(text: str) -> dict[tuple[str, str], tuple[int, int]]:
 def parse_connection_entries(text: str) -> tuple[Connection, ...]:
     """Parse ``ipvsadm -Lnc``, templates of persistence included.
 
-    A text that was packed has PACKED as its first line. Raises CheckFailed where it is not complete.
+    A text that was packed has `packed.MARK` as its first line. Raises CheckFailed where it is not complete.
     """
-    first, _, packed = text.lstrip().partition("\n")
-    if first == PACKED and not (text := unpack(packed)):
+    first, _, rest = text.lstrip().partition("\n")
+    if first == packed.MARK and not (text := packed.unpack(rest)):
         raise CheckFailed("the list of the director's connections is not complete")
     found = []
     protocols = {**_PROTOCOLS, "IP": "fwmark"}  # templates of firewall marks

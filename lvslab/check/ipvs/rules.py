@@ -125,9 +125,9 @@ def apply_call(
 ) -> None:
     """Change ``table`` as a call of ipvsadm with the arguments ``words`` does.
 
-    Messages quote ``line``. With ``accepted`` the kernel took the
-    call, whatever the table has. Raises Refusal where it would have; UnknownName where a name is not in
-    ``names``; TableError on an option that ipvsadm does not have, and on commands that it refuses.
+    Messages quote ``line``. With ``accepted`` the kernel took the call, whatever the table has. Raises
+    Refusal where it would have; UnknownName where a name is not in ``names``; TableError on an option that
+    ipvsadm does not have, and on commands that it refuses.
     """
     options = _options(words, line)
     if not options or next(iter(options)) in _HARMLESS:

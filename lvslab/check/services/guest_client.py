@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lvslab.check.ipvs.table import endpoint
 from lvslab.check.traffic import ports
-from lvslab.check.traffic.request import TIMEOUT, Failure, Reply, RequestFailed, failed, new_request_id
+from lvslab.check.traffic.request import TIMEOUT, Failure, Here, Reply, failed, in_turn
 
 if TYPE_CHECKING:
     from lvslab.cluster.running import RunningLab
@@ -44,16 +44,8 @@ def ask_in_turn(
 
     Raises RequestFailed at the first request without a whole reply.
     """
-    replies: list[Reply] = []
-    for index in range(count):
-        try:
-            replies.append(ask(cluster, node, kind, address, port, new_request_id(index)))
-        except RequestFailed as failure:
-            message = f"request {index + 1} of {count}: {failure.message}"
-            raise RequestFailed(
-                failure.kind, failure.request_id, message, failure.hint, tuple(replies)
-            ) from failure.__cause__
-    return tuple(replies)
+    # The requests are the virtual machine's; where they are ordered from makes no difference.
+    return in_turn(Here(), lambda request_id: ask(cluster, node, kind, address, port, request_id), count)
 
 
 def ask(

@@ -211,9 +211,7 @@ def ask(address: str, port: int, request_id: str) -> Reply:
         with Session(Here(), address, port, timeout=TIMEOUT) as session:
             session.quit()
     except FtpFailed as failure:
-        kind: http.Failure = "other"
-        for known in get_args(http.Failure):
-            kind = known if known == failure.kind else kind
+        kind: http.Failure = next((each for each in get_args(http.Failure) if each == failure.kind), "other")
         raise RequestFailed(kind, request_id, failure.message, failure.hint) from failure
     own = address_of(session.control), int(session.control.rpartition(":")[2])
     return Reply(session.server, 220, session.server, request_id, time.monotonic() - began, *own)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.check.ipvs.calls import unpack
+from lvslab.check.ipvs.packed import unpack
 from lvslab.guest import calls
 
 PROGRAM = """#!/bin/sh

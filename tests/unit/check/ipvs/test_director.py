@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lvslab.check.ipvs import calls, director, listing
+from lvslab.check.ipvs import calls, director, listing, packed
 from lvslab.check.ipvs.director import Reading
 from lvslab.errors import CheckFailed
 from lvslab.guest import calls as log
@@ -478,7 +478,7 @@ def test_many_connections_are_listed_twice(known: int, listed: int, packs: bool,
 
 def test_a_packed_list_that_is_cut_off() -> None:
     with pytest.raises(CheckFailed, match="the list of the director's connections is not complete"):
-        listing.parse_connection_entries(f"{listing.PACKED}\nH4sIAAAA\n")
+        listing.parse_connection_entries(f"{packed.MARK}\nH4sIAAAA\n")
 
 
 def test_an_ipvsadm_that_fails_is_told(tmp_path: Path) -> None:
