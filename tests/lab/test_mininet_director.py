@@ -66,6 +66,7 @@ PROGRAMS = [
     "env",
     "false",
     "grep",
+    "head",
     "hostname",
     "id",
     "install",

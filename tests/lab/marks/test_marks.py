@@ -8,6 +8,8 @@ from lvslab.check.services import every
 from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.request import RequestFailed
 
+pytestmark = pytest.mark.slow
+
 ASKED = {
     "firewall mark 1": "http://198.51.100.1:80/",
     "firewall mark 2": "http://198.51.100.1:81/",

@@ -9,6 +9,8 @@ from lvslab.check.services import every, guest_client
 from lvslab.check.testbed import Testbed
 from lvslab.errors import CheckFailed
 
+pytestmark = pytest.mark.slow
+
 VIP, PORT = "198.51.100.1", 9
 SERVICE = f"{VIP}:{PORT} (sctp)"
 
