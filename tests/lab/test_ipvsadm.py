@@ -26,6 +26,7 @@ def tree(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_tree_takes_the_place_of_the_distributions(run: Runner, names: Names, tree: Path) -> None:
     name = names()
     up = json.loads(run("lab.up", "--ipvsadm", str(tree), "--name", name, "--json").stdout)

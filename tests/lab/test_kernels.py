@@ -174,6 +174,7 @@ def with_kernel(tmp_path: Path, kernel: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kernel",
     [

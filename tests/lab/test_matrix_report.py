@@ -35,6 +35,7 @@ FORWARDS = 'prints="net.ipv4.ip_forward = 1"\nsysctl -p\n'
 DOES_NOT = "\nsysctl -w net.ipv4.ip_forward=0\n"
 
 
+@pytest.mark.slow
 def test_a_lab_that_was_broken_is_what_changed(run: Runner, tmp_path: Path) -> None:
     lab, old, new = tmp_path / "lab", str(tmp_path / "old"), str(tmp_path / "new")
     shutil.copytree(paths.labs() / "web-nat", lab, ignore=shutil.ignore_patterns("*.py", "__pycache__"))

@@ -283,6 +283,7 @@ def test_what_cannot_be_watched(run: Runner, words: tuple[str, ...], status: int
     assert says in done.stderr
 
 
+@pytest.mark.slow
 def test_a_director_that_does_not_answer(run: Runner, name: str, metrics: Metrics) -> None:
     """Its agent has something else to do, for longer than anybody waits."""
     busy = threading.Thread(target=occupy, args=(name, PATIENCE * 3.5))

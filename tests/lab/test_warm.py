@@ -335,6 +335,7 @@ def qemu_of(director: str, run: Runner, ancestor: int) -> int:
     return pid
 
 
+@pytest.mark.slow
 def test_director_that_hangs_is_reported_until_it_comes_to_itself(warm: Place) -> None:
     with warm.up() as (running, _):
         name, run = running.name, warm.run
