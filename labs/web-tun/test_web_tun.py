@@ -111,8 +111,8 @@ def test_large_requests_shrink_to_the_narrowest_way(lab: Testbed, kind: str) -> 
     with tunnels(lab, kind), lab.packets(SERVICE) as seen:
         check_round(lab, padding=LARGE)
     told = {found[0].mtu for each in seen.seen if each.sent and (found := refusal_in(each.packet))}
-    # What the router says is passed on less an IP header of 20 bytes, whatever the type of the tunnel. That, and the
-    # first of these, is not said where the director has learnt before what the narrow way carries.
+    # What the router says is passed on less an IP header of 20 bytes, whatever the type of the tunnel. That,
+    # and the first of these, is not said where the director knew before what the narrow way carries.
     assert room in told and told <= {1500 - HEADERS[kind], 1400 - HEADERS["ipip"], room}
     assert f"mtu {room} " in lab.clients[0].output(f"ip route get {VIP}") + " "
     with tunnels(lab, kind), lab.packets(SERVICE) as seen:
@@ -172,7 +172,7 @@ def check_failure(lab: Testbed, says: str, padding: int = 0) -> None:
         (
             "sysctl -w net.ipv4.conf.tunl0.rp_filter=2",
             "sysctl -w net.ipv4.conf.tunl0.rp_filter=0",
-            "real-server-1's rp_filter drops packets of this service",
+            "real-server-1's rp_filter drops packets while this service is asked",
         ),
     ],
     ids=["tunnel", "address", "rp_filter"],

@@ -124,7 +124,7 @@ def load(
     with attach(name) as running:
         director = chosen.director_of(running, director)
         clients = _clients(running, client)
-        wanted, target = _wanted(running, director, clients[0], service)
+        wanted, target, clients = _wanted(running, director, clients, service)
         clients = of_family(running, clients, target.address)
         request_id = f"load-{new_request_id()}"
         before = directors.read_settled(running, director, what=_READ)
@@ -162,16 +162,26 @@ def load(
     )
 
 
-def _wanted(running: RunningLab, director: str, client: str, name: str) -> tuple[Service, Target]:
-    """Return the service of ``director`` called ``name``, or the first that can be loaded."""
+def _wanted(
+    running: RunningLab, director: str, clients: Sequence[str], name: str
+) -> tuple[Service, Target, list[str]]:
+    """Return the service of ``director`` called ``name``, or the first that can be loaded.
+
+    With it, what is asked for, and those of ``clients`` that reach the service by that. Raises StateError.
+    """
     table = directors.read_director(running, director, ("rules",)).rules
     refused = list[str]()
     for service in chosen.services_of(table, name, director):
-        try:
-            return service, target_of(running, service, director, client)
-        except NotAsked as why:
-            refused.append(f"{service}: {why}")
-    raise StateError(f"no virtual service of {director} can be loaded", "\n  ".join(refused))
+        reached = dict[str, Target]()
+        for client in clients:
+            try:
+                reached[client] = target_of(running, service, director, client)
+            except NotAsked as why:
+                refused.append(f"{service}: {why}")
+        if reached:
+            target = next(iter(reached.values()))
+            return service, target, [client for client, found in reached.items() if found == target]
+    raise StateError(f"no virtual service of {director} can be loaded", "\n  ".join(dict.fromkeys(refused)))
 
 
 def _answered(

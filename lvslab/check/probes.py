@@ -61,7 +61,10 @@ class NodeView(Protocol):
         ...
 
     def read(self, file: str) -> str:
-        """Read a file of /proc, such as /proc/net/route for its IPv4 routes."""
+        """Read a file of /proc, such as /proc/net/route for its IPv4 routes.
+
+        Of a file that is not there, raises OSError, or returns "".
+        """
         ...
 
     def output(self, command: str) -> str:
@@ -123,28 +126,53 @@ class GuestView:
         return "refused" if "refused" in said else "no-answer"
 
     def read(self, file: str) -> str:
-        return self.cluster.observe(self.node, f"cat {file}")
+        return self.cluster.observe(self.node, f"cat {file} 2> /dev/null; :")
 
     def output(self, command: str) -> str:
         return self.cluster.observe(self.node, f"{command} 2>&1; :")
 
 
 def probed(seen: NodeView, address: str, port: int, protocol: str) -> Probe | None:
-    """Probe a server on its node; tell a closed port from a filter that rejects."""
+    """Probe a server on its node; tell a closed port from a filter that rejects.
+
+    None where these cannot be told apart.
+    """
     found = seen.probe(address, port)
-    return "rejected" if found == "refused" and listens(seen, address, port, protocol) else found
+    if found != "refused":
+        return found
+    there = listens(seen, address, port, protocol)
+    return None if there is None else "rejected" if there else "refused"
 
 
-def listens(seen: NodeView, address: str, port: int, protocol: str) -> bool:
-    """Return whether a node's program has a socket for ``address`` or all, and ``port``."""
-    sockets = "udp" if protocol == "udp" else "tcp"
+def listens(seen: NodeView, address: str, port: int, protocol: str) -> bool | None:
+    """Return whether a node's program has a socket for ``address`` or all, and ``port``.
+
+    None where that cannot be told: of SCTP, and of IPv4 where there is a socket for all of IPv6, which may
+    be for both families (ipv6(7), IPV6_V6ONLY; /proc does not show it).
+    """
+    if protocol not in ("tcp", "udp"):
+        return None
+    if ":" in address:
+        return _has_socket(seen, f"{protocol}6", {address, "::"}, port)
+    if _has_socket(seen, protocol, {address, "0.0.0.0"}, port):
+        return True
+    if _has_socket(seen, f"{protocol}6", {f"::ffff:{address}"}, port):
+        return True
+    return None if _has_socket(seen, f"{protocol}6", {"::"}, port) else False
+
+
+def _has_socket(seen: NodeView, file: str, own: Collection[str], port: int) -> bool:
+    """Return whether ``file`` of /proc/net has a socket that listens.
+
+    It does so at ``port`` of one of the addresses ``own``.
+    """
     try:
-        text = seen.read(f"/proc/net/{sockets}{'6' if ':' in address else ''}")
+        text = seen.read(f"/proc/net/{file}")
     except OSError:
         return False
-    wanted = {f"{_as_listed(each)}:{port:04X}" for each in (address, "::" if ":" in address else "0.0.0.0")}
+    wanted = {f"{_as_listed(each)}:{port:04X}" for each in own}
     # TCP_LISTEN, and TCP_CLOSE of a UDP socket without a peer (include/net/tcp_states.h).
-    state = "07" if sockets == "udp" else "0A"
+    state = "07" if file.startswith("udp") else "0A"
     rows = (line.split() for line in text.splitlines())
     return any(len(row) > 3 and row[1] in wanted and row[3] == state for row in rows)
 

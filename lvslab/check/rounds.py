@@ -406,7 +406,7 @@ def _again(way: Way) -> bool:
 
 def _refuse_diverted(way: Way, missing: int) -> None:
     """Raise CheckFailed where requests went to a real server and not to the director."""
-    asked = Asked(way.service, way.target.address, _source(way))
+    asked = Asked(way.service, way.target.address, _source(way), way.target.protocol)
     see = partial(_seen, way)
     found = diverted(way.cluster, asked, see)
     told = [verdict.arp_problem(node, server, asked.target) for node, server in found.items()]
@@ -433,7 +433,7 @@ def _explained(way: Way, before: Reading, foreseen: tuple[str, ...], failure: Re
     now = read_director(cluster, way.director)
 
     see = partial(_seen, way)
-    asked = Asked(service, way.target.address, _source(way))
+    asked = Asked(service, way.target.address, _source(way), way.target.protocol)
     facts = facts_of(cluster, asked, way.director, way.target.kind, see, now)
     again = partial(_again, way)
     with LostMessages(cluster, (way.director, *facts.nodes)) as messages:

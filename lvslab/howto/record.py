@@ -92,6 +92,8 @@ def _record_checks(name: str, kernel: str, wanted: set[str], listeners: Listener
     checksum = _lab_checksum(name)
     spec, told = DirectorSpec.chosen(kernel), commands.Listeners(listeners.event)
     done = commands.verify(name, spec=spec, reports={}, listeners=told, only=wanted)
+    if done.up is None:
+        return  # skipped as a whole: its kernel lacks what the lab needs
     tests = {
         case.name: PYTEST.word(case.outcome)
         for case in sorted(done.checked.cases, key=lambda case: case.name)
@@ -99,7 +101,7 @@ def _record_checks(name: str, kernel: str, wanted: set[str], listeners: Listener
     }
     results = review.read_results(review.folder() / review.RESULTS)
     runs = results["checks"].setdefault(name, {})
-    runs[kernel] = {"kernel": done.up.kernel if done.up else kernel, "sha256": checksum, "tests": tests}
+    runs[kernel] = {"kernel": done.up.kernel, "sha256": checksum, "tests": tests}
     _write(results)
 
 

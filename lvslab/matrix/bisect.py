@@ -15,6 +15,7 @@ from lvslab.check import pytest_run
 from lvslab.cluster import prepare
 from lvslab.errors import LvsLabError, UsageError
 from lvslab.kernel import supplied
+from lvslab.lab.files import LAB_FILE
 from lvslab.matrix import cell
 from lvslab.matrix.results import FINE, Case, Cell, Result
 from lvslab.outcome import TRIALS, Outcome
@@ -147,7 +148,9 @@ def judge(
         return Outcome.ERROR, "the how-to failed, so no check was run"
     skipped = [case for case in ran if case.verdict is Outcome.SKIPPED]
     if len(skipped) == len(ran):
-        return Outcome.ERROR, f"every check was skipped: {skipped[0].message.splitlines()[-1]}"
+        # pytest's reason comes last; that of a lab that was not booted comes first, before what to do.
+        line = 0 if skipped[0].name == LAB_FILE else -1
+        return Outcome.ERROR, f"every check was skipped: {skipped[0].message.splitlines()[line]}"
     return Outcome.PASSED, ""
 
 

@@ -36,7 +36,7 @@ def seen(fresh_lab, request):
     lab = fresh_lab
     said = lab.cluster.observe("director", "cat /proc/sys/kernel/random/uuid; date +%s; hostname; ls /root;"
         " cat /proc/sys/net/ipv4/ip_forward; iptables -t nat -S POSTROUTING;"
-        # Again where an address changed meanwhile, as one does that duplicate address detection has accepted.
+        # Again where an address changed meanwhile, as when duplicate address detection has accepted it.
         " until said=$(ip -br address 2>&1); case $said in *interrupted*) false;; esac; do :; done;"
         ' echo "$said"').splitlines()
     found = {

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+import pytest
+
 from lvslab import paths
 
 if TYPE_CHECKING:

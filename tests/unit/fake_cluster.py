@@ -322,7 +322,7 @@ class LoopbackCluster(FakeCluster):
             "ipvsadm -Ln --stats --exact": _STATS_HEAD + stats,
             "ip -o addr show 2>&1; :": "1: lo inet 127.0.0.1/8 scope host lo\n2: eth1 inet 10.0.0.1/24\n",
             "ip route get 127.0.0.1 2>&1; :": "local 127.0.0.1 dev lo src 127.0.0.1\n",
-            "cat /proc/net/netstat": "TcpExt: IPReversePathFilter\nTcpExt: 0\n",
+            "cat /proc/net/netstat 2> /dev/null; :": "TcpExt: IPReversePathFilter\nTcpExt: 0\n",
             director.ENTRIES: _ENTRIES_HEAD + entries + self.elsewhere,
             "cat /proc/sys/net/ipv4/ip_forward": f"{self.ip_forward}\n",
             "{ cat /proc/sys/net/ipv4/vs/expire_quiescent_template 2> /dev/null || echo 0; }": (

@@ -360,7 +360,9 @@ class Machine:
         elif words := last_lines(self._messages.read_bytes()):
             said += ["QEMU said:", f"  {words}"]
         elif phase == "boot":
-            said.append("its console is empty: is this kernel one with a serial console (8250) built in?")
+            said.append(
+                "its console is empty: it has not come so far, or its kernel has no serial console (8250)"
+            )
         else:
             said.append("its console is empty")  # as it is after a snapshot was resumed
         kind = BootError if panic else self._error()

@@ -78,7 +78,8 @@ def examine(
             source = asked.target if method.vip_on_real_servers else destination.address
             if back := walk(name, asked.client, source):
                 found += back.after_start
-    if replies_pass and client and client not in lab.real_servers and (out := walk(director, asked.client)):
+    if client and client not in lab.real_servers and (out := walk(director, asked.client)) and replies_pass:
+        # Else only ICMP messages of the director go there.
         found += [finding for _, finding in out.findings]
     nodes, down = [node for node in (client, *routers) if node], list[Finding]()
     for node in dict.fromkeys([director, *nodes, *this.servers]):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from lvslab.check.forwarding.facts import Asked, Finding
 from lvslab.check.probes import NodeView
+from lvslab.check.services.rulesets import parse_rule
 from lvslab.check.traffic.http import padded
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.errors import BootError
@@ -23,7 +25,7 @@ _FILTERS = (
     " then {six}tables-legacy-save -c; fi"
 )
 _CHAIN = re.compile(r":(\S+) (DROP|REJECT) \[(\d+):\d+\]")
-_RULE = re.compile(r"\[(\d+):\d+\] (-A .* -j (?:DROP|REJECT)\b.*)")
+_RULE = re.compile(r"\[(\d+):\d+\] (-A .*)")
 _TABLE = re.compile(r"\*(\w+)")
 
 
@@ -52,7 +54,7 @@ def losses_of(
         who, its = ("the director", "the director's") if node == director else (node, f"{node}'s")
         found += [
             Finding(
-                f"{who} drops packets of this service: {rule}",
+                f"{who} drops packets while this service is asked: {rule}",
                 f"look at its counters in `{program} -vL` on {node}, and let these packets pass",
             )
             for rule, count in later[0].items()
@@ -61,7 +63,7 @@ def losses_of(
         if later[1] > earlier[1]:
             found.append(
                 Finding(
-                    f"{its} rp_filter drops packets of this service: they arrive on another "
+                    f"{its} rp_filter drops packets while this service is asked: they arrive on another "
                     "interface than the one by which their source is reached",
                     "set rp_filter to 0 in net.ipv4.conf.all and for the interface, or mend the routes",
                 )
@@ -76,25 +78,29 @@ def _filters(
     try:
         seen = see(node)
         saved = seen.output(_FILTERS.format(six=program.removesuffix("tables")))
-        return drops(saved, program), refused(seen)
+        return drops(saved, program), reverse_path_drops(seen)
     except BootError:
         return None
 
 
 def drops(saved: str, program: str = "iptables") -> Mapping[str, int]:
-    """Return the packets that each dropping policy and rule has taken, from ``iptables-save -c``."""
+    """Return the packets that each dropping policy and rule has taken, from ``iptables-save -c``.
+
+    Rules that are the same count as one.
+    """
     found, table = dict[str, int](), ""
     for line in saved.splitlines():
         if begun := _TABLE.fullmatch(line.strip()):
             table = begun[1]
         elif policy := _CHAIN.match(line):
             found[f"the policy of {policy[1]} in the table {table} is {policy[2]}"] = int(policy[3])
-        elif rule := _RULE.match(line):
-            found[f"`{program} -t {table} {rule[2]}`"] = int(rule[1])
+        elif (rule := _RULE.match(line)) and parse_rule(rule[2])[1].jump == "DROP":
+            name = f"`{program} -t {table} {rule[2]}`"
+            found[name] = found.get(name, 0) + int(rule[1])
     return found
 
 
-def refused(seen: NodeView) -> int:
+def reverse_path_drops(seen: NodeView) -> int:
     """Return the number of packets that a node's reverse path filter has dropped (IPReversePathFilter)."""
     try:
         rows = [line.split() for line in seen.read("/proc/net/netstat").splitlines()]
@@ -116,6 +122,7 @@ def ask_briefly(
 def _ask_briefly(address: str, port: int, protocol: str, padding: int = 0) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    answered = False
     with (
         suppress(OSError),
         socket.socket(family, kind, socket.IPPROTO_SCTP if protocol == "sctp" else 0) as asking,
@@ -124,8 +131,20 @@ def _ask_briefly(address: str, port: int, protocol: str, padding: int = 0) -> bo
         asking.connect((address, port))
         asking.sendall(b"GET / HTTP/1.0\r\n" + padded(padding) + b"\r\n")
         answered = asking.recv(65536) != b""
-        # Closed before its end, a connection is reset, and forecasts have to wait until that is forgotten.
-        while answered and kind == socket.SOCK_STREAM and asking.recv(65536):
-            pass
-        return answered
-    return False
+        if answered and kind == socket.SOCK_STREAM:
+            _finish(asking)
+    return answered
+
+
+def _finish(connection: socket.socket) -> None:
+    """Read what else comes on a connection, for 1 s at most.
+
+    Closed before the server's end, it is reset, and forecasts have to wait until that is forgotten. Servers
+    that would go on waiting for commands are told that none comes. Raises OSError.
+    """
+    connection.shutdown(socket.SHUT_WR)
+    deadline = time.monotonic() + _PATIENCE
+    while (left := deadline - time.monotonic()) > 0:
+        connection.settimeout(left)
+        if not connection.recv(65536):
+            return

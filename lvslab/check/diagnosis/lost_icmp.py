@@ -65,12 +65,14 @@ class LostMessages:
         self._seen: list[Sighting] = []
 
     def __enter__(self) -> Self:
-        for node in self._nodes:
-            try:
-                found = self._cluster.capture(node, room=_ROOM, first=len(self._interfaces))
-            except (BootError, UsageError):  # a node that has gone sees nothing
-                continue
-            self._interfaces += [self._opened.enter_context(each) for each in found]
+        with ExitStack() as opened:
+            for node in self._nodes:
+                try:
+                    found = self._cluster.capture(node, room=_ROOM, first=len(self._interfaces))
+                except (BootError, UsageError):  # a node that has gone sees nothing
+                    continue
+                self._interfaces += [opened.enter_context(each) for each in found]
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,17 +107,20 @@ def lost(seen: Sequence[Sighting], names: Mapping[str, str]) -> tuple[Finding, .
             continue
         first, last = ways[0], ways[-1]
         origin = first.node if first.sent else message.sender
-        where = (
-            f"it leaves {last.node} at {last.card}, and arrives nowhere"
+        where, at = (
+            (
+                f"it leaves {last.node} at {last.card}, and does not arrive",
+                f"between {last.node} and {receiver}",
+            )
             if last.sent
-            else f"{last.node} receives it at {last.card}, and does not send it on"
+            else (f"{last.node} receives it at {last.card}, and does not send it on", f"at {last.node}")
         )
         number = "ICMPv6 type 2" if ":" in message.receiver else "ICMP type 3, code 4"
         found[
             Finding(
                 f"the ICMP message `{message.title}` (MTU {message.mtu}) from {origin} to {receiver} gets "
                 f"lost: {where}. So {receiver} goes on sending packets that are too large",
-                f"let {number} pass at {last.node}: path MTU discovery needs it",
+                f"let {number} pass {at}: path MTU discovery needs it",
             )
         ] = None
     return tuple(found)

@@ -63,7 +63,7 @@ def _at(lab: Lab, seen: NodeView, node: str, route: Route, target: str, name: st
         owner = lab.names.get(str(ip_address(route.via)))
         if owner in lab.real_servers and lab.names.get(target) != owner:
             yield Finding(
-                f"{its} route to {name} goes to {route.via}, {owner}, and not to the director",
+                f"{its} route to {name} goes to {route.via}, which is {owner}, a real server",
                 f"look at `ip route get {target}` on {node}, and delete the route that is too much",
             )
         elif is_silent(seen, route.via):

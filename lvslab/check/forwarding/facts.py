@@ -14,12 +14,13 @@ from lvslab.check.probes import Probe, Route
 class Asked:
     """A request that was not answered: ``client`` asked ``target``, an address of ``service``.
 
-    Both are "" if unknown.
+    Both are "" if unknown. ``protocol`` is that of the request; a service for a mark has none of its own.
     """
 
     service: Service
     target: str = ""
     client: str = ""
+    protocol: str = "tcp"
 
 
 @dataclass(frozen=True)

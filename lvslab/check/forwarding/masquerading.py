@@ -50,7 +50,7 @@ class Masquerading(Method):
 
     def examine(self, seen: NodeView, name: str, address: str, port: int, asked: Asked) -> ServerFacts:
         """Ask the server on its own address, and look up its way to the client."""
-        probe = probed(seen, address, port, asked.service.protocol)
+        probe = probed(seen, address, port, asked.protocol)
         gateway = default_gateway(seen, address)
         back = route_to(seen, asked.client, address) if asked.client else None
         return ServerFacts(name, address, port, self.name, probe, gateway, way_back=back)

@@ -33,7 +33,7 @@ class DirectReplies(Method):
         if there is None:
             return facts
         own = there.kind == "local"
-        probe = probed(seen, asked.target, port, asked.service.protocol) if own else None
+        probe = probed(seen, asked.target, port, asked.protocol) if own else None
         found = replace(facts, has_virtual=own, probe=probe)
         if not asked.client or not own:
             return found

@@ -6,15 +6,20 @@ them. Where a rule that is not understood could matter for a packet, its mark ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
 from lvslab.check.ipvs.table import listed
 from lvslab.check.services import nft
-from lvslab.check.services.rulesets import HOOKS, Base, Packet, Rule, parse_iptables
+from lvslab.check.services.rulesets import HOOKS, VERDICT_MAP, Base, Packet, Rule, parse_iptables
 from lvslab.errors import LvsLabError
 
 _DEPTH = 8
+_ALL = 0xFFFFFFFF
+_VERDICTS = frozenset({"ACCEPT", "RETURN", "DROP"})
+
+Marks = frozenset[int | None]
+_NONE: Marks = frozenset()
 _NFT = "-- nft"
 _TABLES = "-- another variant of iptables"
 
@@ -53,26 +58,34 @@ def asked_for(
 
     ``rules`` are the director's, as `command` prints them; ``addresses`` its own that clients may ask for,
     the likeliest first; ``ports`` are those that real servers listen on, by protocol. Ports and addresses
-    that rules name are tried as well: masquerading may map a port. The client's packets come in by
-    ``interface``, "" if unknown. Only ``port`` is asked for, unless it is 0. Raises MarkUnknown.
+    that rules name are tried as well: masquerading may map a port. A rule that drops packets by something
+    that is not understood is taken to let these pass. The client's packets come in by ``interface``, "" if
+    unknown. Only ``port`` is asked for, unless it is 0. Raises MarkUnknown.
     """
     bases = _bases(rules, ip_address(client).version)
     # The chains of a table that is at both hooks are the same ones.
     tables = {id(base.chains): base.chains for base in bases}.values()
     there = [rule for chains in tables for chain in chains.values() for rule in chain]
     setting = _setting(mark, there)
-    if not setting:
+    opaque = [
+        rule for chains in tables for chain in chains.values() for rule in chain if _opaque(rule, chains)
+    ]
+    if not setting and not opaque:
         raise MarkUnknown(
             f"no rule of the director's mangle table sets mark {mark}",
             "`iptables -t mangle -A PREROUTING ... -j MARK --set-mark` makes one",
         )
     found, unclear = list[Packet](), dict[str, None]()
-    for packet in _candidates(there, addresses, ports, client):
-        got, why = _mark_of(packet, client, interface, bases)
-        if why:
-            unclear[why] = None
-        elif got == mark:
-            found.append(packet)
+    for candidates in _candidates(there, addresses, ports, client, port):
+        for packet in candidates:
+            walk = _Walk(packet, client, interface)
+            marks = walk.all_through(bases)
+            if marks == {mark}:
+                found.append(packet)
+            elif marks & {mark, None}:
+                unclear |= walk.doubts
+        if found or unclear:
+            break
     if wanted := tuple(packet for packet in found if port in (0, packet.port)):
         return wanted
     if unclear:
@@ -84,6 +97,8 @@ def asked_for(
             "get it",
             "`iptables -t mangle -S PREROUTING` on the director shows the rules",
         )
+    if not setting:
+        raise MarkUnknown(f"it cannot be told which packets get mark {mark}: {_doubt(opaque[0])}")
     reached = {id(rule) for base in bases for rule in _reached(base)}
     if not any(id(rule) in reached for rule in setting):
         raise MarkUnknown(
@@ -97,6 +112,18 @@ def asked_for(
     )
 
 
+def _opaque(rule: Rule, chains: Mapping[str, Sequence[Rule]]) -> bool:
+    """Return whether a rule may set marks that cannot be told."""
+    return rule.mark == "many" or bool(rule.jump and rule.jump not in chains and rule.jump not in _VERDICTS)
+
+
+def _doubt(rule: Rule) -> str:
+    """Say what of a rule is not understood."""
+    if rule.unclear:
+        return f"`{rule.text}` looks at {' '.join(rule.unclear)}"
+    return f"`{rule.text}` does more than set a mark"
+
+
 def _reached(base: Base) -> Iterator[Rule]:
     """Yield the rules of the chains that packets may come to from ``base``."""
     met, ahead = set[str](), [base.name]
@@ -104,7 +131,9 @@ def _reached(base: Base) -> Iterator[Rule]:
         if (name := ahead.pop()) not in met:
             met.add(name)
             yield from (rules := base.chains[name])
-            ahead += [rule.jump for rule in rules if rule.jump in base.chains]
+            for rule in rules:
+                # Of a map of verdicts, the chains are not known.
+                ahead += base.chains if rule.jump == VERDICT_MAP else {rule.jump} & base.chains.keys()
 
 
 def _bases(text: str, version: int) -> list[Base]:
@@ -127,81 +156,111 @@ def _bases(text: str, version: int) -> list[Base]:
 
 def _setting(mark: int, rules: Sequence[Rule]) -> list[Rule]:
     """Return the rules that set ``mark``, or else some of its bits alone."""
-    marking = [(rule, rule.mark) for rule in rules if rule.mark is not None]
+    marking = [(rule, rule.mark) for rule in rules if isinstance(rule.mark, tuple)]
     whole = [rule for rule, given in marking if _marked(0, given) == mark]
-    return whole or [
-        rule for rule, (value, mask) in marking if value and not value & ~mark and mask != 0xFFFFFFFF
-    ]
+    return whole or [rule for rule, (value, mask) in marking if value and not value & ~mark and mask != _ALL]
 
 
 def _candidates(
-    rules: Sequence[Rule], addresses: Sequence[str], ports: Mapping[str, Sequence[int]], client: str
-) -> Iterator[Packet]:
-    """Yield packets that may get a mark: those to ``addresses`` and ``ports``, and to those in ``rules``.
+    rules: Sequence[Rule],
+    addresses: Sequence[str],
+    ports: Mapping[str, Sequence[int]],
+    client: str,
+    wanted: int,
+) -> Iterator[Iterator[Packet]]:
+    """Yield packets that may get a mark, to ``addresses`` and those in ``rules``.
 
-    Of a range of ports that rules name, the first one, unless servers listen on others of it.
+    First those to ``ports``, to the ``wanted`` one, and to the first one of each range of ports in which no
+    server listens; then those to each port at which rules begin or cease to match.
     """
     networks = [ip_network(there, strict=False) for rule in rules for there in rule.destinations]
     version = ip_address(client).version
     named = [
         str(one.network_address) for one in networks if one.num_addresses == 1 and one.version == version
     ]
-    ranges = dict.fromkeys(there for rule in rules for there in rule.ports)
-    for protocol, listening in ports.items():
-        firsts = [
-            low for low, high in ranges if low <= high and not any(low <= port <= high for port in listening)
-        ]
+    ranges = dict.fromkeys(there for rule in rules for there in rule.ports if there[0] <= there[1])
+
+    def packets(protocol: str, there: Iterable[int]) -> Iterator[Packet]:
         for address in dict.fromkeys([*addresses, *named]):
-            for port in dict.fromkeys([*listening, *firsts]):
-                yield Packet(protocol, address, port)
+            yield from (Packet(protocol, address, port) for port in dict.fromkeys(there))
 
+    def likely() -> Iterator[Packet]:
+        for protocol, listening in ports.items():
+            firsts = [low for low, high in ranges if not any(low <= port <= high for port in listening)]
+            yield from packets(protocol, [*listening, *firsts, *([wanted] if wanted else [])])
 
-def _mark_of(packet: Packet, client: str, interface: str, bases: Sequence[Base]) -> tuple[int, str]:
-    """Return the mark of ``packet`` before IPVS, and why it cannot be told, or "".
+    def others() -> Iterator[Packet]:
+        edges = [port for low, high in ranges for port in (low, high, low - 1, high + 1)]
+        for protocol in ports:
+            yield from packets(protocol, (port for port in edges if 0 < port < 65536))
 
-    The mark of a packet that is dropped is 0.
-    """
-    walk = _Walk(packet, client, interface)
-    try:
-        for base in bases:
-            walk.through(base.name, base.chains, 0)
-    except MarkUnknown as unknown:
-        return 0, unknown.message
-    return (0 if walk.dropped else walk.mark), ""
+    yield likely()
+    yield others()
 
 
 class _Walk:
-    """The way of a packet through chains."""
+    """The way of a packet through chains, with all marks that it may get.
+
+    A mark is None where it cannot be told. ``doubts`` are the rules for that, and those of which it cannot
+    be told whether they take the packet.
+    """
 
     def __init__(self, packet: Packet, client: str, interface: str) -> None:
-        self.packet, self.client, self.interface = packet, client, interface
-        self.mark, self.dropped = 0, False
+        self.doubts: dict[str, None] = {}
+        self._packet, self._client, self._interface = packet, client, interface
 
-    def through(self, name: str, chains: Mapping[str, Sequence[Rule]], depth: int) -> bool:
-        """Follow a chain; return False where a rule ends the table for the packet. Raises MarkUnknown."""
+    def all_through(self, bases: Sequence[Base]) -> Marks:
+        """Return the marks that the packet may have before IPVS, none where it is dropped."""
+        marks: Marks = frozenset({0})
+        for base in bases:
+            if self._interface and base.interfaces and self._interface not in base.interfaces:
+                continue
+            ends, accepted = self._through(base.name, base.chains, marks, 0)
+            marks = accepted if base.drops else ends | accepted
+        return marks
+
+    def _through(
+        self, name: str, chains: Mapping[str, Sequence[Rule]], marks: Marks, depth: int
+    ) -> tuple[Marks, Marks]:
+        """Follow a chain; return the marks at its end, and those of accepted packets."""
+        here, ends, accepted = marks, _NONE, _NONE
         for rule in chains[name]:
-            if self.dropped:
-                return False
-            matches = rule.matches(self.packet, self.client, self.interface)
+            matches = bool(here) and rule.matches(self._packet, self._client, self._interface)
             if matches is False or (rule.mark is None and not rule.jump):
                 continue
-            if matches is None:
-                raise MarkUnknown(f"`{rule.text}` looks at {' '.join(rule.unclear)}")
-            if rule.mark is not None:
-                self.mark = _marked(self.mark, rule.mark)
-            if rule.jump == "RETURN":
-                return True
-            if rule.jump in ("ACCEPT", "DROP"):
-                self.dropped = rule.jump == "DROP"
-                return False
-            if rule.jump in chains and depth < _DEPTH:
-                if not self.through(rule.jump, chains, depth + 1):
-                    return False
-                if rule.goto:
-                    return True
-            elif rule.jump:
-                raise MarkUnknown(f"`{rule.text}` does more than set a mark")
-        return True
+            if matches is None or _opaque(rule, chains):
+                self.doubts[_doubt(rule)] = None
+            taken = frozenset(_given(mark, rule) for mark in here)
+            here = here if matches is None else _NONE
+            match rule.jump:
+                case "":
+                    here |= taken
+                case "ACCEPT":
+                    accepted |= taken
+                case "RETURN":
+                    ends |= taken
+                case "DROP":
+                    pass
+                case jump if jump in chains and depth < _DEPTH:
+                    behind, inside = self._through(jump, chains, taken, depth + 1)
+                    accepted |= inside
+                    if rule.goto:
+                        ends |= behind
+                    else:
+                        here |= behind
+                case _:
+                    here |= {None}
+        return here | ends, accepted
+
+
+def _given(mark: int | None, rule: Rule) -> int | None:
+    """Return ``mark`` after a rule that takes the packet."""
+    if rule.mark is None:
+        return mark
+    if rule.mark == "many":
+        return None
+    value, mask = rule.mark
+    return value if mask == _ALL else None if mark is None else _marked(mark, rule.mark)
 
 
 def _marked(mark: int, setting: tuple[int, int]) -> int:

@@ -7,12 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lvslab.check.services.rulesets import HOOKS, Base, Rule
+from lvslab.check.services.rulesets import HOOKS, VERDICT_MAP, Base, Rule
 
 _ALL = 0xFFFFFFFF
-_BEFORE_IPVS = 98
-"""Priority of IPVS at the hook input: NF_IP_PRI_NAT_SRC - 2 (``ip_vs_ops4``, ip_vs_core.c of Linux 6.1)."""
-_QUIET = frozenset({"counter", "log", "limit", "comment", "continue"})
+_BEFORE_IPVS = 99
+"""Priority of IPVS at the hook input: NF_IP_PRI_NAT_SRC - 1 (``ip_vs_ops4``, ip_vs_core.c of Linux 6.1)."""
+_QUIET = frozenset({"counter", "log", "comment", "continue"})
+_ENDS = frozenset({"fwd", "queue", "synproxy", "tproxy"})
+"""Statements that may end a packet's way in other ways than by a verdict."""
+_NOWHERE = ("0.0.0.0/32",)
+_WIDTH = 60
+"""Maximum length of a statement in messages."""
 _MARK = {"meta": {"key": "mark"}}
 
 
@@ -23,11 +28,11 @@ class _Unclear(Exception):
 def parse_nft(text: str, version: int, *, without_mangle: bool) -> list[Base]:
     """Parse the chains at HOOKS that IPv4 or IPv6 packets pass, as ``version`` says.
 
-    With ``without_mangle``, tables called mangle are left out: iptables keeps its own there. Raises
+    With ``without_mangle``, tables called mangle are left out that iptables keeps its own rules in. Raises
     ValueError for a text that is not such a document.
     """
     found = json.loads(text)["nftables"]
-    families = ("inet", "ip6" if version == 6 else "ip")
+    families = ("netdev", "inet", "ip6" if version == 6 else "ip")
     chains: dict[tuple[str, str], dict[str, list[Rule]]] = {}
     bases: list[Base] = []
     sets = {
@@ -38,13 +43,24 @@ def parse_nft(text: str, version: int, *, without_mangle: bool) -> list[Base]:
         own = chains.setdefault((each["family"], each["table"]), {})
         own[each["name"]] = []
         hook, priority = each.get("hook"), int(each.get("prio", 0))
-        if (hook == HOOKS[0] or (hook == HOOKS[1] and priority < _BEFORE_IPVS)) and not (
-            without_mangle and each["table"] == "mangle"
-        ):
-            bases.append(Base(hook, priority, each["name"], own))
+        of_iptables = (
+            without_mangle and each["table"] == "mangle" and each["family"] not in ("inet", "netdev")
+        )
+        if hook in HOOKS and (hook != "input" or priority < _BEFORE_IPVS) and not of_iptables:
+            devices = each.get("dev", ())
+            bases.append(
+                Base(
+                    hook,
+                    priority,
+                    each["name"],
+                    own,
+                    drops=each.get("policy") == "drop",
+                    interfaces=(devices,) if isinstance(devices, str) else (*devices,),
+                )
+            )
     for each in _all(found, "rule", families):
         place = each["family"], each["table"]
-        chains[place][each["chain"]].append(_rule(each, place, sets))
+        chains[place][each["chain"]].append(_rule(each, place, sets, version))
     return bases
 
 
@@ -57,25 +73,31 @@ def _all(
 
 @dataclass
 class _Reading:
-    """A rule as far as it has been read: ``fields`` are the arguments of a Rule."""
+    """A rule for IP ``version`` as far as it has been read: ``fields`` are the arguments of a Rule."""
 
+    version: int
     sets: Mapping[str, Sequence[Any]]
     fields: dict[str, Any] = field(default_factory=dict)
     unclear: list[str] = field(default_factory=list)
 
 
 def _rule(
-    each: Mapping[str, Any], place: tuple[str, str], sets: Mapping[tuple[str, str, str], Sequence[Any]]
+    each: Mapping[str, Any],
+    place: tuple[str, str],
+    sets: Mapping[tuple[str, str, str], Sequence[Any]],
+    version: int,
 ) -> Rule:
     read = _Reading(
-        {f"@{name}": elements for (*table, name), elements in sets.items() if (*table,) == place}
+        version, {f"@{name}": elements for (*table, name), elements in sets.items() if (*table,) == place}
     )
-    for statement in each["expr"]:
-        ((kind, content),) = statement.items()
+    for statement in each.get("expr", ()):
         try:
+            ((kind, content),) = statement.items()
             _statement(read, kind, content)
         except _Unclear as part:
             read.unclear.append(str(part))
+        except (AttributeError, LookupError, TypeError, ValueError):  # of another form than that of 1.0.6
+            read.unclear.append(str(statement)[:_WIDTH])
     text = f"nft: {place[0]} {place[1]} {each['chain']}, handle {each['handle']}"
     return Rule(text, **read.fields, unclear=tuple(read.unclear))
 
@@ -89,7 +111,7 @@ def _statement(read: _Reading, kind: str, content: Any) -> None:
         case "match":
             _match(read, content)
         case "mangle" if content["key"] == _MARK:
-            about["mark"] = 0, 0  # also where it is not understood
+            about["mark"] = "many"
             about["mark"] = _mark(content["value"])
         case "mangle":
             pass
@@ -100,6 +122,8 @@ def _statement(read: _Reading, kind: str, content: Any) -> None:
         case "reject":
             about["jump"] = "DROP"
         case _ if kind not in _QUIET:
+            if kind in {VERDICT_MAP, *_ENDS}:
+                about["jump"] = kind
             raise _Unclear(kind)
 
 
@@ -110,23 +134,39 @@ def _match(read: _Reading, content: Mapping[str, Any]) -> None:
         raise _Unclear(f"{what} {content['op']} ...")
     if isinstance(right, str) and right.startswith("@"):
         right = {"set": read.sets.get(right, [])}
-    about = read.fields
     if what in ("meta iifname", "meta iif") and isinstance(right, str):
-        about["interface"] = right.replace("*", "+")  # as iptables writes all with that beginning
+        _add(read, what, "interface", right.replace("*", "+"))  # as iptables writes all with that beginning
     elif what.endswith(" dport"):
-        about["ports"] = tuple(_ports(right)) or ((0, -1),)  # an empty set takes nothing
         if (protocol := what.split()[0]) != "th":
-            about["protocols"] = (protocol,)
+            _add_protocols(read, protocol)
+        _add(read, what, "ports", tuple(_ports(right)) or ((0, -1),))  # an empty set takes nothing
     elif what in ("ip daddr", "ip6 daddr"):
-        about["destinations"] = tuple(_networks(right)) or ("0.0.0.0/32",)
+        _add(read, what, "destinations", tuple(_networks(right)) or _NOWHERE)
     elif what in ("ip saddr", "ip6 saddr"):
-        about["sources"] = tuple(_networks(right)) or ("0.0.0.0/32",)
+        _add(read, what, "sources", tuple(_networks(right)) or _NOWHERE)
     elif what == "meta nfproto" and right in ("ipv4", "ipv6"):
-        about.setdefault("sources", ("::/0" if right == "ipv6" else "0.0.0.0/0",))
+        if right != f"ipv{read.version}":
+            _add_protocols(read)
     elif what in ("meta l4proto", "ip protocol", "ip6 nexthdr"):
-        about["protocols"] = tuple(str(value) for value in _values(right))
+        _add_protocols(read, *map(str, _values(right)))
     else:
         raise _Unclear(what)
+
+
+def _add(read: _Reading, what: str, field_name: str, value: object) -> None:
+    """Add what a rule matches. Raises _Unclear where it matches the same twice."""
+    if field_name in read.fields:
+        raise _Unclear(f"{what} twice")
+    read.fields[field_name] = value
+
+
+def _add_protocols(read: _Reading, *protocols: str) -> None:
+    """Add protocols that a rule matches.
+
+    Of those that it matched before, only those are left that are there again.
+    """
+    before = read.fields.get("protocols", protocols)
+    read.fields["protocols"] = tuple(each for each in before if each in protocols) or ("none",)
 
 
 def _name(left: Any) -> str:

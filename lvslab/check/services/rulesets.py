@@ -10,16 +10,25 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
+from typing import Literal
 
 Ports = tuple[tuple[int, int], ...]
 
-HOOKS = ("prerouting", "input")
+HOOKS = ("ingress", "prerouting", "input")
 """The hooks that a client's packet passes before IPVS takes it, in their order."""
 MANGLE = -150
 """Priority of iptables' table mangle at each hook (NF_IP_PRI_MANGLE, netfilter_ipv4.h of Linux 6.1)."""
+VERDICT_MAP = "vmap"
+"""The `Rule.jump` of a rule that looks up what happens in a map."""
 
 _PROTOCOLS: Mapping[str, str] = {"6": "tcp", "17": "udp", "132": "sctp", "all": ""}
-_LEAVE_MARKS_ALONE = frozenset({"LOG", "TOS", "DSCP", "TTL", "HL", "TCPMSS", "CLASSIFY", "NFLOG", "ULOG"})
+# fmt: off
+_LEAVE_MARKS_ALONE = frozenset({
+    "CHECKSUM", "CLASSIFY", "CONNSECMARK", "DSCP", "ECN", "HL", "IDLETIMER", "LOG", "NFLOG", "RATEEST",
+    "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL", "ULOG",
+})
+# fmt: on
+_ANY_VALUE = frozenset({"--comment", "--log-prefix", "--nflog-prefix", "--string", "--hex-string"})
 _DROPS = frozenset({"DROP", "REJECT"})
 _ALL = 0xFFFFFFFF
 
@@ -37,9 +46,10 @@ class Packet:
 class Rule:
     """A rule. An empty tuple matches everything.
 
-    ``mark`` are value and mask as of ``--set-xmark``, None where it sets no mark. ``jump`` is the name of a
-    chain, ``ACCEPT``, ``RETURN`` or ``DROP``, "" for none, and anything else is not understood. With
-    ``goto`` the chain's end is that of this one. ``unclear`` are words that are not understood.
+    ``mark`` are value and mask as of ``--set-xmark``, None where it sets no mark, and "many" where it sets
+    one that cannot be told. ``jump`` is the name of a chain, ``ACCEPT``, ``RETURN`` or ``DROP``, "" for
+    none, and anything else is not understood. With ``goto`` the chain's end is that of this one.
+    ``unclear`` are words that are not understood.
     """
 
     text: str
@@ -48,7 +58,7 @@ class Rule:
     destinations: tuple[str, ...] = ()
     interface: str = ""
     ports: Ports = ()
-    mark: tuple[int, int] | None = None
+    mark: tuple[int, int] | Literal["many"] | None = None
     jump: str = ""
     goto: bool = False
     unclear: tuple[str, ...] = ()
@@ -73,13 +83,16 @@ class Rule:
 class Base:
     """A chain that packets come to by themselves: at a hook, those of lower ``priority`` first.
 
-    ``chains`` are all chains of its table, by name, and ``name`` is the one.
+    ``chains`` are all chains of its table, by name, and ``name`` is the one. With ``drops``, packets that
+    come to its end are dropped. Packets come to it from ``interfaces``, from all if there are none.
     """
 
     hook: str
     priority: int
     name: str
     chains: Mapping[str, Sequence[Rule]]
+    drops: bool = False
+    interfaces: tuple[str, ...] = ()
 
 
 def is_interface(interface: str, pattern: str) -> bool:
@@ -98,16 +111,21 @@ def within(address: str, networks: Sequence[str]) -> bool:
 
 def parse_iptables(text: str) -> list[Base]:
     """Parse the output of ``iptables-save -t mangle``, or of ``-S``; lines of neither are skipped."""
-    chains: dict[str, list[Rule]] = {}
+    chains, dropping = dict[str, list[Rule]](), set[str]()
     for line in map(str.strip, text.splitlines()):
-        if line.startswith(":"):
-            chains.setdefault(line[1:].split()[0], [])
-        elif line.startswith(("-N ", "-P ")):
-            chains.setdefault(line.split()[1], [])
+        if line.startswith((":", "-N ", "-P ")):
+            name, *policy = line.removeprefix(":").removeprefix("-N ").removeprefix("-P ").split()
+            chains.setdefault(name, [])
+            if policy[:1] == ["DROP"]:
+                dropping.add(name)
         elif line.startswith("-A "):
-            chain, rule = _rule(line)
+            chain, rule = parse_rule(line)
             chains.setdefault(chain, []).append(rule)
-    return [Base(hook, MANGLE, hook.upper(), chains) for hook in HOOKS if hook.upper() in chains]
+    return [
+        Base(hook, MANGLE, hook.upper(), chains, drops=hook.upper() in dropping)
+        for hook in HOOKS
+        if hook.upper() in chains
+    ]
 
 
 @dataclass
@@ -117,10 +135,16 @@ class _Reading:
     fields: dict[str, str] = field(default_factory=dict)
     ports: Ports = ()
     mark: tuple[int, int] | None = None
+    restores: bool = False
+    """Whether it takes the mark of the connection (CONNMARK)."""
     unclear: list[str] = field(default_factory=list)
 
 
-def _rule(line: str) -> tuple[str, Rule]:
+def parse_rule(line: str) -> tuple[str, Rule]:
+    """Parse a rule as iptables-save prints it, ``-A CHAIN ...``.
+
+    Returns its chain's name, and the rule.
+    """
     words = shlex.split(line)
     chain, rest, read = words[1], words[2:], _Reading()
     while rest:
@@ -129,8 +153,8 @@ def _rule(line: str) -> tuple[str, Rule]:
             read.unclear += ["!", *rest[:2]]
             rest = rest[2:]
             continue
-        value = rest[0] if rest and not rest[0].startswith("-") and rest[0] != "!" else ""
-        rest = rest[1:] if value else rest
+        is_value = bool(rest) and (option in _ANY_VALUE or not rest[0].startswith(("-", "!")))
+        value, rest = (rest[0], rest[1:]) if is_value else ("", rest)
         _option(read, option, value)
     about = read.fields
 
@@ -141,7 +165,7 @@ def _rule(line: str) -> tuple[str, Rule]:
     jump = about.get("-j", about.get("-g", ""))
     if jump in _DROPS:
         jump = "DROP"
-    elif jump == "MARK" or jump in _LEAVE_MARKS_ALONE:
+    elif jump in {"MARK", *_LEAVE_MARKS_ALONE} or (jump == "CONNMARK" and not read.restores):
         jump = ""
     return chain, Rule(
         text=line,
@@ -173,6 +197,10 @@ def _option(read: _Reading, option: str, value: str) -> None:
             given, bits = int(number, 0), int(mask or "0xffffffff", 0)
             # --set-mark zeroes the value's bits too; old ones print no mask.
             read.mark = (given, bits | given if option == "--set-mark" else bits)
+        case "--restore-mark":
+            read.restores = True
+        case "--save-mark" | "--nfmask" | "--ctmask":
+            pass
         case "--or-mark":
             read.mark = (int(value, 0), int(value, 0))
         case "--and-mark":

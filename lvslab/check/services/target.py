@@ -85,12 +85,13 @@ def _marked(cluster: RunningLab, service: Service, director: str, client: str, p
         for kind, listening in _listening(cluster, server):
             ports.setdefault(KINDS[kind], []).append(listening)
     addresses = [*_near_first(cluster, director, client, version)]
-    way_back = dict(pairwise(cluster.observe(director, f"ip route get {own[0]} 2>&1; :").split()))
+    source = str(cluster.lab.source_address(client, ip_address(addresses[0]))) if addresses else own[0]
+    way_back = dict(pairwise(cluster.observe(director, f"ip route get {source} 2>&1; :").split()))
     try:
         found = marks.asked_for(
             service.mark,
             rules,
-            client=own[0],
+            client=source,
             addresses=addresses,
             ports=ports,
             interface=way_back.get("dev", ""),

@@ -150,7 +150,10 @@ def load(found: Load) -> str:
     remark = ""
     if not found.requests:
         latency = "-"
-        command = f"./run lab.round --name {found.name} --service {shlex.quote(found.service)}"
+        command = (
+            f"./run lab.round --name {found.name} --director {found.director} "
+            f"--service {shlex.quote(found.service)}"
+        )
         remark = f"\n\n{command} shows who should have answered, and why there is no answer"
     return (
         f"{found.service} ({found.scheduler}) through {found.director}, for {found.seconds:.1f} s, from "

@@ -12,6 +12,7 @@ from lvslab.check.ipvs.director import Reading
 from lvslab.check.ipvs.listing import Counters
 from lvslab.check.ipvs.table import Destination, Service
 from lvslab.check.load import Load, Share
+from lvslab.check.services import marks
 from lvslab.check.traffic import wrk
 from lvslab.cli.text import lab
 from lvslab.errors import CheckFailed, StateError, UsageError
@@ -131,7 +132,7 @@ def test_what_is_shown() -> None:
     assert f"unanswered   16 of 12 connections; {two.server} answered none of its 16\n" in silent
     nothing = lab.load(replace(found, requests=0, service="firewall mark 80"))
     assert "  an answer    -\n" in nothing
-    said = f"./run lab.round --name {found.name} --service 'firewall mark 80' shows who should have answered"
+    said = "./run lab.round --name lab --director director --service 'firewall mark 80' shows who should"
     assert nothing.splitlines()[-1].startswith(said)
     with_errors = lab.load(Load(**{**vars(found), "errors": {**errors, "read": 2, "timeout": 1}}))
     assert "errors       read 2, timeout 1" in with_errors
@@ -155,7 +156,7 @@ def test_what_is_shown() -> None:
 def test_no_service_to_load(rules: str, name: str, says: str) -> None:
     running = FakeCluster(answers={"ipvsadm -Sn": rules})
     with pytest.raises((StateError, UsageError), match=says) as refused:
-        load._wanted(running, "director", "client", name)
+        load._wanted(running, "director", ["client"], name)
     assert isinstance(refused.value, UsageError) == bool(name)
 
 
@@ -163,8 +164,21 @@ def test_the_first_service_that_can_be_loaded() -> None:
     mail = "-A -t 127.0.0.1:25\n-a -t 127.0.0.1:25 -r 10.0.0.100:25 -m\n"
     web = "-A -t 127.0.0.1:81\n-a -t 127.0.0.1:81 -r 10.0.0.100:80 -m\n"
     running = FakeCluster(answers={"ipvsadm -Sn": mail + web})
-    service, target = load._wanted(running, "director", "client", "")
-    assert (str(service), target.url) == ("127.0.0.1:81", "http://127.0.0.1:81/")
+    service, target, clients = load._wanted(running, "director", ["client"], "")
+    assert (str(service), target.url, clients) == ("127.0.0.1:81", "http://127.0.0.1:81/", ["client"])
+
+
+def test_clients_that_do_not_get_the_mark_make_no_load(tmp_path: Path) -> None:
+    other = "  client-2:\n    role: client\n    interfaces: {eth0: {network: outer, address: 127.0.0.8}}\n"
+    rule = "-A PREROUTING -s 127.0.0.8 -p tcp --dport 80 -j MARK --set-mark 80"
+    answers = {
+        "ipvsadm -Sn": "-A -f 80\n-a -f 80 -r 10.0.0.100:80 -m",
+        marks.command(4): f"*mangle\n:PREROUTING ACCEPT [0:0]\n{rule}\nCOMMIT\n-- nft\n",
+        **{f"ip route get 127.0.0.{end} 2>&1; :": f"127.0.0.{end} dev eth0 src 127.0.0.1" for end in (8, 9)},
+    }
+    running = FakeCluster(lab=lab_in(tmp_path, LAB + other), answers=answers)
+    service, target, clients = load._wanted(running, "director", ["client", "client-2"], "")
+    assert (service.mark, target.url, clients) == (80, "http://127.0.0.1:80/", ["client-2"])
 
 
 def test_answers_are_counted_in_the_servers_logs() -> None:

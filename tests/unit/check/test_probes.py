@@ -104,12 +104,32 @@ def test_a_filter_that_rejects_is_no_closed_port() -> None:
             return "refused"
 
         def read(self, file: str) -> str:
+            if file == "/proc/net/tcp6":
+                return ""
             assert file == "/proc/net/tcp"
             return f"  sl  local_address rem_address st\n   0: 00000000:0050 00000000:0000 {self.state} 0\n"
 
     assert probed(cast(Any, Rejecting("0A")), "10.0.0.100", 80, "tcp") == "rejected"
     assert probed(cast(Any, Rejecting("06")), "10.0.0.100", 80, "tcp") == "refused"
     assert probed(cast(Any, Rejecting("0A")), "10.0.0.100", 81, "tcp") == "refused"
+
+
+@pytest.mark.parametrize(
+    ("address", "only", "found"),
+    [("::", False, None), ("::", True, None), ("::ffff:127.0.0.1", False, True)],
+)
+def test_an_ipv6_socket_may_be_for_ipv4_too(address: str, only: bool, found: bool | None) -> None:
+    """Where /proc does not tell which, nobody is blamed."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        listener.bind((address, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        assert listens(HERE, "127.0.0.1", port, "tcp") is found
+
+
+def test_sockets_of_sctp_are_not_looked_at() -> None:
+    assert listens(HERE, "127.0.0.1", free_port(), "sctp") is None
 
 
 def free_port() -> int:

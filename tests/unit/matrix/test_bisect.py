@@ -38,6 +38,11 @@ def result(*verdicts: str, howto: str = "passed", error: str = "", lab: str = "w
     return Result(cell=Cell(lab=lab, kernel="6.1"), verdict=whole, cases=cases, error=error, seconds=2.5)
 
 
+NOT_BOOTED = cell.skipped(
+    OWN, 1, "the lab cannot run here: no GUE\n  its lab.yaml has 'needs: [tunnel_gue]'"
+)
+
+
 @pytest.mark.parametrize(
     ("results", "options", "answer", "why"),
     [
@@ -49,6 +54,7 @@ def result(*verdicts: str, howto: str = "passed", error: str = "", lab: str = "w
         ([result("failed"), result(error="QEMU is not there")], {}, "bad", "1 check failed"),
         ([result("passed"), result(error="it hangs")], {}, "cannot tell", "web-nat: it hangs"),
         ([result("skipped", "skipped")], {}, "cannot tell", "every check was skipped: skipped for a reason"),
+        ([NOT_BOOTED], {}, "cannot tell", "every check was skipped: the lab cannot run here: no GUE"),
         ([result("passed"), result("skipped")], {}, "good", ""),
         # The how-to is a check too, but not of a single one's matter.
         ([result(howto="failed")], {}, "bad", "1 check failed"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
@@ -36,6 +38,25 @@ def test_what_drops_packets() -> None:
     }
 
 
+def test_what_only_looks_like_a_drop() -> None:
+    """A chain of the reader's own, and comments."""
+    saved = """\
+*filter
+[5:60] -A INPUT -p tcp -j DROP-BAD
+[6:60] -A INPUT -m comment --comment "-j DROP" -j ACCEPT
+[7:60] -A INPUT -m comment --comment "not -j ACCEPT" -j DROP
+[8:60] -A INPUT -j LOG --log-prefix "-j DROP "
+COMMIT
+"""
+    assert drops(saved) == {'`iptables -t filter -A INPUT -m comment --comment "not -j ACCEPT" -j DROP`': 7}
+
+
+def test_a_rule_that_is_there_twice() -> None:
+    """The first one takes all packets, whichever is counted last."""
+    saved = "*filter\n[9:540] -A INPUT -p tcp -j DROP\n[0:0] -A INPUT -p tcp -j DROP\nCOMMIT\n"
+    assert drops(saved) == {"`iptables -t filter -A INPUT -p tcp -j DROP`": 9}
+
+
 class Node:
     """A node whose counters are ``before`` until request ``loses`` is made, and then ``after``."""
 
@@ -66,14 +87,14 @@ def losses(before: tuple[int, int, int], after: tuple[int, int, int]) -> list[st
 def test_only_filters_that_take_packets_meanwhile_are_named() -> None:
     assert losses((3, 1, 7), (3, 1, 7)) == []
     (policy,) = losses((3, 1, 7), (5, 1, 7))
-    assert (
-        policy
-        == "the director drops packets of this service: the policy of FORWARD in the table filter is DROP"
+    assert policy == (
+        "the director drops packets while this service is asked: "
+        "the policy of FORWARD in the table filter is DROP"
     )
     (rule,) = losses((3, 1, 7), (3, 2, 7))
     assert "-A FORWARD -s 10.0.0.0/24 -j REJECT" in rule
     (reverse,) = losses((3, 1, 7), (3, 1, 8))
-    assert reverse.startswith("the director's rp_filter drops packets of this service")
+    assert reverse.startswith("the director's rp_filter drops packets while this service is asked")
 
 
 def test_a_filter_of_another_node_is_named_with_it() -> None:
@@ -81,8 +102,8 @@ def test_a_filter_of_another_node_is_named_with_it() -> None:
     nodes = {"director": director, "rs1": server}
     found = losses_of(lambda name: cast(Any, nodes[name]), "director", ASKED, server.ask, ["rs1"])
     assert [finding.cause.partition(":")[0] for finding in found] == [
-        "rs1 drops packets of this service",
-        "rs1's rp_filter drops packets of this service",
+        "rs1 drops packets while this service is asked",
+        "rs1's rp_filter drops packets while this service is asked",
     ]
 
 
@@ -149,6 +170,40 @@ def test_an_answer_is_read_to_its_end() -> None:
         answering = pool.submit(answer)
         assert _ask_briefly("127.0.0.1", listener.getsockname()[1], "tcp")
         assert answering.result() == b""
+
+
+def test_a_server_that_waits_for_commands_has_answered() -> None:
+    """As those of FTP and SMTP do: they greet, and keep the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+
+        def greet() -> bytes:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"220 rs1\r\n")
+                while said := connection.recv(65536):
+                    connection.sendall(b"500 what is " + said)
+                return said
+
+        greeting = pool.submit(greet)
+        assert _ask_briefly("127.0.0.1", listener.getsockname()[1], "tcp")
+        assert greeting.result() == b""
+
+
+def test_a_server_that_never_ends_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+
+        def go_on() -> bool:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                while time.monotonic() < deadline:
+                    connection.sendall(b"x" * 65536)
+                return False
+            return True
+
+        deadline = time.monotonic() + 30
+        going = pool.submit(go_on)
+        assert _ask_briefly("127.0.0.1", listener.getsockname()[1], "tcp")
+        assert going.result(), "it would have sent more"
 
 
 def test_a_request_that_is_not_answered() -> None:

@@ -78,7 +78,7 @@ def test_the_place_where_it_is_lost() -> None:
     (at_the_router,) = causes(seen(LEFT, CAME))
     assert at_the_router == f"{begin}router receives it at eth1, and does not send it on{end}"
     (between,) = causes(seen(LEFT, CAME, WENT_ON))
-    assert between == f"{begin}it leaves router at eth0, and arrives nowhere{end}"
+    assert between == f"{begin}it leaves router at eth0, and does not arrive{end}"
 
 
 def test_many_messages_of_one_kind_are_told_once() -> None:

@@ -103,7 +103,7 @@ def test_a_router_that_does_not_forward(tmp_path: Path) -> None:
 def test_a_route_around_the_director(tmp_path: Path) -> None:
     around = f"{VIP} via 66.199.240.100 dev eth1\n"
     found = way(tmp_path, client=Node(BY_ROUTER), router=Node(around))
-    assert causes(found) == [f"router's route to {VIP} goes to 66.199.240.100, rs1, and not to the director"]
+    assert causes(found) == [f"router's route to {VIP} goes to 66.199.240.100, which is rs1, a real server"]
 
 
 def test_routers_that_send_to_each_other(tmp_path: Path) -> None:

@@ -190,3 +190,38 @@ def test_a_port_without_the_mark_is_named() -> None:
     assert asked(rule, port=80) == [Packet("tcp", VIP, 80)]
     with pytest.raises(MarkUnknown, match="gives packets to port 443 the mark 80; those to port 80 get it"):
         asked(rule, port=443)
+
+
+def test_a_port_within_a_range() -> None:
+    rule = f"{TO} --dport 8000:8010 -j MARK --set-xmark 0x50/0xffffffff"
+    assert asked(rule, port=8005) == [Packet("tcp", VIP, 8005)]
+    everything = f"{TO} -j MARK --set-xmark 0x50/0xffffffff"
+    assert Packet("tcp", VIP, 8443) in asked(everything, port=8443)
+
+
+def test_a_range_whose_beginning_another_rule_takes() -> None:
+    first = f"{TO} --dport 8000:8003 -j ACCEPT"
+    rule = f"{TO} --dport 8000:8010 -j MARK --set-xmark 0x50/0xffffffff"
+    assert [packet.port for packet in asked(first, rule)] == [8004, 8010]
+
+
+def test_marks_of_connections() -> None:
+    mark = f"{TO} --dport 80 -j MARK --set-xmark 0x50/0xffffffff"
+    save, restore = (
+        f"-A PREROUTING -j CONNMARK --{what}-mark --nfmask 0xf --ctmask 0xf" for what in ("save", "restore")
+    )
+    assert asked(mark, save) == [Packet("tcp", VIP, 80)]
+    assert asked(restore, mark) == [Packet("tcp", VIP, 80)]
+    with pytest.raises(MarkUnknown, match=r"cannot be told .*CONNMARK"):
+        asked(restore)
+    with pytest.raises(MarkUnknown, match=r"cannot be told .*CONNMARK"):
+        asked(mark, restore)
+
+
+def test_rules_that_drop_and_accept_for_other_reasons() -> None:
+    mark = f"{TO} --dport 80 -j MARK --set-xmark 0x50/0xffffffff"
+    invalid = "-A PREROUTING -m conntrack --ctstate INVALID -j DROP"
+    assert asked(invalid, mark) == [Packet("tcp", VIP, 80)]
+    assert asked(mark, "-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT") == [Packet("tcp", VIP, 80)]
+    with pytest.raises(MarkUnknown, match=r"cannot be told .* --ctstate ESTABLISHED"):
+        asked("-A PREROUTING -m conntrack --ctstate ESTABLISHED -j ACCEPT", mark)

@@ -32,10 +32,15 @@ TO, WEB = payload("ip", "daddr", VIP), payload("tcp", "dport", 80)
 
 
 def document(
-    *rules: list[Any], more: list[Any] | None = None, hook: str = "prerouting", prio: int = -150
+    *rules: list[Any],
+    more: list[Any] | None = None,
+    hook: str = "prerouting",
+    prio: int = -150,
+    family: str = "inet",
+    **about: Any,
 ) -> str:
-    table = {"family": "inet", "table": "web"}
-    chains = [{"chain": {**table, "name": "pre", "type": "filter", "hook": hook, "prio": prio}}]
+    table = {"family": family, "table": "web"}
+    chains = [{"chain": {**table, "name": "pre", "type": "filter", "hook": hook, "prio": prio, **about}}]
     chains += [{"chain": {**table, "name": "own"}}]
     made = [
         {
@@ -110,7 +115,8 @@ def test_the_interface_counts_where_it_is_known() -> None:
 
 def test_only_chains_that_packets_pass_before_ipvs() -> None:
     assert asked([WEB, marked()], hook="input", prio=0) == [Packet("tcp", VIP, 80)]
-    for hook, prio in (("input", 100), ("output", -150), ("forward", 0)):
+    assert asked([WEB, marked()], hook="input", prio=98) == [Packet("tcp", VIP, 80)]
+    for hook, prio in (("input", 99), ("input", 100), ("output", -150), ("forward", 0)):
         with pytest.raises(MarkUnknown, match="no rule"):
             asked([WEB, marked()], hook=hook, prio=prio)
 
@@ -119,24 +125,80 @@ def test_only_chains_that_packets_pass_before_ipvs() -> None:
     ("rule", "what"),
     [
         (
-            [{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "new"}}, marked()],
+            [{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "new"}}, marked(1)],
             "ct state in",
         ),
-        ([payload("ip", "daddr", "10.9.9.9", "!="), marked()], "ip daddr != "),
-        ([payload("ip", "dscp", 8), marked()], "ip dscp"),
-        ([payload("tcp", "dport", "http"), marked()], "dport"),
+        ([payload("ip", "daddr", "10.9.9.9", "!="), marked(1)], "ip daddr != "),
+        ([payload("ip", "dscp", 8), marked(1)], "ip dscp"),
+        ([payload("tcp", "dport", "http"), marked(1)], "dport"),
         ([TO, marked({"numgen": {"mode": "inc", "mod": 2}})], "meta mark set"),
-        ([TO, {"vmap": {}}, marked()], "vmap"),
-        ([marked(), TO], "a match behind another statement"),
+        ([TO, {"vmap": {}}, marked(1)], "vmap"),
+        ([marked(1), TO], "a match behind another statement"),
+        ([{"limit": {"rate": 10, "per": "second"}}, marked(1)], "limit"),
+        ([payload("tcp", "dport", {"range": [1, 90]}), WEB, marked(1)], "tcp dport twice"),
+        ([TO, {"queue": {"num": 1}}], "queue"),
+        ([TO, {"future": 1, "form": 2}, marked(1)], "future"),
     ],
 )
 def test_what_cannot_be_told(rule: list[Any], what: str) -> None:
     with pytest.raises(MarkUnknown, match=rf"cannot be told .*looks at .*{what}"):
-        asked([WEB, marked()], rule, [marked(80)])
+        asked([WEB, marked()], rule)
 
 
 def test_tables_of_iptables_are_not_read_twice() -> None:
-    text = document([WEB, marked()]).replace('"web"', '"mangle"')
+    text = document([WEB, marked()], family="ip").replace('"web"', '"mangle"')
     assert nft.parse_nft(text, 4, without_mangle=True) == []
     assert len(nft.parse_nft(text, 4, without_mangle=False)) == 1
-    assert nft.parse_nft(text.replace('"inet"', '"ip6"'), 4, without_mangle=False) == []
+    assert nft.parse_nft(text.replace('"ip"', '"ip6"'), 4, without_mangle=False) == []
+    # iptables has none for both families.
+    assert len(nft.parse_nft(text.replace('"ip"', '"inet"'), 4, without_mangle=True)) == 1
+
+
+def test_rules_before_prerouting() -> None:
+    how: dict[str, Any] = {"family": "netdev", "hook": "ingress", "dev": "eth0"}
+    text = f"-- nft\n{document([WEB, marked()], **how)}\n"
+    asking: dict[str, Any] = {"client": CLIENT, "addresses": [VIP], "ports": {"tcp": [80]}}
+    assert marks.asked_for(80, text, **asking, interface="eth0") == (Packet("tcp", VIP, 80),)
+    with pytest.raises(MarkUnknown, match="no packet"):
+        marks.asked_for(80, text, **asking, interface="eth1")
+
+
+STATE = {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established", "related"]}}
+
+
+def test_what_is_done_to_packets_of_known_connections_does_not_matter() -> None:
+    """As most firewalls begin: whether a packet is accepted there or later, its mark is the same."""
+    assert asked([WEB, marked()], [STATE, {"accept": None}], [STATE, {"drop": None}]) == [
+        Packet("tcp", VIP, 80)
+    ]
+    with pytest.raises(MarkUnknown, match=r"cannot be told .* ct state"):
+        asked([STATE, {"accept": None}], [WEB, marked()])
+
+
+def test_packets_at_the_end_of_a_chain_may_be_dropped() -> None:
+    both = payload("tcp", "dport", {"set": [80, 443]})
+    assert asked([both, marked()], [WEB, {"accept": None}], policy="drop") == [Packet("tcp", VIP, 80)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "what"),
+    [
+        ([marked({"map": {"key": {"payload": {}}, "data": "@marks"}})], "meta mark set"),
+        ([marked({"ct": {"key": "mark"}})], "meta mark set"),
+        ([WEB, {"vmap": {"key": {}, "data": {"set": []}}}], "vmap"),
+    ],
+)
+def test_a_mark_that_rules_take_from_elsewhere(rule: list[Any], what: str) -> None:
+    """It is not said that no rule sets it, nor that requests pass none."""
+    with pytest.raises(MarkUnknown, match=rf"cannot be told which packets get mark 80: .*{what}"):
+        asked(rule)
+    with pytest.raises(MarkUnknown, match=rf"cannot be told which packets get mark 80: .*{what}"):
+        asked(rule, ["own", marked()])
+
+
+def test_protocols_of_two_matches() -> None:
+    assert asked([meta("l4proto", {"set": ["tcp", "udp"]}), meta("l4proto", "tcp"), WEB, marked()]) == [
+        Packet("tcp", VIP, 80)
+    ]
+    with pytest.raises(MarkUnknown, match="no packet"):
+        asked([meta("l4proto", "udp"), WEB, marked()])
