@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_MOST_PADDING = 30_000
+"""Bytes that fit into the head of a request: nginx and busybox httpd take 32 KiB."""
 _ATTEMPTS = 4
 _REQUEST_SECONDS = 0.03
 """The time that a request is taken to need, until the first attempt of a round has shown it."""
@@ -177,8 +179,10 @@ def take(
     expire. A round during which one expired on the director is repeated, since no model can foresee its
     sequence. ``besides`` is called with the servers of requests that are not part of the result. ``padding``
     are bytes by which each request of http is longer than it need be, up to 30000. Raises CheckFailed, with
-    the likely causes, where a request is not answered.
+    the likely causes, where a request is not answered, and UsageError for another ``padding``.
     """
+    if not 0 <= padding <= _MOST_PADDING:
+        raise UsageError(f"padding is {padding}", f"it takes a whole number from 0 to {_MOST_PADDING}")
     wanted, target = _wanted(
         cluster, table_of_steps(cluster, director), service, director, client, port=port
     )

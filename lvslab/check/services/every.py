@@ -278,11 +278,13 @@ def _said(refused: CheckFailed) -> str:
 
 
 def _clients(testbed: Testbed, client: str) -> list[str]:
-    """Return those that may ask: ``client``, or all clients that can. Raises UsageError, CheckFailed."""
+    """Return those that may ask: ``client``, or all clients that can. Raises UsageError."""
     cluster = testbed.cluster
     there = askers(cluster)
     if not client:
-        return there or [testbed.first_client()]  # which raises an error
+        if there:
+            return there
+        raise UsageError(*without_host(cluster.lab.clients))
     if client not in cluster.lab.clients:
         raise UsageError(
             f"the lab '{cluster.name}' has no client '{client}'", suggest(client, cluster.lab.clients)

@@ -22,8 +22,8 @@ from lvslab.check.testbed import Testbed
 from lvslab.check.traffic.http import Here
 from lvslab.check.traffic.namespace import NamespaceThread
 from lvslab.check.traffic.request import RequestFailed
-from lvslab.errors import CheckFailed
-from tests.unit.fake_cluster import COMMANDS, LAB, LoopbackCluster, lab_in, loopback_cluster
+from lvslab.errors import CheckFailed, UsageError
+from tests.unit.fake_cluster import COMMANDS, LAB, FakeCluster, LoopbackCluster, lab_in, loopback_cluster
 
 SERVERS = COMMANDS[1:]
 
@@ -470,3 +470,10 @@ def test_a_page_that_is_not_there(cluster: LoopbackCluster) -> None:
     )
     with pytest.raises(CheckFailed, match="rs2 answered request 1 of 9 with status 404, and not with"):
         take(cluster)
+
+
+@pytest.mark.parametrize("padding", [-1, 30_001])
+def test_padding_that_no_server_takes(padding: int) -> None:
+    nobody = cast(Any, None)
+    with pytest.raises(UsageError, match=f"padding is {padding}"):
+        rounds.take(FakeCluster(), nobody, client="client", director="director", count=1, padding=padding)

@@ -64,7 +64,7 @@ def test_no_service_and_no_client(cluster: LoopbackCluster, monkeypatch: pytest.
     monkeypatch.setattr(Lab, "clients", {})
     (left_out,) = of_steps(cluster).left_out
     assert left_out.why == "the lab has no client to make requests"
-    with pytest.raises(CheckFailed, match="no client to make requests") as caught:
+    with pytest.raises(UsageError, match="no client to make requests") as caught:
         every.now(Testbed(cluster))
     assert caught.value.hint == "add a node with the role client to lab.yaml"
 
