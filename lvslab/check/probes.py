@@ -148,7 +148,7 @@ def listens(seen: NodeView, address: str, port: int, protocol: str) -> bool | No
     """Return whether a node's program has a socket for ``address`` or all, and ``port``.
 
     None where that cannot be told: of SCTP, and of IPv4 where there is a socket for all of IPv6, which may
-    be for both families (ipv6(7), IPV6_V6ONLY; /proc does not show it).
+    be for both families (ipv6(7), IPV6_V6ONLY), and the node has no ss.
     """
     if protocol not in ("tcp", "udp"):
         return None
@@ -158,7 +158,11 @@ def listens(seen: NodeView, address: str, port: int, protocol: str) -> bool | No
         return True
     if _has_socket(seen, f"{protocol}6", {f"::ffff:{address}"}, port):
         return True
-    return None if _has_socket(seen, f"{protocol}6", {"::"}, port) else False
+    if not _has_socket(seen, f"{protocol}6", {"::"}, port):
+        return False
+    # /proc does not show for which families it is.
+    said = seen.output(f"ss -Hln{protocol[0]}e6 sport = :{port}")
+    return "v6only:0" in said if "v6only:" in said else None
 
 
 def _has_socket(seen: NodeView, file: str, own: Collection[str], port: int) -> bool:

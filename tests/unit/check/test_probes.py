@@ -116,16 +116,29 @@ def test_a_filter_that_rejects_is_no_closed_port() -> None:
 
 @pytest.mark.parametrize(
     ("address", "only", "found"),
-    [("::", False, None), ("::", True, None), ("::ffff:127.0.0.1", False, True)],
+    [("::", False, True), ("::", True, False), ("::ffff:127.0.0.1", False, True)],
 )
-def test_an_ipv6_socket_may_be_for_ipv4_too(address: str, only: bool, found: bool | None) -> None:
-    """Where /proc does not tell which, nobody is blamed."""
-    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as listener:
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_an_ipv6_socket_may_be_for_ipv4_too(protocol: str, address: str, only: bool, found: bool) -> None:
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET6, kind) as listener:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
         listener.bind((address, 0))
-        listener.listen()
-        port = listener.getsockname()[1]
-        assert listens(HERE, "127.0.0.1", port, "tcp") is found
+        if protocol == "tcp":
+            listener.listen()
+        assert listens(HERE, "127.0.0.1", listener.getsockname()[1], protocol) is found
+
+
+def test_without_ss_nobody_is_blamed() -> None:
+    class Old:
+        def read(self, file: str) -> str:
+            row = f"0: {'0' * 32}:0050 {'0' * 32}:0000 0A 0"
+            return f"  sl  local_address rem_address st\n   {row}\n" if file == "/proc/net/tcp6" else ""
+
+        def output(self, command: str) -> str:
+            return "sh: ss: not found\n"
+
+    assert listens(cast(Any, Old()), "10.0.0.100", 80, "tcp") is None
 
 
 def test_sockets_of_sctp_are_not_looked_at() -> None:
