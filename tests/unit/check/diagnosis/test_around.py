@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from lvslab.check.diagnosis import around
 from lvslab.check.forwarding.facts import Asked
 from lvslab.check.ipvs.rules import parse_rules
 from lvslab.errors import BootError
-from tests.unit.fake_cluster import usual_lab
+from tests.unit.fake_cluster import LAB, lab_in, usual_lab
 
 UNREACHABLE = "RTNETLINK answers: Network is unreachable\n"
 MACS = {"rs1": "02:00:00:00:00:0a", "rs2": "02:00:00:00:00:0b"}
@@ -21,6 +22,10 @@ class Node:
 
     def __init__(self, name: str, but: Mapping[str, str] = {}) -> None:
         self.name, self.but = name, but
+
+    def read(self, file: str) -> str:
+        assert file == "/proc/sys/net/ipv4/ip_forward"
+        return "1\n"
 
     def output(self, command: str) -> str:
         for begin, text in self.but.items():
@@ -124,3 +129,19 @@ def test_a_virtual_machine_that_does_not_answer_hides_no_other_cause() -> None:
 
     director = Node("director", {"ip route get 10.0.0.101": "RTNETLINK answers: Network is unreachable\n"})
     assert causes(director=director, rs1=Hung()) == ["the director has no route to 10.0.0.101:80"]
+
+
+def test_routers_on_the_way_to_the_client_are_watched(tmp_path: Path) -> None:
+    """Also where replies do not come by the director: its ICMP messages go there."""
+    router = "  router:\n    role: router\n    interfaces: {eth0: {network: outer, address: 127.0.0.7}}\n"
+    (service,) = parse_rules("-A -t 127.0.0.1:80 -s rr\n-a -t 127.0.0.1:80 -r 10.0.0.100:80 -g\n")
+    by_router = {"ip route get 127.0.0.9": "127.0.0.9 via 127.0.0.7 dev eth0\n"}
+    nodes = {"director": Node("director", by_router), "router": Node("router")}
+    found = around.examine(
+        lab_in(tmp_path, LAB + router),
+        lambda name: cast(Any, nodes.get(name) or Node(name)),
+        "director",
+        Asked(service, "127.0.0.1", "127.0.0.9"),
+        service,
+    )
+    assert found.nodes == ("client", "router", "rs1")
