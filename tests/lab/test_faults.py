@@ -23,6 +23,8 @@ from lvslab.paths import PROJECT
 if TYPE_CHECKING:
     from lvslab.check.testbed import Testbed
 
+QUICK = 2
+"""Number of each lab's faults that are not slow."""
 CHECK_SECONDS = 120.0
 """After which a check is taken to hang."""
 
@@ -111,11 +113,27 @@ def failures(lab: Testbed, tests: tuple[str, ...], report: Path) -> dict[str, st
     return found
 
 
+def is_slow(fault: Fault) -> bool:
+    return fault not in [each for each in FAULTS if each.lab == fault.lab][:QUICK]
+
+
 def coming_after(fault: Fault) -> list[Wanted]:
-    return [later.wanted for later in FAULTS[FAULTS.index(fault) + 1 :]]
+    """Return the labs of the later faults that are tried in the same run."""
+    later = FAULTS[FAULTS.index(fault) + 1 :]
+    return [each.wanted for each in later if is_slow(each) == is_slow(fault)]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.lab}-{fault.name.replace(' ', '-')}")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(
+            each,
+            id=f"{each.lab}-{each.name.replace(' ', '-')}",
+            marks=[pytest.mark.slow] if is_slow(each) else [],
+        )
+        for each in FAULTS
+    ],
+)
 def test_a_fault_is_seen(fault: Fault, spares: Spares, seen: Seen, tmp_path: Path) -> None:
     coming = coming_after(fault)
     own = spares.take(fault.wanted, coming)

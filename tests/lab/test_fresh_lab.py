@@ -157,6 +157,7 @@ def test_a_step_that_fails_fails_every_test_that_wanted_it(session: Session) -> 
     assert said.count("on director: false") >= 3
 
 
+@pytest.mark.slow
 def test_a_copy_that_cannot_be_resumed_is_done_without(session: Session) -> None:
     # What is kept of the first lab is damaged before the second one begins with it.
     damage = """
@@ -200,6 +201,7 @@ def test_the_end_of_pytest_is_the_end_of_all(session: Session, sign: signal.Sign
     assert not {"memory", "state"} & names
 
 
+@pytest.mark.slow
 def test_the_first_failure_may_be_the_last(session: Session) -> None:
     said = session.run(
         "@pytest.mark.parametrize('number', range(5))\ndef test_it(seen, number): assert number == 0\n",

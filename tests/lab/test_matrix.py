@@ -159,6 +159,7 @@ def undisturbed(run: Runner, kept: Path, labs: str) -> tuple[dict[str, Any], flo
     return found, seconds
 
 
+@pytest.mark.slow
 def test_a_small_matrix(box: Box) -> None:
     installed = store.installed()
     kernels = [KERNEL, *([installed[0].manifest.version] if installed else [])]
@@ -248,6 +249,7 @@ def test_an_interrupted_run_goes_on(run: Runner, box: Box, labs: str, number: si
     await_empty(box)
 
 
+@pytest.mark.slow
 def test_a_lab_that_breaks_is_tried_once_more(run: Runner, box: Box, labs: str) -> None:
     out = f"{box.EVIDENCE}/flaky"
     command = matrix(box, "--kernels", KERNEL, "--labs", labs.split(",")[0], "--output", out)
@@ -261,6 +263,7 @@ def test_a_lab_that_breaks_is_tried_once_more(run: Runner, box: Box, labs: str) 
     await_empty(box)
 
 
+@pytest.mark.slow
 def test_a_worker_gets_what_it_lacks(run: Runner, box: Box, labs: str) -> None:
     box.inside(box.EVIDENCE).mkdir()
     dask = str(Path(sys.executable).with_name("dask"))

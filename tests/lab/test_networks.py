@@ -97,7 +97,11 @@ def served(run: Runner, name: str, address: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("kernel", "router"),
-    [("debian-cloud", ""), ("debian-cloud", "debian-cloud"), (OLD, OLD)],
+    [
+        ("debian-cloud", ""),
+        pytest.param("debian-cloud", "debian-cloud", marks=pytest.mark.slow),
+        (OLD, OLD),
+    ],
     ids=["router is a host", "router is a guest", "old guests"],
 )
 def test_nodes_have_what_the_lab_says(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.lab.conftest import Box, BoxedCommand
 
@@ -30,6 +32,7 @@ def shell(box: Box, node: str, command: str) -> list[str]:
     return good(box.start("lab.exec", node, "--name", NAME, "--command", command)).splitlines()
 
 
+@pytest.mark.slow
 def test_250_real_servers(box: Box) -> None:
     up: dict[str, Any] = json.loads(good(box.start("lab.up", "many", "--name", NAME, "--json")))
     assert up["steps"] == {"total": 4, "taken": 4, "failed": 0, "expected_failures": 0}

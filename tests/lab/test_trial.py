@@ -55,6 +55,7 @@ def tried(run: Runner, path: Path, *options: str, status: int) -> dict[str, Any]
     return document
 
 
+@pytest.mark.slow
 def test_good_bad_and_neither(run: Runner, package: Path, strict_lab: Path) -> None:
     labs = ("--labs", str(strict_lab))
     bad = tried(run, package, *labs, status=1)
@@ -86,6 +87,7 @@ def test_a_kernel_that_does_not_boot(run: Runner, tmp_path: Path) -> None:
     assert found["why"].startswith("web-nat: director ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git on this machine")
 def test_git_bisect_finds_the_kernel_that_went_bad(
     run: Runner, package: Path, strict_lab: Path, tmp_path: Path

@@ -143,6 +143,7 @@ def warm(place: Place) -> Place:
     return place
 
 
+@pytest.mark.slow
 def test_two_at_once_make_one_snapshot_and_the_next_one_resumes(place: Place) -> None:
     place.empty()
     together = threading.Barrier(2)
@@ -204,6 +205,7 @@ def test_snapshot_that_is_not_as_it_was_written_is_made_anew(
     assert one_up(warm) == "resumed"
 
 
+@pytest.mark.slow
 def test_two_directors_boot_side_by_side_and_make_one_snapshot_anew(warm: Place) -> None:
     found = warm.only()
     before = found.memory.stat().st_ino
@@ -245,6 +247,7 @@ def test_two_directors_of_one_snapshot_share_nothing(warm: Place) -> None:
         assert before - 2 < int(answer[1]) <= after + 1
 
 
+@pytest.mark.slow
 def test_random_bytes_from_the_first_order_on(warm: Place, tmp_path: Path) -> None:
     """Without a new seed, every fifth of these guests or so begins with bytes that another one has, too."""
     choice = accelerator.known()
