@@ -49,6 +49,7 @@ class Up:
     """Result of ``up``, as ``lab.up --json`` prints it. ``phases`` are in seconds.
 
     ``distribution`` is that of the first of the ``rounds``; ``left_out`` are the services without one.
+    ``to_type`` is the first step of the how-to where it was not applied.
     """
 
     lab: str
@@ -63,6 +64,7 @@ class Up:
     evidence: str
     rounds: list[Made] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    to_type: FirstStep | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -229,24 +231,73 @@ def execute(name: str, node: str, command: str) -> int:
             raise
 
 
-def check(name: str, reports: Places, *, quiet: bool) -> pytest_run.Checked:
-    """Run the checks of a running lab with pytest. ``quiet`` redirects pytest's stdout to stderr."""
+def check(
+    name: str, reports: Places, *, quiet: bool, select: str = "", here: bool = False
+) -> pytest_run.Checked:
+    """Run the checks of a running lab with pytest, as it is now.
+
+    ``quiet`` redirects pytest's stdout to stderr; ``select`` and ``here`` are as for `pytest_run.run`.
+    Raises StateError where nothing was applied, and no director has a virtual service that was made by hand.
+    """
     formats.check_places(reports)
     with cluster.attach(name) as running:
         folder, evidence = running.lab.folder, running.evidence
         if running.status().notes.steps is None:
-            raise StateError(
-                f"the how-to has not been applied to the lab '{name}'", "apply it with ./run lab.apply"
-            )
-    return _check(folder, name, reports, evidence, quiet=quiet)
+            _take_as_steps(running)
+    return _check(folder, name, reports, evidence, quiet=quiet, select=select, here=here)
+
+
+def _take_as_steps(running: Cluster) -> None:
+    """Take what was typed until now in the place of the how-to's steps. Raises StateError for nothing."""
+    from lvslab.check.ipvs import director
+    from lvslab.guest import calls
+
+    directors = running.lab.directors
+    if not any(director.read_director(running, name, ("rules",)).rules for name in directors):
+        begin = first_step(running)
+        raise StateError(
+            f"no director of the lab '{running.name}' has a virtual service, so there is nothing to check",
+            f"the how-to begins with `{begin.command}` on {begin.node} ({begin.place}); ./run lab.apply "
+            "types all of it"
+            if begin
+            else "`ipvsadm -A` makes one",
+        )
+    for name in directors:
+        running.observe(name, calls.END_STEPS)
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """The step with which a how-to begins; ``place`` is its file and line."""
+
+    node: str
+    command: str
+    place: str
+
+
+def first_step(running: Cluster) -> FirstStep | None:
+    """Return the first step of a running lab's how-to, None where it has none."""
+    from lvslab.apply.howto import HOWTO_FILE
+
+    if not running.steps:
+        return None
+    step = running.steps[0]
+    return FirstStep(step.node, step.command, f"{HOWTO_FILE}:{step.line}")
 
 
 def _check(
-    folder: Path, name: str, reports: Places, evidence: Path, *, quiet: bool, select: str = ""
+    folder: Path,
+    name: str,
+    reports: Places,
+    evidence: Path,
+    *,
+    quiet: bool,
+    select: str = "",
+    here: bool = False,
 ) -> pytest_run.Checked:
     others = {format: file for format, file in reports.items() if format != "junit"}
     junit = reports.get("junit", evidence / formats.JUNIT_FILE)
-    found = pytest_run.run(folder, name, junit, quiet=quiet, select=select)
+    found = pytest_run.run(folder, name, junit, quiet=quiet, select=select, here=here)
     if others:
         from lvslab.report import checks
 
@@ -261,11 +312,19 @@ def steps_taken(name: str) -> list[StepRecord]:
         return transcript.records(file) if file.exists() else []
 
 
-def login(name: str, node: str) -> list[str]:
-    """Return the command that logs in to a node interactively, for execvp."""
+def login(name: str, node: str, command: str = "") -> list[str]:
+    """Return the command that logs in to a node interactively, for execvp.
+
+    With ``command``, it runs that in place of a shell.
+    """
     with cluster.attach(name) as found:
         found.stream(node).close()  # raises an error at once if there is no such node
-    return ssh_command(name, node, key=keys.client_key(), host_key=keys.host_public_key())
+    words = ssh_command(name, node, key=keys.client_key(), host_key=keys.host_public_key())
+    if not command:
+        return words
+    # With a terminal, so that programs as less and vi work.
+    terminal = ["-t"] if sys.stdin is not None and sys.stdin.isatty() else []
+    return [words[0], *terminal, *words[1:], "--", command]
 
 
 def attach_console(name: str, node: str) -> None:
@@ -322,4 +381,5 @@ def _result(running: Cluster, phases: dict[str, float], taken: Rounds | None) ->
         evidence=str(running.evidence),
         rounds=taken.rounds if taken else [],
         left_out=taken.left_out if taken else [],
+        to_type=first_step(running) if described.notes.steps is None else None,
     )

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvslab import paths
-from lvslab.check.pytest_plugin.figures import FAMILY, KNOWN_BUG, MEASURED, RAISED, SAID
-from lvslab.errors import CheckFailed, LvsLabError, named
+from lvslab.check.pytest_plugin.figures import FAMILY, KNOWN_BUG, MEASURED, OWN_LAB, RAISED, SAID
+from lvslab.errors import CheckFailed, LvsLabError, UsageError, named
 from lvslab.outcome import PYTEST, Outcome
 from lvslab.run import spawn
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 _ENDED = {"failure": Outcome.FAILED, "error": Outcome.ERROR, "skipped": Outcome.SKIPPED}
-NO_TESTS = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
+USAGE_ERROR, NO_TESTS = 4, 5  # of pytest.ExitCode; NO_TESTS_COLLECTED
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Case:
     """Result of one test; ``message`` says why it ended so.
 
     ``raised`` names the class of the LvsLabError that ended it, ``family`` is the nearest class of
-    `lvslab.errors`, and ``bug`` the known bug that must make it fail; "" or None where there is none.
+    `lvslab.errors`, and ``bug`` the known bug that must make it fail; "" or None where there is none. With
+    ``own_lab``, the test has booted a lab of its own although one was up.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Case:
     raised: str = ""
     bug: str = ""
     family: type[LvsLabError] | None = None
+    own_lab: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The case in the document of ``--json``."""
@@ -87,20 +89,22 @@ def run(
     log: Path | None = None,
     environment: Mapping[str, str] | None = None,
     select: str = "",
+    here: bool = False,
 ) -> Checked:
     """Run the checks in ``folder`` on the running lab ``name``.
 
     The JUnit report is written to ``junit``. ``quiet`` redirects pytest's stdout to stderr, ``log`` all its
     output to a file. ``environment`` is added to that of this process. With ``select``, only tests are run
-    that match it as pytest's ``-k``. Raises CheckFailed without a check, and without a report.
+    that match it as pytest's ``-k``; with ``here``, none that boot labs of their own. Raises CheckFailed
+    without a check, and without a report, and UsageError for a ``select`` that matches none.
     """
     junit = junit.resolve()
     junit.unlink(missing_ok=True)
     # If this process ends, pytest ends too, and with it the labs that it has booted.
     tied = ["setpriv", "--pdeathsig", "TERM", "--"]
     pytest = [*tied, sys.executable, "-P", "-m", "pytest", "-v", "-p", "no:cacheprovider"]
-    if select:
-        pytest += ["-k", select]
+    pytest += ["-k", select] if select else []
+    pytest += ["--here"] if here else []
     with (
         log.open("wb") if log else nullcontext() as stream,
         spawn(
@@ -112,6 +116,14 @@ def run(
         ) as process,
     ):
         status = process.wait()
+    if select and status in (NO_TESTS, USAGE_ERROR):
+        wrong = "matches no check" if status == NO_TESTS else "is not an expression"
+        raise UsageError(
+            f"--select {select!r} {wrong} of {folder}",
+            "it is an expression as of pytest's -k: words of names of checks, with 'and', 'or' and 'not'",
+        )
+    if status == NO_TESTS and here:
+        raise CheckFailed(f"all checks of {folder} boot labs of their own", "leave out --here")
     if status == NO_TESTS:
         raise CheckFailed(f"{folder} has no checks", "a check is a function test_... in a test_*.py")
     if not junit.exists():
@@ -152,4 +164,5 @@ def _cases(report: Element) -> Iterator[Case]:
             told.get(RAISED, ""),
             bug,
             named(told.get(FAMILY, "")),
+            OWN_LAB in told,
         )

@@ -38,7 +38,7 @@ class CommandLine:
             flag, equals, value = token.partition("=")
             open_places = [a for a in context.positional_args if a.name not in seen]
             if token == "--":
-                spelled += [token, *rest]
+                spelled += self._rest(context, rest, seen)
                 break
             if argument := flagged(context, context.inverse_flags.get(flag, flag)):
                 if argument.takes_value and not argument.optional:
@@ -71,6 +71,17 @@ class CommandLine:
                 no_command(token, self.collection)
         self._check_complete(context, seen)
         return core + spelled
+
+    def _rest(self, context: ParserContext, words: Sequence[str], seen: set[str | None]) -> list[str]:
+        """Spell out the ``words`` after ``--``, joined by spaces as ssh does. Raises UsageError."""
+        name = "" if context is self.core else self.collection[context.name].rest
+        if not name:
+            of = f"{context.name} takes" if context is not self.core else "there are"
+            raise UsageError(f"{of} no words after '--', and here is {' '.join(words)!r}")
+        argument, text = context.args[name], " ".join(words)
+        self._check_value(argument, "COMMAND after '--'", text, seen)
+        seen.add(name)
+        return [f"{to_flag(argument.names[0])}={text}"]
 
     def _check_value(self, argument: Argument, shown: str, value: str, seen: set[str | None]) -> None:
         if argument.name in seen and argument.kind is not list:

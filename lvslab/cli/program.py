@@ -86,11 +86,13 @@ class Group(Collection):
         super().__init__(*name)
         self._texts = {"json": "print one JSON document", **texts}
 
-    def task(self, *, reports: str | None = None, **options: Any) -> Callable[[Body], Task[Body]]:
+    def task(
+        self, *, reports: str | None = None, rest: str = "", **options: Any
+    ) -> Callable[[Body], Task[Body]]:
         """Invoke's ``@task(...)``, typed, and without one-letter options: they change as arguments do.
 
         With ``reports``, a note on the place of the first one, the parameter of that name becomes an option
-        for each format of reports.
+        for each format of reports. ``rest`` names the parameter that takes the words after ``--``.
         """
 
         def decorate(body: Body) -> Task[Body]:
@@ -99,7 +101,8 @@ class Group(Collection):
                 body = report_options.expand(body)
                 texts |= report_options.help_texts(reports)
             options["help"] = texts | options.get("help", {})
-            command: Task[Body] = invoke_task(klass=LabTask, auto_shortflags=False, **options)(body)
+            command: LabTask = invoke_task(klass=LabTask, auto_shortflags=False, **options)(body)
+            command.rest = rest
             self.add_task(command)
             return command
 
@@ -124,7 +127,12 @@ def end(status: int) -> None:
 
 
 class LabTask(Task[Body]):
-    """A task whose arguments can be asked for repeatedly; Invoke's own loses their help texts."""
+    """A task whose arguments can be asked for repeatedly; Invoke's own loses their help texts.
+
+    ``rest`` is the name of the parameter that takes the words after ``--``, "" for none.
+    """
+
+    rest = ""
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         texts = dict(self.help)
@@ -238,7 +246,10 @@ class LabProgram(Program):
 
     def parse_tasks(self) -> None:
         self.line = CommandLine(self.collection, self.initial_context)
-        self.core.unparsed = self.line.spell_out(self.core.unparsed)
+        words = self.core.unparsed
+        if "--" in self.argv and not self.args.complete.value:  # Invoke cuts the words off from there on
+            words = [*words, *self.argv[self.argv.index("--") :]]
+        self.core.unparsed = self.line.spell_out(words)
         if self.line.help_on:
             self.args.help.value = self.line.help_on
         super().parse_tasks()

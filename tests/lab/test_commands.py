@@ -233,6 +233,33 @@ def test_apply_after_up_without_it(run: Runner, names: Names) -> None:
     assert found["distribution"]["real-server-2"] == {"expected": 8, "observed": 8}
 
 
+def test_a_lab_that_was_typed_by_hand_is_checked_as_it_is(run: Runner, names: Names) -> None:
+    """With another scheduler than the how-to's, and without its weight."""
+    name = names()
+    up = run("lab.up", "--name", name, "--no-apply").stdout
+    assert "nothing was typed yet. The how-to begins on director (howto.md:" in up
+    assert "steps:" not in up
+    said = error_of(run("lab.check", "--name", name, status=6))
+    assert f"no director of the lab '{name}' has a virtual service, so there is nothing to check" in said
+    assert "./run lab.apply types all of it" in said
+    by_hand = (
+        "sysctl -w net.ipv4.ip_forward=1 && iptables -t nat -A POSTROUTING -o eth0 -j MASQUERADE"
+        " && ipvsadm -A -t 66.199.240.50:80 -s rr"
+        " && ipvsadm -a -t 66.199.240.50:80 -r 10.0.0.100:80 -m"
+        " && ipvsadm -a -t 66.199.240.50:80 -r 10.0.0.101:80 -m"
+    )
+    run.execute(name, "director", by_hand)
+    checked = run("lab.check", "--name", name, "--here", "--select", "sequence or table or ratio", "--json")
+    found = json.loads(checked.stdout)
+    assert found["passed"] == len(found["cases"]) > 1, found
+    assert not any(case["own_lab"] for case in found["cases"])
+    # What was typed is the expectation: with a server less, it is one that lab.check has not seen.
+    run.execute(name, "director", "ipvsadm -d -t 66.199.240.50:80 -r 10.0.0.101:80")
+    run("lab.check", "--name", name, "--here", "--select", "table", "--json")
+    said = error_of(run("lab.check", "--name", name, "--select", "nothing-of-that-name", status=2))
+    assert "--select 'nothing-of-that-name' matches no check" in said
+
+
 # Last: it ends the lab of this module.
 def test_down_ends_it_and_all_logins(run: Runner, name: str) -> None:
     with ExitStack() as opened:

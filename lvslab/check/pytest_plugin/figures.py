@@ -14,3 +14,6 @@ RAISED = "lvslab error"
 
 FAMILY = "lvslab error family"
 """Name of a property of a JUnit test case: the nearest class of `lvslab.errors` of that error."""
+
+OWN_LAB = "own lab"
+"""Name of a property of a JUnit test case: "yes" where it boots a lab of its own although one is up."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lvslab.check.testbed import NodeUnderTest, Testbed
     from lvslab.cluster.record import Record
 
-pytest_plugins = ["lvslab.check.pytest_plugin.kernels"]
+pytest_plugins = ["lvslab.check.pytest_plugin.kernels", "lvslab.check.pytest_plugin.own_labs"]
 
 _SPARES: pytest.StashKey[Spares] = pytest.StashKey()
 _KNOWN_BUG = pytest.StashKey[str]()

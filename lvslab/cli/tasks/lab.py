@@ -82,12 +82,25 @@ def apply(c: Context, name: str = "", json: bool = False) -> None:
         raise result.wrong
 
 
-@group.task(reports="default: with the evidence")
-def check(c: Context, name: str = "", reports: Places = NO_REPORTS, json: bool = False) -> None:
+@group.task(
+    reports="default: with the evidence",
+    help={
+        "select": "run only checks whose names match, as in pytest -k",
+        "here": "leave out checks that boot labs of their own",
+    },
+)
+def check(
+    c: Context,
+    name: str = "",
+    select: str = "",
+    here: bool = False,
+    reports: Places = NO_REPORTS,
+    json: bool = False,
+) -> None:
     """Check with real traffic that the cluster does what the how-to says."""
     from lvslab import commands
 
-    result = commands.check(_named(name), reports, quiet=json)
+    result = commands.check(_named(name), reports, quiet=json, select=select, here=here)
     if json:
         text.layout.document(result.as_json())
     end(result.exit_code)
@@ -200,7 +213,12 @@ def status(c: Context, name: str = "", json: bool = False) -> None:
     say(registry.status(_named(name)).as_json(), json, text.lab.status)
 
 
-@group.task(name="exec", positional=["node"], help={"command": "the command to run"})
+@group.task(
+    name="exec",
+    positional=["node"],
+    rest="command",
+    help={"command": "the command to run; the words after -- are one too"},
+)
 def execute(c: Context, node: str, command: str, name: str = "") -> None:
     """Run a command on a node over SSH, and end with its status."""
     from lvslab import commands
@@ -208,13 +226,17 @@ def execute(c: Context, node: str, command: str, name: str = "") -> None:
     end(commands.execute(_named(name), node, command))
 
 
-@group.task(positional=["node"])
-def ssh(c: Context, node: str, name: str = "") -> None:
+@group.task(
+    positional=["node"],
+    rest="command",
+    help={"command": "a command to run in place of a shell; the words after -- are one too"},
+)
+def ssh(c: Context, node: str, name: str = "", command: str = "") -> None:
     """Log in to a node."""
     from lvslab import commands
 
-    command = commands.login(_named(name), node)
-    os.execvp(command[0], command)
+    words = commands.login(_named(name), node, command)
+    os.execvp(words[0], words)
 
 
 @group.task(positional=["node"], help={"node": "the name of a director"})

@@ -53,7 +53,7 @@ def check(c: Context, outcome: str = "") -> None:
     print(json.dumps({"check": True}))
 
 
-@lab.task(name="exec", positional=["node"])
+@lab.task(name="exec", positional=["node"], rest="command")
 def execute(c: Context, node: str, command: str) -> None:
     """Run a command on a node."""
     print(json.dumps({"node": node, "command": command}))
@@ -101,11 +101,19 @@ def test_commands_in_a_row_all_run(capsys: pytest.CaptureFixture[str]) -> None:
         "--command ls director",
         "--node director --command ls",
         "-d director --command ls",
+        "director -- ls",
     ],
 )
 def test_required_positional_and_the_status_of_a_task(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("lab.exec", *line.split()) == 7
     assert json.loads(capsys.readouterr().out) == {"node": "director", "command": "ls"}
+
+
+def test_words_after_two_dashes_are_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are joined by spaces, as ssh does, so a whole line of shell in quotes is one too."""
+    for words in (["ls", "-l", "--name", "|", "wc"], ["ls -l --name | wc"]):
+        assert run("lab.exec", "director", "--", *words) == 7
+        assert json.loads(capsys.readouterr().out) == {"node": "director", "command": "ls -l --name | wc"}
 
 
 @pytest.mark.parametrize(
@@ -128,6 +136,10 @@ def test_required_positional_and_the_status_of_a_task(line: str, capsys: pytest.
         ("lab.exec director", "lab.exec needs --command=COMMAND"),
         ("lab.exec --nose x", "lab.exec has no option '--nose'; did you mean --node?"),
         ("--bogus lab.up", "no option '--bogus'"),
+        ("lab.up -- ftp", "lab.up takes no words after '--', and here is 'ftp'"),
+        ("-- lab.up", "there are no words after '--', and here is 'lab.up'"),
+        ("lab.exec director --", "COMMAND after '--' is empty"),
+        ("lab.exec director --command ls -- pwd", "COMMAND after '--' is given twice"),
         ("--help lab.upp", "no command 'lab.upp'"),
         ("--list lba", "no group of commands 'lba'"),
     ],
