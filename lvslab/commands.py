@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from lvslab.boot.status import Notes, Summary
 from lvslab.check import pytest_run
 from lvslab.cluster import cluster, registry
 from lvslab.cluster.cluster import Cluster
-from lvslab.errors import CheckFailed, FeatureLacking, StateError, StepFailed
+from lvslab.errors import BootError, CheckFailed, FeatureLacking, StateError, StepFailed
 from lvslab.guest import keys
 from lvslab.lab import files as lab_files
 from lvslab.lab.directors import USUAL, DirectorSpec
@@ -30,7 +30,9 @@ from lvslab.report import formats
 from lvslab.report.formats import Places
 
 if TYPE_CHECKING:
+    from lvslab.check.ipvs.table import Service
     from lvslab.check.services.every import LeftOut, Made, Rounds
+    from lvslab.drawing.content import Content
     from lvslab.errors import LvsLabError
 
 DEFAULT = "web-nat"
@@ -303,6 +305,34 @@ def _check(
 
         formats.write(others, checks.report(found))
     return found
+
+
+def content_of_folder(lab: str) -> Content:
+    """Return what a drawing of a lab shows, by its lab.yaml. Raises UsageError and its subclasses."""
+    from lvslab.cluster import folder as lab_folder
+    from lvslab.drawing.content import content_of
+
+    return content_of(lab_folder.lab(lab_files.find(lab, paths.labs())))
+
+
+def content_of_running(name: str) -> Content:
+    """Return what a drawing of a running lab shows: with states of nodes, and directors' tables.
+
+    A director that does not answer has no table.
+    """
+    from lvslab.check.ipvs import director
+    from lvslab.drawing.content import content_of
+
+    with cluster.attach(name) as running:
+        tables = dict[str, Sequence[Service]]()
+        for node in running.lab.directors:
+            with suppress(BootError):
+                tables[node] = director.read_director(running, node, ("rules",)).rules
+        states = {
+            node: found.text if found.service is None else f"{found.text}, service {found.service}"
+            for node, found in running.status().nodes.items()
+        }
+        return content_of(running.lab, states, tables)
 
 
 def steps_taken(name: str) -> list[StepRecord]:

@@ -23,6 +23,7 @@ FLOORS = (
     "lvslab.apply",
     "lvslab.cluster",
     "lvslab.check",
+    "lvslab.drawing",
     "lvslab.report",
     "lvslab.commands",
     "lvslab.howto",

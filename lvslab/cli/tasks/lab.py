@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
+from pathlib import Path
 
 from invoke import Context
 
 from lvslab.cli import text
 from lvslab.cli.program import Group, end, say
 from lvslab.cli.report_options import NO_REPORTS
+from lvslab.errors import UsageError
 from lvslab.lab.directors import KINDS, DirectorSpec
+from lvslab.report import formats
 from lvslab.report.formats import Places
 
 group = Group(
@@ -281,6 +285,40 @@ def capture(
         tell=lambda interfaces: print(text.lab.capturing(interfaces), file=sys.stderr, flush=True),
     )
     print(text.lab.captured(found), file=sys.stderr)
+
+
+@group.task(
+    positional=["lab"],
+    help={
+        "lab": "a lab's name, or the path of its folder (default: the running lab)",
+        "name": "the name of a running lab, which is drawn as it is now",
+        "svg": "write an SVG picture to this file",
+        "mermaid": "write a flowchart for Mermaid to this file",
+    },
+)
+def show(
+    c: Context, lab: str = "", name: str = "", svg: str = "", mermaid: str = "", json: bool = False
+) -> None:
+    """Draw the networks, nodes and services of a lab, from its folder or as it runs."""
+    from lvslab import commands
+    from lvslab.drawing.layout import lay_out
+    from lvslab.drawing.mermaid import as_mermaid
+    from lvslab.drawing.svg import as_svg
+    from lvslab.drawing.text import as_text
+
+    files = {option: Path(file) for option, file in (("svg", svg), ("mermaid", mermaid)) if file}
+    formats.check_places(files)
+    if lab and name:
+        raise UsageError(f"--name {name!r} and the lab {lab!r} are two labs", "leave out one of them")
+    content = commands.content_of_folder(lab) if lab else commands.content_of_running(_named(name))
+    layout = lay_out(content)
+    for option, file in files.items():
+        written = as_svg(layout) if option == "svg" else as_mermaid(content)
+        formats.write_file(option, file, written.encode())
+    if json:
+        text.layout.document(asdict(content))
+    else:
+        print(f"{content.title}\n\n{as_text(layout, colours=text.layout.colourful(sys.stdout))}")
 
 
 @group.task(name="transcript")

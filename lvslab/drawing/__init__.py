@@ -1,0 +1,1 @@
+"""Drawings of a lab: its networks, nodes, addresses, gateways and services."""
