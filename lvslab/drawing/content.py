@@ -84,7 +84,7 @@ def content_of(
 
 
 def _from_clients(lab: Lab) -> list[str]:
-    """Return the lab's networks, those of clients first, then those that are a node further away."""
+    """Return the lab's networks in the order of their distance from the clients."""
     ahead = deque(card.network for node in lab.clients.values() for card in node.interfaces.values())
     found = dict[str, None]()
     while ahead:

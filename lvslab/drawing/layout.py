@@ -59,7 +59,10 @@ class Line:
 
 @dataclass(frozen=True)
 class _End:
-    """The end of a line at a box, in column ``x``; ``bar`` is the number of the bar at the other end."""
+    """The end of a line at a box, in column ``x``.
+
+    ``bar`` is the number of the bar at the other end.
+    """
 
     box: PlacedBox
     x: int
@@ -86,13 +89,19 @@ def size_of(box: Box) -> tuple[int, int]:
 
 
 def lay_out(content: Content) -> Layout:
-    """Place all that a drawing shows, in its middle where no line has to go around a box."""
+    """Place all that a drawing shows.
+
+    Boxes come into its middle where no line passes a row of them.
+    """
     found = _placed(content, 0)
     return found if any(line.crosses for line in found.lines) else _placed(content, found.width | 1)
 
 
 def _placed(content: Content, width: int) -> Layout:
-    """Place all that a drawing shows; rows of boxes come into the middle of ``width`` cells."""
+    """Place all that a drawing shows.
+
+    Rows of boxes come into the middle of ``width`` cells.
+    """
     number = {bar.name: place for place, bar in enumerate(content.bars)}
     above, rows = list[Box](), [list[Box]() for _ in content.bars]
     for box in content.boxes:
@@ -121,15 +130,18 @@ def _placed(content: Content, width: int) -> Layout:
     for end in down:
         crossed = tuple(row for row in bar_rows[: end.bar] if row > end.box.bottom)
         lines.append(Line(end.x, end.box.bottom, bar_rows[end.bar], end.bar, crossed))
-    bars, width = _bars(content, bar_rows, lines, max(each.x + each.width for each in placed) + 1)
+    placed_bars, width = _bars(content, bar_rows, lines, max(each.x + each.width for each in placed) + 1)
     height = max(*(each.bottom for each in placed), *bar_rows) + 1
-    return Layout(content.title, width, height, bars, tuple(placed), tuple(lines))
+    return Layout(content.title, width, height, placed_bars, tuple(placed), tuple(lines))
 
 
 def _bars(
     content: Content, rows: Sequence[int], lines: Sequence[Line], width: int
 ) -> tuple[tuple[PlacedBar, ...], int]:
-    """Place the bars and their labels, where no line meets them; return the width that they need, too."""
+    """Place the bars, and their labels where no line meets them.
+
+    Returns the width that all need, too.
+    """
     bars = list[PlacedBar]()
     for place, (bar, row) in enumerate(zip(content.bars, rows, strict=True)):
         size = len(str(bar)) + 2

@@ -151,6 +151,7 @@ def test_a_mininet_host(run: Runner, name: str, tmp_path: Path) -> None:
     assert len(packets(file, "").splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_what_was_written_until_a_capture_was_killed_is_whole(
     run: Runner, name: str, tmp_path: Path
 ) -> None:

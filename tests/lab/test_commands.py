@@ -233,6 +233,7 @@ def test_apply_after_up_without_it(run: Runner, names: Names) -> None:
     assert found["distribution"]["real-server-2"] == {"expected": 8, "observed": 8}
 
 
+@pytest.mark.slow
 def test_a_lab_that_was_typed_by_hand_is_checked_as_it_is(run: Runner, names: Names) -> None:
     """With another scheduler than the how-to's, and without its weight."""
     name = names()

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from lvslab import paths
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ def test_a_lab_like_it(fresh_lab):
 """
 
 
+@pytest.mark.slow
 def test_a_lab_whose_files_are_wrong_by_now(run: Runner, names: Names, tmp_path: Path) -> None:
     folder, name = tmp_path / "mine", names()
     folder.mkdir()

@@ -313,6 +313,7 @@ def test_a_director_that_changes_packets_is_noticed(
         lab.directors[0].execute(f"iptables -t mangle -D {rule}")
 
 
+@pytest.mark.slow
 def test_a_director_that_loses_packets_is_noticed(lab: Testbed) -> None:
     services(lab, 4, 4, "-g")
     rule = f"OUTPUT -p udp -d {VIP[4]} -o eth1 -j DROP"

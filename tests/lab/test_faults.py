@@ -23,7 +23,7 @@ from lvslab.paths import PROJECT
 if TYPE_CHECKING:
     from lvslab.check.testbed import Testbed
 
-QUICK = 2
+QUICK = 1
 """Number of each lab's faults that are not slow."""
 CHECK_SECONDS = 120.0
 """After which a check is taken to hang."""
@@ -151,6 +151,7 @@ def test_a_fault_is_seen(fault: Fault, spares: Spares, seen: Seen, tmp_path: Pat
     seen.add(fault, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({fault.lab for fault in FAULTS}))
 def test_a_whole_lab_passes_the_same_checks(name: str, spares: Spares, tmp_path: Path) -> None:
     checks = dict.fromkeys(test for fault in FAULTS if fault.lab == name for test in fault.seen_by)

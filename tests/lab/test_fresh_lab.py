@@ -137,6 +137,7 @@ def test_nothing_of_one_test_is_left_in_the_next(session: Session) -> None:
         assert json.loads((Path(found["status"]["evidence"]) / "typed-in.json").read_text())["typed_in"]
 
 
+@pytest.mark.slow
 def test_a_how_to_for_other_nodes_is_typed_in_each_lab(session: Session) -> None:
     howto = session.folder / "howto.md"
     howto.write_text(howto.read_text() + "\n```sh node=client\ntouch /root/typed\n```\n")
@@ -147,6 +148,7 @@ def test_a_how_to_for_other_nodes_is_typed_in_each_lab(session: Session) -> None
     assert session.ways() == ["resumed", "resumed"]
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_fails_every_test_that_wanted_it(session: Session) -> None:
     howto = session.folder / "howto.md"
     howto.write_text(howto.read_text() + "\n```sh node=director\nfalse\n```\n")

@@ -292,6 +292,7 @@ def test_what_a_host_writes_stays_in_the_host(box: Box) -> None:
     assert (box.inside("/mnt") / "of-the-machine").exists()
 
 
+@pytest.mark.slow
 def test_hosts_do_not_share_what_they_write(labs: Labs) -> None:
     for folder in ("/etc", "/root", "/tmp", "/var/log"):
         mark = f"{folder}/t-{os.urandom(6).hex()}"

@@ -206,6 +206,7 @@ def check_rates(documents: list[dict[str, Any]]) -> None:
             assert row["rates"]["connections"] > 0
 
 
+@pytest.mark.slow
 def test_rates_under_load(run: Runner, name: str) -> None:
     with load(run, name, 40):
         documents = watched(run, name, "--count", "4", "--interval", "1")
@@ -227,6 +228,7 @@ def test_what_rates_would_be_without_waiting_for_the_kernel(run: Runner, name: s
     assert any(one == two for one, two in pairwise(said)), said
 
 
+@pytest.mark.slow
 def test_no_traffic_has_no_rates(run: Runner, name: str) -> None:
     (document,) = watched(run, name, "--count", "1", "--interval", "5")
     rates = document["directors"][0]["services"][0]["rates"]
@@ -324,6 +326,7 @@ def test_the_end_of_the_lab(run: Runner, name: str, metrics: Metrics) -> None:
     assert metrics.end() == (0, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_behind(run: Runner, box: Box, sign: signal.Signals) -> None:
     up = box.start("lab.up", "--name", "t-seen").end()

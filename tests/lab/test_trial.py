@@ -135,7 +135,11 @@ def test_git_bisect_finds_the_kernel_that_went_bad(
     assert "git bisect bad" not in git("bisect", "log")
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one", "two workers"])
+@pytest.mark.parametrize(
+    "workers",
+    [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)],
+    ids=["one", "two workers"],
+)
 def test_two_kernels_with_pytest(package: Path, tmp_path: Path, workers: tuple[str, ...]) -> None:
     report = tmp_path / "junit.xml"
     kernels = ("--lvs-kernel", "debian-cloud", "--lvs-kernel", str(package))

@@ -33,7 +33,7 @@ COUNT = 4
 """Requests of a round: both servers of a lab are asked."""
 REST = 30.0
 """Seconds within which what was undone has its effect: neighbours are asked for again, for one."""
-QUICK = {"web-dr": 3}
+QUICK = {"web-dr": 1}
 """Labs of which some faults are not slow, and how many."""
 MOST = 4
 """Number of a lab's faults that are tried without LVSLAB_ALL_FAULTS=1: all of them take ten minutes."""

@@ -299,7 +299,7 @@ def capture(
 def show(
     c: Context, lab: str = "", name: str = "", svg: str = "", mermaid: str = "", json: bool = False
 ) -> None:
-    """Draw the networks, nodes and services of a lab, from its folder or as it runs."""
+    """Draw a lab, as its folder describes it or as it runs."""
     from lvslab import commands
     from lvslab.drawing.layout import lay_out
     from lvslab.drawing.mermaid import as_mermaid

@@ -59,6 +59,7 @@ def test_a_check_as_json_has_every_count() -> None:
                 "message": "why",
                 "raised": "",
                 "bug": "",
+                "own_lab": False,
             }
         ],
     }
