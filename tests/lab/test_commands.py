@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from contextlib import ExitStack
+from pathlib import Path
 from subprocess import DEVNULL
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,25 @@ def test_up_says_on_stderr_what_it_does(brought_up: CompletedProcess[str]) -> No
     assert re.search("^director: (resumed from|booted)", brought_up.stderr, re.MULTILINE)
     assert "accelerator: " in brought_up.stderr
     assert "\x1b" not in brought_up.stderr
+
+
+def test_a_drawing_of_what_runs(run: Runner, name: str, tmp_path: Path) -> None:
+    svg, mermaid = tmp_path / "lab.svg", tmp_path / "lab.mmd"
+    drawn = run("lab.show", "--name", name, "--svg", str(svg), "--mermaid", str(mermaid)).stdout
+    for text in (
+        "tcp 66.199.240.50:80  wlc",
+        "→ 10.0.0.101:80  Masq, weight 2",
+        "up, service up",
+        "━ lan 10.0.0.0/24",
+    ):
+        assert text in drawn, drawn
+    assert "weight 2" in svg.read_text() and "weight 2" in mermaid.read_text()
+    # By its folder alone, a lab has no virtual service.
+    assert "wlc" not in run("lab.show", "web-nat").stdout
+    assert "are two labs" in error_of(run("lab.show", "web-nat", "--name", name, status=2))
+    assert "there is no folder" in error_of(run("lab.show", "web-nat", "--svg", "/no/where.svg", status=2))
+    boxes = json.loads(run("lab.show", "--name", name, "--json").stdout)["boxes"]
+    assert {"title", "role", "rows", "networks"} == boxes[0].keys()
 
 
 def test_a_second_lab_of_the_same_name_is_refused(run: Runner, name: str) -> None:
