@@ -324,7 +324,7 @@ def content_of_running(name: str) -> Content:
     from lvslab.drawing.content import content_of
 
     with cluster.attach(name) as running:
-        tables = dict[str, Sequence[Service]]()
+        tables: dict[str, Sequence[Service]] = {}
         for node in running.lab.directors:
             with suppress(BootError):
                 tables[node] = director.read_director(running, node, ("rules",)).rules
