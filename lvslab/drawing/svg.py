@@ -11,6 +11,8 @@ _ACROSS, _DOWN = 8.0, 18.0
 """Size of a cell in pixels: of a character of 13 px, and of a line of text."""
 _MARGIN = 16.0
 _HEAD = 34.0
+_TITLE = 9.2
+"""Width of a character of the title in pixels, as a mean."""
 _BAR = 22.0
 
 _STYLE = """
@@ -27,6 +29,7 @@ _STYLE = """
     }
   }
   text { font: 13px "DejaVu Sans Mono", ui-monospace, Menlo, Consolas, monospace; fill: var(--ink) }
+  text { white-space: pre }
   .title { font: 600 16px system-ui, "Segoe UI", "DejaVu Sans", sans-serif }
   .page { fill: var(--page) }
   .name { font-weight: 700; fill: var(--own) }
@@ -42,11 +45,11 @@ _STYLE = """
 
 def as_svg(layout: Layout) -> str:
     """Return a drawing as the text of an SVG file."""
-    width = layout.width * _ACROSS + 2 * _MARGIN
+    width = max(layout.width * _ACROSS, len(layout.title) * _TITLE) + 2 * _MARGIN
     height = layout.height * _DOWN + 2 * _MARGIN + _HEAD
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-        f'height="{height:g}" xml:space="preserve" role="img" aria-label="{escape(layout.title)}">',
+        f'height="{height:g}" role="img" aria-label="{escape(layout.title)}">',
         f"<style>{_STYLE}</style>",
         f'<rect class="page" width="{width:g}" height="{height:g}" rx="10"/>',
         f'<text class="title" x="{_MARGIN:g}" y="{_MARGIN + 14:g}">{escape(layout.title)}</text>',
