@@ -43,7 +43,7 @@ from lvslab.paths import PROJECT
 if TYPE_CHECKING:
     from tests.lab.conftest import Names, Runner
 
-SECONDS = 400.0
+SECONDS = 900.0
 """How long the guest may take on a machine that is busy with other things. On two quiet processors it takes
 60 s when emulated.
 """
