@@ -11,11 +11,10 @@ from ipaddress import ip_address, ip_network
 
 from lvslab.check.ipvs.table import listed
 from lvslab.check.services import nft
-from lvslab.check.services.rulesets import HOOKS, VERDICT_MAP, Base, Packet, Rule, parse_iptables
+from lvslab.check.services.rulesets import ALL_BITS, HOOKS, VERDICT_MAP, Base, Packet, Rule, parse_iptables
 from lvslab.errors import LvsLabError
 
 _DEPTH = 8
-_ALL = 0xFFFFFFFF
 _VERDICTS = frozenset({"ACCEPT", "RETURN", "DROP"})
 
 Marks = frozenset[int | None]
@@ -158,7 +157,9 @@ def _setting(mark: int, rules: Sequence[Rule]) -> list[Rule]:
     """Return the rules that set ``mark``, or else some of its bits alone."""
     marking = [(rule, rule.mark) for rule in rules if isinstance(rule.mark, tuple)]
     whole = [rule for rule, given in marking if _marked(0, given) == mark]
-    return whole or [rule for rule, (value, mask) in marking if value and not value & ~mark and mask != _ALL]
+    return whole or [
+        rule for rule, (value, mask) in marking if value and not value & ~mark and mask != ALL_BITS
+    ]
 
 
 def _candidates(
@@ -260,7 +261,7 @@ def _given(mark: int | None, rule: Rule) -> int | None:
     if rule.mark == "many":
         return None
     value, mask = rule.mark
-    return value if mask == _ALL else None if mark is None else _marked(mark, rule.mark)
+    return value if mask == ALL_BITS else None if mark is None else _marked(mark, rule.mark)
 
 
 def _marked(mark: int, setting: tuple[int, int]) -> int:

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lvslab.check.services.rulesets import HOOKS, VERDICT_MAP, Base, Rule
+from lvslab.check.services.rulesets import ALL_BITS, HOOKS, VERDICT_MAP, Base, Rule
 
-_ALL = 0xFFFFFFFF
 _BEFORE_IPVS = 99
 """Priority of IPVS at the hook input: NF_IP_PRI_NAT_SRC - 1 (``ip_vs_ops4``, ip_vs_core.c of Linux 6.1)."""
 _QUIET = frozenset({"counter", "log", "comment", "continue"})
@@ -211,7 +210,7 @@ def _networks(right: Any) -> Iterator[str]:
 def _mark(value: Any) -> tuple[int, int]:
     """Return value and mask of what is assigned to the mark, as of ``--set-xmark``. Raises _Unclear."""
     if isinstance(value, int):
-        return value, _ALL
+        return value, ALL_BITS
     for sign in ("|", "^", "&"):
         if isinstance(value, dict) and sign in value:
             left, right = value[sign]
@@ -219,7 +218,7 @@ def _mark(value: Any) -> tuple[int, int]:
                 break
             mask = 0 if left == _MARK else _mask(left)
             if sign == "&" and left == _MARK:
-                return 0, ~right & _ALL
+                return 0, ~right & ALL_BITS
             if sign != "&":
                 return right, mask | right if sign == "|" else mask
     raise _Unclear("meta mark set ...")
@@ -230,5 +229,5 @@ def _mask(value: Any) -> int:
     if isinstance(value, dict) and "&" in value:
         left, right = value["&"]
         if left == _MARK and isinstance(right, int):
-            return ~right & _ALL
+            return ~right & ALL_BITS
     raise _Unclear("meta mark set ...")

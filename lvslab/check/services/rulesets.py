@@ -18,6 +18,8 @@ HOOKS = ("ingress", "prerouting", "input")
 """The hooks that a client's packet passes before IPVS takes it, in their order."""
 MANGLE = -150
 """Priority of iptables' table mangle at each hook (NF_IP_PRI_MANGLE, netfilter_ipv4.h of Linux 6.1)."""
+ALL_BITS = 0xFFFFFFFF
+"""The mask of a whole mark."""
 VERDICT_MAP = "vmap"
 """The `Rule.jump` of a rule that looks up what happens in a map."""
 
@@ -30,7 +32,6 @@ _LEAVE_MARKS_ALONE = frozenset({
 # fmt: on
 _ANY_VALUE = frozenset({"--comment", "--log-prefix", "--nflog-prefix", "--string", "--hex-string"})
 _DROPS = frozenset({"DROP", "REJECT"})
-_ALL = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def _option(read: _Reading, option: str, value: str) -> None:
         case "--or-mark":
             read.mark = (int(value, 0), int(value, 0))
         case "--and-mark":
-            read.mark = (0, ~int(value, 0) & _ALL)
+            read.mark = (0, ~int(value, 0) & ALL_BITS)
         case "--xor-mark":
             read.mark = (int(value, 0), 0)
         case _:

@@ -49,14 +49,17 @@ def up(result: Up) -> str:
         parts.append(_left_out(result.left_out))
     phases = {**result.phases, "in all": sum(result.phases.values())}
     seconds = ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in phases.items())
-    if begin := result.to_type:
+    if (begin := result.to_type) is None:
+        first = next(iter(result.nodes))
+        parts.append(_steps(result.steps))
+    else:
+        first = begin.node
         parts.append(
             f"nothing was typed yet. The how-to begins on {begin.node} ({begin.place}):\n"
             f"{indented(begin.command)}\nType it after ./run lab.ssh {begin.node}{name}, and so on; or let "
             f"./run lab.apply{name} type all of it"
         )
-    parts += [*([] if result.to_type else [_steps(result.steps)]), f"seconds: {seconds}"]
-    first = result.to_type.node if result.to_type else next(iter(result.nodes))
+    parts.append(f"seconds: {seconds}")
     parts.append(
         f"log in:     ./run lab.ssh {first}{name}\n"
         f"check:      ./run lab.check{name}\n"
