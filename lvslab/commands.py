@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lvslab import paths
+from lvslab import paths, text
 from lvslab.apply import transcript
 from lvslab.apply.login import ssh_command
 from lvslab.apply.shell import ConnectionLost
@@ -328,10 +328,8 @@ def content_of_running(name: str) -> Content:
         for node in running.lab.directors:
             with suppress(BootError):
                 tables[node] = director.read_director(running, node, ("rules",)).rules
-        states = {
-            node: found.text if found.service is None else f"{found.text}, service {found.service}"
-            for node, found in running.status().nodes.items()
-        }
+        nodes = running.status().nodes.items()
+        states = {node: text.state(found.text, found.service) for node, found in nodes}
         return content_of(running.lab, states, tables)
 
 

@@ -1,4 +1,4 @@
-"""Many rows that are alike, as one row for people: ``web-1 ... web-250``."""
+"""Words for people: rows that are alike as one (``web-1 ... web-250``), and states of nodes."""
 
 from __future__ import annotations
 
@@ -49,6 +49,14 @@ def without_middle(text: str, remark: str) -> str:
     head, tail = lines[: LINES // 2], lines[-4:]
     left_out = len(lines) - len(head) - len(tail)
     return "\n".join([*head, f"  ({left_out} more lines{remark})", *tail])
+
+
+def state(node: str, service: str | None) -> str:
+    """Return the state of a ``node`` with that of its ``service``.
+
+    ``service`` is None for a node without one.
+    """
+    return node if service is None else f"{node}, service {service}"
 
 
 def _stem_and_number(name: str) -> tuple[str, int]:

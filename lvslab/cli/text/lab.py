@@ -119,7 +119,7 @@ def _cards(node: Mapping[str, Any]) -> dict[str, Sequence[str]]:
 
 
 def _state(node: Mapping[str, Any]) -> str:
-    return f"{node['state']}, service {node['service']}" if "service" in node else str(node["state"])
+    return folded.state(node["state"], node.get("service"))
 
 
 def status(found: Mapping[str, Any]) -> str:
